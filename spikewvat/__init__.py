@@ -1,0 +1,1 @@
+"""Weight-variation-aware training and chip simulation for spiking neural networks."""

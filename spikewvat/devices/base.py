@@ -1,0 +1,249 @@
+"""What every device model is: the protocol, composition, and the size of a weight's range."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Generator, Tensor
+
+from spikewvat.weights import Weights
+
+
+@runtime_checkable
+class RangeRule(Protocol):
+    """How wide the interval is that a layer's devices can represent."""
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return R, the number that ``sigma`` is a fraction of; broadcasts against ``weight``."""
+        ...
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest and highest representable weight; broadcast against ``weight``."""
+        ...
+
+
+class DeviceModel(ABC):
+    """What a chip does to weights.
+
+    A subclass says in :meth:`program` which weights are found on one simulated chip. Models
+    compose: ``Quantized(bits=4) >> Gaussian(sigma=0.05)`` quantises first.
+    """
+
+    @abstractmethod
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip.
+
+        Args:
+            weights: Ideal weights by name, any shapes; read, never modified.
+            generator: Source of randomness; a chip is its seed. ``None`` uses torch's global one.
+
+        Returns:
+            Weights as found on the chip, with the keys, shapes, dtypes and devices of ``weights``.
+        """
+
+    def displacement(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Return ``program(weights) - weights``; additive noise overrides it to save the detour."""
+        chip = self.program(weights, generator=generator)
+        return {name: chip[name] - weight.detach() for name, weight in weights.items()}
+
+    def expected_norms(self, weights: Weights) -> dict[str, Tensor] | None:
+        """Return the root-mean-square L2 norm of each displacement, or None without closed form.
+
+        Each entry is a 0-dim tensor. For tensors of more than a thousand entries it is
+        indistinguishable from the norm of a draw, and it costs no random numbers.
+        """
+        return None
+
+    def __rshift__(self, other: DeviceModel) -> DeviceModel:
+        if not isinstance(other, DeviceModel):
+            return NotImplemented
+        stages = (*_stages(self), *_stages(other))
+        return Pipeline(stages)
+
+
+def _stages(device: DeviceModel) -> tuple[DeviceModel, ...]:
+    return device.stages if isinstance(device, Pipeline) else (device,)
+
+
+@dataclass(frozen=True)
+class Pipeline(DeviceModel):
+    """Device models one after the other; each sees the weights that the one before it left.
+
+    Args:
+        stages: Device models in the order in which they act.
+    """
+
+    stages: tuple[DeviceModel, ...]
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip, stage by stage (see :meth:`DeviceModel.program`)."""
+        for stage in self.stages:
+            weights = stage.program(weights, generator=generator)
+        return weights
+
+    def __repr__(self) -> str:
+        return " >> ".join(repr(stage) for stage in self.stages)
+
+
+def _reduced_dims(weight: Tensor, per_channel: bool) -> tuple[int, ...]:
+    """Return the dimensions to reduce; channels are output channels, dimension 0."""
+    if per_channel and weight.dim() > 1:
+        return tuple(range(1, weight.dim()))
+    return tuple(range(weight.dim()))
+
+
+def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and population standard deviation, kept broadcastable."""
+    weight = weight.detach()
+    if weight.dtype in (torch.float16, torch.bfloat16):
+        weight = weight.float()
+    dims = _reduced_dims(weight, per_channel)
+    if not dims:
+        return weight, torch.zeros_like(weight)
+    mean = weight.mean(dims, keepdim=True)
+    count = math.prod(weight.shape[dim] for dim in dims)
+    # ``norm`` and ``mean`` together cost less than half of ``std``, but cancel where the mean
+    # dominates: centre first only then. The centred form is exact and still cheap.
+    std = torch.linalg.vector_norm(weight - mean, dim=dims, keepdim=True) / math.sqrt(count)
+    return mean, std
+
+
+@dataclass(frozen=True)
+class SixSigma:
+    """Full width of [mean - 3 std, mean + 3 std], six population standard deviations.
+
+    The default everywhere; reference reading of the interval A in the WVAT paper. A tensor
+    with a single entry has width 0.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return 6 std."""
+        return 6 * _mean_and_std(weight, self.per_channel)[1]
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean - 3 std and mean + 3 std."""
+        mean, std = _mean_and_std(weight, self.per_channel)
+        return mean - 3 * std, mean + 3 * std
+
+
+@dataclass(frozen=True)
+class HalfWidth:
+    """Half width of [mean - 3 std, mean + 3 std], three population standard deviations.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return 3 std."""
+        return 3 * _mean_and_std(weight, self.per_channel)[1]
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean - 3 std and mean + 3 std."""
+        return SixSigma(self.per_channel).bounds(weight)
+
+
+@dataclass(frozen=True)
+class AbsMax:
+    """Largest magnitude, as in Joshi et al. 2020; the interval is symmetric about zero.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return max |w|."""
+        weight = weight.detach()
+        return weight.abs().amax(_reduced_dims(weight, self.per_channel), keepdim=True)
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return -max |w| and max |w|."""
+        size = self.size(weight)
+        return -size, size
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Observed width, largest minus smallest weight.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return max w - min w."""
+        low, high = self.bounds(weight)
+        return high - low
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return min w and max w."""
+        weight = weight.detach()
+        dims = _reduced_dims(weight, self.per_channel)
+        return weight.amin(dims, keepdim=True), weight.amax(dims, keepdim=True)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An interval that is known beforehand, such as the conductances of a device.
+
+    Args:
+        low: Lowest representable value.
+        high: Highest representable value, above ``low``.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"Fixed needs finite low < high, got low={self.low!r}, high={self.high!r}."
+            )
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return high - low."""
+        return weight.new_tensor(self.high - self.low)
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return low and high."""
+        return weight.new_tensor(self.low), weight.new_tensor(self.high)
+
+
+def draw_dtype(weight: Tensor) -> torch.dtype:
+    """Return the dtype that noise for a weight is drawn in: float32, or float64 for float64."""
+    return torch.float64 if weight.dtype == torch.float64 else torch.float32
+
+
+def generator_device(generator: Generator | None) -> torch.device:
+    """Return where noise is drawn: the generator's device, the CPU without one.
+
+    Drawing there and moving the result makes a seed the same chip on every machine.
+    """
+    return torch.device("cpu") if generator is None else generator.device
+
+
+def check_at_least_zero(name: str, value: float) -> None:
+    """Raise ValueError unless ``value`` is a finite number of at least zero."""
+    if not (isinstance(value, int | float) and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raise ValueError unless ``value`` lies in [0, 1]."""
+    if not (isinstance(value, int | float) and 0 <= value <= 1):
+        raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")

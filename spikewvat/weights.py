@@ -1,0 +1,128 @@
+"""Synaptic weights as data, and the only code that writes to a model's parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+Weights: TypeAlias = dict[str, Tensor]
+"""Synaptic weights by parameter name; equal keys and shapes for weights, grads and deltas."""
+
+
+def check_matching(weights: Mapping[str, Tensor], other: Mapping[str, Tensor], *, what: str) -> None:
+    """Raise unless ``other`` has the same names and shapes as ``weights``.
+
+    Args:
+        weights: Synaptic weights by name.
+        other: Tensors that should belong to them.
+        what: What ``other`` is, for the message.
+
+    Raises:
+        ValueError: If a name is missing or unknown, or a shape differs.
+    """
+    for name, weight in weights.items():
+        if name not in other:
+            has = ", ".join(repr(key) for key in other) or "nothing"
+            raise ValueError(
+                f"{what} has no entry for weight {name!r} (has: {has}). "
+                "Build it from adapter.synaptic_weights(model)."
+            )
+        if other[name].shape != weight.shape:
+            raise ValueError(
+                f"{what} for weight {name!r} has shape {tuple(other[name].shape)}, "
+                f"expected {tuple(weight.shape)}."
+            )
+    for name in other:
+        if name not in weights:
+            known = ", ".join(repr(key) for key in weights)
+            raise ValueError(f"{what} has an entry {name!r} that is no weight (weights: {known}).")
+
+
+@contextmanager
+def replaced(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
+    """Hold other values in the weights for a while, then restore them bit for bit.
+
+    The values are written in place, so every alias of a parameter (an optimizer's, a compiled
+    graph's) sees them, and autograd notices when a graph is used after its weights changed.
+
+    Args:
+        weights: Live parameters by name; hold their old values again afterwards, whatever is
+            raised inside.
+        values: Values to hold, equal keys and shapes; a value may be of another dtype or device.
+
+    Raises:
+        ValueError: If names or shapes differ, or two names are one tensor.
+    """
+    check_matching(weights, values, what="values")
+    live = list(weights.values())
+    _refuse_aliases(weights)
+    new = [values[name] for name in weights]
+    saved = [tensor.detach().clone() for tensor in live]
+    try:
+        _write(live, new)
+        yield
+    finally:
+        _write(live, saved)
+
+
+@contextmanager
+def perturbed(weights: Mapping[str, Tensor], delta: Mapping[str, Tensor]) -> Iterator[None]:
+    """Displace the weights by ``delta`` for a while, then restore them bit for bit.
+
+    A saved copy is copied back; nothing is added and subtracted again, which would drift.
+
+    Args:
+        weights: Live parameters by name.
+        delta: Change of each weight, equal keys and shapes.
+
+    Raises:
+        ValueError: If names or shapes differ, or two names are one tensor.
+
+    Example:
+        >>> w = {"fc": torch.tensor([1.0, 2.0])}
+        >>> with perturbed(w, {"fc": torch.tensor([0.5, -0.5])}):
+        ...     w["fc"].tolist()
+        [1.5, 1.5]
+        >>> w["fc"].tolist()
+        [1.0, 2.0]
+    """
+    check_matching(weights, delta, what="delta")
+    live = list(weights.values())
+    _refuse_aliases(weights)
+    changes = [
+        delta[name].to(device=weight.device, dtype=weight.dtype) for name, weight in weights.items()
+    ]
+    saved = [tensor.detach().clone() for tensor in live]
+    try:
+        with torch.no_grad():
+            torch._foreach_add_(live, changes)
+        torch.clear_autocast_cache()
+        yield
+    finally:
+        _write(live, saved)
+
+
+def _write(live: list[Tensor], values: list[Tensor]) -> None:
+    with torch.no_grad():
+        torch._foreach_copy_(live, values)
+    # Autocast keeps low-precision copies of the parameters until its outermost context ends;
+    # without this a second pass inside one autocast block would see the first pass's weights.
+    torch.clear_autocast_cache()
+
+
+def _refuse_aliases(weights: Mapping[str, Tensor]) -> None:
+    seen: dict[tuple[int, int, torch.device], str] = {}
+    for name, weight in weights.items():
+        if weight.numel() == 0:
+            continue
+        key = (weight.data_ptr(), weight.numel(), weight.device)
+        if key in seen:
+            raise ValueError(
+                f"weights {seen[key]!r} and {name!r} are the same tensor. "
+                "Keep one of the two names; adapter.synaptic_weights(model) does."
+            )
+        seen[key] = name

@@ -1,0 +1,31 @@
+"""Shared fixtures: one thread, seeded, real data only where its folder is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with the real data sets; skips where it is absent."""
+    root = os.environ.get("SPIKEWVAT_DATA")
+    if not root or not Path(root).is_dir():
+        pytest.skip("SPIKEWVAT_DATA names no folder with real data")
+    return Path(root)
