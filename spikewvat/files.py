@@ -1,0 +1,211 @@
+"""Files that survive a crash: atomic writes, and nested tensors in one safetensors file.
+
+Nothing is ever pickled: a file that a user was given cannot run code. The structure of what was
+saved (dicts, lists, tuples, plain scalars) lies as JSON in the metadata of the file; a flat
+``dict[str, Tensor]`` becomes an ordinary safetensors file that any tool reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from spikewvat.errors import CheckpointError, require
+
+Tree: TypeAlias = Any
+"""A tensor, None, bool, int, float, str, or a dict (str or int keys), list or tuple of trees."""
+
+_STRUCTURE = "spikewvat.structure"
+
+
+def write_atomic(path: Path | str, content: bytes | str) -> None:
+    """Write a file completely or not at all.
+
+    The content goes to a temporary file in the same folder, is flushed to the disk and then
+    takes the place of the old file, which stays intact if anything goes wrong before that.
+
+    Args:
+        path: File to write; missing parent folders are made.
+        content: Bytes, or text to encode as UTF-8.
+
+    Raises:
+        CheckpointError: If the folder is not writable or the disk is full; a file that was there
+            before is unchanged.
+    """
+    path = Path(path)
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        _sync_folder(path.parent)
+    except OSError as error:
+        kept = "The version that was there before is intact. " if path.exists() else ""
+        raise CheckpointError(
+            f"cannot write {str(path)!r}: {error.strerror or error}. {kept}"
+            "Free some space or choose another folder, then run again."
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Flush the new name itself; not every file system can, and the content is safe without."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+
+
+def check_writable(folder: Path | str) -> None:
+    """Raise CheckpointError unless files can be written into a folder, made if it is missing."""
+    folder = Path(folder)
+    probe = folder / f".{secrets.token_hex(4)}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            probe.write_bytes(b"\0")
+        finally:
+            probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot write into folder {str(folder)!r}: {error.strerror or error}. "
+            "Choose a writable folder with --out."
+        ) from error
+
+
+def save(path: Path | str, tree: Tree) -> None:
+    """Save nested tensors and plain values as one safetensors file, atomically.
+
+    Args:
+        path: File to write.
+        tree: What to save; tensors are copied to the CPU, tied ones separately.
+
+    Raises:
+        CheckpointError: If the file cannot be written.
+        TypeError: If the tree holds something that is neither a tensor nor plain.
+    """
+    library = require("safetensors.torch", extra="cli", purpose="saving weights")
+    tensors: dict[str, Tensor] = {}
+    structure = _encode(tree, "", tensors)
+    content = library.save(tensors, metadata={_STRUCTURE: json.dumps(structure)})
+    write_atomic(path, content)
+
+
+def load(path: Path | str) -> Tree:
+    """Load what :func:`save` wrote; of any other safetensors file, its tensors by name.
+
+    Args:
+        path: File to read.
+
+    Returns:
+        An equal tree; tensors lie on the CPU, bit for bit.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated or not a safetensors file.
+    """
+    library = require("safetensors", extra="cli", purpose="reading weights")
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {str(path)!r}. Train first, or check the path.")
+    try:
+        with library.safe_open(str(path), framework="pt") as file:
+            # Cloned: the library maps the file, and what is loaded must outlive it.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        if _STRUCTURE not in metadata:
+            return tensors
+        return _decode(json.loads(metadata[_STRUCTURE]), tensors)
+    except (library.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"{str(path)!r} is no readable safetensors file ({error}). "
+            "Delete it and train again, or restore it from a copy."
+        ) from error
+
+
+def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
+    """Load weights into a model, or say which names and shapes differ.
+
+    Args:
+        module: Model to change; untouched if anything differs.
+        state: Tensors by name, as in ``module.state_dict()``.
+        source: Where they come from, for the message.
+
+    Raises:
+        CheckpointError: If a name is missing or unknown, or a shape differs.
+    """
+    expected = module.state_dict()
+    problems = [f"lacks {name!r}" for name in expected if name not in state]
+    problems += [f"has {name!r}, which the model lacks" for name in state if name not in expected]
+    problems += [
+        f"has {name!r} of shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in state and state[name].shape != tensor.shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 6} more differences" if len(problems) > 6 else ""
+        raise CheckpointError(
+            f"{source} belongs to another model: it {'; it '.join(problems[:6])}{more}. "
+            "Use the recipe that it was trained with."
+        )
+    module.load_state_dict(dict(state))
+
+
+def _encode(tree: Tree, path: str, tensors: dict[str, Tensor]) -> Tree:
+    """Return the JSON skeleton of a tree and collect its tensors by their path."""
+    if tree is None or isinstance(tree, bool | int | float | str):
+        return tree
+    if isinstance(tree, Tensor):
+        name = path or "tensor"
+        while name in tensors:  # {"a": {"b": x}, "a.b": y}
+            name += "'"
+        tensors[name] = tree.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    dot = f"{path}." if path else ""
+    if isinstance(tree, Mapping):
+        for key in tree:
+            if not isinstance(key, str | int) or isinstance(key, bool):
+                raise TypeError(f"cannot save key {key!r} at {path!r}: keys must be str or int.")
+        items = [[key, _encode(value, f"{dot}{key}", tensors)] for key, value in tree.items()]
+        return {"dict": items}
+    if isinstance(tree, list | tuple):
+        items = [_encode(value, f"{dot}{index}", tensors) for index, value in enumerate(tree)]
+        return {"tuple": items} if isinstance(tree, tuple) else items
+    raise TypeError(
+        f"cannot save {type(tree).__name__} at {path!r}: expected a tensor, None, bool, int, "
+        "float, str, or dicts, lists and tuples of those."
+    )
+
+
+def _decode(structure: Tree, tensors: dict[str, Tensor]) -> Tree:
+    if isinstance(structure, list):
+        return [_decode(value, tensors) for value in structure]
+    if not isinstance(structure, dict):
+        return structure
+    ((kind, content),) = structure.items()
+    if kind == "tensor":
+        return tensors[content]
+    if kind == "tuple":
+        return tuple(_decode(value, tensors) for value in content)
+    if kind == "dict":
+        return {key: _decode(value, tensors) for key, value in content}
+    raise ValueError(f"unknown structure {kind!r}")
