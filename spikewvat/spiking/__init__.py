@@ -1,0 +1,1 @@
+"""Spiking building blocks as pure functions of tensors, time first."""

@@ -1,0 +1,107 @@
+"""Losses on output spikes ``[T, B, classes]``; the class that fires most is the answer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+Output: TypeAlias = Tensor | Sequence[Tensor]
+"""What a network returns: output spikes, or a tuple of them and other records, spikes first."""
+
+
+def class_scores(output: Output) -> Tensor:
+    """Return the score of every class: how often its output neuron fired.
+
+    Args:
+        output: Output spikes ``[T, B, classes]``, or a tuple ``(spikes, potentials, ...)`` as
+            snnTorch networks return; scores ``[B, classes]`` pass through.
+
+    Returns:
+        Spike counts ``[B, classes]``, at least in float32.
+
+    Raises:
+        ValueError: If the output has other dimensions.
+
+    Example:
+        >>> class_scores(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])).tolist()
+        [[2.0, 1.0]]
+    """
+    spikes = output if isinstance(output, Tensor) else output[0]
+    if spikes.dim() not in (2, 3):
+        raise ValueError(
+            f"network output has shape {tuple(spikes.shape)}, expected [T, B, classes]. "
+            "Flatten the last layer's output, time first."
+        )
+    if spikes.dtype in (torch.float16, torch.bfloat16):
+        spikes = spikes.float()  # counts above 256 are not exact in bf16
+    return spikes.sum(0) if spikes.dim() == 3 else spikes
+
+
+def rate_cross_entropy(output: Output, labels: Tensor) -> Tensor:
+    r"""Cross-entropy of a softmax over spike counts.
+
+    .. math:: L = -\frac1B \sum_b \log \frac{e^{n_{b,y_b}}}{\sum_c e^{n_{b,c}}},
+        \qquad n_{b,c} = \sum_t s_{t,b,c}
+
+    Counts, not rates, are the logits: they span the range that a softmax needs, so no
+    temperature is left to choose.
+
+    Args:
+        output: Output spikes ``[T, B, classes]``, or a tuple with them first.
+        labels: Class indices ``[B]``, int64.
+
+    Returns:
+        The mean over the batch, a 0-dim tensor.
+
+    Example:
+        >>> spikes = torch.zeros(4, 1, 2)
+        >>> round(rate_cross_entropy(spikes, torch.tensor([0])).item(), 4)
+        0.6931
+    """
+    return functional.cross_entropy(class_scores(output), labels)
+
+
+def mse_count(
+    output: Output, labels: Tensor, *, correct: float = 0.6, incorrect: float = 0.1
+) -> Tensor:
+    r"""Mean squared distance of firing rates from a target for the right and the wrong classes.
+
+    .. math:: L = \frac1{BC} \sum_{b,c} \left(\frac{n_{b,c}}{T} - r_{b,c}\right)^2, \qquad
+        r_{b,c} = \begin{cases} \text{correct} & c = y_b \\ \text{incorrect} & \text{else}
+        \end{cases}
+
+    Args:
+        output: Output spikes ``[T, B, classes]``, or a tuple with them first.
+        labels: Class indices ``[B]``, int64.
+        correct: Target of the labelled class, spikes per time step, between 0 and 1.
+        incorrect: Target of all others, spikes per time step, at least 0 and below ``correct``.
+
+    Returns:
+        The mean over batch and classes, a 0-dim tensor.
+
+    Raises:
+        ValueError: If the targets are out of order or the output has no time axis.
+
+    Example:
+        >>> spikes = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+        >>> mse_count(spikes, torch.tensor([0]), correct=0.5, incorrect=0.0).item()
+        0.0
+    """
+    if not 0 <= incorrect < correct <= 1:
+        raise ValueError(
+            "mse_count needs 0 <= incorrect < correct <= 1, "
+            f"got correct={correct!r}, incorrect={incorrect!r}."
+        )
+    spikes = output if isinstance(output, Tensor) else output[0]
+    if spikes.dim() != 3:
+        raise ValueError(
+            f"network output has shape {tuple(spikes.shape)}, expected [T, B, classes]."
+        )
+    rates = class_scores(spikes) / spikes.shape[0]
+    targets = torch.full_like(rates, incorrect)
+    targets.scatter_(1, labels[:, None], correct)
+    return functional.mse_loss(rates, targets)
