@@ -1,0 +1,176 @@
+"""Stochastic weight averaging that knows about neuron state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, update_bn
+
+from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters.torch import batch_norms
+
+
+class SWA:
+    """Averages the weights of the epochs from ``start`` on, with equal weight.
+
+    Built on :class:`torch.optim.swa_utils.AveragedModel`. Neuron state is reset before the
+    model is copied, which raises on a live network otherwise, and before every pass that
+    refreshes batch norm, which would carry membrane potentials from batch to batch otherwise.
+
+    Args:
+        model: The model being trained, unwrapped.
+        start: First epoch (counted from 0) whose weights are averaged; 0 averages from scratch.
+        adapter: By default the one for the model's framework.
+        reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
+
+    Raises:
+        ValueError: If ``start`` is negative.
+
+    References:
+        Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018),
+        Algorithm 1, https://arxiv.org/abs/1803.05407
+
+    Example:
+        >>> model = nn.Linear(1, 1, bias=False)
+        >>> swa = SWA(model)
+        >>> for epoch, weight in enumerate([1.0, 4.0, 2.0, 9.0]):
+        ...     _ = nn.init.constant_(model.weight, weight)
+        ...     swa.update(epoch)
+        >>> swa.model.weight.item()
+        4.0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        start: int = 0,
+        adapter: Adapter | None = None,
+        reset_state: ResetState | None = None,
+    ) -> None:
+        if start < 0:
+            raise ValueError(f"start must be an epoch of at least 0, got {start!r}.")
+        self.start = start
+        self._source = model
+        self._adapter = adapter or adapter_for(model, reset_state=reset_state)
+        self._adapter.reset_state(model)
+        self._averaged = AveragedModel(model)
+
+    @property
+    def model(self) -> nn.Module:
+        """The averaged model; equal to the trained one until the first update."""
+        module = self._averaged.module
+        assert isinstance(module, nn.Module)  # for the type checker: Module.__getattr__ is wide
+        return module
+
+    @property
+    def count(self) -> int:
+        """How many epochs have been averaged."""
+        return int(self._averaged.n_averaged)
+
+    def update(self, epoch: int) -> None:
+        """Take the weights after ``epoch`` (counted from 0) into the average.
+
+        Args:
+            epoch: The epoch that has just ended; ignored while it is before ``start``.
+        """
+        if epoch < self.start:
+            return
+        self._adapter.reset_state(self._source)
+        self._adapter.reset_state(self.model)
+        self._averaged.update_parameters(self._source)
+
+    def finish(self, loader: Iterable[Any], *, device: torch.device | None = None) -> nn.Module:
+        """Recompute batch-norm statistics for the averaged weights and return the model.
+
+        Args:
+            loader: Training batches, a tensor or a tuple that begins with the input.
+            device: Where to move the inputs; by default they stay.
+
+        Returns:
+            The averaged model, neuron state reset.
+        """
+        refresh_batch_norm(self.model, loader, adapter=self._adapter, device=device)
+        return self.model
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the average and how many epochs it holds."""
+        self._adapter.reset_state(self.model)
+        return {"averaged": dict(self._averaged.state_dict())}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self._adapter.reset_state(self.model)
+        self._averaged.load_state_dict(state["averaged"])
+
+
+def refresh_batch_norm(
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    adapter: Adapter | None = None,
+    device: torch.device | None = None,
+) -> None:
+    """Recompute running statistics with one pass over the data.
+
+    :func:`torch.optim.swa_utils.update_bn`, but neuron state is reset before every batch, and
+    momenta and mode come back after an exception. Does nothing without batch norm.
+
+    Args:
+        model: The model whose statistics are replaced.
+        loader: Training batches, a tensor or a tuple that begins with the input.
+        adapter: By default the one for the model's framework.
+        device: Where to move the inputs; by default they stay.
+    """
+    adapter = adapter or adapter_for(model)
+    momenta = [(module, module.momentum) for module in batch_norms(model)]
+    training = model.training
+    hook = model.register_forward_pre_hook(lambda module, args: adapter.reset_state(module))
+    try:
+        update_bn(loader, model, device=device)
+    finally:
+        hook.remove()
+        for module, momentum in momenta:
+            module.momentum = momentum
+        model.train(training)
+        adapter.reset_state(model)
+
+
+def decay_factor(epoch: int, *, horizon: int, ratio: float) -> float:
+    r"""Return the learning-rate factor of an epoch: constant, then linear, then constant.
+
+    With :math:`t = e / N` and ratio :math:`q`: 1 for :math:`t \le 0.5`,
+    :math:`1 - (1 - q)(t - 0.5) / 0.4` up to :math:`t = 0.9`, then :math:`q`.
+
+    Args:
+        epoch: Epoch e, counted from 0.
+        horizon: N in epochs: all epochs for plain training, the first averaged epoch for SWA.
+        ratio: Last learning rate over the first.
+
+    Returns:
+        The factor for ``torch.optim.lr_scheduler.LambdaLR``.
+
+    Raises:
+        ValueError: If ``horizon`` is below 1 or ``ratio`` negative.
+
+    References:
+        The schedule of the code of Izmailov et al., 2018, https://arxiv.org/abs/1803.05407
+
+    Example:
+        >>> [round(0.01 * decay_factor(e, horizon=150, ratio=0.5), 6) for e in (75, 100, 120, 135)]
+        [0.01, 0.007917, 0.00625, 0.005]
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon must be at least 1 epoch, got {horizon!r}.")
+    if not ratio >= 0:
+        raise ValueError(f"ratio must be at least 0, got {ratio!r}.")
+    t = epoch / horizon
+    if t <= 0.5:
+        return 1.0
+    if t > 0.9:
+        return ratio
+    return 1 - (1 - ratio) * (t - 0.5) / 0.4
+
