@@ -29,6 +29,7 @@ class SpikingCNN(nn.Module):
         threshold: Firing threshold (model units).
         slope: Slope of the fast-sigmoid surrogate.
         dropout: Probability of dropping a feature in front of the dense layer.
+        batch_norm: Normalise after each convolution, over batch and time together.
 
     Raises:
         ValueError: If pooling leaves nothing of the input.
@@ -47,6 +48,7 @@ class SpikingCNN(nn.Module):
         threshold: float = 1.0,
         slope: float = 25.0,
         dropout: float = 0.0,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         features = conv_features(input_shape, channels, kernel_size, stride, pool)
@@ -59,6 +61,9 @@ class SpikingCNN(nn.Module):
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
             for i, o in zip(inputs, channels, strict=True)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(o) if batch_norm else nn.Identity() for o in channels
         )
         self.pool = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
         self.neurons = nn.ModuleList(neurons() for _ in channels)
@@ -76,8 +81,9 @@ class SpikingCNN(nn.Module):
             Output spikes [T, B, classes]; a class's score is its sum over time.
         """
         x = spikes
-        for conv, lif in zip(self.convs, self.neurons, strict=True):
-            x = _over_time(lif, folded(lambda y, conv=conv: self.pool(conv(y)), x))
+        for conv, norm, lif in zip(self.convs, self.norms, self.neurons, strict=True):
+            stage = nn.Sequential(conv, norm, self.pool)
+            x = _over_time(lif, folded(stage, x))
         x = self.dropout(x.flatten(2))
         return _over_time(self.output, folded(self.readout, x))
 

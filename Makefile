@@ -1,0 +1,51 @@
+# Every target sets up what it needs: a virtual environment with the pinned versions.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# One thread per process: two processes on two cores beat two threads each on them.
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow coverage lint format bench-overhead bench-binning clean
+
+help: ## Show the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+install: $(READY) ## Set up the virtual environment
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	touch $@
+
+demo: $(READY) ## Train a spiking CNN with and without WVAT and see how many chips work
+	$(BIN)/python benchmarks/demo.py
+
+test: $(READY) ## Run the test suite
+	$(BIN)/python -m pytest
+
+test-slow: $(READY) ## Run the checks that take minutes
+	$(BIN)/python -m pytest -m slow --timeout 3600
+
+coverage: $(READY) ## Run the tests with line coverage of the package
+	$(BIN)/python -m pytest --cov --cov-report=term-missing --cov-fail-under=90
+
+lint: $(READY) ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## Rewrite the code in the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-overhead: $(READY) ## Measure what a training step costs beside plain training
+	$(BIN)/python benchmarks/step_overhead.py
+
+bench-binning: $(READY) ## Measure event binning beside tonic's
+	$(BIN)/python benchmarks/event_binning.py
+
+clean: ## Remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,194 @@
+"""Rows of the shared contract suites: a new adapter, network or direction adds one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import snntorch as snn
+import torch
+from spikingjelly.activation_based import layer, neuron
+from torch import Tensor, nn
+
+from spikewvat.devices import Gaussian, Weibull
+from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
+from spikewvat.models.dense import FullyConnected
+from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
+from spikewvat.models.spikingjelly import SpikingCNN as JellyCNN
+
+DIRECTIONS: list[Direction] = [
+    HSV(Gaussian(0.1)),
+    HSV(Weibull(0.1), gamma=0.5),
+    GAV(Gaussian(0.1)),
+    GAV(Gaussian(0.1), per_tensor=False),
+    GAV(Gaussian(0.1), draw_length=True),
+    SAM(),
+    ASAM(),
+    AWP(),
+    Mixture(HSV(Gaussian(0.1)), GAV(Gaussian(0.1)), 0.5),
+]
+
+
+class Stepwise(nn.Module):
+    """Run layers that hold their state over time, one step after the other."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = []
+        for step in x:
+            for module in self.layers:
+                step = module(step)
+                step = step[0] if isinstance(step, tuple) else step
+            outputs.append(step)
+        return torch.stack(outputs)
+
+
+@dataclass(frozen=True)
+class AdapterCase:
+    """A small network, the names of its synapses, and an input [T, B, ...]."""
+
+    name: str
+    make: Callable[[], nn.Module]
+    synaptic: tuple[str, ...]
+    shape: tuple[int, ...] = (5, 2, 3)
+    carries_state: bool = True
+    classes: int = field(default=4)
+
+    def input(self) -> Tensor:
+        """Return the same spikes every time."""
+        generator = torch.Generator().manual_seed(7)
+        return (torch.rand(self.shape, generator=generator) < 0.6).float()
+
+    @staticmethod
+    def run(model: nn.Module, x: Tensor) -> Tensor:
+        """Return the output, graph included."""
+        return model(x)
+
+
+def _lif(**kwargs) -> nn.Module:
+    return snn.Leaky(beta=0.9, threshold=0.3, init_hidden=True, **kwargs)
+
+
+_CNN = {"input_shape": (2, 8, 8), "channels": (3, 4), "kernel_size": 3, "classes": 4, "threshold": 0.1}
+
+ADAPTERS = [
+    AdapterCase(
+        "torch-fc",
+        lambda: FullyConnected(sizes=(12, 6, 4)),
+        ("1.weight", "3.weight"),
+        shape=(2, 12),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "torch-conv-bn",
+        lambda: nn.Sequential(
+            nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 4)
+        ),
+        ("0.weight", "4.weight"),
+        shape=(3, 2, 4, 4),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "torch-lstm",
+        lambda: Stepwise(nn.LSTM(3, 4)),
+        ("layers.0.weight_ih_l0", "layers.0.weight_hh_l0"),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "snntorch-nested",
+        lambda: Stepwise(
+            nn.Sequential(nn.Linear(3, 6, bias=False), _lif()),
+            nn.Sequential(nn.Linear(6, 4), _lif(learn_beta=True, learn_threshold=True)),
+        ),
+        ("layers.0.0.weight", "layers.1.0.weight"),
+    ),
+    AdapterCase(
+        "snntorch-recurrent",
+        lambda: Stepwise(
+            nn.Linear(3, 4),
+            snn.RLeaky(beta=0.9, threshold=0.3, linear_features=4, init_hidden=True),
+        ),
+        ("layers.0.weight", "layers.1.recurrent.weight"),
+    ),
+    AdapterCase(
+        "snntorch-one-to-one",
+        lambda: Stepwise(
+            nn.Linear(3, 4),
+            snn.RLeaky(beta=0.9, threshold=0.3, V=0.5, all_to_all=False, init_hidden=True),
+        ),
+        ("layers.0.weight", "layers.1.V"),
+    ),
+    AdapterCase(
+        "snntorch-vector-v",
+        lambda: Stepwise(
+            nn.Linear(3, 4),
+            snn.RSynaptic(
+                alpha=0.5,
+                beta=0.9,
+                threshold=0.3,
+                V=torch.full((4,), 0.5),
+                all_to_all=False,
+                init_hidden=True,
+            ),
+        ),
+        ("layers.0.weight", "layers.1.V"),
+    ),
+    AdapterCase(
+        "snntorch-cnn",
+        lambda: SnnTorchCNN(**_CNN),
+        ("convs.0.weight", "convs.1.weight", "readout.weight"),
+        shape=(4, 2, 2, 8, 8),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "spikingjelly-single-step",
+        lambda: Stepwise(
+            layer.Linear(3, 6),
+            neuron.ParametricLIFNode(v_threshold=0.3),
+            layer.Linear(6, 4),
+            neuron.LIFNode(v_threshold=0.3),
+        ),
+        ("layers.0.weight", "layers.2.weight"),
+    ),
+    AdapterCase(
+        "spikingjelly-multi-step",
+        lambda: nn.Sequential(
+            layer.Linear(3, 6, step_mode="m"),
+            neuron.LIFNode(v_threshold=0.3, step_mode="m"),
+            layer.Linear(6, 4, step_mode="m"),
+            neuron.IFNode(v_threshold=0.5, step_mode="m"),
+        ),
+        ("0.weight", "2.weight"),
+    ),
+    AdapterCase(
+        "spikingjelly-recurrent",
+        lambda: Stepwise(
+            layer.LinearRecurrentContainer(neuron.LIFNode(v_threshold=0.3), 3, 3),
+            layer.Linear(3, 4),
+        ),
+        ("layers.0.rc.weight", "layers.1.weight"),
+    ),
+    AdapterCase(
+        "spikingjelly-sliding-psn",
+        lambda: nn.Sequential(
+            layer.Linear(3, 4, step_mode="m"), neuron.SlidingPSN(k=2, step_mode="m")
+        ),
+        ("0.weight",),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "spikingjelly-cnn-m",
+        lambda: JellyCNN(**_CNN),
+        ("layers.0.weight", "layers.3.weight", "layers.7.weight"),
+        shape=(4, 2, 2, 8, 8),
+    ),
+    AdapterCase(
+        "spikingjelly-cnn-s",
+        lambda: JellyCNN(**_CNN, step_mode="s"),
+        ("layers.0.weight", "layers.3.weight", "layers.7.weight"),
+        shape=(4, 2, 2, 8, 8),
+    ),
+]

@@ -1,0 +1,194 @@
+"""Which weights are synaptic, and that every neuron is reset."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import snntorch as snn
+import torch
+from model_cases import ADAPTERS
+from spikingjelly.activation_based import layer, neuron
+from torch import nn
+
+from spikewvat.adapters import adapter_for
+from spikewvat.errors import UnsupportedModelError
+
+
+@pytest.mark.parametrize("case", ADAPTERS, ids=lambda case: case.name)
+def test_finds_exactly_the_synaptic_weights(case):
+    model = case.make()
+    weights = adapter_for(model).synaptic_weights(model)
+    assert set(weights) == set(case.synaptic)
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    for name, weight in weights.items():
+        assert weight is parameters[name]
+    assert len({id(weight) for weight in weights.values()}) == len(weights)
+
+
+@pytest.mark.parametrize("case", ADAPTERS, ids=lambda case: case.name)
+def test_reset_forgets_everything(case):
+    model = case.make().eval()
+    adapter = adapter_for(model)
+    x = case.input()
+    adapter.reset_state(model)
+    first = case.run(model, x)
+    carried = case.run(model, x)
+    adapter.reset_state(model)
+    second = case.run(model, x)
+    assert torch.equal(first, second)
+    if case.carries_state:
+        assert not torch.equal(first, carried)
+
+
+@pytest.mark.parametrize("case", ADAPTERS, ids=lambda case: case.name)
+def test_second_backward_and_deepcopy_after_reset(case):
+    model = case.make()
+    adapter = adapter_for(model)
+    for _ in range(2):
+        adapter.reset_state(model)
+        case.run(model, case.input()).sum().backward()
+    adapter.reset_state(model)
+    twin = copy.deepcopy(model)
+    adapter_for(twin).reset_state(twin)
+    assert torch.equal(case.run(twin.eval(), case.input()), case.run(model.eval(), case.input()))
+
+
+def test_other_networks_keep_their_state():
+    """snnTorch's own reset clears every neuron of the process."""
+
+    class Holder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = nn.Sequential(nn.Linear(3, 3), snn.Leaky(beta=0.9, init_hidden=True))
+
+        def forward(self, x):
+            return self.block(x)
+
+    one, other = Holder(), Holder()
+    one(torch.ones(2, 3))
+    other(torch.ones(2, 3))
+    kept = other.block[1].mem.clone()
+    adapter_for(one).reset_state(one)
+    assert one.block[1].mem.numel() == 0
+    assert torch.equal(other.block[1].mem, kept)
+
+
+def test_neuron_added_after_the_first_reset_is_reset():
+    """SpikingJelly's reset_net remembers the modules of its first call."""
+    net = nn.Sequential(layer.Linear(3, 3), neuron.LIFNode())
+    adapter = adapter_for(net)
+    net(torch.ones(2, 3))
+    adapter.reset_state(net)
+    net.append(neuron.IFNode())
+    net(torch.ones(2, 3) * 5)
+    adapter.reset_state(net)
+    assert net[2].v == 0.0
+
+
+def test_compiled_and_shared_modules():
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(shared, nn.ReLU(), shared)
+    assert list(adapter_for(model).synaptic_weights(model)) == ["0.weight"]
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    assert list(adapter_for(tied).synaptic_weights(tied)) == ["0.weight"]
+    compiled = torch.compile(tied)
+    assert list(adapter_for(compiled).synaptic_weights(compiled)) == ["_orig_mod.0.weight"]
+
+
+class CustomLIF(nn.Module):
+    """A hand-written neuron that no framework knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.v = 0.0
+
+    def forward(self, x):
+        self.v = 0.9 * self.v + x
+        return (self.v > 1).float() + self.v * 0
+
+
+class ResettableLIF(CustomLIF):
+    def reset(self):
+        self.v = 0.0
+
+
+class BufferLIF(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mem", torch.zeros(1), persistent=False)
+
+    def forward(self, x):
+        self.mem = 0.9 * self.mem + x
+        return self.mem
+
+
+@pytest.mark.parametrize("make", [CustomLIF, BufferLIF])
+@pytest.mark.parametrize("grad", [True, False])
+def test_unknown_state_is_named(make, grad):
+    model = nn.Sequential(nn.Linear(3, 3), nn.Sequential(make()))
+    adapter = adapter_for(model)
+    adapter.reset_state(model)
+    with torch.set_grad_enabled(grad):
+        model(torch.ones(2, 3))
+    with pytest.raises(
+        UnsupportedModelError,
+        match=rf"layer '1.0' \(.*{make.__name__}\) keeps state no adapter can reset. Pass reset_state=",
+    ):
+        adapter.reset_state(model)
+
+
+def test_layer_with_a_reset_method_is_named_at_once():
+    model = nn.Sequential(nn.Linear(3, 3), ResettableLIF())
+    with pytest.raises(UnsupportedModelError, match="layer '1' .*ResettableLIF"):
+        adapter_for(model)
+
+
+def test_reset_state_vouches_for_unknown_layers():
+    model = nn.Sequential(nn.Linear(3, 3), ResettableLIF())
+    adapter = adapter_for(model, reset_state=lambda net: net[1].reset())
+    model(torch.ones(2, 3))
+    adapter.reset_state(model)
+    assert model[1].v == 0.0
+
+
+def test_stateless_custom_layers_pass():
+    class Scale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = torch.tensor(2.0)
+            self.register_buffer("kept", torch.ones(1))
+
+        def forward(self, x):
+            return x * self.factor * self.kept
+
+        def reset_parameters(self):
+            pass
+
+    model = nn.Sequential(nn.Linear(3, 3), Scale())
+    adapter = adapter_for(model)
+    for _ in range(3):
+        adapter.reset_state(model)
+        model(torch.ones(2, 3))
+
+
+def test_model_without_synaptic_weights_says_what_it_saw():
+    model = nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3))
+    with pytest.raises(UnsupportedModelError, match=r"modules seen: BatchNorm1d, ReLU, Sequential"):
+        adapter_for(model).synaptic_weights(model)
+
+
+def test_mixed_frameworks():
+    model = nn.Sequential(snn.Leaky(beta=0.9), neuron.IFNode())
+    with pytest.raises(UnsupportedModelError, match="mixes snnTorch and SpikingJelly"):
+        adapter_for(model)
+
+
+def test_parametrized_and_lazy_weights():
+    model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(3, 3)))
+    with pytest.raises(UnsupportedModelError, match="remove_parametrizations"):
+        adapter_for(model).synaptic_weights(model)
+    lazy = nn.Sequential(nn.LazyLinear(3))
+    with pytest.raises(UnsupportedModelError, match="'0.weight' is not initialised yet"):
+        adapter_for(lazy).synaptic_weights(lazy)

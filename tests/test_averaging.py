@@ -1,0 +1,124 @@
+"""Averages, schedules, and batch norm on networks that hold state."""
+
+from __future__ import annotations
+
+import pytest
+import reference
+import torch
+from model_cases import ADAPTERS
+from torch import nn
+
+from spikewvat.adapters import adapter_for
+from spikewvat.averaging import SWA, decay_factor, refresh_batch_norm
+from spikewvat.models.snntorch import SpikingCNN
+
+
+def test_running_mean_of_the_specification():
+    model = nn.Linear(1, 1, bias=False)
+    swa = SWA(model)
+    seen = []
+    for epoch, value in enumerate([1.0, 4.0, 2.0, 9.0]):
+        nn.init.constant_(model.weight, value)
+        swa.update(epoch)
+        seen.append(swa.model.weight.item())
+    assert seen == pytest.approx([1, 2.5, 2.3333333, 4.0])
+    assert seen == pytest.approx(reference.running_mean([1.0, 4.0, 2.0, 9.0]))
+    assert swa.count == 4
+
+
+def test_epochs_before_the_start_are_left_out():
+    model = nn.Linear(1, 1, bias=False)
+    swa = SWA(model, start=2)
+    for epoch, value in enumerate([100.0, 100.0, 2.0, 4.0]):
+        nn.init.constant_(model.weight, value)
+        swa.update(epoch)
+    assert swa.model.weight.item() == 3.0
+
+
+@pytest.mark.parametrize("case", ADAPTERS, ids=lambda case: case.name)
+def test_live_networks_of_every_framework(case):
+    """Copying and averaging raise on a live network unless its state is reset."""
+    model = case.make()
+    case.run(model, case.input()).sum().backward()
+    swa = SWA(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for epoch in range(3):
+        adapter_for(model).reset_state(model)
+        case.run(model, case.input()).square().sum().backward()
+        optimizer.step()
+        swa.update(epoch)
+    case.run(swa.model, case.input())
+    swa.update(3)
+    saved = swa.state_dict()
+    other = SWA(case.make())
+    other.load_state_dict(saved)
+    pairs = zip(swa.model.parameters(), other.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert other.count == 4
+
+
+def test_batch_norm_is_refreshed_without_carrying_state():
+    torch.manual_seed(0)
+    net = SpikingCNN(
+        input_shape=(2, 8, 8), channels=(3,), kernel_size=3, classes=4, batch_norm=True
+    )
+    batches = [(torch.rand(4, 2, 2, 8, 8).round(), torch.zeros(2)) for _ in range(3)]
+    swa = SWA(net)
+    swa.update(0)
+    model = swa.finish(batches).eval()
+    means = []
+    for x, _ in batches:
+        y = net.convs[0](x.flatten(0, 1))
+        means.append(y.mean((0, 2, 3)))
+    torch.testing.assert_close(model.norms[0].running_mean, torch.stack(means).mean(0))
+    assert model.norms[0].momentum == 0.1
+    assert not model.training
+
+
+def test_state_is_reset_between_batches_of_the_refresh():
+    import snntorch as snn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lif = snn.Leaky(beta=0.9, init_hidden=True)
+            self.norm = nn.BatchNorm1d(3)
+
+        def forward(self, x):
+            self.lif(x)
+            return self.norm(self.lif.mem)
+
+    net = Net()
+    batch = torch.full((2, 3), 0.5)
+    refresh_batch_norm(net, [batch, batch, batch])
+    torch.testing.assert_close(net.norm.running_mean, torch.full((3,), 0.5))
+
+
+def test_refresh_restores_mode_and_momentum_after_an_exception():
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)).eval()
+
+    def broken():
+        yield torch.randn(4, 3)
+        raise OSError("disk")
+
+    with pytest.raises(OSError, match="disk"):
+        refresh_batch_norm(net, broken())
+    assert net[1].momentum == 0.1
+    assert not net.training
+    assert not net._forward_pre_hooks
+
+
+def test_schedule_of_the_specification():
+    sgd = [0.01 * decay_factor(e, horizon=200, ratio=0.01) for e in (0, 100, 140, 180, 199)]
+    assert sgd == pytest.approx([0.01, 0.01, 0.00505, 1e-4, 1e-4])
+    swa = [0.01 * decay_factor(e, horizon=150, ratio=0.5) for e in (75, 100, 120, 135, 180)]
+    assert swa == pytest.approx([0.01, 0.0079167, 0.00625, 0.005, 0.005], abs=1e-7)
+
+
+def test_impossible_values():
+    with pytest.raises(ValueError, match="start must be an epoch of at least 0, got -1"):
+        SWA(nn.Linear(1, 1), start=-1)
+    with pytest.raises(ValueError, match="horizon must be at least 1 epoch, got 0"):
+        decay_factor(0, horizon=0, ratio=0.1)
+    with pytest.raises(ValueError, match="ratio must be at least 0, got -0.1"):
+        decay_factor(0, horizon=1, ratio=-0.1)
