@@ -1,0 +1,161 @@
+"""What a terminal shows: progress of a training run, tables of results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any
+
+from spikewvat.errors import require
+
+_BETWEEN_LOOKS = 0.5  # seconds between two looks at the loss: a look waits for the GPU
+
+
+class TrainingProgress:
+    """A bar with epoch, loss, accuracy and the remaining time of the whole run.
+
+    On a terminal the bar is redrawn in place; elsewhere (a log file) each epoch is one line.
+
+    Args:
+        epochs: Epochs of the whole run.
+        done: Epochs that an earlier, interrupted run has finished.
+        batches: Batches of an epoch.
+        enabled: Show anything at all.
+        console: A ``rich.console.Console``; by default standard error.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        done: int,
+        batches: int,
+        *,
+        enabled: bool = True,
+        console: Any = None,  # noqa: ANN401 -- rich is optional, its types too
+    ) -> None:
+        self._epochs = epochs
+        self._done = done
+        self._batches = batches
+        self._bar: Any = None
+        if not enabled:
+            return
+        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
+        rich = require("rich.progress", extra="cli", purpose="a progress bar")
+        self._console = console or rich_console.Console(stderr=True)
+        self._bar = rich.Progress(
+            rich.TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
+            rich.BarColumn(),
+            rich.TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"),
+            rich.TextColumn("{task.fields[watched]}"),
+            rich.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> TrainingProgress:
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(
+                "train",
+                total=(self._epochs - self._done) * self._batches,
+                epoch=self._done + 1,
+                loss="-",
+                accuracy="-",
+                watched="",
+            )
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def batch(self, epoch: int, totals: Totals) -> None:
+        """Move on by one batch of an epoch (counted from 0)."""
+        if self._bar is None:
+            return
+        fields: dict[str, Any] = {"epoch": epoch + 1}
+        if self._console.is_terminal and totals.is_due():
+            fields |= {"loss": f"{totals.loss:.4f}", "accuracy": f"{100 * totals.accuracy:.1f} %"}
+        self._bar.update(self._task, advance=1, **fields)
+
+    def epoch(self, epoch: int, row: dict[str, Any]) -> None:
+        """Note the results of an epoch (counted from 0)."""
+        if self._bar is None:
+            return
+        watched = ""
+        if row.get("watched") is not None:
+            watched = f"{row['watching']} {100 * row['watched']:.1f} %"
+        self._bar.update(self._task, watched=watched)
+        if not self._console.is_terminal:
+            self._console.print(
+                f"epoch {epoch + 1}/{self._epochs}  loss {row['loss']:.4f}  "
+                f"accuracy {100 * row['accuracy']:.1f} %  {watched}  {row['seconds']:.1f} s",
+                highlight=False,
+            )
+
+
+class Totals:
+    """Sums of an epoch, kept as tensors so that nothing waits for a GPU at every step."""
+
+    def __init__(self) -> None:
+        self.loss_sum: Any = 0.0
+        self.correct: Any = 0
+        self.samples = 0
+        self._looked = 0.0
+
+    def add(self, loss: Any, correct: Any, samples: int) -> None:  # noqa: ANN401 -- 0-dim tensors
+        """Add a batch: its mean loss, the number of right answers, its size."""
+        self.loss_sum = self.loss_sum + loss * samples
+        self.correct = self.correct + correct
+        self.samples += samples
+
+    def is_due(self) -> bool:
+        """Return whether it is time to look again."""
+        now = time.monotonic()
+        if now - self._looked < _BETWEEN_LOOKS:
+            return False
+        self._looked = now
+        return True
+
+    @property
+    def loss(self) -> float:
+        """Mean loss per sample so far."""
+        return float(self.loss_sum) / max(self.samples, 1)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers so far."""
+        return float(self.correct) / max(self.samples, 1)
+
+
+def print_table(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    console: Any = None,  # noqa: ANN401 -- rich is optional, its types too
+) -> None:
+    """Print a table; the first column is left-aligned, numbers are to the right.
+
+    Args:
+        title: Line above the table.
+        columns: Headings.
+        rows: Cells as text, as many as there are headings.
+        console: A ``rich.console.Console``; by default standard output.
+    """
+    rich_console = require("rich.console", extra="cli", purpose="a table")
+    rich_table = require("rich.table", extra="cli", purpose="a table")
+    table = rich_table.Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+    for row in rows:
+        table.add_row(*row)
+    (console or rich_console.Console()).print(table)

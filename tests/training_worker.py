@@ -1,0 +1,115 @@
+"""Tiny training runs, in a module of their own so that other processes can import them."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from spikewvat.averaging import SWA, decay_factor
+from spikewvat.directions import HSV, SAM, Mixture
+from spikewvat.trainer import Trainer, TrainingResult
+from spikewvat.training import PerturbedGradient
+from spikewvat.weights import Weights
+
+
+class Noise(HSV):
+    """Noise of constant size, so that these tests need no device model."""
+
+    def __init__(self) -> None:
+        super().__init__(None, 1.0)  # type: ignore[arg-type]
+
+    def __call__(self, weights: Weights, grads=None, *, generator=None) -> Weights:
+        return {k: 0.02 * torch.randn(w.shape, generator=generator) for k, w in weights.items()}
+
+
+class Rate(nn.Module):
+    """A stateless net with batch norm and dropout over [T, B, features]."""
+
+    def __init__(self, width: int = 16) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Linear(8, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Dropout(0.2),
+            nn.Linear(width, 3),
+        )
+
+    def forward(self, spikes):
+        return self.net(spikes.flatten(0, 1)).unflatten(0, spikes.shape[:2])
+
+
+def spiking() -> nn.Module:
+    """A small snnTorch network."""
+    from spikewvat.models.snntorch import SpikingCNN
+
+    return SpikingCNN(input_shape=(2, 6, 6), channels=(3,), kernel_size=3, classes=3)
+
+
+def time_first(batch):
+    spikes, labels = zip(*batch, strict=True)
+    return torch.stack(spikes, dim=1), torch.stack(labels)
+
+
+def data(shape=(8,), samples=48, steps=3, seed=5) -> TensorDataset:
+    """Spikes whose rate depends on the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(samples) % 3
+    rate = torch.rand(3, *shape, generator=generator)[labels]
+    draws = torch.rand(samples, steps, *shape, generator=generator)
+    return TensorDataset((draws < rate[:, None]).float(), labels)
+
+
+def loader(dataset=None, *, batch_size=8, shuffle=True, **options) -> DataLoader:
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(
+        dataset or data(),
+        batch_size,
+        shuffle=shuffle,
+        generator=generator,
+        collate_fn=time_first,
+        **options,
+    )
+
+
+def train(out, kind: str = "plain", *, resume: bool = False, **options) -> TrainingResult:
+    """Run one of a few kinds of training to its end."""
+    torch.set_num_threads(1)
+    torch.manual_seed(3)
+    settings = {"epochs": 12, "seed": 7, "progress": False, **options}
+    trainer = Trainer(out, **settings)
+    if kind == "spiking":
+        model, dataset = spiking(), data((2, 6, 6))
+    else:
+        model, dataset = Rate(), data()
+    perturbed = swa = scheduler = None
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    if kind != "plain":
+        generator = torch.Generator().manual_seed(1)
+        perturbed = PerturbedGradient(
+            model, Mixture(Noise(), SAM(0.05), 0.5), p=0.8, generator=generator
+        )
+        swa = SWA(model, start=2)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda e: decay_factor(e, horizon=settings["epochs"], ratio=0.1)
+        )
+    from spikewvat.spiking.losses import rate_cross_entropy
+
+    return trainer.fit(
+        model,
+        loader(dataset),
+        rate_cross_entropy,
+        optimizer,
+        watch=loader(dataset, batch_size=20, shuffle=False),
+        perturbed=perturbed,
+        swa=swa,
+        scheduler=scheduler,
+        resume=resume,
+    )
+
+
+def run(out, kind, epochs, started) -> None:
+    """Body of a process that is killed at some moment."""
+    started.set()
+    train(out, kind, resume=True, epochs=epochs)
