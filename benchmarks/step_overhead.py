@@ -1,0 +1,175 @@
+"""What a training step costs beside plain training, method by method.
+
+Each round runs a few steps of every method, in random order; a method's ratio is its time in a
+round over plain training's in the same round, so that whatever else the machine does hits all
+alike. SAM of the package pytorch_optimizer runs beside ours as a peer.
+
+    python benchmarks/step_overhead.py [--rounds 40] [--out benchmarks/results/overhead/step.json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from pytorch_optimizer import SAM as PeerSAM
+from torch import Tensor, nn
+
+from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, adapter_for
+from spikewvat.models.dense import FullyConnected
+from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
+from spikewvat.models.spikingjelly import SpikingCNN as SpikingJellyCNN
+from spikewvat.recipes import load_recipe
+from spikewvat.results import environment, write_json
+from spikewvat.training import WVAT
+
+SIGMA = 0.10
+STEPS = 4  # steps of one method in a row; WVAT's mixture averages over them
+RECIPES = Path(__file__).parent / "recipes" / "demo"
+
+
+class Setup:
+    """A network with a batch of its kind; every method trains its own copy."""
+
+    def __init__(
+        self, name: str, make: Callable[[], nn.Module], inputs: Tensor, *, spiking: bool
+    ) -> None:
+        self.name, self.make, self.inputs, self.spiking = name, make, inputs, spiking
+        self.labels = torch.arange(inputs.shape[1 if spiking else 0]) % 10
+
+    def stepper(self, method: str) -> Callable[[], None]:
+        """Return a function that makes one training step."""
+        torch.manual_seed(0)
+        model = self.make()
+        adapter = adapter_for(model)
+
+        def loss() -> Tensor:
+            output = model(self.inputs)
+            return nn.functional.cross_entropy(
+                output.sum(0) if self.spiking else output, self.labels
+            )
+
+        if method == "sam (pytorch_optimizer)":
+            peer = PeerSAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=1e-3)
+
+            def peer_step() -> None:
+                adapter.reset_state(model)
+                loss().backward()
+                peer.first_step(zero_grad=True)
+                adapter.reset_state(model)
+                loss().backward()
+                peer.second_step(zero_grad=True)
+
+            return peer_step
+
+        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+        device = Gaussian(SIGMA)
+        gradient = {
+            "plain": lambda: None,
+            "hsv": lambda: PerturbedGradient(model, HSV(device), warn_after=None),
+            "gav": lambda: PerturbedGradient(model, GAV(device), warn_after=None),
+            "wvat": lambda: WVAT(model, device, w_th=0.5, warn_after=None),
+            "sam": lambda: PerturbedGradient(model, SAM(), warn_after=None),
+            "awp": lambda: PerturbedGradient(model, AWP(), warn_after=None),
+        }[method]()
+
+        def step() -> None:
+            optimizer.zero_grad()
+            if gradient is None:
+                adapter.reset_state(model)
+                loss().backward()
+            else:
+                gradient.backward(loss)
+            optimizer.step()
+
+        return step
+
+
+METHODS = ("plain", "hsv", "gav", "wvat", "sam", "sam (pytorch_optimizer)", "awp")
+
+
+def setups() -> list[Setup]:
+    """Return the demo network in both frameworks, and the MNIST network."""
+    recipe = load_recipe(RECIPES / "adam.toml", preset="quick")
+    steps, batch = recipe.data.params["time_steps"], recipe.training.batch_size
+    spikes = (torch.rand(steps, batch, 2, 34, 34) < 0.08).float()
+    parameters = dict(recipe.model.params)
+    jelly = dict(load_recipe(RECIPES / "adam_spikingjelly.toml", preset="quick").model.params)
+    return [
+        Setup("demo CNN, snnTorch", lambda: SnnTorchCNN(**parameters), spikes, spiking=True),
+        Setup("demo CNN, SpikingJelly", lambda: SpikingJellyCNN(**jelly), spikes, spiking=True),
+        Setup("MNIST 784-400-200-10", FullyConnected, torch.rand(128, 784), spiking=False),
+    ]
+
+
+def measure(setup: Setup, rounds: int, seed: int) -> list[dict[str, object]]:
+    """Return a row for each method: median ratio to plain, quartiles, milliseconds."""
+    order = random.Random(seed)
+    steppers = {method: setup.stepper(method) for method in METHODS}
+    for step in steppers.values():
+        step()
+    times: dict[str, list[float]] = {method: [] for method in METHODS}
+    for _ in range(rounds):
+        for method in order.sample(METHODS, len(METHODS)):
+            start = time.perf_counter()
+            for _ in range(STEPS):
+                steppers[method]()
+            times[method].append((time.perf_counter() - start) / STEPS)
+    plain = torch.tensor(times["plain"])
+    rows: list[dict[str, object]] = []
+    for method in METHODS:
+        taken = torch.tensor(times[method])
+        ratio = (taken / plain).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+        rows.append(
+            {
+                "setup": setup.name,
+                "method": method,
+                "ratio": round(ratio[1], 3),
+                "quartiles": [round(ratio[0], 3), round(ratio[2], 3)],
+                "ms": round(1e3 * float(taken.median()), 2),
+                "rounds": rounds,
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure, print a table, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent / "results" / "overhead" / "step.json"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    rows = []
+    for setup in setups():
+        print(f"\n{setup.name}")
+        for row in measure(setup, arguments.rounds, arguments.seed):
+            rows.append(row)
+            low, high = row["quartiles"]  # type: ignore[misc]
+            print(
+                f"  {row['method']:<26} {row['ratio']:5.2f}  ({low:.2f} .. {high:.2f})"
+                f"  {row['ms']:8.2f} ms"
+            )
+    write_json(
+        arguments.out,
+        {
+            "recipe": "benchmarks/step_overhead.py",
+            "seeds": [arguments.seed],
+            "scale": "quick",
+            "sigma": SIGMA,
+            "steps_per_round": STEPS,
+            **environment(),
+            "rows": rows,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
