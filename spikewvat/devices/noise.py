@@ -1,0 +1,374 @@
+"""Random variation of the weights: zero-mean additive noise, and lognormal spread.
+
+Additive noise displaces a weight by ``sigma * R * xi``, where R is the size of the layer's range
+and xi has mean 0 and standard deviation 1 whatever its distribution, so that devices of equal
+``sigma`` are equally noisy.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Generator, Tensor
+
+from spikewvat.devices.base import (
+    DeviceModel,
+    RangeRule,
+    SixSigma,
+    check_above_zero,
+    check_at_least_zero,
+    check_range,
+    draw_dtype,
+    generator_device,
+)
+from spikewvat.weights import Weights
+
+
+@dataclass(frozen=True)
+class AdditiveNoise(DeviceModel):
+    r"""Noise added to each weight, drawn independently: the base of the distributions below.
+
+    .. math:: w' = w + \sigma R \, \xi, \qquad E[\xi] = 0, \; E[\xi^2] = 1
+
+    Float16 and bfloat16 weights get noise drawn in float32, float64 weights in float64.
+
+    Args:
+        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        range: Size R of each layer's range.
+
+    Raises:
+        ValueError: If ``sigma`` is negative or not finite, or ``range`` is no range rule.
+
+    References:
+        Weight-variation-aware training (WVAT), section 3.3 (the default range) and A.5.
+    """
+
+    sigma: float
+    range: RangeRule = field(default_factory=SixSigma)
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("sigma", self.sigma)
+        check_range(self.range)
+
+    @abstractmethod
+    def standard_noise(
+        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
+    ) -> Tensor:
+        """Draw independent numbers of mean 0 and standard deviation 1.
+
+        Args:
+            shape: Shape of the result.
+            dtype: float32 or float64.
+            generator: Source of randomness; ``None`` uses torch's global one.
+
+        Returns:
+            A new contiguous tensor on the generator's device; it will be written to.
+        """
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip (see :meth:`DeviceModel.program`)."""
+        chip = self.displacement(weights, generator=generator)
+        for name, weight in weights.items():
+            chip[name].add_(weight.detach())
+        return chip
+
+    def displacement(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Return the noise itself (see :meth:`DeviceModel.displacement`)."""
+        return {name: self._noise(weight, generator) for name, weight in weights.items()}
+
+    def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
+        """Return sigma * R * sqrt(n) for each weight (see :meth:`DeviceModel.expected_norms`)."""
+        norms = {}
+        for name, weight in weights.items():
+            size = self.range.size(weight)  # one number for the tensor, or one for each channel
+            share = math.sqrt(weight.numel() / max(1, size.numel()))
+            norms[name] = torch.linalg.vector_norm(size).mul_(self.sigma * share)
+        return norms
+
+    def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        noise = self.standard_noise(weight.shape, dtype=draw_dtype(weight), generator=generator)
+        noise = noise.to(weight.device)
+        return noise.mul_(self.range.size(weight) * self.sigma).to(weight.dtype)
+
+
+@dataclass(frozen=True)
+class Gaussian(AdditiveNoise):
+    r"""Gaussian variation, :math:`\xi \sim N(0, 1)`.
+
+    Args:
+        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        range: Size R of each layer's range.
+
+    Raises:
+        ValueError: If ``sigma`` is negative or not finite.
+
+    References:
+        Weight-variation-aware training (WVAT), section 3.3; with ``range=AbsMax()`` the noise of
+        Joshi et al., 2020, https://doi.org/10.1038/s41467-020-16108-9
+
+    Example:
+        >>> Gaussian(sigma=0.0).program({"fc": torch.ones(2)})["fc"].tolist()
+        [1.0, 1.0]
+    """
+
+    def standard_noise(
+        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
+    ) -> Tensor:
+        """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
+        device = generator_device(generator)
+        return torch.randn(shape, dtype=dtype, device=device, generator=generator)
+
+
+@dataclass(frozen=True)
+class Uniform(AdditiveNoise):
+    r"""Uniform variation, :math:`\xi \sim U(-\sqrt{3}, \sqrt{3})`.
+
+    Args:
+        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        range: Size R of each layer's range.
+
+    Raises:
+        ValueError: If ``sigma`` is negative or not finite.
+
+    References:
+        Weight-variation-aware training (WVAT), appendix A.5.
+    """
+
+    def standard_noise(
+        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
+    ) -> Tensor:
+        """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
+        bound = math.sqrt(3)
+        noise = torch.empty(shape, dtype=dtype, device=generator_device(generator))
+        return noise.uniform_(-bound, bound, generator=generator)
+
+
+@dataclass(frozen=True)
+class Weibull(AdditiveNoise):
+    r"""Weibull variation, moved to mean 0 and scaled to standard deviation 1; right-skewed.
+
+    .. math:: \xi = \lambda E^{1/k} - \lambda \Gamma(1 + 1/k), \qquad
+              \lambda^{-2} = \Gamma(1 + 2/k) - \Gamma(1 + 1/k)^2, \quad E \sim \mathrm{Exp}(1)
+
+    Args:
+        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        range: Size R of each layer's range.
+        k: Shape (dimensionless), above 0; the smaller, the longer the tail.
+
+    Raises:
+        ValueError: If ``sigma`` is negative or not finite, or ``k`` is not above 0.
+
+    References:
+        Weight-variation-aware training (WVAT), appendix A.5 (k is our choice).
+    """
+
+    k: float = 1.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_above_zero("k", self.k)
+        if self.k < 0.05:  # gamma(1 + 2/k) no longer fits a float
+            raise ValueError(f"k must be at least 0.05, got {self.k!r}.")
+
+    @property
+    def scale(self) -> float:
+        """Lambda, which makes the standard deviation 1."""
+        return 1 / math.sqrt(math.gamma(1 + 2 / self.k) - math.gamma(1 + 1 / self.k) ** 2)
+
+    @property
+    def mean(self) -> float:
+        """What is subtracted to make the mean 0."""
+        return self.scale * math.gamma(1 + 1 / self.k)
+
+    def standard_noise(
+        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
+    ) -> Tensor:
+        """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
+        uniform = torch.rand(
+            shape, dtype=dtype, device=generator_device(generator), generator=generator
+        )
+        # By inversion: torch's exponential_ is six times slower on a CPU.
+        exponential = uniform.neg_().log1p_().neg_()
+        return exponential.pow_(1 / self.k).mul_(self.scale).sub_(self.mean)
+
+
+@dataclass(frozen=True)
+class SkewNormal(AdditiveNoise):
+    r"""Skew-normal variation, as of repeated reads of one ferroelectric tunnel junction.
+
+    .. math:: \xi = \omega \left(\delta |Z_0| + \sqrt{1 - \delta^2} \, Z_1
+              - \delta \sqrt{2 / \pi} \right), \qquad
+              \delta = a / \sqrt{1 + a^2}, \quad \omega^{-2} = 1 - 2 \delta^2 / \pi
+
+    Args:
+        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        range: Size R of each layer's range.
+        a: Shape (dimensionless): 0 is Gaussian, positive is skewed to the right.
+
+    Raises:
+        ValueError: If ``sigma`` is negative or not finite, or ``a`` is not finite.
+
+    References:
+        Weight-variation-aware training (WVAT), section 4.5 (sigma 0.0383; a is our choice).
+    """
+
+    a: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not math.isfinite(self.a):
+            raise ValueError(f"a must be a finite number, got {self.a!r}.")
+
+    @property
+    def delta(self) -> float:
+        """Correlation of the result with its skewed part."""
+        return self.a / math.hypot(1, self.a)
+
+    @property
+    def omega(self) -> float:
+        """Scale that makes the standard deviation 1."""
+        return 1 / math.sqrt(1 - 2 * self.delta**2 / math.pi)
+
+    @property
+    def xi(self) -> float:
+        """Location that makes the mean 0."""
+        return -self.omega * self.delta * math.sqrt(2 / math.pi)
+
+    def standard_noise(
+        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
+    ) -> Tensor:
+        """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
+        device = generator_device(generator)
+        skewed = torch.randn(shape, dtype=dtype, device=device, generator=generator).abs_()
+        straight = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        rest = self.omega / math.hypot(1, self.a)  # omega sqrt(1 - delta^2)
+        return skewed.mul_(self.omega * self.delta).add_(straight, alpha=rest).add_(self.xi)
+
+
+@dataclass(frozen=True)
+class MixtureNoise(AdditiveNoise):
+    r"""A mixture of Gaussians, standardised: several kinds of device on one chip.
+
+    .. math:: \xi = (m_j + s Z - \bar m) / \sqrt{s^2 + \textstyle\sum_i p_i (m_i - \bar m)^2},
+              \qquad P(j) = p_j, \quad \bar m = \textstyle\sum_i p_i m_i
+
+    Args:
+        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        range: Size R of each layer's range.
+        weights: Probability p of each kind; they add up to 1.
+        means: Mean m of each kind, in any unit.
+        std: Standard deviation s of each kind, in the unit of ``means``, at least 0.
+
+    Raises:
+        ValueError: If the numbers are impossible, or describe no variation at all.
+
+    References:
+        Weight-variation-aware training (WVAT), section 4.5: 100 ferroelectric tunnel junctions
+        show several modes (the default numbers are our choice).
+    """
+
+    weights: tuple[float, ...] = (0.5, 0.3, 0.2)
+    means: tuple[float, ...] = (-1.0, 0.5, 2.0)
+    std: float = 0.35
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "weights", tuple(self.weights))
+        object.__setattr__(self, "means", tuple(self.means))
+        if len(self.weights) != len(self.means) or not self.means:
+            raise ValueError(
+                f"weights and means must be of one length, got {len(self.weights)} weights "
+                f"and {len(self.means)} means."
+            )
+        for weight in self.weights:
+            check_at_least_zero("weights", weight)
+        if not math.isclose(sum(self.weights), 1, abs_tol=1e-6):
+            raise ValueError(f"weights must add up to 1, got {self.weights} = {sum(self.weights)}.")
+        if not all(math.isfinite(mean) for mean in self.means):
+            raise ValueError(f"means must be finite numbers, got {self.means}.")
+        check_at_least_zero("std", self.std)
+        if self.scale == 0:
+            raise ValueError("MixtureNoise needs std above 0, or means that differ.")
+
+    @property
+    def mean(self) -> float:
+        """Mean of the mixture before it is standardised, in the unit of ``means``."""
+        return math.fsum(p * m for p, m in zip(self.weights, self.means, strict=True))
+
+    @property
+    def scale(self) -> float:
+        """Standard deviation of the mixture before it is standardised."""
+        mean = self.mean
+        between = (p * (m - mean) ** 2 for p, m in zip(self.weights, self.means, strict=True))
+        return math.sqrt(self.std**2 + math.fsum(between))
+
+    def standard_noise(
+        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
+    ) -> Tensor:
+        """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
+        device = generator_device(generator)
+        uniform = torch.rand(shape, dtype=dtype, device=device, generator=generator)
+        noise = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        edges = torch.tensor(self.weights, dtype=dtype).cumsum(0)[:-1].to(device)
+        centres = torch.tensor(self.means, dtype=torch.float64).sub_(self.mean).div_(self.scale)
+        centres = centres.to(device=device, dtype=dtype)
+        kinds = torch.bucketize(uniform, edges, right=True)
+        return noise.mul_(self.std / self.scale).add_(centres[kinds])
+
+
+@dataclass(frozen=True)
+class Lognormal(DeviceModel):
+    r"""Lognormal spread: every weight is multiplied, so zero weights stay zero.
+
+    .. math:: w' = w \, e^{\theta}, \qquad \theta \sim N(0, \sigma^2)
+
+    Args:
+        sigma: Standard deviation of the logarithm (dimensionless), at least 0.
+        keep_mean: Divide by :math:`e^{\sigma^2 / 2}`, so that the mean of w' is w; otherwise its
+            median is.
+
+    Raises:
+        ValueError: If ``sigma`` is negative or not finite.
+
+    References:
+        Vortex: variation-aware training for memristor X-bar (Liu et al., 2015),
+        https://doi.org/10.1145/2744769.2744930
+    """
+
+    sigma: float
+    keep_mean: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("sigma", self.sigma)
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip (see :meth:`DeviceModel.program`)."""
+        return {name: self._program(weight, generator) for name, weight in weights.items()}
+
+    def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
+        """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""
+        variance = self.sigma**2
+        if self.keep_mean:
+            mean_square = math.expm1(variance)
+        else:
+            mean_square = math.expm1(2 * variance) - 2 * math.expm1(variance / 2)
+        return {name: norm_of(weight) * math.sqrt(mean_square) for name, weight in weights.items()}
+
+    def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        device = generator_device(generator)
+        theta = torch.randn(
+            weight.shape, dtype=draw_dtype(weight), device=device, generator=generator
+        )
+        theta.mul_(self.sigma)
+        if self.keep_mean:
+            theta.sub_(self.sigma**2 / 2)
+        return theta.exp_().to(weight.device).mul_(weight.detach()).to(weight.dtype)
+
+
+def norm_of(weight: Tensor) -> Tensor:
+    """Return the L2 norm of a tensor as a 0-dim tensor of the draw dtype."""
+    norm: Tensor = torch.linalg.vector_norm(weight.detach(), dtype=draw_dtype(weight))
+    return norm
