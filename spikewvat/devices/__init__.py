@@ -10,6 +10,9 @@ from spikewvat.devices.base import (
     RangeRule,
     SixSigma,
 )
+from spikewvat.devices.conductance import DifferentialPair
+from spikewvat.devices.drift import Drift
+from spikewvat.devices.faults import StuckAt
 from spikewvat.devices.noise import (
     AdditiveNoise,
     Gaussian,
@@ -19,11 +22,14 @@ from spikewvat.devices.noise import (
     Uniform,
     Weibull,
 )
+from spikewvat.devices.quantization import Quantized
 
 __all__ = [
     "AbsMax",
     "AdditiveNoise",
     "DeviceModel",
+    "DifferentialPair",
+    "Drift",
     "Fixed",
     "Gaussian",
     "HalfWidth",
@@ -31,9 +37,11 @@ __all__ = [
     "MinMax",
     "MixtureNoise",
     "Pipeline",
+    "Quantized",
     "RangeRule",
     "SixSigma",
     "SkewNormal",
+    "StuckAt",
     "Uniform",
     "Weibull",
 ]

@@ -275,6 +275,12 @@ def draw_dtype(weight: Tensor) -> torch.dtype:
     return torch.float64 if weight.dtype == torch.float64 else torch.float32
 
 
+def norm_of(weight: Tensor) -> Tensor:
+    """Return the L2 norm of a tensor as a 0-dim tensor of the draw dtype."""
+    norm: Tensor = torch.linalg.vector_norm(weight.detach(), dtype=draw_dtype(weight))
+    return norm
+
+
 def generator_device(generator: Generator | None) -> torch.device:
     """Return where noise is drawn: the generator's device, the CPU without one.
 

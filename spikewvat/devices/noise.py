@@ -23,6 +23,7 @@ from spikewvat.devices.base import (
     check_range,
     draw_dtype,
     generator_device,
+    norm_of,
 )
 from spikewvat.weights import Weights
 
@@ -366,9 +367,3 @@ class Lognormal(DeviceModel):
         if self.keep_mean:
             theta.sub_(self.sigma**2 / 2)
         return theta.exp_().to(weight.device).mul_(weight.detach()).to(weight.dtype)
-
-
-def norm_of(weight: Tensor) -> Tensor:
-    """Return the L2 norm of a tensor as a 0-dim tensor of the draw dtype."""
-    norm: Tensor = torch.linalg.vector_norm(weight.detach(), dtype=draw_dtype(weight))
-    return norm

@@ -1,0 +1,106 @@
+"""What time does to programmed weights."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from spikewvat.devices.base import (
+    DeviceModel,
+    check_above_zero,
+    check_at_least_zero,
+    draw_dtype,
+    generator_device,
+    norm_of,
+)
+from spikewvat.weights import Weights
+
+
+@dataclass(frozen=True)
+class Drift(DeviceModel):
+    r"""Power-law drift towards zero, each device with its own exponent.
+
+    .. math:: w'(t) = w \, (t / t_0)^{-\nu}, \qquad \nu = \max(0, N(\nu_0, s^2))
+
+    The exponents are part of the chip: the same seed at another ``time`` is the same chip, older.
+
+    Args:
+        nu: Mean exponent (dimensionless), at least 0.
+        time: Time t since programming, in seconds, at least ``t0``.
+        nu_std: Spread s of the exponent over devices (dimensionless), at least 0.
+        t0: Time of the first read, at which the weights are as programmed, in seconds, above 0.
+
+    Raises:
+        ValueError: If a number is out of its bounds or not finite.
+
+    References:
+        The drift law of phase-change memory as in Joshi et al., 2020,
+        https://doi.org/10.1038/s41467-020-16108-9
+
+    Example:
+        >>> Drift(nu=0.5, time=100.0).program({"fc": torch.tensor([1.0])})["fc"].item()
+        0.10000000149011612
+    """
+
+    nu: float
+    time: float
+    nu_std: float = 0.0
+    t0: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("nu", self.nu)
+        check_at_least_zero("nu_std", self.nu_std)
+        check_above_zero("t0", self.t0)
+        check_above_zero("time", self.time)
+        if self.time < self.t0:
+            raise ValueError(f"time must be at least t0 = {self.t0!r} s, got {self.time!r}.")
+
+    @property
+    def log_age(self) -> float:
+        """Natural logarithm of t / t0."""
+        return math.log(self.time) - math.log(self.t0)
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip (see :meth:`DeviceModel.program`)."""
+        return {name: self._program(weight, generator) for name, weight in weights.items()}
+
+    def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
+        """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""
+        once, twice = self._mean_factor(self.log_age), self._mean_factor(2 * self.log_age)
+        share = math.sqrt(max(0.0, twice - 2 * once + 1))  # E[(factor - 1)^2]
+        return {name: norm_of(weight) * share for name, weight in weights.items()}
+
+    def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        nu = torch.randn(
+            weight.shape,
+            dtype=draw_dtype(weight),
+            device=generator_device(generator),
+            generator=generator,
+        )
+        factor = nu.mul_(self.nu_std).add_(self.nu).clamp_(min=0).mul_(-self.log_age).exp_()
+        return factor.to(weight.device).mul_(weight.detach()).to(weight.dtype)
+
+    def _mean_factor(self, a: float) -> float:
+        """Return E[exp(-a nu)] of the clipped exponent."""
+        m, s = self.nu, self.nu_std
+        if s == 0:
+            return math.exp(-a * m)
+        clipped = math.erfc(m / s / math.sqrt(2)) / 2
+        # exp(a^2 s^2 / 2 - a m) erfc(z), which overflows when its factors are taken apart
+        z = (a * s - m / s) / math.sqrt(2)
+        if z > 5:
+            tail = math.exp(-((m / s) ** 2) / 2) * _scaled_erfc(z)
+        else:
+            tail = math.exp((a * s) ** 2 / 2 - a * m) * math.erfc(z)
+        return clipped + tail / 2
+
+
+def _scaled_erfc(z: float) -> float:
+    """Return exp(z^2) erfc(z) for z > 5, by its continued fraction."""
+    fraction = z
+    for k in range(40, 0, -1):
+        fraction = z + k / 2 / fraction
+    return 1 / (fraction * math.sqrt(math.pi))
