@@ -1,0 +1,151 @@
+"""A network set up for chips to be put in, and everything put back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+
+from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.devices.base import DeviceModel
+from spikewvat.robustness.results import ChipReport
+from spikewvat.robustness.statistics import mean_interval
+from spikewvat.robustness.testset import TestSet
+from spikewvat.weights import Weights, replaced
+
+Scores: TypeAlias = Callable[[Any], Tensor]
+"""From a network's output to the score of every class, ``[B, classes]``."""
+
+ChipLoss: TypeAlias = Callable[[Any, Tensor], Tensor]
+"""From a network's output and labels to the mean loss over the batch, a 0-dim tensor."""
+
+Progress: TypeAlias = Callable[[int, int, float], object]
+"""Called after each chip with chips done, chips at most in all, and that chip's accuracy."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which chips to simulate and when to stop."""
+
+    seeds: tuple[int, ...]
+    target: float | None
+    interval_width: float | None
+    min_chips: int
+
+    def is_done(self, accuracies: list[float]) -> bool:
+        """Return whether the interval asked for is reached."""
+        if self.interval_width is None or len(accuracies) < self.min_chips:
+            return False
+        return mean_interval(accuracies).width < self.interval_width
+
+
+class Bench:
+    """A network and its test set, ready to have chips put in."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        loss: ChipLoss | None,
+        scores: Scores,
+        adapter: Adapter | None,
+        reset_state: ResetState | None,
+        weights: Weights | None,
+        cache_bytes: int,
+    ) -> None:
+        self._model = model
+        self._adapter = adapter or adapter_for(model, reset_state=reset_state)
+        self._live = self._adapter.synaptic_weights(model) if weights is None else dict(weights)
+        if not self._live:
+            raise ValueError("weights is empty, expected live parameters by name. Leave it out.")
+        self._test = TestSet(
+            model,
+            loader,
+            device=next(iter(self._live.values())).device,
+            reset=self._adapter.reset_state,
+            scores=scores,
+            loss=loss,
+            cache_bytes=cache_bytes,
+        )
+        # The last weights evaluated and what they gave: equal chips need no second evaluation.
+        self._last: tuple[Weights, tuple[float, float | None]] | None = None
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Put every module into evaluation mode for a while, and leave no neuron state behind."""
+        modes = [(module, module.training) for module in self._model.modules()]
+        try:
+            self._model.eval()
+            # Not inference mode: state that it leaves in neurons could not be reset in place.
+            with torch.no_grad():
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+            self._adapter.reset_state(self._model)
+
+    def clean(self) -> tuple[float, float | None]:
+        """Return accuracy and loss of the ideal weights."""
+        _check_finite(self._live, "the model holds a weight that is not finite", "Train it anew.")
+        found = self._test.evaluate("the ideal weights")
+        self._last = ({name: weight.clone() for name, weight in self._live.items()}, found)
+        return found
+
+    def report(
+        self, device: DeviceModel, sigma: float | None, plan: Plan, progress: Progress | None
+    ) -> ChipReport:
+        """Simulate the chips of a plan."""
+        if not isinstance(device, DeviceModel):
+            raise TypeError(
+                f"device must be a device model such as Gaussian(sigma=0.1), got {device!r}."
+            )
+        _check_finite(self._live, "the model holds a weight that is not finite", "Train it anew.")
+        accuracies: list[float] = []
+        losses: list[float] = []
+        for seed in plan.seeds:
+            accuracy, loss = self._chip(device, seed)
+            accuracies.append(accuracy)
+            if loss is not None:
+                losses.append(loss)
+            if progress is not None:
+                progress(len(accuracies), len(plan.seeds), accuracy)
+            if plan.is_done(accuracies):
+                break
+        return ChipReport(
+            device=repr(device),
+            sigma=sigma,
+            accuracies=torch.tensor(accuracies, dtype=torch.float64),
+            seeds=plan.seeds[: len(accuracies)],
+            images=self._test.images,
+            losses=torch.tensor(losses, dtype=torch.float64) if losses else None,
+            target=plan.target,
+        )
+
+    def _chip(self, device: DeviceModel, seed: int) -> tuple[float, float | None]:
+        clean = {name: weight.detach() for name, weight in self._live.items()}
+        chip = device.program(clean, generator=Generator().manual_seed(seed))
+        if self._last is not None and _equal(self._last[0], chip):
+            return self._last[1]
+        what = f"the chip with seed {seed} of {device!r}"
+        _check_finite(chip, f"{what} holds a weight that is not finite", "Check the device model.")
+        with replaced(self._live, chip):
+            found = self._test.evaluate(what)
+        self._last = (chip, found)
+        return found
+
+
+def _check_finite(weights: Weights, problem: str, remedy: str) -> None:
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"{problem}: {name!r}. {remedy}")
+
+
+def _equal(one: Weights, other: Weights) -> bool:
+    def equal(a: Tensor, b: Tensor) -> bool:
+        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+
+    return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)

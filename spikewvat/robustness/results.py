@@ -1,0 +1,249 @@
+"""What an evaluation over simulated chips found: one report, or one per magnitude."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikewvat.robustness.statistics import (
+    Interval,
+    mean_interval,
+    mean_of,
+    sample_std,
+    wilson_interval,
+)
+
+
+@dataclass(frozen=True)
+class Yield:
+    """How many chips reach an accuracy.
+
+    Args:
+        target: Accuracy that a chip must reach to work, a fraction.
+        working: How many chips reach it.
+        chips: How many chips were simulated.
+    """
+
+    target: float
+    working: int
+    chips: int
+
+    @property
+    def share(self) -> float:
+        """Working chips over all chips."""
+        return self.working / self.chips
+
+    @property
+    def ci95(self) -> Interval:
+        """Wilson's 95 % interval of the share over all chips that could be made."""
+        return wilson_interval(self.working, self.chips)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, fit for JSON."""
+        return {
+            "target": self.target,
+            "working": self.working,
+            "chips": self.chips,
+            "share": self.share,
+            "ci95": list(self.ci95),
+        }
+
+    def __str__(self) -> str:
+        return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
+
+
+@dataclass(frozen=True, eq=False)
+class ChipReport:
+    """Accuracy of one network on many simulated chips.
+
+    The 95 % interval is over chips, for this network on these images: it says nothing of other
+    trainings or other test sets.
+
+    Args:
+        device: The device model in words, its ``repr``.
+        sigma: Magnitude of the variation where the device has one, else None.
+        accuracies: Share of right answers of each chip ``[chips]``, float64 on the CPU.
+        seeds: The seed of each chip; ``device.program(weights, generator=torch.Generator()
+            .manual_seed(seed))`` makes that chip again.
+        images: How many images each chip has classified.
+        losses: Mean loss of each chip ``[chips]``, or None where no loss was asked for.
+        target: Accuracy that a chip must reach to work, a fraction, or None.
+    """
+
+    device: str
+    sigma: float | None
+    accuracies: Tensor
+    seeds: tuple[int, ...]
+    images: int
+    losses: Tensor | None = None
+    target: float | None = None
+
+    @property
+    def chips(self) -> int:
+        """How many chips were simulated."""
+        return len(self.accuracies)
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over chips, a fraction."""
+        return mean_of(self.accuracies)
+
+    @property
+    def std(self) -> float:
+        """Sample standard deviation over chips; NaN for a single chip."""
+        return sample_std(self.accuracies)
+
+    @property
+    def ci95(self) -> Interval:
+        """Student-t 95 % interval of the mean over chips, cut to [0, 1]; NaN for one chip."""
+        low, high = mean_interval(self.accuracies)
+        return Interval(max(low, 0.0), min(high, 1.0)) if self.chips > 1 else Interval(low, high)
+
+    @property
+    def worst(self) -> float:
+        """Accuracy of the worst chip."""
+        return float(self.accuracies.min())
+
+    def yield_at(self, target: float) -> Yield:
+        """Count the chips that reach an accuracy.
+
+        Args:
+            target: Accuracy as a fraction, between 0 and 1.
+
+        Returns:
+            The count with its Wilson interval.
+
+        Raises:
+            ValueError: If ``target`` is no fraction.
+        """
+        check_target(target)
+        return Yield(target, int((self.accuracies >= target).sum()), self.chips)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, fit for JSON; what is not defined for one chip is None."""
+        return {
+            "device": self.device,
+            "sigma": self.sigma,
+            "chips": self.chips,
+            "images": self.images,
+            "accuracies": self.accuracies.tolist(),
+            "mean": self.mean,
+            "std": _or_none(self.std),
+            "ci95": [_or_none(bound) for bound in self.ci95],
+            "worst": self.worst,
+            "losses": None if self.losses is None else self.losses.tolist(),
+            "yield": None if self.target is None else self.yield_at(self.target).to_dict(),
+            "seeds": list(self.seeds),
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> ChipReport:
+        """Rebuild a report from :meth:`to_dict`, for example from a result file.
+
+        Args:
+            row: A row with at least ``device``, ``sigma``, ``accuracies``, ``seeds``, ``images``.
+
+        Returns:
+            The report; every statistic is computed anew from the accuracies.
+        """
+        losses, chip_yield = row.get("losses"), row.get("yield")
+        return cls(
+            device=row["device"],
+            sigma=row["sigma"],
+            accuracies=torch.tensor(row["accuracies"], dtype=torch.float64),
+            seeds=tuple(row["seeds"]),
+            images=row["images"],
+            losses=None if losses is None else torch.tensor(losses, dtype=torch.float64),
+            target=None if chip_yield is None else chip_yield["target"],
+        )
+
+    def __str__(self) -> str:
+        parts = [f"{100 * self.mean:.1f} % (1 chip)"]
+        if self.chips > 1:
+            low, high = (100 * bound for bound in self.ci95)
+            parts = [
+                f"{100 * self.mean:.1f} % ± {100 * self.std:.1f} (95 % CI {low:.1f} .. {high:.1f})",
+                f"worst chip {100 * self.worst:.1f} %",
+            ]
+        if self.target is not None:
+            parts.append(str(self.yield_at(self.target)))
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Degradation:
+    """How accuracy falls as the variation grows, on the same chips at every magnitude.
+
+    Args:
+        clean: Accuracy of the ideal weights, a fraction.
+        reports: One report for each magnitude, in the order asked for.
+    """
+
+    clean: float
+    reports: tuple[ChipReport, ...]
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """The magnitudes."""
+        return tuple(report.sigma or 0.0 for report in self.reports)
+
+    @property
+    def means(self) -> tuple[float, ...]:
+        """Mean accuracy over chips at each magnitude."""
+        return tuple(report.mean for report in self.reports)
+
+    @property
+    def drops(self) -> tuple[float, ...]:
+        """Clean accuracy minus mean accuracy over chips at each magnitude, as fractions."""
+        return tuple(self.clean - mean for mean in self.means)
+
+    def at(self, sigma: float) -> ChipReport:
+        """Return the report for a magnitude.
+
+        Raises:
+            KeyError: If it was not swept.
+        """
+        for report in self.reports:
+            if report.sigma is not None and math.isclose(report.sigma, sigma, abs_tol=1e-12):
+                return report
+        known = ", ".join(f"{known:g}" for known in self.sigmas)
+        raise KeyError(f"sigma {sigma:g} was not swept (swept: {known}).")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return ``{"clean": ..., "rows": [...]}``, fit for JSON."""
+        return {"clean": self.clean, "rows": [report.to_dict() for report in self.reports]}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Degradation:
+        """Rebuild a curve from :meth:`to_dict`, for example from a result file."""
+        return cls(table["clean"], tuple(ChipReport.from_dict(row) for row in table["rows"]))
+
+    def __iter__(self) -> Iterator[ChipReport]:
+        return iter(self.reports)
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    def __getitem__(self, index: int) -> ChipReport:
+        return self.reports[index]
+
+    def __str__(self) -> str:
+        rows = [f"sigma {100 * r.sigma:5.1f} %: {r}" for r in self if r.sigma is not None]
+        return "\n".join([f"clean        : {100 * self.clean:.1f} %", *rows])
+
+
+def check_target(target: float) -> None:
+    """Raise ValueError unless an accuracy is a fraction."""
+    if not 0 <= target <= 1:
+        raise ValueError(
+            f"target must be a fraction between 0 and 1, got {target!r}. Write 0.95 for 95 %."
+        )
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value

@@ -1,0 +1,195 @@
+"""Intervals over simulated chips: Student-t for a mean, Wilson for a share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from statistics import NormalDist
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Interval(NamedTuple):
+    """A closed interval; its bounds are NaN where it is not defined.
+
+    Args:
+        low: Lower bound.
+        high: Upper bound.
+    """
+
+    low: float
+    high: float
+
+    @property
+    def width(self) -> float:
+        """Full width, high - low."""
+        return self.high - self.low
+
+
+def mean_of(values: Tensor | Sequence[float]) -> float:
+    """Return the mean, computed in float64.
+
+    Args:
+        values: At least one number.
+
+    Returns:
+        The mean.
+
+    Raises:
+        ValueError: If there are no values.
+    """
+    return float(_as_vector(values).mean())
+
+
+def sample_std(values: Tensor | Sequence[float]) -> float:
+    """Return the sample standard deviation (ddof 1), computed in float64.
+
+    Args:
+        values: At least one number.
+
+    Returns:
+        The standard deviation; NaN for a single value, whose spread is unknown.
+
+    Raises:
+        ValueError: If there are no values.
+
+    Example:
+        >>> sample_std([1.0, 3.0])
+        1.4142135623730951
+    """
+    vector = _as_vector(values)
+    return math.nan if len(vector) == 1 else float(vector.std(correction=1))
+
+
+def mean_interval(values: Tensor | Sequence[float], *, confidence: float = 0.95) -> Interval:
+    r"""Return the Student-t confidence interval of the mean.
+
+    .. math:: \bar x \pm t_{n-1,\,(1+c)/2}\, \frac{s}{\sqrt n}
+
+    Args:
+        values: At least one independent number, such as the accuracy of each chip.
+        confidence: Coverage c, between 0 and 1.
+
+    Returns:
+        The interval; NaN bounds for a single value, whose spread is unknown.
+
+    Raises:
+        ValueError: If there are no values or ``confidence`` is out of its range.
+
+    References:
+        The probable error of a mean (Student, 1908), https://doi.org/10.1093/biomet/6.1.1
+
+    Example:
+        >>> [round(bound, 3) for bound in mean_interval([0.90, 0.92, 0.94])]
+        [0.87, 0.97]
+    """
+    vector = _as_vector(values)
+    mean, count = float(vector.mean()), len(vector)
+    if count == 1:
+        return Interval(math.nan, math.nan)
+    quantile = student_t_quantile((1 + _checked(confidence)) / 2, count - 1)
+    half = quantile * sample_std(vector) / math.sqrt(count)
+    return Interval(mean - half, mean + half)
+
+
+@lru_cache(maxsize=1024)
+def student_t_quantile(probability: float, degrees: int) -> float:
+    r"""Return the quantile of Student's t distribution with a whole number of degrees.
+
+    With :math:`\theta = \arctan(t / \sqrt\nu)` the probability of :math:`|T| \le t` is a finite
+    sum of powers of :math:`\cos\theta`, all of them positive, so it is exact to rounding; the
+    quantile is found by bisection over :math:`\theta`.
+
+    Args:
+        probability: Between 0 and 1, both excluded.
+        degrees: Degrees of freedom :math:`\nu`, at least 1.
+
+    Returns:
+        t such that P(T <= t) = ``probability``.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    References:
+        Handbook of Mathematical Functions (Abramowitz and Stegun, 1964), Eq. 26.7.3 and 26.7.4
+
+    Example:
+        >>> round(student_t_quantile(0.975, 4), 6)
+        2.776445
+    """
+    if not 0 < probability < 1:
+        raise ValueError(f"probability must lie between 0 and 1, got {probability!r}.")
+    if degrees < 1:
+        raise ValueError(f"degrees must be at least 1, got {degrees!r}.")
+    if probability < 0.5:
+        return -student_t_quantile(1 - probability, degrees)
+    inside = 2 * probability - 1
+    # 1, 2/3, 2/3 4/5 ... for odd degrees, 1, 1/2, 1/2 3/4 ... for even ones.
+    start = 2 + degrees % 2
+    steps = torch.arange(start, max(degrees - 1, start), 2, dtype=torch.float64)
+    coefficients = torch.cat([steps.new_ones(1), torch.cumprod((steps - 1) / steps, 0)])
+    powers = 2 * torch.arange(len(coefficients), dtype=torch.float64) + degrees % 2
+    low, high = 0.0, math.pi / 2
+    for _ in range(64):
+        middle = (low + high) / 2
+        series = math.sin(middle) * float((coefficients * math.cos(middle) ** powers).sum())
+        if degrees % 2:
+            series = 2 / math.pi * (middle + (series if degrees > 1 else 0.0))
+        low, high = (middle, high) if series < inside else (low, middle)
+    return math.sqrt(degrees) * math.tan((low + high) / 2)
+
+
+def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+    r"""Return Wilson's score interval of a share; it never leaves [0, 1] nor has width 0.
+
+    .. math:: \frac{1}{1 + z^2/n} \left( \hat p + \frac{z^2}{2n} \pm
+        z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} \right)
+
+    Args:
+        successes: How many of the trials succeeded, for example working chips.
+        trials: Their number n, at least 1.
+        confidence: Coverage, between 0 and 1.
+
+    Returns:
+        The interval.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    References:
+        Probable inference, the law of succession, and statistical inference (Wilson, 1927),
+        https://doi.org/10.1080/01621459.1927.10502953
+
+    Example:
+        >>> [round(bound, 4) for bound in wilson_interval(97, 100)]
+        [0.9155, 0.9897]
+    """
+    if trials < 1 or not 0 <= successes <= trials:
+        raise ValueError(
+            "wilson_interval needs 0 <= successes <= trials and at least 1 trial, "
+            f"got {successes!r} of {trials!r}."
+        )
+    z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
+    share, z2 = successes / trials, z * z / trials
+    centre = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
+    # At the ends the exact bound is 0 or 1; rounding would leave it just outside.
+    low = 0.0 if successes == 0 else centre - half
+    high = 1.0 if successes == trials else centre + half
+    return Interval(low, high)
+
+
+def _as_vector(values: Tensor | Sequence[float]) -> Tensor:
+    vector = torch.as_tensor(values, dtype=torch.float64).flatten()
+    if len(vector) == 0:
+        raise ValueError("there are no values to summarise, expected at least one.")
+    return vector
+
+
+def _checked(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
+    return confidence

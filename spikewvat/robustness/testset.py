@@ -1,0 +1,163 @@
+"""A test set that many chips are put through: one pass after the other, from memory if it fits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class TestSet:
+    """A network in evaluation mode and the images that it is tested on.
+
+    Spikes are 0 or 1, so float images that are whole numbers up to 255 are kept as bytes, which
+    loses nothing and takes a quarter of the memory.
+
+    Args:
+        model: The network; whatever weights it holds at the time are tested.
+        loader: Yields ``(inputs, labels)`` batches.
+        device: Where the inputs go.
+        reset: Forgets all neuron state of the network.
+        scores: From an output to the score of every class, ``[B, classes]``.
+        loss: From output and labels to the mean loss over the batch, or None.
+        cache_bytes: Memory that the images may take; 0 keeps none.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        *,
+        device: torch.device,
+        reset: Callable[[nn.Module], None],
+        scores: Callable[[Any], Tensor],
+        loss: Callable[[Any, Tensor], Tensor] | None,
+        cache_bytes: int,
+    ) -> None:
+        self._model = model
+        self._loader = loader
+        self._device = device
+        self._reset = reset
+        self._scores = scores
+        self._loss = loss
+        self._room = cache_bytes
+        self._kept: list[tuple[Tensor, torch.dtype, Tensor]] | None = None
+        self.images = 0
+        """How many images the first pass has seen."""
+
+    def evaluate(self, what: str) -> tuple[float, float | None]:
+        """Classify all images.
+
+        Args:
+            what: What is evaluated, for messages.
+
+        Returns:
+            Share of right answers, and the mean loss over images if there is a loss.
+
+        Raises:
+            ValueError: If there are no images, or other ones than before; if outputs have an
+                unexpected shape or are NaN; if labels are out of range.
+            TypeError: If a batch is no pair of tensors.
+        """
+        correct, images, loss = 0, 0, 0.0
+        for inputs, labels in self._batches():
+            self._reset(self._model)
+            output = self._model(inputs)
+            scores = self._scores(output)
+            _check_scores(scores, labels, what)
+            labels = labels.to(scores.device)
+            correct += int((scores.argmax(1) == labels).sum())
+            images += len(labels)
+            if self._loss is not None:
+                loss += float(self._loss(output, labels)) * len(labels)
+        if images == 0 and self.images == 0:
+            raise ValueError("the loader yields no images. Check the data set and its split.")
+        if self.images not in (0, images):
+            raise ValueError(
+                f"the loader yielded {self.images} images at the first pass and {images} at a "
+                "later one. Pass a DataLoader or a list of batches, or raise cache_bytes."
+            )
+        self.images = images
+        return correct / images, None if self._loss is None else loss / images
+
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._kept is not None:
+            for packed, dtype, labels in self._kept:
+                # A copy: a first layer that works in place must not change the images.
+                yield packed.to(self._device).to(dtype, copy=True), labels
+            return
+        kept: list[tuple[Tensor, torch.dtype, Tensor]] = []
+        room = self._room
+        for batch in self._loader:
+            inputs, labels = _pair(batch)
+            if room > 0:
+                packed = _packed(inputs)
+                room -= packed.nbytes + labels.nbytes
+                if room >= 0:
+                    kept.append((packed, inputs.dtype, labels.clone()))
+                else:
+                    kept.clear()
+                    room = 0
+            yield inputs.to(self._device), labels
+        # Only a pass that has come to its end has seen all images.
+        if room > 0:
+            self._kept = kept
+        else:
+            self._room = 0
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of a batch."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+        raise TypeError(
+            f"a batch of the loader is {_describe(batch)}, expected a pair (inputs, labels) of "
+            "tensors. Wrap the loader."
+        )
+    inputs, labels = batch[0], torch.as_tensor(batch[1])
+    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected class indices "
+            "(int64) of shape [B]."
+        )
+    return inputs, labels
+
+
+def _packed(inputs: Tensor) -> Tensor:
+    """Return a copy, as bytes where that loses nothing."""
+    if inputs.is_floating_point():
+        as_bytes = inputs.clamp(0, 255).to(torch.uint8)
+        if torch.equal(as_bytes.to(inputs.dtype), inputs):
+            return as_bytes
+    return inputs.detach().clone()
+
+
+def _check_scores(scores: Any, labels: Tensor, what: str) -> None:
+    """Raise unless there is a number for every class of every image, and every label is one."""
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != len(labels):
+        raise ValueError(
+            f"class scores are {_describe(scores)}, expected [{len(labels)}, classes] for "
+            f"{len(labels)} labels. Return [B, classes] or [T, B, classes], or pass scores=..."
+        )
+    lost = int(scores.isnan().any(1).sum())
+    if lost:
+        raise ValueError(
+            f"scores are NaN for {lost} of {len(scores)} images on {what}. "
+            "Check the inputs, and normalisation layers for divisions by zero."
+        )
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < scores.shape[1]:
+        raise ValueError(
+            f"labels range from {int(labels.min())} to {int(labels.max())}, but the network has "
+            f"{scores.shape[1]} classes, expected 0 .. {scores.shape[1] - 1}."
+        )
+
+
+def _describe(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"
