@@ -32,7 +32,7 @@ class TrainingProgress:
         batches: int,
         *,
         enabled: bool = True,
-        console: Any = None,  # noqa: ANN401 -- rich is optional, its types too
+        console: Any = None,
     ) -> None:
         self._epochs = epochs
         self._done = done
@@ -102,6 +102,53 @@ class TrainingProgress:
             )
 
 
+class ChipsProgress:
+    """A bar over simulated chips; call it with chips done, chips in all, and an accuracy.
+
+    Args:
+        enabled: Show anything; on a terminal only.
+        console: A ``rich.console.Console``; by default standard error.
+    """
+
+    def __init__(self, *, enabled: bool = True, console: Any = None) -> None:
+        self._bar: Any = None
+        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
+        rich = require("rich.progress", extra="cli", purpose="a progress bar")
+        console = console or rich_console.Console(stderr=True)
+        if enabled and console.is_terminal:
+            self._bar = rich.Progress(
+                rich.TextColumn("chip {task.completed}/{task.total}"),
+                rich.BarColumn(),
+                rich.TextColumn("accuracy {task.fields[accuracy]}"),
+                rich.TimeRemainingColumn(),
+                console=console,
+            )
+
+    def __enter__(self) -> ChipsProgress:
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task("chips", total=None, accuracy="-")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def __call__(self, done: int, total: int, accuracy: float) -> None:
+        """Note a chip."""
+        if self._bar is not None:
+            self._bar.update(
+                self._task, completed=done, total=total, accuracy=f"{100 * accuracy:.1f} %"
+            )
+
+
 class Totals:
     """Sums of an epoch, kept as tensors so that nothing waits for a GPU at every step."""
 
@@ -111,7 +158,7 @@ class Totals:
         self.samples = 0
         self._looked = 0.0
 
-    def add(self, loss: Any, correct: Any, samples: int) -> None:  # noqa: ANN401 -- 0-dim tensors
+    def add(self, loss: Any, correct: Any, samples: int) -> None:
         """Add a batch: its mean loss, the number of right answers, its size."""
         self.loss_sum = self.loss_sum + loss * samples
         self.correct = self.correct + correct
@@ -141,7 +188,7 @@ def print_table(
     columns: Sequence[str],
     rows: Sequence[Sequence[str]],
     *,
-    console: Any = None,  # noqa: ANN401 -- rich is optional, its types too
+    console: Any = None,
 ) -> None:
     """Print a table; the first column is left-aligned, numbers are to the right.
 

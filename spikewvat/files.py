@@ -10,14 +10,15 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from spikewvat.errors import CheckpointError, require
+from spikewvat.errors import CheckpointError, RecipeError, require
 
 Tree: TypeAlias = Any
 """A tensor, None, bool, int, float, str, or a dict (str or int keys), list or tuple of trees."""
@@ -91,6 +92,38 @@ def check_writable(folder: Path | str) -> None:
             f"cannot write into folder {str(folder)!r}: {error.strerror or error}. "
             "Choose a writable folder with --out."
         ) from error
+
+
+def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
+    """Remove the temporary files of writes that were killed half-way."""
+    for name in names:
+        for leftover in folder.glob(f".{name}.*.tmp"):
+            leftover.unlink(missing_ok=True)
+
+
+def read_toml(path: Path | str) -> dict[str, Any]:
+    """Return the content of a TOML file.
+
+    Raises:
+        RecipeError: If it is missing, no text or no TOML.
+    """
+    path = Path(path)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read {str(path)!r}: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{str(path)!r} is no TOML file: {error}.") from error
+
+
+def write_toml(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write plain nested values as TOML, atomically.
+
+    Raises:
+        CheckpointError: If the file cannot be written.
+    """
+    library = require("tomli_w", extra="cli", purpose="writing TOML")
+    write_atomic(path, library.dumps(content))
 
 
 def save(path: Path | str, tree: Tree) -> None:

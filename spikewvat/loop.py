@@ -24,7 +24,7 @@ from spikewvat.training import PerturbedGradient
 class Loss(Protocol):
     """A loss of a network's output and class indices."""
 
-    def __call__(self, output: Any, labels: Tensor) -> Tensor:  # noqa: ANN401 -- spikes or a tuple
+    def __call__(self, output: Any, labels: Tensor) -> Tensor:
         """Return a 0-dim tensor with a graph."""
         ...
 
@@ -66,7 +66,7 @@ class Loop:
 
     def __init__(
         self,
-        fabric: Any,  # noqa: ANN401 -- lightning-fabric is optional, its types too
+        fabric: Any,
         model: nn.Module,
         loss: Loss,
         optimizer: Optimizer,

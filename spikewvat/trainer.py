@@ -79,9 +79,10 @@ class Trainer:
         precision: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
         tensorboard: Also write TensorBoard events into ``out/tensorboard``.
         progress: Show a progress bar.
+        resume: Go on from the checkpoint in ``out`` if there is one.
 
     Raises:
-        CheckpointError: If ``out`` is not writable.
+        CheckpointError: If ``out`` is not writable, or holds a checkpoint and ``resume`` is off.
         ValueError: If a number is out of its range.
         MissingExtraError: If lightning-fabric, or tensorboard where asked for, is missing.
     """
@@ -97,9 +98,10 @@ class Trainer:
         accelerator: str = "cpu",
         devices: int | str = 1,
         strategy: str = "auto",
-        precision: Any = "32-true",  # noqa: ANN401 -- Fabric's own literal type
+        precision: Any = "32-true",
         tensorboard: bool = False,
         progress: bool = True,
+        resume: bool = False,
     ) -> None:
         for name, value in {"epochs": epochs, "patience": patience, "clip_norm": clip_norm}.items():
             if value is not None and not (math.isfinite(value) and value > 0):
@@ -111,6 +113,12 @@ class Trainer:
         self.patience = patience
         self._show = progress
         files.check_writable(self.out)
+        self.resumes = (self.out / CHECKPOINT).exists()
+        if self.resumes and not resume:
+            raise CheckpointError(
+                f"{str(self.out)!r} holds a checkpoint of an earlier run. "
+                "Pass --resume (resume=True) to go on, choose another folder, or delete this one."
+            )
         library = require("lightning_fabric", extra="cli", purpose="the trainer")
         if tensorboard:
             require("tensorboard", extra="tensorboard", purpose="logging to TensorBoard")
@@ -119,6 +127,8 @@ class Trainer:
             accelerator=accelerator, devices=devices, strategy=strategy, precision=precision
         )
         self.fabric.launch()
+        if self.fabric.is_global_zero:
+            files.remove_leftovers(self.out, (CHECKPOINT, BEST, FINAL))
 
     def fit(
         self,
@@ -134,7 +144,6 @@ class Trainer:
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         adapter: Adapter | None = None,
         identity: Mapping[str, Any] | None = None,
-        resume: bool = False,
     ) -> TrainingResult:
         """Train until the epochs or the patience run out.
 
@@ -154,14 +163,13 @@ class Trainer:
             adapter: Resets neuron state; by default the one for the model's framework.
             identity: What the run is, as plain nested values (a recipe); a checkpoint of
                 another identity is refused.
-            resume: Go on from the checkpoint in ``out`` if there is one.
 
         Returns:
             The final model and the history.
 
         Raises:
-            CheckpointError: If a file cannot be written, or ``out`` holds a checkpoint that
-                does not belong to this run or is not to be resumed.
+            CheckpointError: If a file cannot be written, or the checkpoint in ``out`` does not
+                belong to this run.
             DivergedError: If the loss of an epoch is not finite.
             ValueError: If there is nothing to watch but patience is given, or the SWA starts
                 after the last epoch.
@@ -190,7 +198,7 @@ class Trainer:
         share = run.shared(train)
         identity = {"seed": self.seed, **(identity or {})}
         state = Position()
-        if self._has_checkpoint(resume):
+        if self.resumes:
             state = checkpoint.restore(self.out / CHECKPOINT, run, identity)
         writer = self._writer(state.epoch)
         with TrainingProgress(
@@ -226,16 +234,6 @@ class Trainer:
             averaged=0 if swa is None else swa.count,
         )
 
-    def _has_checkpoint(self, resume: bool) -> bool:
-        if not (self.out / CHECKPOINT).exists():
-            return False
-        if not resume:
-            raise CheckpointError(
-                f"{str(self.out)!r} holds a checkpoint of an earlier run. "
-                "Pass --resume (resume=True) to go on, choose another folder, or delete this one."
-            )
-        return True
-
     def _out_of_patience(self, state: Position) -> bool:
         if self.patience is None or state.best_epoch is None:
             return False
@@ -245,7 +243,7 @@ class Trainer:
         if self.fabric.is_global_zero:
             files.save(self.out / name, tree)
 
-    def _writer(self, epoch: int) -> Any:  # noqa: ANN401 -- tensorboard is optional
+    def _writer(self, epoch: int) -> Any:
         if not self._tensorboard or not self.fabric.is_global_zero:
             return None
         library = require(
@@ -254,7 +252,7 @@ class Trainer:
         return library.SummaryWriter(self.out / "tensorboard", purge_step=epoch)
 
 
-def _log(writer: Any, row: Mapping[str, Any]) -> None:  # noqa: ANN401 -- tensorboard is optional
+def _log(writer: Any, row: Mapping[str, Any]) -> None:
     for name in ("loss", "accuracy", "watched", "learning_rate"):
         if row[name] is not None:
             tag = f"accuracy/{row['watching']}" if name == "watched" else f"train/{name}"

@@ -42,9 +42,9 @@ def fit(out, *, epochs=2, model=None, optimizer=None, train=None, resume=False, 
     model = model or worker.Rate()
     train = worker.loader() if train is None else train
     optimizer = optimizer or torch.optim.SGD(model.parameters(), lr=0.1)
-    trainer = Trainer(out, epochs=epochs, progress=False, **settings)
+    trainer = Trainer(out, epochs=epochs, progress=False, resume=resume, **settings)
     loss = options.pop("loss", rate_cross_entropy)
-    return trainer.fit(model, train, loss, optimizer, resume=resume, **options)
+    return trainer.fit(model, train, loss, optimizer, **options)
 
 
 @pytest.mark.parametrize("kind", ["plain", "wvat", "spiking"])
@@ -130,6 +130,7 @@ def kill_and_resume(tmp_path: Path, kind: str, kills: int, seed: int) -> None:
         process.join()
         assert process.exitcode == 0
         assert content(out) == expected
+        assert sorted(path.name for path in out.iterdir()) == FILES
     assert any(0 < position < epochs for position in positions), positions
 
 

@@ -77,7 +77,7 @@ def train(out, kind: str = "plain", *, resume: bool = False, **options) -> Train
     """Run one of a few kinds of training to its end."""
     torch.set_num_threads(1)
     torch.manual_seed(3)
-    settings = {"epochs": 12, "seed": 7, "progress": False, **options}
+    settings = {"epochs": 12, "seed": 7, "progress": False, "resume": resume, **options}
     trainer = Trainer(out, **settings)
     if kind == "spiking":
         model, dataset = spiking(), data((2, 6, 6))
@@ -105,7 +105,6 @@ def train(out, kind: str = "plain", *, resume: bool = False, **options) -> Train
         perturbed=perturbed,
         swa=swa,
         scheduler=scheduler,
-        resume=resume,
     )
 
 

@@ -1,0 +1,190 @@
+"""From a recipe to objects."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikewvat.averaging import SWA, decay_factor
+from spikewvat.directions import Direction
+from spikewvat.errors import RecipeError
+from spikewvat.loop import Loss, derived_seed
+from spikewvat.recipes import LOSSES, METHODS, MODELS, OPTIMIZERS, Component, Recipe
+from spikewvat.registry import (
+    check_keys,
+    checked,
+    construct,
+    filled,
+    lookup,
+    parameters,
+)
+from spikewvat.specs import build_device
+from spikewvat.training import PerturbedGradient
+
+_OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
+_NOT_IN_RECIPES = ("model", "weights", "adapter", "reset_state", "generator")
+
+
+def build_model(recipe: Recipe) -> nn.Module:
+    """Make the network, its initial weights drawn from the recipe's seed.
+
+    Raises:
+        RecipeError: If its parameters are unknown or impossible.
+    """
+    target = lookup(MODELS, recipe.model.name, "model.name")
+    given = checked(target, recipe.model.parameters, "model")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derived_seed(recipe.seed, "model"))
+        model: nn.Module = construct(target, given, "model")
+    return model
+
+
+def with_input_shape(recipe: Recipe, shape: Iterable[int]) -> Recipe:
+    """Return the recipe with the network's ``input_shape`` that the data has, where it has one."""
+    target = lookup(MODELS, recipe.model.name, "model.name")
+    if "input_shape" not in parameters(target) or "input_shape" in recipe.model.parameters:
+        return recipe
+    model = {**recipe.model.model_dump(), "input_shape": list(shape)}
+    return recipe.model_copy(update={"model": Component.model_validate(model)})
+
+
+def build_loss(recipe: Recipe) -> Loss:
+    """Make the loss, a function of output and labels.
+
+    Raises:
+        RecipeError: If its parameters are unknown or impossible.
+    """
+    component = recipe.training.loss
+    target = lookup(LOSSES, component.name, "training.loss")
+    reserved = ("output", "labels")
+    given = checked(target, component.parameters, "training.loss", reserved=reserved)
+    output, labels = torch.zeros(1, 1, 2), torch.zeros(1, dtype=torch.long)
+    construct(target, given, "training.loss", output=output, labels=labels)  # impossible values
+    return functools.partial(target, **given)
+
+
+def build_optimizer(
+    recipe: Recipe, weights: Iterable[nn.Parameter]
+) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler | None]:
+    """Make the optimizer and, unless the learning rate is constant, its schedule.
+
+    Under averaging with a learning rate of its own, that rate is reached where averaging starts.
+
+    Raises:
+        RecipeError: If the optimizer is unknown or has no momentum that was given.
+    """
+    training, averaging = recipe.training, recipe.averaging
+    target = lookup(OPTIMIZERS, training.optimizer, "training.optimizer")
+    options: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
+    if training.momentum is not None:
+        if "momentum" not in parameters(target):
+            raise RecipeError(
+                f"training.momentum = {training.momentum}: {training.optimizer!r} has no momentum. "
+                "Leave it out, or use 'sgd'."
+            )
+        options["momentum"] = training.momentum
+    optimizer: torch.optim.Optimizer = construct(target, options, "training", params=list(weights))
+    horizon, last = training.epochs, None
+    if averaging.enabled and averaging.lr is not None:
+        horizon, last = averaging_start(recipe), averaging.lr
+        if horizon < 1:
+            raise RecipeError(
+                f"averaging.lr = {averaging.lr}: averaging starts with the first epoch, so there "
+                "is nothing to decay from. Set training.lr instead."
+            )
+    elif training.schedule == "decay":
+        last = training.final_lr if training.final_lr is not None else training.lr / 100
+    if last is None:
+        return optimizer, None
+    factor = functools.partial(decay_factor, horizon=horizon, ratio=last / training.lr)
+    return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+
+
+def averaging_start(recipe: Recipe) -> int:
+    """Return the first epoch that is averaged."""
+    return int(recipe.averaging.start * recipe.training.epochs + 1e-9)
+
+
+def build_averaging(recipe: Recipe, model: nn.Module) -> SWA | None:
+    """Make the weight averaging, None where the recipe has none."""
+    if not recipe.averaging.enabled:
+        return None
+    return SWA(model, start=averaging_start(recipe))
+
+
+def build_method(recipe: Recipe, model: nn.Module) -> PerturbedGradient | None:
+    """Make what takes the gradients, None for plain training; noise comes from the seed.
+
+    Raises:
+        RecipeError: If its parameters are unknown or impossible.
+    """
+    target, given = _method(recipe)
+    if target is plain:
+        return None
+    generator = torch.Generator().manual_seed(derived_seed(recipe.seed, "method"))
+    options = {key: given.pop(key) for key in _OPTIONS if key in given}
+    if "device" in given:
+        given["device"] = build_device(given["device"], "method.device")
+    own = {key: value for key, value in given.items() if key in parameters(target)}
+    if issubclass(target, PerturbedGradient):
+        own |= options
+        wvat: PerturbedGradient = construct(target, own, "method", model=model, generator=generator)
+        return wvat
+    direction: Direction = construct(target, own, "method")
+    noisy: PerturbedGradient = construct(
+        PerturbedGradient, options, "method", model=model, direction=direction, generator=generator
+    )
+    return noisy
+
+
+def check(recipe: Recipe) -> Recipe:
+    """Check every component against what its name stands for, before anything is loaded.
+
+    Returns:
+        The recipe with the defaults of its components written out.
+
+    Raises:
+        RecipeError: If a key is unknown or a value impossible.
+        MissingExtraError: If a framework is not installed.
+    """
+    model = lookup(MODELS, recipe.model.name, "model.name")
+    checked(model, recipe.model.parameters, "model")
+    build_loss(recipe)
+    build_optimizer(recipe, [nn.Parameter(torch.zeros(1))])
+    build_method(recipe, nn.Linear(2, 2))
+    build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)
+    method, given = _method(recipe)
+    reserved = (*_NOT_IN_RECIPES, "device", "options")
+    complete = {
+        "model": {"name": recipe.model.name, **filled(model, recipe.model.parameters)},
+        "method": {"name": recipe.method.name, **filled(method, given, reserved=reserved)},
+    }
+    # The data knows the shape of its spikes; a default would stand in its way.
+    if "input_shape" not in recipe.model.parameters:
+        complete["model"].pop("input_shape", None)
+    components = {key: Component.model_validate(value) for key, value in complete.items()}
+    return recipe.model_copy(update=components)
+
+
+def plain() -> None:
+    """Stand for training without variation."""
+
+
+def _method(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+    """Return the method's class and its parameters, checked."""
+    target = lookup(METHODS, recipe.method.name, "method.name")
+    given = recipe.method.parameters
+    own = parameters(target, reserved=_NOT_IN_RECIPES)
+    check_keys(given, own if target is plain else [*own, *_OPTIONS], "method")
+    if "device" in own and "device" not in given:
+        raise RecipeError(
+            f"[method] lacks 'device', which {recipe.method.name!r} needs. "
+            'Add device = "gaussian:sigma=0.1".'
+        )
+    simple = {key: value for key, value in given.items() if key in own and key != "device"}
+    reserved = (*_NOT_IN_RECIPES, "device")
+    return target, {**given, **checked(target, simple, "method", reserved=reserved)}

@@ -1,0 +1,183 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Annotated, Any
+
+from spikewvat.errors import (
+    CheckpointError,
+    DataError,
+    MissingExtraError,
+    RecipeError,
+    TrainingStalledWarning,
+    UnsupportedModelError,
+    require,
+)
+
+require("typer", extra="cli", purpose="the command line")
+
+import typer  # noqa: E402 -- after the check: the only file that imports it
+from typer.core import TyperGroup  # noqa: E402
+
+# Everything else is imported inside the commands: --help must not wait for torch.
+
+
+class _Commands(TyperGroup):
+    """Prints the package's own errors as one line; any other keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        from spikewvat.loop import DivergedError
+
+        ours = (
+            *(CheckpointError, DataError, DivergedError, MissingExtraError),
+            *(RecipeError, UnsupportedModelError),
+        )
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
+            if issubclass(category, TrainingStalledWarning):
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                shown(message, category, *where)
+
+        warnings.showwarning = show
+        try:
+            return super().invoke(ctx)
+        except ours as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+        finally:
+            warnings.showwarning = shown
+
+
+app = typer.Typer(
+    cls=_Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train spiking networks that survive their chip, and count how many chips work.",
+)
+
+DataRoot = Annotated[
+    Path | None, typer.Option(help="Folder with the recipe's data set; its usual place by default.")
+]
+
+
+@app.command()
+def train(
+    recipe: Annotated[Path, typer.Argument(help="Recipe, a TOML file.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as training.lr=1e-4.")
+    ] = None,
+    data_root: DataRoot = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the results; runs/NAME-seedN by default.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="quick|paper", help="Scale; quick by default.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the checkpoint in --out, if any.")
+    ] = False,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Train a recipe and evaluate it on simulated chips.
+
+    Writes recipe.toml, model.safetensors, best.safetensors, checkpoint.safetensors and
+    result.json into --out.
+    """
+    from spikewvat import recipes, runs
+
+    chosen = recipes.read_recipe(recipe, preset=preset, overrides=overrides or (), seed=seed)
+    folder = out or Path("runs") / f"{chosen.name}-seed{chosen.seed}"
+    result = runs.train(chosen, folder, data_root=data_root, resume=resume, progress=progress)
+    if not result:
+        return  # not the first rank of a distributed run
+    _print_rows(f"{chosen.name}, {result['split']} set", result)
+    typer.echo(f"Written to {folder}. More chips: spikewvat evaluate {folder} --chips 100")
+
+
+@app.command()
+def evaluate(
+    out: Annotated[Path, typer.Argument(help="Folder that train has written.")],
+    data_root: DataRoot = None,
+    split: Annotated[str | None, typer.Option(metavar="train|test", help="Which samples.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="gaussian, weibull:k=2, quantized:bits=4>>gaussian, or a device.toml.",
+        ),
+    ] = None,
+    sigma: Annotated[
+        str | None, typer.Option(metavar="0,0.05,0.10", help="Sizes, for devices that have one.")
+    ] = None,
+    chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
+    target: Annotated[
+        float | None, typer.Option(help="Accuracy a chip must reach to work, as a fraction.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Weights of the best watched epoch, not the final ones.")
+    ] = False,
+    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against sigma here.")] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Count how many simulated chips work with the weights of a run.
+
+    What is not given is taken from the run's recipe.
+    """
+    from spikewvat import results, runs, trainer
+
+    found = runs.evaluate(
+        out,
+        data_root=data_root,
+        split=split,
+        device=device,
+        sigmas=None if sigma is None else _numbers(sigma, "--sigma"),
+        chips=chips,
+        target=target,
+        seed=seed,
+        weights=trainer.BEST if best else trainer.FINAL,
+        progress=progress,
+    )
+    _print_rows(f"{out}, {found['split']} set", found)
+    if json is not None:
+        results.write_json(json, found)
+    if plot is not None:
+        _plot(plot, str(out), found)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"{option} {text!r}: expected numbers such as 0,0.05,0.10.") from None
+
+
+def _print_rows(title: str, found: dict[str, Any]) -> None:
+    """Print one line per size of the variation."""
+    from spikewvat.console import print_table
+
+    def percent(value: float | None) -> str:
+        return "-" if value is None else f"{100 * value:.1f}"
+
+    rows = [["ideal weights", "", percent(found["clean"]), "", "", "", ""]]
+    for row in found["rows"]:
+        chip_yield, (low, high) = row["yield"], row["ci95"]
+        works = f"{chip_yield['working']} of {chip_yield['chips']}"
+        sigma = "" if row["sigma"] is None else f"{100 * row['sigma']:g}"
+        interval = f"{percent(low)} .. {percent(high)}"
+        figures = [percent(row[key]) for key in ("mean", "std")]
+        rows.append([row["device"], sigma, *figures, interval, percent(row["worst"]), works])
+    target = f", a chip works at {100 * _target(found):g} %" if found["rows"] else ""
+    columns = ["device", "sigma %", "accuracy %", "std", "95 % CI", "worst", "working chips"]
+    print_table(title + target, columns, rows)
+
+
+def _target(found: dict[str, Any]) -> float:
+    return float(found["rows"][0]["yield"]["target"])

@@ -1,0 +1,293 @@
+"""A run as data: recipes in TOML, and the only tables from names to classes.
+
+A recipe names a data set, a network, a training method and an evaluation. ``extends`` takes over
+another recipe, ``[preset.paper]`` changes some keys for a run at the paper's scale, and
+``key=value`` on the command line changes single ones.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from spikewvat import files
+from spikewvat.errors import RecipeError
+from spikewvat.registry import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FieldInfo,
+    ValidationError,
+    check_keys,
+    model_validator,
+    nearest,
+)
+
+DATA = {
+    "embedded": "spikewvat.build:embedded",
+    "nmnist": "spikewvat.build:nmnist",
+    "mnist": "spikewvat.build:mnist",
+}
+MODELS = {
+    "snntorch-cnn": "spikewvat.models.snntorch:SpikingCNN",
+    "spikingjelly-cnn": "spikewvat.models.spikingjelly:SpikingCNN",
+    "dense": "spikewvat.models.dense:FullyConnected",
+}
+DEVICES = {
+    "gaussian": "spikewvat.devices:Gaussian",
+    "uniform": "spikewvat.devices:Uniform",
+    "weibull": "spikewvat.devices:Weibull",
+    "skew-normal": "spikewvat.devices:SkewNormal",
+    "mixture": "spikewvat.devices:MixtureNoise",
+    "lognormal": "spikewvat.devices:Lognormal",
+    "quantized": "spikewvat.devices:Quantized",
+    "stuck-at": "spikewvat.devices:StuckAt",
+    "drift": "spikewvat.devices:Drift",
+    "differential-pair": "spikewvat.devices:DifferentialPair",
+}
+RANGES = {
+    "six-sigma": "spikewvat.devices.base:SixSigma",
+    "half-width": "spikewvat.devices.base:HalfWidth",
+    "absmax": "spikewvat.devices.base:AbsMax",
+    "minmax": "spikewvat.devices.base:MinMax",
+    "fixed": "spikewvat.devices.base:Fixed",
+}
+METHODS = {
+    "plain": "spikewvat.build:plain",
+    "wvat": "spikewvat.training:WVAT",
+    "hsv": "spikewvat.directions:HSV",
+    "gav": "spikewvat.directions:GAV",
+    "sam": "spikewvat.directions:SAM",
+    "asam": "spikewvat.directions:ASAM",
+    "awp": "spikewvat.directions:AWP",
+}
+OPTIMIZERS = {
+    "adam": "torch.optim:Adam",
+    "adamw": "torch.optim:AdamW",
+    "sgd": "torch.optim:SGD",
+    "rmsprop": "torch.optim:RMSprop",
+}
+LOSSES = {
+    "rate-cross-entropy": "spikewvat.spiking.losses:rate_cross_entropy",
+    "mse-count": "spikewvat.spiking.losses:mse_count",
+}
+
+Positive = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Spec = str | dict[str, Any] | list[dict[str, Any]]
+"""A device: ``"quantized:bits=4>>gaussian"``, a table with a name, a list of such, or a file."""
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Component(BaseModel):
+    """Something with a name; its other keys are the parameters of what the name stands for.
+
+    A bare name stands for a table without parameters.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    name: str
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All keys but the name."""
+        return dict(self.model_extra or {})
+
+
+class Training(_Table):
+    """How to train."""
+
+    optimizer: str = "adam"
+    lr: PositiveFloat = 1e-3
+    weight_decay: Size = 0.0
+    momentum: Size | None = None
+    schedule: Literal["constant", "decay"] = "constant"
+    final_lr: PositiveFloat | None = None
+    """Last learning rate of ``schedule = "decay"``; one hundredth of the first by default."""
+    epochs: Positive = 20
+    batch_size: Positive = 64
+    loss: Component = Component(name="rate-cross-entropy")
+    clip_norm: PositiveFloat | None = None
+    validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training data that is held out, watched for the best epoch and early stop.
+
+    Where it is 0 the test data is watched, which flatters ``best.safetensors`` and early stops;
+    ``model.safetensors`` of a run without early stop is unaffected.
+    """
+    patience: Positive | None = None
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: Positive = 1
+    strategy: str = "auto"
+    workers: Annotated[int, Field(ge=0)] = 0
+    tensorboard: bool = False
+
+
+class Averaging(_Table):
+    """Stochastic weight averaging."""
+
+    enabled: bool = False
+    start: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the epochs that pass before averaging starts."""
+    lr: PositiveFloat | None = None
+    """Learning rate while averaging, reached by the schedule of Izmailov et al.; else unchanged."""
+
+
+class Evaluation(_Table):
+    """Which chips to simulate after training."""
+
+    split: Literal["train", "test"] = "test"
+    device: Spec = "gaussian"
+    sigmas: tuple[Size, ...] = (0.0, 0.05, 0.10)
+    chips: Positive = 25
+    target: Annotated[float, Field(gt=0, le=1)] = 0.9
+    batch_size: Positive = 256
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the chips: the same one for all recipes, so that methods meet the same chips."""
+
+
+class Recipe(_Table):
+    """Everything that a run depends on, beside the data on disk."""
+
+    name: str
+    description: str = ""
+    seed: Annotated[int, Field(ge=0)] = 0
+    scale: str = "quick"
+    """The preset that was chosen."""
+    data: Component
+    model: Component
+    training: Training = Training()
+    method: Component = Component(name="plain")
+    averaging: Averaging = Averaging()
+    evaluation: Evaluation = Evaluation()
+
+    def content(self) -> dict[str, Any]:
+        """Return plain nested values, as TOML and JSON hold them."""
+        return self.model_dump(exclude_none=True)
+
+
+def read_recipe(
+    path: Path | str,
+    *,
+    preset: str | None = None,
+    overrides: Iterable[str] = (),
+    seed: int | None = None,
+) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: A TOML file.
+        preset: Take the keys of ``[preset.<name>]`` too; None is ``"quick"`` where there is one.
+        overrides: ``"training.lr=1e-4"``: dotted keys and TOML values, a bare word is a string.
+        seed: Replaces the recipe's seed.
+
+    Raises:
+        RecipeError: If a file is missing or no TOML, a key unknown or a value impossible.
+    """
+    content = _extended(Path(path), ())
+    presets = content.pop("preset", {})
+    if preset is not None and preset not in presets and (preset != "quick" or presets):
+        raise RecipeError(f"{str(path)!r} has no preset {preset!r}. {nearest(preset, presets)}")
+    content = _merged(content, presets.get(preset or "quick", {}))
+    if preset is not None:
+        content["scale"] = preset
+    for override in overrides:
+        content = _merged(content, _parsed(override))
+    if seed is not None:
+        content["seed"] = seed
+    return recipe_from(content)
+
+
+def recipe_from(content: Mapping[str, Any]) -> Recipe:
+    """Make a recipe of plain nested values.
+
+    Raises:
+        RecipeError: If a key is unknown or a value impossible; names key, value, expectation.
+    """
+    _check_tables(content, Recipe.model_fields, "")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise RecipeError(f"the recipe lacks {key!r}.") from error
+        raise RecipeError(f"{key} = {first['input']!r}: {first['msg']}.") from error
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Return a recipe's content merged over that of the recipe that it extends."""
+    if path.resolve() in seen:
+        raise RecipeError(f"{str(path)!r} extends itself.")
+    content = files.read_toml(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise RecipeError(f"extends = {base!r} in {str(path)!r}: expected a path.")
+    return _merged(_extended(path.parent / base, (*seen, path.resolve())), content)
+
+
+def _merged(
+    base: Mapping[str, Any], over: Mapping[str, Any], *, top: bool = True
+) -> dict[str, Any]:
+    """Merge tables deeply; one with another name replaces: parameters belong to the name."""
+    if not top and "name" in over and "name" in base and over["name"] != base["name"]:
+        return dict(over)
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = _merged(old, value, top=False) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def _parsed(override: str) -> dict[str, Any]:
+    """Return ``{"training": {"lr": 1e-4}}`` for ``"training.lr=1e-4"``."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"override {override!r}: expected key=value, such as training.lr=1e-4.")
+    value = toml_value(text)
+    for part in reversed(parts):
+        value = {part: value}
+    return dict(value)
+
+
+def toml_value(text: str) -> Any:
+    """Return what a text means in TOML; a bare word is a string.
+
+    Example:
+        >>> toml_value("1e-4"), toml_value("[1, 2]"), toml_value("adam")
+        (0.0001, [1, 2], 'adam')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _check_tables(content: Mapping[str, Any], fields: Mapping[str, FieldInfo], key: str) -> None:
+    """Check the keys of a table and of those in it, so that the first wrong one is named."""
+    check_keys(content, fields, key)
+    for name, value in content.items():
+        inner = fields[name].annotation
+        path = f"{key}.{name}" if key else name
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            if inner is Component and isinstance(value, str):
+                continue
+            if not isinstance(value, Mapping):
+                raise RecipeError(f"{path} = {value!r}: expected a table.")
+            if inner is not Component:
+                _check_tables(value, inner.model_fields, path)

@@ -1,0 +1,202 @@
+"""From a name and plain parameters to an object, with errors that name the nearest valid key."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import typing
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+from spikewvat.errors import RecipeError, require
+
+require("pydantic", extra="cli", purpose="reading recipes")
+
+from pydantic import (  # noqa: E402 -- after the check: the only file that imports it
+    BaseModel,
+    ConfigDict,
+    Field,
+    PydanticUserError,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
+from pydantic.errors import PydanticSchemaGenerationError  # noqa: E402
+from pydantic.fields import FieldInfo  # noqa: E402
+
+__all__ = [
+    "BaseModel",
+    "ConfigDict",
+    "Field",
+    "FieldInfo",
+    "ValidationError",
+    "check_keys",
+    "checked",
+    "construct",
+    "filled",
+    "lookup",
+    "model_validator",
+    "nearest",
+    "parameters",
+]
+
+Target = Callable[..., Any]
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """Return the sentence that helps with a mistyped word.
+
+    Example:
+        >>> nearest("epoch", ["epochs", "lr"])
+        "Did you mean 'epochs'?"
+        >>> nearest("xyz", ["epochs", "lr"])
+        "Valid: 'epochs', 'lr'."
+    """
+    names = list(valid)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"Did you mean {close[0]!r}?"
+    return f"Valid: {', '.join(map(repr, names)) or 'none'}."
+
+
+def check_keys(given: Iterable[str], valid: Collection[str], key: str) -> None:
+    """Raise RecipeError for the first key that is not valid.
+
+    Args:
+        given: Keys as written.
+        valid: Keys that exist.
+        key: Dotted key of the table, ``""`` for the recipe itself.
+
+    Raises:
+        RecipeError: Naming the key, its table and the nearest valid one.
+    """
+    for name in given:
+        if name not in valid:
+            where = f"in [{key}]" if key else "in the recipe"
+            raise RecipeError(f"unknown key {name!r} {where}. {nearest(name, valid)}")
+
+
+def lookup(table: Mapping[str, str], name: object, key: str) -> Target:
+    """Return what a name stands for.
+
+    Args:
+        table: From names to ``"module:attribute"``; imported only here, so that a name costs
+            nothing before it is used.
+        name: A name.
+        key: Dotted key that holds it, for the message.
+
+    Raises:
+        RecipeError: If the table has no such name.
+        MissingExtraError: If it needs a framework that is not installed.
+    """
+    if not isinstance(name, str) or name not in table:
+        raise RecipeError(f"{key} = {name!r} is unknown. {nearest(str(name), table)}")
+    module, _, attribute = table[name].partition(":")
+    target: Target = getattr(importlib.import_module(module), attribute)
+    return target
+
+
+def parameters(target: Target, *, reserved: Collection[str] = ()) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a class or function that a recipe may set.
+
+    Args:
+        target: A class or a function.
+        reserved: Parameters that are not for recipes, such as ``generator``.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(target).parameters.items()
+        if parameter.kind in kinds and name not in reserved
+    }
+
+
+def checked(
+    target: Target, given: Mapping[str, Any], key: str, *, reserved: Collection[str] = ()
+) -> dict[str, Any]:
+    """Check parameters against a signature and its type hints.
+
+    Args:
+        target: A class or a function.
+        given: Plain values by parameter.
+        key: Dotted key of the table, for messages.
+        reserved: Parameters that are not for recipes.
+
+    Returns:
+        The values, converted to the annotated types.
+
+    Raises:
+        RecipeError: If a key is unknown, a required one missing, or a value of the wrong type.
+    """
+    valid = parameters(target, reserved=reserved)
+    check_keys(given, valid, key)
+    missing = [n for n, p in valid.items() if p.default is p.empty and n not in given]
+    if missing:
+        raise RecipeError(f"[{key}] lacks {missing[0]!r}, which {_name(target)} needs.")
+    hints = _hints(target)
+    return {
+        name: _converted(value, hints.get(name), f"{key}.{name}") for name, value in given.items()
+    }
+
+
+def construct(target: Target, given: Mapping[str, Any], key: str, **extra: Any) -> Any:
+    """Call a class or function and turn its complaints into a RecipeError.
+
+    Args:
+        target: A class or a function.
+        given: Parameters of the recipe, checked.
+        key: Dotted key of the table, for messages.
+        **extra: Parameters that do not come from the recipe.
+
+    Raises:
+        RecipeError: If the target raises TypeError or a plain ValueError.
+    """
+    try:
+        return target(**given, **extra)
+    except RecipeError:
+        raise
+    except (TypeError, ValueError) as error:
+        if type(error) not in (TypeError, ValueError):
+            raise  # the package's own errors say what to do
+        raise RecipeError(f"[{key}]: {error}") from error
+
+
+def filled(
+    target: Target, given: Mapping[str, Any], *, reserved: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the parameters with the defaults of those that were not given, as far as plain."""
+    defaults = {
+        name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+        for name, parameter in parameters(target, reserved=reserved).items()
+        if isinstance(parameter.default, bool | int | float | str | tuple)
+    }
+    return {**defaults, **given}
+
+
+def _name(target: Target) -> str:
+    return getattr(target, "__name__", repr(target))
+
+
+def _hints(target: Target) -> dict[str, Any]:
+    """Return resolved type hints; none where they cannot be resolved."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):
+        return {}
+
+
+def _converted(value: Any, hint: Any, key: str) -> Any:
+    if hint is None:
+        return value
+    try:
+        adapter = TypeAdapter(hint, config={"arbitrary_types_allowed": True})
+    except PydanticSchemaGenerationError:
+        return value
+    except PydanticUserError:  # a dataclass or model brings its own configuration
+        adapter = TypeAdapter(hint)
+    try:
+        return adapter.validate_python(value)
+    except ValidationError as error:
+        raise RecipeError(f"{key} = {value!r}: {error.errors()[0]['msg']}.") from error

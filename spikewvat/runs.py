@@ -1,0 +1,242 @@
+"""A whole run: train what a recipe says, evaluate it on simulated chips, write the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikewvat import build, files, results
+from spikewvat.adapters import adapter_for
+from spikewvat.console import ChipsProgress
+from spikewvat.errors import CheckpointError
+from spikewvat.recipes import Recipe, Spec, recipe_from
+from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
+from spikewvat.robustness.results import ChipReport
+from spikewvat.specs import build_device, takes_sigma
+from spikewvat.trainer import FINAL, Trainer
+
+RECIPE = "recipe.toml"
+RESULT = "result.json"
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    data_root: Path | str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train and evaluate a recipe.
+
+    Writes ``recipe.toml`` (complete), ``model.safetensors``, ``best.safetensors``,
+    ``checkpoint.safetensors`` and ``result.json``.
+
+    Args:
+        recipe: What to run.
+        out: Folder for the files.
+        data_root: Where the recipe's data set lies; by default its usual place.
+        resume: Go on from the checkpoint in ``out`` if there is one.
+        progress: Show progress bars.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        RecipeError: If a component's parameters are unknown or impossible.
+        DataError: If the data is missing or malformed.
+        CheckpointError: If files cannot be written or belong to another run.
+        DivergedError: If the loss is no longer finite.
+    """
+    recipe = build.check(recipe)
+    settings = recipe.training
+    trainer = Trainer(
+        out,
+        epochs=settings.epochs,
+        seed=recipe.seed,
+        clip_norm=settings.clip_norm,
+        patience=settings.patience,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        tensorboard=settings.tensorboard,
+        progress=progress,
+        resume=resume,
+    )
+    data = build.build_data(recipe, data_root)
+    recipe = build.with_input_shape(recipe, data.input_shape)
+    first = trainer.fabric.is_global_zero
+    if first and not trainer.resumes:
+        files.write_toml(trainer.out / RECIPE, recipe.content())
+    model = build.build_model(recipe)
+    optimizer, scheduler = build.build_optimizer(recipe, model.parameters())
+    trained = trainer.fit(
+        model,
+        data.train,
+        build.build_loss(recipe),
+        optimizer,
+        watch=data.watch,
+        watching=data.watching,
+        perturbed=build.build_method(recipe, model),
+        swa=build.build_averaging(recipe, model),
+        scheduler=scheduler,
+        identity={"recipe": recipe.content()},
+    )
+    if not first:
+        return {}
+    plan = recipe.evaluation
+    found = _evaluate(
+        trained.model,
+        data.test if plan.split == "test" else data.train_in_order,
+        plan.device,
+        plan.sigmas,
+        recipe=recipe,
+        progress=progress,
+    )
+    content = {
+        "recipe": recipe.content(),
+        "seeds": [recipe.seed],
+        "scale": recipe.scale,
+        **results.provenance(),
+        "training": {
+            "epochs": len(trained.history),
+            "stopped_early": trained.stopped_early,
+            "averaged_epochs": trained.averaged,
+            "best_epoch": trained.best_epoch,
+            "best_accuracy": trained.best_accuracy,
+            "watching": data.watching,
+            "samples": data.samples,
+            "history": trained.history,
+        },
+        "split": plan.split,
+        **found,
+    }
+    results.write_json(trainer.out / RESULT, content)
+    return content
+
+
+def evaluate(
+    out: Path | str,
+    *,
+    data_root: Path | str | None = None,
+    split: str | None = None,
+    device: Spec | None = None,
+    sigmas: Sequence[float] | None = None,
+    chips: int | None = None,
+    target: float | None = None,
+    seed: int | None = None,
+    weights: str = FINAL,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a trained network on simulated chips.
+
+    Args:
+        out: Folder of a training run.
+        data_root: Where its data set lies; by default its usual place.
+        split: ``"train"`` or ``"test"``; this and what follows is the recipe's by default.
+        device: The device, see :func:`spikewvat.specs.stages`.
+        sigmas: Sizes of the variation, for devices that leave theirs open.
+        chips: Chips at each size.
+        target: Accuracy that a chip must reach to work.
+        seed: Seed of the chips.
+        weights: File of weights in ``out``.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+
+    Raises:
+        CheckpointError: If ``out`` holds no run, or its weights do not fit its recipe.
+        RecipeError: If the device cannot be made.
+        DataError: If the data is missing or malformed.
+    """
+    recipe = read_run(out)
+    given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
+    content = recipe.content()
+    content["evaluation"] |= {key: value for key, value in given.items() if value is not None}
+    if sigmas is not None:
+        content["evaluation"]["sigmas"] = list(sigmas)
+    recipe = recipe_from(content)
+    plan = recipe.evaluation
+    build_device(plan.device, "device", sigma=0.0)
+    model = load_model(out, recipe, weights=weights)
+    data = build.build_data(recipe, data_root)
+    found = _evaluate(
+        model,
+        data.test if plan.split == "test" else data.train_in_order,
+        plan.device,
+        plan.sigmas,
+        recipe=recipe,
+        progress=progress,
+    )
+    header = {"run": str(out), "split": plan.split, "seeds": [recipe.seed], "weights": weights}
+    return {**header, **results.provenance(), **found}
+
+
+def read_run(out: Path | str) -> Recipe:
+    """Return the recipe of a finished run.
+
+    Raises:
+        CheckpointError: If the folder holds no run.
+    """
+    path = Path(out) / RECIPE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{str(out)!r} holds no run: there is no {RECIPE}. "
+            "Pass the --out folder of spikewvat train."
+        )
+    return recipe_from(files.read_toml(path))
+
+
+def load_model(out: Path | str, recipe: Recipe, *, weights: str = FINAL) -> nn.Module:
+    """Make the recipe's network with the weights of a run, in evaluation mode.
+
+    Raises:
+        CheckpointError: If the weights are missing, broken or of another model.
+    """
+    path = Path(out) / weights
+    model = build.build_model(recipe)
+    files.load_state(model, files.load(path), source=f"{str(path)!r}")
+    on_gpu = recipe.training.accelerator != "cpu" and torch.cuda.is_available()
+    return model.to("cuda" if on_gpu else "cpu").eval()
+
+
+def _evaluate(
+    model: nn.Module,
+    loader: Any,
+    device: Spec,
+    sigmas: Sequence[float],
+    *,
+    recipe: Recipe,
+    progress: bool,
+) -> dict[str, Any]:
+    """Return the clean accuracy and one row per size of the variation."""
+    plan = recipe.evaluation
+    options: dict[str, Any] = {
+        "chips": plan.chips,
+        "target": plan.target,
+        "adapter": adapter_for(model),
+        "generator": torch.Generator().manual_seed(plan.seed),
+    }
+    if not sigmas:
+        return {"clean": clean_accuracy(model, loader), "rows": []}
+    with ChipsProgress(enabled=progress) as bar:
+        if takes_sigma(device, "device"):
+            curve = sweep(
+                model,
+                loader,
+                lambda sigma: build_device(device, "device", sigma=sigma),
+                list(sigmas),
+                progress=bar,
+                **options,
+            )
+            return curve.to_dict()
+        report: ChipReport = simulate_chips(
+            model, loader, build_device(device, "device"), progress=bar, **options
+        )
+    return {"clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}

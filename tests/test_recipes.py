@@ -1,0 +1,416 @@
+"""Recipes: what they inherit, what they refuse and how they say so, what they build."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from spikewvat import build, files, registry, results, specs
+from spikewvat.devices import AbsMax, Fixed, Gaussian, SixSigma, Uniform, Weibull
+from spikewvat.devices.base import Pipeline
+from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture
+from spikewvat.errors import CheckpointError, RecipeError
+from spikewvat.recipes import (
+    DATA,
+    DEVICES,
+    LOSSES,
+    METHODS,
+    MODELS,
+    OPTIMIZERS,
+    RANGES,
+    read_recipe,
+    recipe_from,
+    toml_value,
+)
+from spikewvat.training import WVAT
+
+BASE = """
+name = "base"
+data = "embedded"
+[model]
+name = "snntorch-cnn"
+channels = [4]
+[training]
+epochs = 8
+lr = 1e-3
+[preset.paper.training]
+epochs = 100
+"""
+MINIMAL = {"name": "x", "data": "embedded", "model": "snntorch-cnn"}
+
+
+@pytest.fixture
+def base(tmp_path):
+    path = tmp_path / "base.toml"
+    path.write_text(BASE)
+    return path
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_tables_name_things_that_exist():
+    for table in (DATA, MODELS, DEVICES, RANGES, METHODS, OPTIMIZERS, LOSSES):
+        for name in table:
+            assert callable(registry.lookup(table, name, "key"))
+
+
+def test_a_child_says_only_what_differs(base):
+    child = written(
+        base.parent / "wvat.toml",
+        'extends = "base.toml"\nname = "wvat"\n[training]\nlr = 0.01\n'
+        '[method]\nname = "wvat"\ndevice = "gaussian:sigma=0.1"\n[preset.paper.training]\nlr = 0.1',
+    )
+    recipe = read_recipe(child)
+    assert (recipe.name, recipe.training.epochs, recipe.training.lr) == ("wvat", 8, 0.01)
+    assert recipe.model.parameters == {"channels": [4]}
+    assert recipe.scale == "quick"
+    paper = read_recipe(child, preset="paper")
+    assert (paper.scale, paper.training.epochs, paper.training.lr) == ("paper", 100, 0.1)
+
+
+def test_a_component_of_another_name_brings_its_own_parameters(base):
+    child = written(base.parent / "c.toml", 'extends = "base.toml"\n[model]\nname = "dense"\n')
+    assert read_recipe(child).model.parameters == {}
+    child.write_text('extends = "base.toml"\n[model]\nbeta = 0.8\n')
+    assert read_recipe(child).model.parameters == {"channels": [4], "beta": 0.8}
+
+
+def test_overrides_and_seed(base):
+    recipe = read_recipe(
+        base,
+        overrides=["training.lr=1e-4", "model.channels=[2, 3]", "training.optimizer=sgd", "seed=3"],
+    )
+    assert recipe.training.lr == 1e-4
+    assert recipe.model.parameters["channels"] == [2, 3]
+    assert recipe.training.optimizer == "sgd"
+    assert recipe.seed == 3
+    assert read_recipe(base, overrides=["seed=3"], seed=5).seed == 5
+
+
+def test_a_written_recipe_reads_back_equal(base, tmp_path):
+    recipe = build.check(read_recipe(base, preset="paper", overrides=["averaging.enabled=true"]))
+    files.write_toml(tmp_path / "out.toml", recipe.content())
+    again = read_recipe(tmp_path / "out.toml")
+    assert again == recipe
+    assert build.check(again) == recipe
+
+
+def test_a_complete_recipe_spells_out_the_defaults(base):
+    complete = build.check(
+        read_recipe(base, overrides=["method.name=wvat", "method.device=gaussian:sigma=0.1"])
+    )
+    assert complete.model.parameters["beta"] == 0.9
+    assert "input_shape" not in complete.model.parameters
+    assert complete.method.parameters["w_th"] == 0.5
+    assert build.with_input_shape(complete, (2, 8, 8)).model.parameters["input_shape"] == [2, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("trainng.lr=1", r"unknown key 'trainng' in the recipe. Did you mean 'training'\?"),
+        ("training.epoch=1", r"unknown key 'epoch' in \[training\]. Did you mean 'epochs'\?"),
+        ("evaluation.zzz=1", r"unknown key 'zzz' in \[evaluation\]. Valid: 'split', 'device'"),
+        ("training.epochs=many", r"training.epochs = 'many': .*valid integer"),
+        ("training.epochs=0", r"training.epochs = 0: .*greater than 0"),
+        ("training.lr=-1", r"training.lr = -1: .*greater than 0"),
+        ("training.lr=nan", r"training.lr = nan: .*finite"),
+        ("training.validation=1", r"training.validation = 1: .*less than 1"),
+        ("training.precision=8", r"training.precision = 8: .*'32-true'"),
+        ("training.schedule=cosine", r"training.schedule = 'cosine': .*'constant' or 'decay'"),
+        ("averaging.start=1.5", r"averaging.start = 1.5: .*less than 1"),
+        ("evaluation.sigmas=[0.1, -1]", r"evaluation.sigmas.1 = -1"),
+        ("training=5", r"training = 5: expected a table"),
+        ("data=5", r"data = 5: expected a table"),
+        ("data.name=5", r"data.name = 5: .*string"),
+        ("lr", r"override 'lr': expected key=value"),
+        ("a..b=1", r"override 'a..b=1': expected key=value"),
+    ],
+)
+def test_wrong_keys_and_values_of_the_recipe(base, override, message):
+    with pytest.raises(RecipeError, match=message):
+        read_recipe(base, overrides=[override])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["model.chanels=[1]"], r"unknown key 'chanels' in \[model\]. Did you mean 'channels'\?"),
+        (["model.channels=3"], r"model.channels = 3: "),
+        (["model.name=snntorch-cn"], r"model.name = 'snntorch-cn' is unknown. Did you mean 'snnto"),
+        (["training.optimizer=adan"], r"training.optimizer = 'adan' is unknown. Did you mean 'ada"),
+        (["training.momentum=0.9"], r"training.momentum = 0.9: 'adam' has no momentum"),
+        (["training.loss=mse-cont"], r"training.loss = 'mse-cont' is unknown. Did you mean 'mse-c"),
+        (
+            ["training.loss.name=mse-count", "training.loss.corect=0.5"],
+            r"unknown key 'corect' in \[training.loss\]. Did you mean 'correct'\?",
+        ),
+        (
+            ["training.loss.name=mse-count", "training.loss.correct=7"],
+            r"\[training.loss\]: mse_count needs .*got correct=7",
+        ),
+        (["method=wvta"], r"method.name = 'wvta' is unknown. Did you mean 'wvat'\?"),
+        (["method=wvat"], r"\[method\] lacks 'device', which 'wvat' needs"),
+        (["method.name=sam", "method.rh=1"], r"unknown key 'rh' in \[method\]. Did you mean 'rho'"),
+        (["method={name='plain', rho=1}"], r"unknown key 'rho' in \[method\]. Valid: none"),
+        (["method.name=sam", "method.rho=-1"], r"\[method\]: rho must be a finite number .* -1"),
+        (["method.name=sam", "method.p=2"], r"\[method\]: p must lie between 0 and 1, got 2"),
+        (
+            ["method.name=wvat", "method.device=gaussian:sigma=0.1", "method.alpha=nan"],
+            r"\[method\]: alpha must be a finite number of at least 0, got nan",
+        ),
+        (
+            ["method.name=hsv", "method.device=gaussian:sigma=-0.1"],
+            r"\[method.device\]: sigma must be .* at least 0, got -0.1",
+        ),
+        (["method.name=hsv", "method.device=gaussian"], r"\[method.device\] lacks 'sigma'"),
+        (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),
+        (["averaging.enabled=true", "averaging.lr=0.1"], r"averaging.lr = 0.1: averaging starts"),
+    ],
+)
+def test_wrong_parameters_of_components(base, overrides, message):
+    with pytest.raises(RecipeError, match=message):
+        build.check(read_recipe(base, overrides=overrides))
+
+
+def test_files_that_are_no_recipes(base, tmp_path):
+    with pytest.raises(RecipeError, match=r"cannot read .*gone.toml.*No such file"):
+        read_recipe(tmp_path / "gone.toml")
+    with pytest.raises(RecipeError, match=r"is no TOML file.*line 1"):
+        read_recipe(written(tmp_path / "a.toml", "name = \n"))
+    with pytest.raises(RecipeError, match=r"the recipe lacks 'data'"):
+        read_recipe(written(tmp_path / "a.toml", 'name = "x"\nmodel = "dense"'))
+    with pytest.raises(RecipeError, match=r"a.toml' extends itself"):
+        read_recipe(written(tmp_path / "a.toml", 'extends = "a.toml"'))
+    with pytest.raises(RecipeError, match=r"extends = 3 in .*expected a path"):
+        read_recipe(written(tmp_path / "a.toml", "extends = 3"))
+    with pytest.raises(RecipeError, match=r"no preset 'papr'. Did you mean 'paper'\?"):
+        read_recipe(base, preset="papr")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(RecipeError, match=r"is no TOML file"):
+        read_recipe(tmp_path / "binary.toml")
+
+
+def test_quick_needs_no_preset(tmp_path):
+    path = written(tmp_path / "a.toml", 'name = "x"\nmodel = "dense"\ndata = "mnist"')
+    assert read_recipe(path, preset="quick").scale == "quick"
+
+
+def test_values_on_the_command_line():
+    assert toml_value(" 3") == 3
+    assert toml_value("true") is True
+    assert toml_value("'3'") == "3"
+    assert toml_value("six-sigma") == "six-sigma"
+
+
+# Devices.
+
+
+@pytest.mark.parametrize(
+    ("spec", "device"),
+    [
+        ("gaussian:sigma=0.1", Gaussian(0.1)),
+        ("weibull:k=2,sigma=0.1", Weibull(0.1, k=2.0)),
+        ("gaussian:sigma=0.1,range=absmax", Gaussian(0.1, AbsMax())),
+        ("gaussian:sigma=0.1,range=absmax-per-channel", Gaussian(0.1, AbsMax(per_channel=True))),
+        (
+            "uniform:sigma=0.2 >> gaussian:sigma=0.1",
+            Pipeline((Uniform(0.2), Gaussian(0.1))),
+        ),
+        ({"name": "gaussian", "sigma": 1}, Gaussian(1.0)),
+        (
+            [{"name": "uniform", "sigma": 0.2}, {"name": "gaussian", "sigma": 0.1}],
+            Pipeline((Uniform(0.2), Gaussian(0.1))),
+        ),
+        (
+            {"name": "gaussian", "sigma": 1, "range": {"name": "fixed", "low": -1, "high": 1}},
+            Gaussian(1.0, Fixed(-1, 1)),
+        ),
+        ({"name": "gaussian", "sigma": 1, "range": SixSigma()}, Gaussian(1.0)),
+    ],
+)
+def test_device_specs(spec, device):
+    assert specs.build_device(spec, "device") == device
+    assert not specs.takes_sigma(spec, "device")
+
+
+def test_lists_inside_a_spec():
+    device = specs.build_device("mixture:sigma=0.1,weights=[0.5,0.5],means=[-1.0, 1.0]", "device")
+    assert device.means == (-1.0, 1.0)
+
+
+def test_an_open_sigma_is_filled_in():
+    assert specs.takes_sigma("gaussian", "device")
+    assert specs.build_device("gaussian", "device", sigma=0.2) == Gaussian(0.2)
+    assert specs.build_device("gaussian:sigma=0.1", "device", sigma=0.2) == Gaussian(0.1)
+    spec = "uniform:sigma=0.1>>gaussian"
+    assert specs.build_device(spec, "d", sigma=0.3) == Uniform(0.1) >> Gaussian(0.3)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("gausian", r"device = 'gausian' is unknown. Did you mean 'gaussian'\?"),
+        ("gaussian:sgma=1", r"unknown key 'sgma' in \[device\]. Did you mean 'sigma'\?"),
+        ("gaussian:sigma", r"expected name:parameter=value,... at 'sigma'"),
+        ("gaussian:sigma=x", r"device.sigma = 'x': .*valid number"),
+        (
+            "gaussian:sigma=0.1,range=absmx",
+            r"device.range = 'absmx' is unknown. Did you mean",
+        ),
+        ("gaussian:sigma=0.1,range=3", r"device.range = 3: .*RangeRule"),
+        ({"sigma": 0.1}, r"expected a table with either a name or a file"),
+        ([], r"device names no device"),
+        ("", r"device = '' is unknown"),
+    ],
+)
+def test_wrong_device_specs(spec, message):
+    with pytest.raises(RecipeError, match=message):
+        specs.build_device(spec, "device")
+
+
+def test_devices_in_words():
+    spec = [{"name": "uniform", "sigma": 0.2}, {"file": "device.toml"}]
+    assert specs.describe(spec, "device") == "uniform:sigma=0.2>>device.toml"
+    assert specs.describe("gaussian", "device") == "gaussian"
+
+
+# What a recipe builds.
+
+
+def recipe(**content):
+    return recipe_from({**MINIMAL, **content})
+
+
+def test_methods():
+    model = nn.Linear(3, 2)
+    device = {"name": "gaussian", "sigma": 0.1}
+    assert build.build_method(recipe(), model) is None
+    wvat = build.build_method(
+        recipe(method={"name": "wvat", "device": device, "w_th": 0.3, "p": 0.5}), model
+    )
+    assert isinstance(wvat, WVAT)
+    assert isinstance(wvat.direction, Mixture)
+    assert (wvat.direction.w_th, wvat.p, wvat.direction.noise.device) == (0.3, 0.5, Gaussian(0.1))
+    for content, direction in [
+        ({"name": "hsv", "device": device}, HSV(Gaussian(0.1))),
+        ({"name": "gav", "device": "gaussian:sigma=0.1"}, GAV(Gaussian(0.1))),
+        ({"name": "sam", "rho": 0.2}, SAM(0.2)),
+        ({"name": "awp", "p": 0.25}, AWP()),
+    ]:
+        method = build.build_method(recipe(method=content), model)
+        assert method.direction == direction
+        assert method.p == content.get("p", 1.0)
+
+
+def test_noise_and_weights_come_from_the_seed():
+    def noise(seed):
+        method = {"name": "hsv", "device": "gaussian:sigma=0.1"}
+        noisy = build.build_method(recipe(method=method, seed=seed), nn.Linear(3, 2))
+        return noisy.state_dict()["noise"]
+
+    assert torch.equal(noise(1), noise(1))
+    assert not torch.equal(noise(1), noise(2))
+
+    def weights(seed):
+        model = {"name": "dense", "sizes": [4, 2]}
+        return build.build_model(recipe(model=model, seed=seed))[1].weight
+
+    torch.manual_seed(5)
+    drawn = weights(1)
+    assert torch.equal(drawn, weights(1))
+    assert not torch.equal(drawn, weights(2))
+    untouched = torch.rand(3)
+    torch.manual_seed(5)
+    assert torch.equal(untouched, torch.rand(3))
+
+
+def rates(content, epochs):
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer, scheduler = build.build_optimizer(recipe(**content), [parameter])
+    found = []
+    for _ in range(epochs):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if scheduler is not None:
+            scheduler.step()
+    return found
+
+
+def test_learning_rates():
+    assert rates({"training": {"lr": 0.5, "epochs": 3}}, 3) == [0.5] * 3
+    decay = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "decay"}}, 11)
+    assert decay[:6] == [1.0] * 6
+    assert decay[10] == pytest.approx(0.01)
+    averaged = {"enabled": True, "start": 0.75, "lr": 0.005}
+    swa = rates({"training": {"lr": 0.01, "epochs": 200}, "averaging": averaged}, 200)
+    for epoch, expected in [
+        (75, 0.01),
+        (100, 0.007917),
+        (120, 0.00625),
+        (135, 0.005),
+        (199, 0.005),
+    ]:
+        assert swa[epoch] == pytest.approx(expected, rel=1e-4)
+
+
+def test_optimizers():
+    weights = [nn.Parameter(torch.zeros(1))]
+    training = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "lr": 0.1}
+    optimizer, _ = build.build_optimizer(recipe(training=training), weights)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert optimizer.defaults["momentum"] == 0.9
+    assert optimizer.defaults["weight_decay"] == 5e-4
+
+
+def test_averaging_starts_at_its_share_of_the_epochs():
+    model = nn.Linear(2, 2)
+    assert build.build_averaging(recipe(), model) is None
+    content = {"training": {"epochs": 10}, "averaging": {"enabled": True, "start": 0.75}}
+    assert build.build_averaging(recipe(**content), model).start == 7
+
+
+def test_losses_take_parameters():
+    loss = {"name": "mse-count", "correct": 0.5, "incorrect": 0.0}
+    spikes = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
+    found = build.build_loss(recipe(training={"loss": loss}))(spikes, torch.tensor([0]))
+    assert found.item() == 0
+
+
+# Result files.
+
+
+def test_result_files(tmp_path):
+    rows = {"a": math.nan, "b": [1.5, math.inf], "c": (1, "x", None, True), 3: 0.1}
+    results.write_json(tmp_path / "r.json", rows)
+    read = json.loads((tmp_path / "r.json").read_text())
+    assert read == {"a": None, "b": [1.5, None], "c": [1, "x", None, True], "3": 0.1}
+    with pytest.raises(CheckpointError, match="cannot write"):
+        results.write_json(tmp_path / "r.json" / "x", rows)
+
+
+def test_provenance(monkeypatch, tmp_path):
+    found = results.provenance()
+    assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert "python" in found["versions"]
+    monkeypatch.setattr("spikewvat.__file__", str(tmp_path / "__init__.py"))
+    assert results.commit() is None  # no repository
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    (tmp_path / "__init__.py").write_text("")
+    assert results.commit() is None  # a repository that is not the package's
+    subprocess.run([*git, "add", "__init__.py"], check=True)
+    subprocess.run([*git, "commit", "-qm", "x", "--no-verify"], check=True)
+    clean = results.commit()
+    assert len(clean) == 40
+    (tmp_path / "__init__.py").write_text("changed")
+    assert results.commit() == f"{clean}-dirty"
