@@ -296,12 +296,15 @@ def _checked(weights: Weights, grads: Weights | None, direction: Direction) -> W
 def _norm(tensor: Tensor) -> Tensor:
     """Return the L2 norm, accumulated in at least float32."""
     dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
-    return torch.linalg.vector_norm(tensor.detach(), dtype=dtype)
+    norm: Tensor = torch.linalg.vector_norm(tensor.detach(), dtype=dtype)
+    return norm
 
 
 def _total(norms: list[Tensor]) -> Tensor:
     """Return the norm over all tensors from the norm of each, on the first one's device."""
-    return torch.linalg.vector_norm(torch.stack([norm.to(norms[0].device) for norm in norms]))
+    together = torch.stack([norm.to(norms[0].device) for norm in norms])
+    total: Tensor = torch.linalg.vector_norm(together)
+    return total
 
 
 def _along(grads: Weights, lengths: dict[str, Tensor]) -> Weights:
@@ -327,5 +330,3 @@ def _stretched(grad: Tensor, norm: Tensor, length: Tensor | float) -> Tensor:
     if grad.device.type == "cpu":
         return grad * factor if bool(finite) else torch.zeros_like(grad)
     return torch.where(finite, grad * factor, torch.zeros((), dtype=grad.dtype, device=grad.device))
-
-

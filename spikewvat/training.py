@@ -158,7 +158,9 @@ class PerturbedGradient:
 
     def _clean_gradients(self, closure: Closure, backward: Backward) -> Weights:
         """Return the gradients at the undisplaced weights and leave no other trace."""
-        parameters = list({id(p): p for p in [*self.model.parameters(), *self._parameters()]}.values())
+        parameters = list(
+            {id(p): p for p in [*self.model.parameters(), *self._parameters()]}.values()
+        )
         stashed = [parameter.grad for parameter in parameters]
         if dist.is_available() and dist.is_initialized():
             # Accumulated gradients may be views of buckets, which this pass overwrites.

@@ -29,3 +29,11 @@ def real_data() -> Path:
     if not root or not Path(root).is_dir():
         pytest.skip("SPIKEWVAT_DATA names no folder with real data")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def embedded_data() -> Path:
+    """The embedded event digits, generated once into the cache."""
+    from spikewvat.data.embedded import embedded_root
+
+    return embedded_root()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import snntorch as snn
 import torch
@@ -42,6 +42,7 @@ class Stepwise(nn.Module):
             for module in self.layers:
                 step = module(step)
                 step = step[0] if isinstance(step, tuple) else step
+                step = step.to(x.dtype)  # snnTorch's spikes are float32 whatever comes in
             outputs.append(step)
         return torch.stack(outputs)
 
@@ -51,11 +52,19 @@ class AdapterCase:
     """A small network, the names of its synapses, and an input [T, B, ...]."""
 
     name: str
-    make: Callable[[], nn.Module]
+    build: Callable[[], nn.Module]
     synaptic: tuple[str, ...]
     shape: tuple[int, ...] = (5, 2, 3)
     carries_state: bool = True
-    classes: int = field(default=4)
+    float32_only: bool = False  # snnTorch's own recurrence mixes dtypes
+
+    def make(self) -> nn.Module:
+        """Return a new network whose neurons spike: no parameter is negative."""
+        model = self.build()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.abs_()
+        return model
 
     def input(self) -> Tensor:
         """Return the same spikes every time."""
@@ -72,7 +81,13 @@ def _lif(**kwargs) -> nn.Module:
     return snn.Leaky(beta=0.9, threshold=0.3, init_hidden=True, **kwargs)
 
 
-_CNN = {"input_shape": (2, 8, 8), "channels": (3, 4), "kernel_size": 3, "classes": 4, "threshold": 0.1}
+_CNN = {
+    "input_shape": (2, 8, 8),
+    "channels": (3, 4),
+    "kernel_size": 3,
+    "classes": 4,
+    "threshold": 0.1,
+}
 
 ADAPTERS = [
     AdapterCase(
@@ -109,9 +124,10 @@ ADAPTERS = [
         "snntorch-recurrent",
         lambda: Stepwise(
             nn.Linear(3, 4),
-            snn.RLeaky(beta=0.9, threshold=0.3, linear_features=4, init_hidden=True),
+            snn.RLeaky(beta=0.9, threshold=2.0, linear_features=4, init_hidden=True),
         ),
         ("layers.0.weight", "layers.1.recurrent.weight"),
+        float32_only=True,
     ),
     AdapterCase(
         "snntorch-one-to-one",

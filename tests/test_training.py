@@ -42,7 +42,7 @@ class Fixed(Direction):
         self.v = torch.tensor(v, dtype=torch.float64)
 
     def __call__(self, weights, grads=None, *, generator=None):
-        return {name: self.v for name in weights}
+        return dict.fromkeys(weights, self.v)
 
 
 class OwnLoop:
@@ -212,6 +212,8 @@ class Boom(Exception):
 def test_weights_gradients_and_statistics_survive_an_exception(
     case, error, failing_call, where, dtype
 ):
+    if case.float32_only and dtype != torch.float32:
+        pytest.skip("the framework's layer mixes dtypes itself")
     loop = OwnLoop(case)
     loop.model.to(dtype)
     loop.x = loop.x.to(dtype)
@@ -324,12 +326,17 @@ def test_batch_norm_statistics_survive_infinite_activations():
     assert model[1].running_mean.isfinite().all()
 
 
-@pytest.mark.parametrize("case", [c for c in ADAPTERS if "lstm" not in c.name], ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "case", [c for c in ADAPTERS if "lstm" not in c.name], ids=lambda c: c.name
+)
 def test_bf16_autocast_sees_the_displacement(case):
     """One autocast block around both passes: its weight cache must not hide the displacement."""
+
     def gradients(direction):
         loop = OwnLoop(case)
-        gradient = PerturbedGradient(loop.model, direction, generator=torch.Generator().manual_seed(2))
+        gradient = PerturbedGradient(
+            loop.model, direction, generator=torch.Generator().manual_seed(2)
+        )
         with torch.autocast("cpu", dtype=torch.bfloat16):
             loss = gradient.backward(loop.loss)
         return float(loss), [p.grad.clone() for p in loop.model.parameters() if p.grad is not None]
@@ -410,7 +417,9 @@ def train_on_constant_loss(model, wvat, steps, loss_of):
 def test_warns_once_when_the_loss_does_not_fall():
     model = nn.Linear(3, 2)
     wvat = WVAT(model, Gaussian(0.1), warn_after=40)
-    with pytest.warns(TrainingStalledWarning, match=r"has not fallen in 40 steps .* Lower alpha") as w:
+    with pytest.warns(
+        TrainingStalledWarning, match=r"has not fallen in 40 steps .* Lower alpha"
+    ) as w:
         train_on_constant_loss(model, wvat, 200, lambda step: 2.3)
     assert len(w) == 1
 
@@ -428,7 +437,9 @@ def test_warns_at_chance_accuracy():
     wvat = WVAT(model, Gaussian(0.1), warn_after=40)
     train_on_constant_loss(model, wvat, 60, lambda step: 5 - 0.05 * step)
     wvat.note_accuracy(0.2, classes=10)
-    with pytest.warns(TrainingStalledWarning, match=r"11.0 % after 60 steps, chance for 10 classes"):
+    with pytest.warns(
+        TrainingStalledWarning, match=r"11.0 % after 60 steps, chance for 10 classes"
+    ):
         wvat.note_accuracy(0.11, classes=10)
     wvat.note_accuracy(0.11, classes=10)
 

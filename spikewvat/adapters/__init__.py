@@ -46,9 +46,7 @@ def adapter_for(model: nn.Module, *, reset_state: ResetState | None = None) -> A
         ['0.weight']
     """
     frameworks = {
-        base.__module__.split(".")[0]
-        for module in model.modules()
-        for base in type(module).__mro__
+        base.__module__.split(".")[0] for module in model.modules() for base in type(module).__mro__
     } & {"snntorch", "spikingjelly"}
     if len(frameworks) > 1:
         raise UnsupportedModelError(

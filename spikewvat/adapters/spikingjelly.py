@@ -11,12 +11,8 @@ from spikewvat.adapters.torch import TorchAdapter
 from spikewvat.errors import require
 
 _PURPOSE = "A SpikingJelly network"
-base: Any = require(
-    "spikingjelly.activation_based.base", extra="spikingjelly", purpose=_PURPOSE
-)
-layer: Any = require(
-    "spikingjelly.activation_based.layer", extra="spikingjelly", purpose=_PURPOSE
-)
+base: Any = require("spikingjelly.activation_based.base", extra="spikingjelly", purpose=_PURPOSE)
+layer: Any = require("spikingjelly.activation_based.layer", extra="spikingjelly", purpose=_PURPOSE)
 neuron: Any = require(
     "spikingjelly.activation_based.neuron", extra="spikingjelly", purpose=_PURPOSE
 )
@@ -39,8 +35,9 @@ class SpikingJellyAdapter(TorchAdapter):
             yield "weight", module._parameters["weight"]
 
     def _reset_module(self, module: nn.Module) -> None:
-        if self._is_jelly(module) and callable(getattr(module, "reset", None)):
-            module.reset()
+        reset: Any = getattr(module, "reset", None)
+        if self._is_jelly(module) and callable(reset):
+            reset()
 
     def _knows(self, module: nn.Module) -> bool:
         return self._is_jelly(module) or super()._knows(module)

@@ -94,9 +94,9 @@ class TorchAdapter:
         if isinstance(module, _MATRICES):
             if is_parametrized(module, "weight"):
                 raise UnsupportedModelError(
-                    f"the weight of {type(module).__name__} is parametrized, so it is computed anew "
-                    "at every access and cannot be displaced. Call torch.nn.utils.parametrize."
-                    "remove_parametrizations(layer, 'weight') first."
+                    f"the weight of {type(module).__name__} is parametrized, so it is computed "
+                    "anew at every access and cannot be displaced. Call torch.nn.utils."
+                    "parametrize.remove_parametrizations(layer, 'weight') first."
                 )
             names = ["weight"]
         elif isinstance(module, _RECURRENT):
@@ -167,7 +167,9 @@ def _is_resettable_leaf(module: nn.Module) -> bool:
     if next(module.children(), None) is not None:
         return False
     return any(
-        name.startswith("reset") and name not in _NOT_STATE and callable(getattr(module, name, None))
+        name.startswith("reset")
+        and name not in _NOT_STATE
+        and callable(getattr(module, name, None))
         for name in dir(type(module))
     )
 

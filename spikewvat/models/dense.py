@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import nn
 
 
 class FullyConnected(nn.Sequential):
-    """ReLU network 784-400-200-10 of the MNIST rows.
+    """ReLU network 784-400-200-10 of the MNIST rows: images [B, ...] to scores [B, classes].
 
     Args:
         sizes: Widths from input to output.
@@ -25,18 +26,6 @@ class FullyConnected(nn.Sequential):
         if len(sizes) < 2:
             raise ValueError(f"sizes needs input and output width, got {tuple(sizes)}.")
         layers: list[nn.Module] = [nn.Flatten()]
-        for width, following in zip(sizes[:-1], sizes[1:], strict=True):
+        for width, following in pairwise(sizes):
             layers += [nn.Linear(width, following, bias=bias), nn.ReLU()]
         super().__init__(*layers[:-1])
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return class scores.
-
-        Args:
-            images: Images [B, ...], flattened here; with a leading time axis of one step too.
-
-        Returns:
-            Scores [B, classes].
-        """
-        scores: Tensor = super().forward(images)
-        return scores

@@ -91,7 +91,7 @@ class SpikingCNN(nn.Module):
 def folded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Apply a function of [B, ...] to [T, B, ...] in one call, time folded into the batch."""
     y = function(x.flatten(0, 1))
-    return y.unflatten(0, x.shape[:2])
+    return y.reshape(*x.shape[:2], *y.shape[1:])
 
 
 def _over_time(lif: Any, currents: Tensor) -> Tensor:
@@ -100,5 +100,5 @@ def _over_time(lif: Any, currents: Tensor) -> Tensor:
     spikes = []
     for current in currents:
         spike, mem = lif(current, mem)
-        spikes.append(spike)
+        spikes.append(spike.to(currents.dtype))  # snnTorch's are float32 whatever comes in
     return torch.stack(spikes)

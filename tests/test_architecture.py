@@ -1,0 +1,103 @@
+"""The house: floors, and one file per optional package."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "spikewvat"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+FLOORS = {
+    0: ("errors", "weights", "files", "directions", "devices", "spiking"),
+    1: ("adapters",),
+    2: ("training", "averaging", "models"),
+    3: ("data", "robustness", "checkpoint", "console", "loop", "trainer", "results"),
+    4: ("recipes", "cli", "__main__"),
+}
+OPTIONAL = {
+    "snntorch": "adapters/snntorch.py",
+    "spikingjelly": "adapters/spikingjelly.py",
+    "tonic": "data/nmnist.py",
+}
+
+
+def floor_of(module: str) -> int:
+    part = module.split(".")[1] if "." in module else ""
+    for floor, names in FLOORS.items():
+        if part in names:
+            return floor
+    if part == "":
+        return 2  # the package itself re-exports floors 0 to 2
+    raise AssertionError(f"{module} has no floor: add it to FLOORS")
+
+
+def name_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def imports_of(path: Path) -> list[str]:
+    """Return what a file imports anywhere, through ``require`` too."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.append(node.module)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif (
+            isinstance(node, ast.Call)
+            and getattr(node.func, "id", "") == "require"
+            and node.args
+            and isinstance(node.args[0], ast.Constant)
+        ):
+            found.append(node.args[0].value)
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_imports_go_down(path):
+    own = floor_of(name_of(path))
+    for imported in imports_of(path):
+        if imported.startswith("spikewvat.") and (
+            (PACKAGE.parent / imported.replace(".", "/")).with_suffix(".py").exists()
+            or (PACKAGE.parent / imported.replace(".", "/")).is_dir()
+        ):
+            assert floor_of(imported) <= own, f"{name_of(path)} imports {imported}"
+
+
+@pytest.mark.parametrize(("package", "home"), OPTIONAL.items())
+def test_one_file_imports_each_framework(package, home):
+    importing = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        for imported in imports_of(path)
+        if imported.split(".")[0] == package
+    }
+    assert importing == {home}
+
+
+def test_torchvision_is_never_imported():
+    for path in FILES:
+        assert not any(name.split(".")[0] == "torchvision" for name in imports_of(path))
+
+
+def test_the_package_itself_loads_nothing_optional():
+    code = (
+        "import sys, spikewvat, spikewvat.robustness;"
+        "names = {m.split('.')[0] for m in sys.modules};"
+        "print(names & {'snntorch', 'spikingjelly', 'tonic', 'matplotlib', 'pydantic', 'typer',"
+        " 'rich', 'lightning_fabric', 'safetensors', 'sklearn', 'scipy'})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_files_stay_small():
+    long = {str(p): len(p.read_text().splitlines()) for p in FILES}
+    assert {name: n for name, n in long.items() if n > 500} == {}

@@ -1,0 +1,68 @@
+"""Every Python example of the README and the documentation runs, every command exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from spikewvat.cli import app
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in PAGES if blocks(p, "python")], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_python_examples_run(page, tmp_path, monkeypatch, embedded_data):
+    """The blocks of a page run one after the other, as a reader would paste them."""
+    monkeypatch.chdir(tmp_path)
+    namespace: dict[str, object] = {"__name__": "__docs__"}
+    for block in blocks(page, "python"):
+        exec(compile(block, str(page), "exec"), namespace)
+
+
+COMMANDS = sorted(
+    {
+        line.strip()
+        for page in PAGES
+        for block in blocks(page, "(?:bash|console)")
+        for line in block.replace("\\\n", " ").splitlines()
+        if line.strip().startswith("spikewvat ")
+    }
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_of_the_docs_exist(command):
+    """The subcommand exists and takes every option that the docs give it."""
+    words = shlex.split(command, comments=True)[1:]
+    path = []
+    while words and re.fullmatch(r"[a-z]+", words[0]) and len(path) < 2:
+        path.append(words.pop(0))
+        shown = CliRunner().invoke(app, [*path, "--help"], terminal_width=200)
+        if "COMMAND" not in shown.output:
+            break
+    assert shown.exit_code == 0, shown.output
+    for option in re.findall(r"(?<!\S)--[a-z-]+", " ".join(words)):
+        assert option in shown.output, f"{command}: no option {option}"
+
+
+def test_there_are_examples_to_run():
+    assert len(COMMANDS) > 5
+    assert sum(len(blocks(page, "python")) for page in PAGES) > 5
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_and_pictures_exist(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page}: {target}"
