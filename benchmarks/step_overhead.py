@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 from pytorch_optimizer import SAM as PeerSAM
+from spikewvat.recipes import load_recipe
+from spikewvat.results import environment, write_json
 from torch import Tensor, nn
 
 from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, adapter_for
 from spikewvat.models.dense import FullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as SpikingJellyCNN
-from spikewvat.recipes import load_recipe
-from spikewvat.results import environment, write_json
 from spikewvat.training import WVAT
 
 SIGMA = 0.10

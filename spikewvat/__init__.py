@@ -1,1 +1,39 @@
 """Weight-variation-aware training and chip simulation for spiking neural networks."""
+
+from spikewvat.adapters import Adapter, adapter_for
+from spikewvat.averaging import SWA, refresh_batch_norm
+from spikewvat.devices import (
+    AbsMax,
+    DeviceModel,
+    Gaussian,
+    HalfWidth,
+    MinMax,
+    SixSigma,
+)
+from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
+from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.weights import Weights, perturbed
+
+__all__ = [
+    "ASAM",
+    "AWP",
+    "GAV",
+    "HSV",
+    "SAM",
+    "SWA",
+    "WVAT",
+    "AbsMax",
+    "Adapter",
+    "DeviceModel",
+    "Direction",
+    "Gaussian",
+    "HalfWidth",
+    "MinMax",
+    "Mixture",
+    "PerturbedGradient",
+    "SixSigma",
+    "Weights",
+    "adapter_for",
+    "perturbed",
+    "refresh_batch_norm",
+]

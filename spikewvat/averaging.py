@@ -173,4 +173,3 @@ def decay_factor(epoch: int, *, horizon: int, ratio: float) -> float:
     if t > 0.9:
         return ratio
     return 1 - (1 - ratio) * (t - 0.5) / 0.4
-

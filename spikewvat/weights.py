@@ -13,7 +13,9 @@ Weights: TypeAlias = dict[str, Tensor]
 """Synaptic weights by parameter name; equal keys and shapes for weights, grads and deltas."""
 
 
-def check_matching(weights: Mapping[str, Tensor], other: Mapping[str, Tensor], *, what: str) -> None:
+def check_matching(
+    weights: Mapping[str, Tensor], other: Mapping[str, Tensor], *, what: str
+) -> None:
     """Raise unless ``other`` has the same names and shapes as ``weights``.
 
     Args:

@@ -37,10 +37,7 @@ def sam(grads, *, rho):
 def asam(weights, grads, *, rho):
     """e = rho w^2 g / || |w| g || with one norm over all tensors."""
     total = norm([abs(w) * g for ws, gs in zip(weights, grads) for w, g in zip(ws, gs)])
-    return [
-        [rho * w * w * g / total for w, g in zip(ws, gs)]
-        for ws, gs in zip(weights, grads)
-    ]
+    return [[rho * w * w * g / total for w, g in zip(ws, gs)] for ws, gs in zip(weights, grads)]
 
 
 def awp(weights, grad, *, kappa):

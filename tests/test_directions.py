@@ -7,9 +7,9 @@ import math
 import pytest
 import reference
 import torch
-from model_cases import DIRECTIONS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from model_cases import DIRECTIONS
 
 from spikewvat.devices import Gaussian, HalfWidth
 from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Mixture
@@ -146,7 +146,9 @@ def test_contract(direction, dtype):
 
 
 @pytest.mark.parametrize(
-    "direction", [d for d in DIRECTIONS if d.needs_gradient and not isinstance(d, Mixture)], ids=repr
+    "direction",
+    [d for d in DIRECTIONS if d.needs_gradient and not isinstance(d, Mixture)],
+    ids=repr,
 )
 def test_zero_and_non_finite_gradients_displace_nothing(direction):
     weights = {"a": torch.randn(4, 3)}
@@ -157,7 +159,9 @@ def test_zero_and_non_finite_gradients_displace_nothing(direction):
         assert torch.equal(direction(weights, grads)["a"], torch.zeros(4, 3))
 
 
-@pytest.mark.parametrize("direction", [HSV(Gaussian(0.1)), GAV(Gaussian(0.1)), SAM(), ASAM(), AWP()])
+@pytest.mark.parametrize(
+    "direction", [HSV(Gaussian(0.1)), GAV(Gaussian(0.1)), SAM(), ASAM(), AWP()]
+)
 def test_scale(direction):
     """Range- and weight-relative directions scale with the weights; SAM is absolute."""
     weights, grads = {"a": torch.randn(50, 4)}, {"a": torch.randn(50, 4)}
@@ -183,7 +187,10 @@ def test_mixture_ends_and_share():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: HSV(Gaussian(0.1), gamma=-1), "gamma must be a finite number of at least 0, got -1"),
+        (
+            lambda: HSV(Gaussian(0.1), gamma=-1),
+            "gamma must be a finite number of at least 0, got -1",
+        ),
         (lambda: GAV(Gaussian(0.1), alpha=math.nan), "alpha must be .* got nan"),
         (lambda: GAV(Gaussian(0.1), gamma=math.inf), "gamma must be .* got inf"),
         (lambda: SAM(rho=-0.1), "rho must be .* got -0.1"),

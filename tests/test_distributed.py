@@ -38,9 +38,7 @@ def _net():
 
 
 def _train(rank, port, results):
-    dist.init_process_group(
-        "gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2
-    )
+    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     torch.set_num_threads(1)
     found = {}
     data = torch.Generator().manual_seed(100 + rank)
@@ -71,7 +69,9 @@ def _train(rank, port, results):
         wvat.backward(lambda: nn.functional.cross_entropy(model(x), y))
         if step % 2:
             model.zero_grad()
-    found["mixture"] = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None] or [torch.zeros(1)])
+    found["mixture"] = torch.cat(
+        [p.grad.flatten() for p in model.parameters() if p.grad is not None] or [torch.zeros(1)]
+    )
     torch.save(found, f"{results}/{rank}.pt")
     dist.barrier()
     dist.destroy_process_group()

@@ -10,7 +10,10 @@ from spikewvat.weights import perturbed, replaced
 
 
 def _weights(dtype=torch.float32):
-    return {"a": nn.Parameter(torch.randn(3, 4, dtype=dtype)), "b": nn.Parameter(torch.randn(5, dtype=dtype))}
+    return {
+        "a": nn.Parameter(torch.randn(3, 4, dtype=dtype)),
+        "b": nn.Parameter(torch.randn(5, dtype=dtype)),
+    }
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
@@ -99,7 +102,9 @@ def test_replaced_holds_the_exact_values():
 
 def test_missing_entry_names_the_weight_and_the_next_move():
     weights = _weights()
-    with pytest.raises(ValueError, match=r"delta has no entry for weight 'b' \(has: 'a'\). Build it"):
+    with pytest.raises(
+        ValueError, match=r"delta has no entry for weight 'b' \(has: 'a'\). Build it"
+    ):
         perturbed(weights, {"a": torch.zeros(3, 4)}).__enter__()
 
 
