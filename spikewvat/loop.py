@@ -6,7 +6,8 @@ import hashlib
 import math
 import random
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 import torch
@@ -19,6 +20,9 @@ from spikewvat.averaging import SWA
 from spikewvat.console import Totals, TrainingProgress
 from spikewvat.spiking.losses import class_scores
 from spikewvat.training import PerturbedGradient
+
+Augment: TypeAlias = Callable[[Tensor], Tensor]
+"""From the spikes of a batch ``[T, B, ...]`` to others of the same shape."""
 
 
 class Loss(Protocol):
@@ -62,6 +66,8 @@ class Loop:
         perturbed: Takes the gradients, or None.
         swa: Averages weights, or None.
         scheduler: Stepped once an epoch, or None.
+        augment: Changes the spikes of each training batch, or None; draws from torch's global
+            generator.
     """
 
     def __init__(
@@ -77,6 +83,7 @@ class Loop:
         perturbed: PerturbedGradient | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        augment: Augment | None = None,
     ) -> None:
         self.fabric = fabric
         self.model = model
@@ -86,6 +93,7 @@ class Loop:
         self.perturbed = perturbed
         self.swa = swa
         self.scheduler = scheduler
+        self._augment = augment
         self._seed = seed
         self._clip_norm = clip_norm
         self._classes = 0
@@ -103,6 +111,8 @@ class Loop:
         rate = self.optimizer.param_groups[0]["lr"]
         for spikes, labels in loader:
             spikes, labels = self.fabric.to_device((spikes, labels))
+            if self._augment is not None:
+                spikes = self._augment(spikes)
             loss, correct = self._step(spikes, labels)
             totals.add(loss, correct, len(labels))
             bar.batch(epoch, totals)

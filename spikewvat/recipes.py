@@ -119,6 +119,8 @@ class Training(_Table):
     batch_size: Positive = 64
     loss: Component = Component(name="rate-cross-entropy")
     clip_norm: PositiveFloat | None = None
+    shift: Annotated[int, Field(ge=0)] = 0
+    """Shift each training sample by up to so many pixels, anew in every epoch."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training data that is held out, watched for the best epoch and early stop.
 

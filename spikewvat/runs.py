@@ -12,6 +12,7 @@ from torch import nn
 from spikewvat import build, files, results
 from spikewvat.adapters import adapter_for
 from spikewvat.console import ChipsProgress
+from spikewvat.data.augmentation import RandomShift
 from spikewvat.errors import CheckpointError
 from spikewvat.recipes import Recipe, Spec, recipe_from
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
@@ -85,6 +86,7 @@ def train(
         perturbed=build.build_method(recipe, model),
         swa=build.build_averaging(recipe, model),
         scheduler=scheduler,
+        augment=RandomShift(settings.shift) if settings.shift else None,
         identity={"recipe": recipe.content()},
     )
     if not first:

@@ -30,7 +30,7 @@ def stages(spec: Spec, key: str) -> list[dict[str, Any]]:
         [{'name': 'quantized', 'bits': 4}, {'name': 'gaussian'}]
     """
     if isinstance(spec, str):
-        return [_stage(part.strip(), key) for part in spec.split(">>")]
+        return [_stage(part.strip(), key) for part in _split(spec, ">>")]
     tables = [spec] if isinstance(spec, Mapping) else spec
     for table in tables:
         if ("name" in table) == ("file" in table):
@@ -57,9 +57,7 @@ def build_device(spec: Spec, key: str, *, sigma: float | None = None) -> DeviceM
     """
     device: DeviceModel | None = None
     for table in stages(spec, key):
-        if sigma is not None and _is_open(table, key):
-            table = {**table, "sigma": sigma}
-        stage = _build_stage(table, key)
+        stage = _build_stage(table, key, sigma)
         device = stage if device is None else device >> stage
     if device is None:
         raise RecipeError(f"{key} names no device. {nearest('', DEVICES)}")
@@ -81,7 +79,7 @@ def _stage(text: str, key: str) -> dict[str, Any]:
         return {"file": text}
     name, _, rest = text.partition(":")
     table: dict[str, Any] = {"name": name.strip()}
-    for part in re.split(r",(?![^\[{]*[\]}])", rest) if rest else []:
+    for part in _split(rest, ",") if rest else []:
         parameter, equals, value = part.partition("=")
         if not equals or not parameter.strip():
             raise RecipeError(f"{key} = {text!r}: expected name:parameter=value,... at {part!r}.")
@@ -89,22 +87,32 @@ def _stage(text: str, key: str) -> dict[str, Any]:
     return table
 
 
-def _is_open(table: Mapping[str, Any], key: str) -> bool:
-    if "file" in table or "sigma" in table:
-        return False
+def _has_own_sigma(table: Mapping[str, Any], key: str) -> bool:
     return "sigma" in parameters(lookup(DEVICES, table["name"], key))
 
 
-def _build_stage(table: Mapping[str, Any], key: str) -> DeviceModel:
+def _is_open(table: Mapping[str, Any], key: str) -> bool:
+    if "file" in table:
+        return False
+    if "inner" in table:
+        return takes_sigma(table["inner"], key)
+    return "sigma" not in table and _has_own_sigma(table, key)
+
+
+def _build_stage(table: Mapping[str, Any], key: str, sigma: float | None) -> DeviceModel:
     given = dict(table)
     if "file" in given:
         from spikewvat.devices.empirical import load_device
 
         loaded: DeviceModel = load_device(given["file"])
         return loaded
+    if sigma is not None and "sigma" not in given and _has_own_sigma(given, key):
+        given["sigma"] = sigma
     target = lookup(DEVICES, given.pop("name"), key)
     if "range" in given:
         given["range"] = _build_range(given["range"], f"{key}.range")
+    if "inner" in given and not isinstance(given["inner"], DeviceModel):
+        given["inner"] = build_device(given["inner"], f"{key}.inner", sigma=sigma)
     device: DeviceModel = construct(target, checked(target, given, key), key)
     return device
 
@@ -119,6 +127,17 @@ def _build_range(spec: object, key: str) -> Any:
     given = dict(spec)
     target = lookup(RANGES, given.pop("name", None), key)
     return construct(target, checked(target, given, key), key)
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split a text at a separator outside of quotes and brackets."""
+    nested = r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\""
+    holes = re.sub(nested, lambda match: "_" * len(match[0]), text)
+    parts, start = [], 0
+    for match in re.finditer(re.escape(separator), holes):
+        parts.append(text[start : match.start()])
+        start = match.end()
+    return [*parts, text[start:]]
 
 
 def _text(value: object) -> str:

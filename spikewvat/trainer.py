@@ -19,7 +19,7 @@ from spikewvat.averaging import SWA
 from spikewvat.checkpoint import Position
 from spikewvat.console import TrainingProgress
 from spikewvat.errors import CheckpointError, require
-from spikewvat.loop import DivergedError, Loop, Loss, derived_seed
+from spikewvat.loop import Augment, DivergedError, Loop, Loss, derived_seed
 from spikewvat.training import PerturbedGradient
 
 __all__ = ["DivergedError", "Loss", "Trainer", "TrainingResult", "derived_seed"]
@@ -142,6 +142,7 @@ class Trainer:
         perturbed: PerturbedGradient | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+        augment: Augment | None = None,
         adapter: Adapter | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> TrainingResult:
@@ -160,6 +161,8 @@ class Trainer:
             perturbed: Takes the gradients, if they are not to be taken at the weights.
             swa: Averages weights at the end of the epochs; its average is the final model.
             scheduler: Stepped once an epoch.
+            augment: Changes the spikes of each training batch; draws from torch's global
+                generator, which every epoch seeds.
             adapter: Resets neuron state; by default the one for the model's framework.
             identity: What the run is, as plain nested values (a recipe); a checkpoint of
                 another identity is refused.
@@ -194,6 +197,7 @@ class Trainer:
             perturbed=perturbed,
             swa=swa,
             scheduler=scheduler,
+            augment=augment,
         )
         share = run.shared(train)
         identity = {"seed": self.seed, **(identity or {})}

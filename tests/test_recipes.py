@@ -12,7 +12,16 @@ import torch
 from torch import nn
 
 from spikewvat import build, files, registry, results, specs
-from spikewvat.devices import AbsMax, Fixed, Gaussian, SixSigma, Uniform, Weibull
+from spikewvat.devices import (
+    AbsMax,
+    DifferentialPair,
+    Fixed,
+    Gaussian,
+    Quantized,
+    SixSigma,
+    Uniform,
+    Weibull,
+)
 from spikewvat.devices.base import Pipeline
 from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture
 from spikewvat.errors import CheckpointError, RecipeError
@@ -246,6 +255,17 @@ def test_device_specs(spec, device):
 def test_lists_inside_a_spec():
     device = specs.build_device("mixture:sigma=0.1,weights=[0.5,0.5],means=[-1.0, 1.0]", "device")
     assert device.means == (-1.0, 1.0)
+
+
+def test_a_device_inside_a_device():
+    spec = "differential-pair:inner='quantized:bits=4>>gaussian',g_min=0.1,g_max=1.0 >> gaussian"
+    assert specs.takes_sigma(spec, "device")
+    pair = DifferentialPair(Quantized(bits=4) >> Gaussian(0.2), 0.1, 1.0)
+    assert specs.build_device(spec, "device", sigma=0.2) == pair >> Gaussian(0.2)
+    closed = {"name": "differential-pair", "inner": {"name": "gaussian", "sigma": 0.1}}
+    assert not specs.takes_sigma(closed, "device")
+    with pytest.raises(RecipeError, match=r"device.inner.*'gausian' is unknown"):
+        specs.build_device("differential-pair:inner=gausian,g_min=0,g_max=1", "device")
 
 
 def test_an_open_sigma_is_filled_in():

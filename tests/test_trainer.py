@@ -373,6 +373,19 @@ def test_tensorboard_events(tmp_path):
     assert b"accuracy/validation" in events.read_bytes()
 
 
+def test_augmentation_changes_training_batches_only(tmp_path):
+    seen = []
+
+    class Spy(worker.Rate):
+        def forward(self, spikes):
+            seen.append((self.training, spikes.max().item(), spikes.min().item()))
+            return super().forward(spikes)
+
+    fit(tmp_path, model=Spy(), watch=worker.loader(), augment=lambda spikes: spikes * 0 + 0.5)
+    assert {(high, low) for training, high, low in seen if training} == {(0.5, 0.5)}
+    assert {(high, low) for training, high, low in seen if not training} == {(1.0, 0.0)}
+
+
 def test_outputs_with_potentials(tmp_path):
     class Pair(worker.Rate):
         def forward(self, spikes):
