@@ -133,6 +133,7 @@ def evaluate(
     """
     from spikewvat import results, runs, trainer
 
+    _check_writable(json, plot)
     found = runs.evaluate(
         out,
         data_root=data_root,
@@ -149,7 +150,41 @@ def evaluate(
     if json is not None:
         results.write_json(json, found)
     if plot is not None:
-        _plot(plot, str(out), found)
+        _draw_rows(plot, found)
+
+
+def _check_writable(*paths: Path | None) -> None:
+    """Notice files that cannot be written before the work is done."""
+    from spikewvat import files
+
+    for path in paths:
+        if path is not None:
+            files.check_writable(path.parent)
+
+
+def _save_figure(figure: Any, path: Path) -> None:
+    from spikewvat.robustness import plots
+
+    try:
+        plots.save(figure, path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot draw {str(path)!r}: {error}") from error
+    typer.echo(f"Drawn: {path}")
+
+
+def _draw_rows(path: Path, found: dict[str, Any]) -> None:
+    """Draw accuracy against sigma; the yield curve of a device without one."""
+    from spikewvat.robustness import plots
+    from spikewvat.robustness.results import ChipReport, Degradation
+
+    name = found["method"]
+    if not found["rows"]:
+        raise RecipeError("--plot needs at least one --sigma.")
+    if found["rows"][0]["sigma"] is None:
+        report = ChipReport.from_dict(found["rows"][0])
+        _save_figure(plots.yield_curve({name: report}, target=report.target), path)
+    else:
+        _save_figure(plots.accuracy_against_sigma({name: Degradation.from_dict(found)}), path)
 
 
 def _numbers(text: str, option: str) -> list[float]:

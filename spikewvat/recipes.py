@@ -190,7 +190,7 @@ def read_recipe(
 
     Args:
         path: A TOML file.
-        preset: Take the keys of ``[preset.<name>]`` too; None is ``"quick"`` where there is one.
+        preset: Take the keys of ``[preset.<name>]`` too; ``"quick"``, the default, needs none.
         overrides: ``"training.lr=1e-4"``: dotted keys and TOML values, a bare word is a string.
         seed: Replaces the recipe's seed.
 
@@ -199,8 +199,8 @@ def read_recipe(
     """
     content = _extended(Path(path), ())
     presets = content.pop("preset", {})
-    if preset is not None and preset not in presets and (preset != "quick" or presets):
-        raise RecipeError(f"{str(path)!r} has no preset {preset!r}. {nearest(preset, presets)}")
+    if preset not in (None, "quick", *presets):
+        raise RecipeError(f"{str(path)!r} has no preset {preset!r}. {nearest(str(preset), presets)}")
     content = _merged(content, presets.get(preset or "quick", {}))
     if preset is not None:
         content["scale"] = preset

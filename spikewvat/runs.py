@@ -104,6 +104,7 @@ def train(
         "recipe": recipe.content(),
         "seeds": [recipe.seed],
         "scale": recipe.scale,
+        "method": method_label(recipe),
         **results.provenance(),
         "training": {
             "epochs": len(trained.history),
@@ -176,8 +177,21 @@ def evaluate(
         recipe=recipe,
         progress=progress,
     )
-    header = {"run": str(out), "split": plan.split, "seeds": [recipe.seed], "weights": weights}
+    header = {
+        "run": str(out),
+        "method": method_label(recipe),
+        "split": plan.split,
+        "seeds": [recipe.seed],
+        "weights": weights,
+    }
     return {**header, **results.provenance(), **found}
+
+
+def method_label(recipe: Recipe) -> str:
+    """Return how a recipe trains in one word, for legends: ``"wvat"``, ``"swa"``, ``"adam"``."""
+    if recipe.method.name != "plain":
+        return recipe.method.name
+    return "swa" if recipe.averaging.enabled else recipe.training.optimizer
 
 
 def read_run(out: Path | str) -> Recipe:
