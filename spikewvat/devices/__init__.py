@@ -12,6 +12,7 @@ from spikewvat.devices.base import (
 )
 from spikewvat.devices.conductance import DifferentialPair
 from spikewvat.devices.drift import Drift
+from spikewvat.devices.empirical import Empirical, LevelStatistics, load_device, save_device
 from spikewvat.devices.faults import StuckAt
 from spikewvat.devices.noise import (
     AdditiveNoise,
@@ -30,9 +31,11 @@ __all__ = [
     "DeviceModel",
     "DifferentialPair",
     "Drift",
+    "Empirical",
     "Fixed",
     "Gaussian",
     "HalfWidth",
+    "LevelStatistics",
     "Lognormal",
     "MinMax",
     "MixtureNoise",
@@ -44,4 +47,6 @@ __all__ = [
     "StuckAt",
     "Uniform",
     "Weibull",
+    "load_device",
+    "save_device",
 ]

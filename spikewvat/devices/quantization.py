@@ -48,10 +48,10 @@ class Quantized(DeviceModel):
 
     def scale(self, weight: Tensor) -> Tensor:
         """Return the width s of one step, broadcastable against ``weight``; 1 where all is zero."""
-        scale = AbsMax(self.per_channel).size(weight) / (2 ** (self.bits - 1) - 1)
+        scale: Tensor = AbsMax(self.per_channel).size(weight) / (2 ** (self.bits - 1) - 1)
         return scale.masked_fill_(scale == 0, 1)
 
     def _quantized(self, weight: Tensor) -> Tensor:
         scale = self.scale(weight)
-        steps = weight.detach().to(draw_dtype(weight)) / scale
+        steps: Tensor = weight.detach().to(draw_dtype(weight)) / scale
         return steps.round_().mul_(scale).to(weight.dtype)

@@ -1,0 +1,243 @@
+"""The error of every measured level at a chosen time, and draws from it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+
+from spikewvat.devices.base import check_at_least_zero, generator_device
+from spikewvat.devices.measurements import Measurements, Numbers
+from spikewvat.errors import DataError
+
+MAX_ERRORS = 2000
+"""More errors than these at one level are thinned to as many evenly spaced quantiles."""
+
+SAME_TIME = 1.25
+"""Measurements within this factor of a time count as taken at that time."""
+
+
+@dataclass(frozen=True)
+class MeasuredLevel:
+    """What was measured of one target level; errors are fractions of the value range, sorted.
+
+    Args:
+        level: The level's label in the table.
+        position: Its target in the value range, 0 at the lower and 1 at the upper end.
+        count: Number of measurements.
+        errors: Error of each measurement.
+        inter: Mean error of each device, where devices were told apart.
+        intra: Deviation of each measurement from its device's mean.
+    """
+
+    level: float
+    position: float
+    count: int
+    errors: tuple[float, ...]
+    inter: tuple[float, ...] = ()
+    intra: tuple[float, ...] = ()
+
+
+def at_time(table: Measurements, time: float | None) -> tuple[Measurements, float | None]:
+    """Return what was measured at one time: the measured time nearest to ``time`` (as a ratio).
+
+    Nothing is interpolated. Measurements within a factor of 1.25 of that time belong to it.
+
+    Args:
+        table: Measurements.
+        time: Time since programming in seconds; None is the latest that was measured.
+
+    Returns:
+        The measurements of that time, and the time itself: the median of theirs.
+
+    Raises:
+        DataError: If a time is asked for that was not measured, or a measured time is negative.
+    """
+    if table.time is None:
+        if time is not None:
+            raise DataError(f"time={time!r} was asked for without a time column. Name it.")
+        return table, None
+    if table.time.min() < 0:
+        raise DataError(f"a measured time is negative: {table.time.min()!r} s.")
+    latest = float(table.time.max())
+    if time is None:
+        time = latest
+    check_at_least_zero("time", time)
+    if time > latest * SAME_TIME or time * SAME_TIME < table.time.min():
+        raise DataError(
+            f"nothing was measured {time!r} s after programming, only from "
+            f"{float(table.time.min())!r} to {latest!r} s. Choose a time in between."
+        )
+    if time == 0:
+        chosen = table.time == 0
+    else:
+        ratios = np.full(table.time.shape, math.inf)
+        np.log(table.time / time, out=ratios, where=table.time > 0)
+        nearest = float(table.time[np.argmin(np.abs(ratios))])
+        chosen = (table.time >= nearest / SAME_TIME) & (table.time <= nearest * SAME_TIME)
+    kept = Measurements(
+        level=table.level[chosen],
+        value=table.value[chosen],
+        time=table.time[chosen],
+        target=None if table.target is None else table.target[chosen],
+        device=None if table.device is None else table.device[chosen],
+    )
+    return kept, float(np.median(table.time[chosen]))
+
+
+def measured_levels(
+    table: Measurements,
+    *,
+    time: float | None,
+    value_range: tuple[float, float] | None,
+    min_count: int,
+) -> tuple[tuple[MeasuredLevel, ...], float | None]:
+    """Return the errors of every level at one time, by ascending target, and that time.
+
+    Args:
+        table: Measurements at one or more times.
+        time: Time since programming in seconds; None is the latest that was measured.
+        value_range: Lowest and highest value a device can hold; None takes the table's span.
+        min_count: Levels with fewer measurements are left out.
+
+    Returns:
+        The levels, and the time at which they were measured.
+
+    Raises:
+        DataError: If fewer than two levels remain (one is enough with a ``value_range``), two
+            levels share a target, all values are equal, or devices were measured only once.
+    """
+    low, high = value_range or (float(table.value.min()), float(table.value.max()))
+    if not low < high:
+        raise DataError(f"the value range is empty: every value is {low!r}.")
+    earliest = table if table.time is None else at_time(table, float(table.time.min()))[0]
+    at_programming = {level: v.mean() for level, v in _by_level(earliest.level, earliest.value)}
+    now, time = at_time(table, time)
+    levels = []
+    for level in np.unique(now.level):
+        rows = now.level == level
+        if rows.sum() < min_count or (now.target is None and level not in at_programming):
+            continue
+        aims = at_programming[level] if now.target is None else now.target[rows]
+        errors = (now.value[rows] - aims) / (high - low)
+        position = float((np.mean(aims) - low) / (high - low))
+        inter, intra = _parts(errors, None if now.device is None else now.device[rows])
+        levels.append(
+            MeasuredLevel(
+                float(level),
+                position,
+                int(rows.sum()),
+                _thinned(errors),
+                _thinned(inter),
+                _thinned(intra),
+            )
+        )
+    if len(levels) < (2 if value_range is None else 1):
+        raise DataError(
+            f"the table has {len(levels)} level(s) of at least {min_count} measurements, expected "
+            "two or more. Check the level column, or pass value_range=(low, high) if one level "
+            "is all there is."
+        )
+    if now.device is not None and not any(any(level.intra) for level in levels):
+        raise DataError(
+            "every device was measured once at each level, so that intra- and inter-device "
+            "variation cannot be told apart. Leave the device column out."
+        )
+    levels.sort(key=lambda level: level.position)
+    for one, next_one in pairwise(levels):
+        if one.position == next_one.position:
+            raise DataError(f"levels {one.level:g} and {next_one.level:g} share one target.")
+    return tuple(levels), time
+
+
+def _parts(errors: Numbers, device: NDArray[np.int64] | None) -> tuple[Numbers, Numbers]:
+    """Return the mean error of each device, and each error's deviation from it."""
+    if device is None:
+        return np.empty(0), np.empty(0)
+    _, index, counts = np.unique(device, return_inverse=True, return_counts=True)
+    means = np.bincount(index, weights=errors) / counts
+    return means, errors - means[index]
+
+
+def _thinned(errors: Numbers) -> tuple[float, ...]:
+    """Return sorted errors to six digits, thinned to evenly spaced quantiles where many."""
+    errors = np.sort(errors)
+    if errors.size > MAX_ERRORS:
+        errors = np.quantile(errors, (np.arange(MAX_ERRORS) + 0.5) / MAX_ERRORS)
+    return tuple(float(f"{error:.6g}") for error in errors)
+
+
+def _by_level(level: Numbers, value: Numbers) -> Iterator[tuple[float, Numbers]]:
+    for label in np.unique(level):
+        yield float(label), value[level == label]
+
+
+class LevelErrors:
+    """Measured errors of all levels, ready to draw from; float64.
+
+    Args:
+        positions: Place of each level in the value range, ascending.
+        errors: Errors of each level, at least one.
+    """
+
+    def __init__(self, positions: Sequence[float], errors: Sequence[Sequence[float]]) -> None:
+        tensors = [torch.tensor(e, dtype=torch.float64) for e in errors]
+        self.positions = torch.tensor(positions, dtype=torch.float64)
+        self.errors = torch.cat(tensors)
+        self.counts = torch.tensor([len(e) for e in tensors])
+        self.offsets = self.counts.cumsum(0) - self.counts
+        self.mean = torch.stack([e.mean() for e in tensors])
+        self.mean_square = torch.stack([e.square().mean() for e in tensors])
+        self.bandwidth = torch.stack([_silverman(e) for e in tensors])
+        variance = torch.stack([e.var(correction=0) for e in tensors])
+        widened = variance + self.bandwidth.square()
+        self.shrinkage = torch.where(variance > 0, variance / widened, 1).sqrt()
+
+    def mean_squares(self, place: Tensor) -> Tensor:
+        """Return the mean square error at each place, in the dtype of ``place``."""
+        lower, upper, share = self._neighbours(place)
+        squares = self.mean_square.to(place)
+        return torch.lerp(squares[lower], squares[upper], share)
+
+    def draw(self, place: Tensor, *, smooth: bool, generator: Generator | None) -> Tensor:
+        """Draw an error for each place, in the dtype and on the device of ``place``."""
+        options: dict[str, Any] = {"dtype": place.dtype, "device": generator_device(generator)}
+        choose = torch.rand(place.shape, generator=generator, **options).to(place.device)
+        which = torch.rand(place.shape, generator=generator, **options).to(place.device)
+        lower, upper, share = self._neighbours(place)
+        level = torch.where(choose < share, upper, lower)
+        counts = self.counts.to(place.device)[level]
+        index = which.mul_(counts).long().minimum(counts - 1)  # the product may round up
+        index.add_(self.offsets.to(place.device)[level])
+        errors: Tensor = self.errors.to(place)[index]
+        if smooth:
+            kernel = torch.randn(place.shape, generator=generator, **options).to(place.device)
+            mean = self.mean.to(place)[level]
+            errors.sub_(mean).add_(kernel.mul_(self.bandwidth.to(place)[level]))
+            errors.mul_(self.shrinkage.to(place)[level]).add_(mean)
+        return errors
+
+    def _neighbours(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the levels around each place, and the share of the upper one."""
+        positions = self.positions.to(place)
+        upper = torch.bucketize(place, positions).clamp_(max=len(positions) - 1)
+        lower = (upper - 1).clamp_(min=0)
+        width = positions[upper] - positions[lower]
+        share = (place - positions[lower]).div_(width.masked_fill_(width == 0, 1)).clamp_(0, 1)
+        return lower, upper, share
+
+
+def _silverman(errors: Tensor) -> Tensor:
+    """Return Silverman's bandwidth, 0.9 min(std, IQR / 1.34) n^(-1/5)."""
+    std = errors.std(correction=0)
+    low, high = torch.quantile(errors, torch.tensor([0.25, 0.75], dtype=errors.dtype))
+    spread = torch.minimum(std, (high - low) / 1.34) if high > low else std
+    bandwidth: Tensor = 0.9 * spread * len(errors) ** -0.2
+    return bandwidth
