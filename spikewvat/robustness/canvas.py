@@ -1,0 +1,169 @@
+"""What all pictures share: colours, an empty figure, saving; the only file with matplotlib.
+
+Figures are built without pyplot: nothing is shown, no backend is chosen, none is left open. A
+method has the same colour and marker in every picture, from the palette of Okabe and Ito, which
+stays readable for colour-blind readers.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from numpy.typing import ArrayLike
+
+from spikewvat.errors import require
+from spikewvat.files import write_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK = "#333333"
+_GRID = "#dddddd"
+
+
+class Style(NamedTuple):
+    """How a method is drawn.
+
+    Args:
+        colour: Hexadecimal colour.
+        marker: Matplotlib's marker code.
+        line: Matplotlib's line style code.
+    """
+
+    colour: str
+    marker: str
+    line: str
+
+
+STYLES = (
+    Style("#0072B2", "o", "-"),
+    Style("#E69F00", "s", "-"),
+    Style("#D55E00", "D", "-"),
+    Style("#009E73", "^", "-"),
+    Style("#CC79A7", "v", "-"),
+    Style("#56B4E9", "P", "-"),
+    Style("#000000", "X", "-"),
+)
+# Methods of the paper keep their style whatever else is in the picture.
+_KNOWN = {
+    "adam": 0,
+    "sgd": 0,
+    "baseline": 0,
+    "plain": 0,
+    "swa": 1,
+    "adam+swa": 1,
+    "sgd+swa": 1,
+    "wvat": 2,
+    "adam+wvat": 2,
+    "sgd+wvat": 2,
+    "hsv": 3,
+    "gav": 4,
+    "awp": 5,
+    "sam": 6,
+}
+
+
+def styles(names: Iterable[str]) -> dict[str, Style]:
+    """Give every method a style: known ones their own, the others what is left, in order.
+
+    Args:
+        names: Methods as they appear in legends; case and spaces do not matter.
+
+    Returns:
+        Style by name. Styles repeat with other line patterns after the seventh name.
+
+    Example:
+        >>> styles(["mine", "WVAT"])["WVAT"] == styles(["wvat"])["wvat"]
+        True
+    """
+    chosen: dict[str, Style] = {}
+    taken: set[Style] = set()
+    every = [style._replace(line=line) for line in ("-", "--", ":", "-.") for style in STYLES]
+    others = []
+    for name in names:
+        index = _KNOWN.get(name.lower().replace(" ", ""))
+        if index is None or STYLES[index] in taken:
+            others.append(name)
+        else:
+            chosen[name] = STYLES[index]
+            taken.add(STYLES[index])
+    for position, name in enumerate(others):
+        free = [style for style in every if style not in taken]
+        chosen[name] = free[0] if free else every[position % len(every)]
+        taken.add(chosen[name])
+    return chosen
+
+
+def save(figure: Figure, path: Path | str) -> None:
+    """Write a figure; the ending of the name chooses the format (png, svg, pdf).
+
+    Args:
+        figure: What one of the functions here returned.
+        path: The file; missing folders are made.
+
+    Raises:
+        ValueError: If the ending names no format.
+        CheckpointError: If the folder is not writable or the disk is full.
+    """
+    path = Path(path)
+    formats = figure.canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise ValueError(
+            f"{str(path)!r} does not end in a known picture format. "
+            f"Use one of: {', '.join(sorted(formats))}."
+        )
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:].lower(), dpi=180)
+    write_atomic(path, content.getvalue())
+
+
+def blank(panels: int, title: str) -> tuple[Figure, Sequence[Any]]:
+    """Return an empty figure and its panels side by side."""
+    library = require("matplotlib.figure", extra="cli", purpose="A picture")
+    figure = library.Figure(figsize=(6.4 if panels == 1 else 10.0, 4.2), layout="constrained")
+    row = figure.subplots(1, panels, squeeze=False)[0]
+    for axes in row:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(INK)
+        axes.tick_params(colors=INK, labelsize=9)
+        axes.grid(color=_GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        axes.xaxis.label.set_color(INK)
+        axes.yaxis.label.set_color(INK)
+    if title:
+        figure.suptitle(title, fontsize=12, color=INK)
+    return figure, row
+
+
+def draw_line(axes: Any, x: ArrayLike, y: ArrayLike, style: Style, **keywords: Any) -> None:
+    """Draw a method's line."""
+    axes.plot(
+        x,
+        y,
+        color=style.colour,
+        linestyle=style.line,
+        linewidth=2,
+        markersize=6,
+        markeredgecolor="white",
+        markeredgewidth=0.8,
+        **keywords,
+    )
+
+
+def add_legend(axes: Any, caption: str) -> None:
+    """Add a legend that says under its title how to read the marks."""
+    legend = axes.legend(
+        title=caption or None, fontsize=9, title_fontsize=8, alignment="left", edgecolor="none"
+    )
+    legend.get_frame().set_alpha(0.85)
+    legend.get_title().set_color("#666666")
+
+
+def cap_percent(axes: Any) -> None:
+    """Keep an axis of percentages from going far past 0 and 100."""
+    axes.margins(y=0.06)
+    low, high = axes.get_ylim()
+    axes.set_ylim(max(low, -2.0), min(high, 102.0))

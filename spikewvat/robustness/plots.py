@@ -1,0 +1,285 @@
+"""Pictures of what chips do to accuracy: degradation, yield, chips one by one, fitted devices."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from spikewvat.robustness.canvas import (
+    INK,
+    STYLES,
+    Style,
+    add_legend,
+    blank,
+    cap_percent,
+    draw_line,
+    save,
+    styles,
+)
+from spikewvat.robustness.results import ChipReport, Degradation, check_target
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "Style",
+    "accuracy_against_sigma",
+    "device_fit",
+    "save",
+    "sorted_chips",
+    "styles",
+    "yield_curve",
+]
+
+_MOST_LEVELS = 64  # more distinct levels than this are gathered into bins
+_MOST_TICKS = 8
+
+
+def accuracy_against_sigma(
+    curves: Mapping[str, Degradation],
+    *,
+    range_label: str = "6-sigma width of a layer's weights",
+    title: str = "",
+) -> Figure:
+    """Draw mean accuracy over chips against the magnitude of variation.
+
+    Args:
+        curves: Results of :func:`~spikewvat.robustness.sweep` by method.
+        range_label: What sigma is a fraction of.
+        title: Above the picture.
+
+    Returns:
+        A figure with a line for each method, and a band from the 10th to the 90th percentile of
+        its chips.
+
+    Raises:
+        ValueError: If there are no curves.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    _check_any(curves, "curves")
+    figure, (axes,) = blank(1, title)
+    for name, style in styles(curves).items():
+        reports = sorted(curves[name], key=lambda report: report.sigma or 0.0)
+        sigmas = [100 * (report.sigma or 0.0) for report in reports]
+        low, high = np.transpose([np.quantile(_percent(r), [0.1, 0.9]) for r in reports])
+        axes.fill_between(sigmas, low, high, color=style.colour, alpha=0.18, linewidth=0)
+        means = [100 * report.mean for report in reports]
+        draw_line(axes, sigmas, means, style, label=name, marker=style.marker)
+    axes.set_xlabel(f"variation σ (% of the {range_label})")
+    axes.set_ylabel("accuracy (%)")
+    swept = sorted({100 * sigma for curve in curves.values() for sigma in curve.sigmas})
+    if len(swept) <= _MOST_TICKS:
+        axes.set_xticks(swept, [f"{sigma:g}" for sigma in swept])
+    cap_percent(axes)
+    add_legend(axes, "line: mean of chips\nband: 10th to 90th percentile")
+    return figure
+
+
+def yield_curve(
+    reports: Mapping[str, ChipReport], *, target: float | None = None, title: str = ""
+) -> Figure:
+    """Draw the share of chips that reach an accuracy against that accuracy.
+
+    Args:
+        reports: Results of :func:`~spikewvat.robustness.simulate_chips` by method.
+        target: Accuracy to mark, a fraction.
+        title: Above the picture.
+
+    Returns:
+        A figure with a step line for each method, and Wilson's 95 % interval as its band.
+
+    Raises:
+        ValueError: If there are no reports, or ``target`` is no fraction.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    _check_any(reports, "reports")
+    if target is not None:
+        check_target(target)
+    figure, (axes,) = blank(1, title)
+    found = np.concatenate([report.accuracies.numpy() for report in reports.values()])
+    room = max(0.05 * (found.max() - found.min()), 0.005)
+    marked = found if target is None else np.append(found, target)
+    left, right = max(marked.min() - room, 0.0), min(marked.max() + room, 1.0)
+    for name, style in styles(reports).items():
+        report = reports[name]
+        # The share falls right after each accuracy that some chip has, and is flat in between.
+        targets = [left, *np.unique(report.accuracies.numpy()), right]
+        at = [report.yield_at(float(t)) for t in targets]
+        x, low, high = 100 * np.transpose([[t, *y.ci95] for t, y in zip(targets, at, strict=True)])
+        axes.fill_between(x, low, high, step="pre", color=style.colour, alpha=0.15, linewidth=0)
+        share = [100 * y.share for y in at]
+        draw_line(axes, x, share, style, label=name, drawstyle="steps-pre")
+    if target is not None:
+        axes.axvline(100 * target, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+        axes.annotate(
+            f"target {100 * target:g} %",
+            (100 * target, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="center",
+            fontsize=9,
+            color=INK,
+        )
+    axes.set_xlim(100 * left, 100 * right)
+    axes.set_ylim(-2, 102)
+    axes.set_xlabel("target accuracy (%)")
+    axes.set_ylabel("chips that reach it (%)")
+    add_legend(axes, "band: 95 % interval (Wilson)")
+    return figure
+
+
+def sorted_chips(reports: Mapping[str, ChipReport], *, title: str = "") -> Figure:
+    """Draw the accuracy of every chip, best first.
+
+    Args:
+        reports: Results of :func:`~spikewvat.robustness.simulate_chips` by method.
+        title: Above the picture.
+
+    Returns:
+        A figure with a point for each chip and a thin line at each method's mean.
+
+    Raises:
+        ValueError: If there are no reports.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    _check_any(reports, "reports")
+    figure, (axes,) = blank(1, title)
+    for name, style in styles(reports).items():
+        report = reports[name]
+        ranks = np.arange(1, report.chips + 1)
+        axes.axhline(100 * report.mean, color=style.colour, linewidth=0.9, alpha=0.5, zorder=1)
+        axes.plot(
+            ranks,
+            np.sort(_percent(report))[::-1],
+            color=style.colour,
+            linestyle="none",
+            marker=style.marker,
+            markersize=4.5 if report.chips <= 60 else 3,
+            markeredgewidth=0,
+            label=f"{name} (mean {100 * report.mean:.1f}, worst {100 * report.worst:.1f})",
+        )
+    axes.set_xlabel("simulated chip, best first")
+    axes.set_ylabel("accuracy (%)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    cap_percent(axes)
+    add_legend(axes, "")
+    return figure
+
+
+def device_fit(
+    levels: ArrayLike,
+    errors: ArrayLike,
+    fitted_levels: ArrayLike,
+    fitted_errors: ArrayLike,
+    *,
+    level_label: str = "target level",
+    title: str = "",
+) -> Figure:
+    """Draw a fitted device beside the measurements it was fitted to.
+
+    Args:
+        levels: Programmed level of each measurement ``[N]``, in any unit.
+        errors: Measured minus programmed, as a fraction of the range ``[N]``.
+        fitted_levels: Levels of draws from the fitted device ``[M]``, in the same unit.
+        fitted_errors: Errors of these draws, as fractions of the range ``[M]``.
+        level_label: What a level is, with its unit.
+        title: Above the picture.
+
+    Returns:
+        A figure: on the left quantiles of the error by level (5, 25, 50, 75, 95 %; more than 64
+        distinct levels are gathered into bins of equal count), on the right its distribution
+        over all levels.
+
+    Raises:
+        ValueError: If there is nothing to draw, or levels and errors are not of one length.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    measured = _levels_and_errors(levels, errors, "measured")
+    fitted = _levels_and_errors(fitted_levels, fitted_errors, "fitted")
+    figure, (by_level, overall) = blank(2, title)
+    real, model = STYLES[0].colour, STYLES[2].colour
+
+    edges = _level_edges(measured[0])
+    x, q = _quantiles_by_level(*fitted, edges)
+    by_level.fill_between(x, q[0], q[4], color=model, alpha=0.15, linewidth=0)
+    by_level.fill_between(x, q[1], q[3], color=model, alpha=0.30, linewidth=0)
+    by_level.plot(x, q[2], color=model, linewidth=1.6)
+    x, q = _quantiles_by_level(*measured, edges)
+    by_level.vlines(x, q[0], q[4], color=real, linewidth=0.9)
+    by_level.vlines(x, q[1], q[3], color=real, linewidth=2.8)
+    by_level.plot(x, q[2], "o", color=real, markersize=3.5)
+    by_level.set_xlabel(level_label)
+    by_level.set_ylabel("error (% of the range)")
+    by_level.set_title("median, 25–75 % and 5–95 % at each level", fontsize=9, color=INK)
+
+    # Logarithmic: the tails decide how many weights are far off.
+    ends = [np.quantile(error, [0.0005, 0.9995]) for _, error in (measured, fitted)]
+    low, high = np.min(ends), np.max(ends)
+    bins = np.linspace(low, max(high, low + 1e-9), 61)
+    named = (
+        f"measured (std {measured[1].std():.2f} %)",
+        f"fitted device (std {fitted[1].std():.2f} %)",
+    )
+    overall.hist(measured[1], bins, density=True, log=True, color=real, alpha=0.35, label=named[0])
+    overall.hist(
+        fitted[1],
+        bins,
+        density=True,
+        log=True,
+        color=model,
+        histtype="step",
+        linewidth=1.6,
+        label=named[1],
+    )
+    overall.set_xlabel("error (% of the range)")
+    overall.set_ylabel("density (per percentage point)")
+    overall.set_title("all levels", fontsize=9, color=INK)
+    overall.margins(y=0.3)
+    add_legend(overall, "")
+    return figure
+
+
+def _percent(report: ChipReport) -> NDArray[np.float64]:
+    return 100 * np.asarray(report.accuracies.numpy(), dtype=np.float64)
+
+
+def _check_any(items: Mapping[str, object], what: str) -> None:
+    if not items:
+        raise ValueError(f"there are no {what} to draw, expected at least one by method.")
+
+
+def _levels_and_errors(
+    levels: ArrayLike, errors: ArrayLike, what: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return flat levels and errors in percent."""
+    x = np.asarray(levels, dtype=np.float64).ravel()
+    y = 100 * np.asarray(errors, dtype=np.float64).ravel()
+    if len(x) == 0 or len(x) != len(y):
+        raise ValueError(
+            f"{what} levels and errors have {len(x)} and {len(y)} entries, expected as many of "
+            "each, and at least one."
+        )
+    return x, y
+
+
+def _level_edges(levels: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return edges that part the levels: between neighbours, or into bins of equal count."""
+    known = np.unique(levels)
+    if len(known) > _MOST_LEVELS:
+        return np.unique(np.quantile(levels, np.linspace(0, 1, _MOST_LEVELS // 2 + 1)))[1:-1]
+    return (known[1:] + known[:-1]) / 2
+
+
+def _quantiles_by_level(
+    levels: NDArray[np.float64], errors: NDArray[np.float64], edges: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean level of each bin that holds any, and its five quantiles ``[5, bins]``."""
+    group = np.digitize(levels, edges)
+    held = np.unique(group)
+    x = np.array([levels[group == g].mean() for g in held])
+    q = [np.quantile(errors[group == g], [0.05, 0.25, 0.5, 0.75, 0.95]) for g in held]
+    return x, np.transpose(q)
