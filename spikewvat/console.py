@@ -202,7 +202,10 @@ def print_table(
     rich_table = require("rich.table", extra="cli", purpose="a table")
     table = rich_table.Table(title=title, title_justify="left")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index > 0)
+        table.add_column(column, justify="left" if index == 0 else "right", min_width=5)
     for row in rows:
         table.add_row(*row)
-    (console or rich_console.Console()).print(table)
+    console = console or rich_console.Console()
+    if not console.is_terminal:  # a file has no width to keep to
+        console.width = max(console.width, 120)
+    console.print(table)

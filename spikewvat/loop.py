@@ -34,7 +34,7 @@ class Loss(Protocol):
 
 
 class DivergedError(ArithmeticError):
-    """The training loss is no longer finite; the last good checkpoint is kept."""
+    """Loss or weights are no longer finite; the last good checkpoint is kept."""
 
 
 def derived_seed(seed: int, *parts: str | int) -> int:
@@ -120,10 +120,14 @@ class Loop:
             raise ValueError("the training loader has no batches. Use a smaller batch size.")
         mean_loss = self._mean_over_ranks(totals.loss)
         accuracy = self._mean_over_ranks(totals.accuracy)
-        if not math.isfinite(mean_loss):
+        # Spikes of weights that are NaN are 0: the loss alone does not tell.
+        broken = f"training loss is {mean_loss}" if not math.isfinite(mean_loss) else None
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            broken = "weights are not finite"
+        if broken is not None:
             kept = f" The checkpoint of epoch {epoch} is kept." if epoch else ""
             raise DivergedError(
-                f"the training loss of epoch {epoch + 1} is {mean_loss}: training has diverged. "
+                f"after epoch {epoch + 1} the {broken}: training has diverged. "
                 f"Lower the learning rate (now {rate:g}) or set clip_norm, and train anew.{kept}"
             )
         if self.perturbed is not None:

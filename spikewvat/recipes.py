@@ -200,7 +200,9 @@ def read_recipe(
     content = _extended(Path(path), ())
     presets = content.pop("preset", {})
     if preset not in (None, "quick", *presets):
-        raise RecipeError(f"{str(path)!r} has no preset {preset!r}. {nearest(str(preset), presets)}")
+        raise RecipeError(
+            f"{str(path)!r} has no preset {preset!r}. {nearest(str(preset), presets)}"
+        )
     content = _merged(content, presets.get(preset or "quick", {}))
     if preset is not None:
         content["scale"] = preset
@@ -250,6 +252,8 @@ def _merged(
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
+        if isinstance(old, str) and isinstance(value, Mapping):
+            old = {"name": old}  # a component by its bare name
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
         merged[key] = _merged(old, value, top=False) if both else value  # type: ignore[arg-type]
     return merged

@@ -17,7 +17,7 @@ from spikewvat.errors import CheckpointError
 from spikewvat.recipes import Recipe, Spec, recipe_from
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.results import ChipReport
-from spikewvat.specs import build_device, takes_sigma
+from spikewvat.specs import build_device, describe, takes_sigma
 from spikewvat.trainer import FINAL, Trainer
 
 RECIPE = "recipe.toml"
@@ -51,7 +51,7 @@ def train(
         RecipeError: If a component's parameters are unknown or impossible.
         DataError: If the data is missing or malformed.
         CheckpointError: If files cannot be written or belong to another run.
-        DivergedError: If the loss is no longer finite.
+        DivergedError: If loss or weights are no longer finite.
     """
     recipe = build.check(recipe)
     settings = recipe.training
@@ -239,8 +239,9 @@ def _evaluate(
         "adapter": adapter_for(model),
         "generator": torch.Generator().manual_seed(plan.seed),
     }
+    named = {"device": describe(device, "device")}
     if not sigmas:
-        return {"clean": clean_accuracy(model, loader), "rows": []}
+        return {**named, "clean": clean_accuracy(model, loader), "rows": []}
     with ChipsProgress(enabled=progress) as bar:
         if takes_sigma(device, "device"):
             curve = sweep(
@@ -251,8 +252,8 @@ def _evaluate(
                 progress=bar,
                 **options,
             )
-            return curve.to_dict()
+            return {**named, **curve.to_dict()}
         report: ChipReport = simulate_chips(
             model, loader, build_device(device, "device"), progress=bar, **options
         )
-    return {"clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}
+    return {**named, "clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
 from spikewvat.recipes import DEVICES, RANGES, Spec, toml_value
-from spikewvat.registry import checked, construct, lookup, nearest, parameters
+from spikewvat.registry import check_keys, checked, construct, lookup, nearest, parameters
 
 _PER_CHANNEL = "-per-channel"
 
@@ -104,21 +106,29 @@ def _build_stage(table: Mapping[str, Any], key: str, sigma: float | None) -> Dev
     if "file" in given:
         from spikewvat.devices.empirical import load_device
 
-        loaded: DeviceModel = load_device(given["file"])
-        return loaded
+        loaded = load_device(given.pop("file"))
+        if "range" in given:
+            given["range"] = build_range(given["range"], f"{key}.range")
+        check_keys(given, ("smooth", "inter", "intra", "range"), key)
+        changed: DeviceModel = construct(functools.partial(replace, loaded), given, key)
+        return changed
     if sigma is not None and "sigma" not in given and _has_own_sigma(given, key):
         given["sigma"] = sigma
     target = lookup(DEVICES, given.pop("name"), key)
     if "range" in given:
-        given["range"] = _build_range(given["range"], f"{key}.range")
+        given["range"] = build_range(given["range"], f"{key}.range")
     if "inner" in given and not isinstance(given["inner"], DeviceModel):
         given["inner"] = build_device(given["inner"], f"{key}.inner", sigma=sigma)
     device: DeviceModel = construct(target, checked(target, given, key), key)
     return device
 
 
-def _build_range(spec: object, key: str) -> Any:
-    """Make a range rule of ``"absmax"``, ``"absmax-per-channel"`` or a table with a name."""
+def build_range(spec: object, key: str) -> Any:
+    """Make a range rule of ``"absmax"``, ``"absmax-per-channel"`` or a table with a name.
+
+    Raises:
+        RecipeError: If there is no such rule, or its parameters are impossible.
+    """
     if isinstance(spec, str):
         name = spec.removesuffix(_PER_CHANNEL)
         spec = {"name": name, "per_channel": True} if name != spec else {"name": name}

@@ -173,7 +173,7 @@ class Trainer:
         Raises:
             CheckpointError: If a file cannot be written, or the checkpoint in ``out`` does not
                 belong to this run.
-            DivergedError: If the loss of an epoch is not finite.
+            DivergedError: If loss or weights are not finite after an epoch.
             ValueError: If there is nothing to watch but patience is given, or the SWA starts
                 after the last epoch.
         """

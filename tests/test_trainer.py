@@ -313,12 +313,27 @@ def test_loss_that_is_not_finite(tmp_path):
         factor = float("nan") if len(calls) == 14 else 1.0  # 6 batches an epoch
         return factor * rate_cross_entropy(output, labels)
 
-    expected = r"loss of epoch 3 is nan.*learning rate \(now 0.1\).*checkpoint of epoch 2 is kept"
+    expected = r"after epoch 3 the .*learning rate \(now 0.1\).*checkpoint of epoch 2 is kept"
     with pytest.raises(DivergedError, match=expected):
         fit(tmp_path, epochs=5, loss=loss)
     saved = files.load(tmp_path / "checkpoint.safetensors")
     assert saved["position"]["epoch"] == 2
     assert all(bool(tensor.isfinite().all()) for tensor in saved["model"].values())
+
+
+def test_weights_that_are_not_finite_and_a_loss_that_is(tmp_path):
+    model = worker.Rate()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e38)
+    one_batch = worker.loader(batch_size=48)
+    with pytest.raises(DivergedError, match="after epoch 1 the weights are not finite"):
+        fit(
+            tmp_path,
+            model=model,
+            train=one_batch,
+            optimizer=optimizer,
+            loss=lambda output, labels: 1e6 * output.sum(),
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_data_without_batches(tmp_path):

@@ -112,3 +112,17 @@ def run(out, kind, epochs, started) -> None:
     """Body of a process that is killed at some moment."""
     started.set()
     train(out, kind, resume=True, epochs=epochs)
+
+
+class TinyEvents(torch.utils.data.Dataset):
+    """Events whose rate depends on the class, in place of a data set on disk."""
+
+    def __init__(self, root, split: str, *, time_steps: int = 3, size: int = 6) -> None:
+        self._data = data((2, size, size), samples=24 if split == "test" else 48, steps=time_steps)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index):
+        spikes, label = self._data[index]
+        return spikes.to(torch.uint8), int(label)

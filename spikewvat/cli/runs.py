@@ -1,71 +1,18 @@
-"""The command line: parse, call, print."""
+"""``train`` and ``evaluate``."""
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Annotated, Any
 
-from spikewvat.errors import (
-    CheckpointError,
-    DataError,
-    MissingExtraError,
-    RecipeError,
-    TrainingStalledWarning,
-    UnsupportedModelError,
-    require,
-)
-
-require("typer", extra="cli", purpose="the command line")
-
-import typer  # noqa: E402 -- after the check: the only file that imports it
-from typer.core import TyperGroup  # noqa: E402
-
-# Everything else is imported inside the commands: --help must not wait for torch.
-
-
-class _Commands(TyperGroup):
-    """Prints the package's own errors as one line; any other keeps its traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        from spikewvat.loop import DivergedError
-
-        ours = (
-            *(CheckpointError, DataError, DivergedError, MissingExtraError),
-            *(RecipeError, UnsupportedModelError),
-        )
-        shown = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *where: Any) -> None:
-            if issubclass(category, TrainingStalledWarning):
-                typer.echo(f"warning: {message}", err=True)
-            else:
-                shown(message, category, *where)
-
-        warnings.showwarning = show
-        try:
-            return super().invoke(ctx)
-        except ours as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from error
-        finally:
-            warnings.showwarning = shown
-
-
-app = typer.Typer(
-    cls=_Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Train spiking networks that survive their chip, and count how many chips work.",
-)
+from spikewvat.cli.base import check_writable, numbers, save_figure, typer
+from spikewvat.errors import RecipeError
 
 DataRoot = Annotated[
     Path | None, typer.Option(help="Folder with the recipe's data set; its usual place by default.")
 ]
 
 
-@app.command()
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe, a TOML file.")],
     overrides: Annotated[
@@ -100,7 +47,6 @@ def train(
     typer.echo(f"Written to {folder}. More chips: spikewvat evaluate {folder} --chips 100")
 
 
-@app.command()
 def evaluate(
     out: Annotated[Path, typer.Argument(help="Folder that train has written.")],
     data_root: DataRoot = None,
@@ -133,13 +79,13 @@ def evaluate(
     """
     from spikewvat import results, runs, trainer
 
-    _check_writable(json, plot)
+    check_writable(json, plot)
     found = runs.evaluate(
         out,
         data_root=data_root,
         split=split,
         device=device,
-        sigmas=None if sigma is None else _numbers(sigma, "--sigma"),
+        sigmas=None if sigma is None else numbers(sigma, "--sigma"),
         chips=chips,
         target=target,
         seed=seed,
@@ -153,25 +99,6 @@ def evaluate(
         _draw_rows(plot, found)
 
 
-def _check_writable(*paths: Path | None) -> None:
-    """Notice files that cannot be written before the work is done."""
-    from spikewvat import files
-
-    for path in paths:
-        if path is not None:
-            files.check_writable(path.parent)
-
-
-def _save_figure(figure: Any, path: Path) -> None:
-    from spikewvat.robustness import plots
-
-    try:
-        plots.save(figure, path)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot draw {str(path)!r}: {error}") from error
-    typer.echo(f"Drawn: {path}")
-
-
 def _draw_rows(path: Path, found: dict[str, Any]) -> None:
     """Draw accuracy against sigma; the yield curve of a device without one."""
     from spikewvat.robustness import plots
@@ -182,16 +109,9 @@ def _draw_rows(path: Path, found: dict[str, Any]) -> None:
         raise RecipeError("--plot needs at least one --sigma.")
     if found["rows"][0]["sigma"] is None:
         report = ChipReport.from_dict(found["rows"][0])
-        _save_figure(plots.yield_curve({name: report}, target=report.target), path)
+        save_figure(plots.yield_curve({name: report}, target=report.target), path)
     else:
-        _save_figure(plots.accuracy_against_sigma({name: Degradation.from_dict(found)}), path)
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise RecipeError(f"{option} {text!r}: expected numbers such as 0,0.05,0.10.") from None
+        save_figure(plots.accuracy_against_sigma({name: Degradation.from_dict(found)}), path)
 
 
 def _print_rows(title: str, found: dict[str, Any]) -> None:
@@ -201,18 +121,15 @@ def _print_rows(title: str, found: dict[str, Any]) -> None:
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
-    rows = [["ideal weights", "", percent(found["clean"]), "", "", "", ""]]
+    rows = [["ideal weights", percent(found["clean"]), "", "", "", ""]]
     for row in found["rows"]:
         chip_yield, (low, high) = row["yield"], row["ci95"]
-        works = f"{chip_yield['working']} of {chip_yield['chips']}"
-        sigma = "" if row["sigma"] is None else f"{100 * row['sigma']:g}"
+        name = "chips" if row["sigma"] is None else f"sigma {100 * row['sigma']:g} %"
         interval = f"{percent(low)} .. {percent(high)}"
-        figures = [percent(row[key]) for key in ("mean", "std")]
-        rows.append([row["device"], sigma, *figures, interval, percent(row["worst"]), works])
-    target = f", a chip works at {100 * _target(found):g} %" if found["rows"] else ""
-    columns = ["device", "sigma %", "accuracy %", "std", "95 % CI", "worst", "working chips"]
-    print_table(title + target, columns, rows)
-
-
-def _target(found: dict[str, Any]) -> float:
-    return float(found["rows"][0]["yield"]["target"])
+        works = f"{chip_yield['working']} of {chip_yield['chips']}"
+        figures = (percent(row["mean"]), percent(row["std"]), interval, percent(row["worst"]))
+        rows.append([name, *figures, works])
+    columns = [found["device"], "accuracy %", "std", "95 % CI", "worst", "working chips"]
+    if found["rows"]:
+        title += f"; a chip works at {100 * found['rows'][0]['yield']['target']:g} %"
+    print_table(title, columns, rows)

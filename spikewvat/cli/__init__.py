@@ -1,0 +1,15 @@
+"""The command line: parse, call, print."""
+
+from spikewvat.cli import devices, runs
+from spikewvat.cli.base import Commands, typer
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train spiking networks that survive their chip, and count how many chips work.",
+)
+app.command()(runs.train)
+app.command()(runs.evaluate)
+app.add_typer(devices.app, name="devices")

@@ -1,0 +1,102 @@
+"""What all commands share: errors as one line, numbers, pictures."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any, TextIO
+
+from spikewvat.errors import (
+    CheckpointError,
+    DataError,
+    MissingExtraError,
+    RecipeError,
+    TrainingStalledWarning,
+    UnsupportedModelError,
+    require,
+)
+
+require("typer", extra="cli", purpose="the command line")
+
+import typer  # noqa: E402 -- after the check: the only file that imports it
+from typer.core import TyperGroup  # noqa: E402
+
+__all__ = ["Commands", "check_writable", "numbers", "save_figure", "typer"]
+
+# Everything heavy is imported inside the commands: --help must not wait for torch.
+
+
+class Commands(TyperGroup):
+    """Prints the package's own errors as one line; any other keeps its traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        from spikewvat.loop import DivergedError
+
+        ours = (
+            *(CheckpointError, DataError, DivergedError, MissingExtraError),
+            *(RecipeError, UnsupportedModelError),
+        )
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, TrainingStalledWarning):
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        try:
+            return super().invoke(ctx)
+        except ours as error:
+            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+            raise typer.Exit(2) from error
+        finally:
+            warnings.showwarning = shown
+
+
+def check_writable(*paths: Path | None) -> None:
+    """Notice files that cannot be written before the work is done.
+
+    Raises:
+        CheckpointError: If the folder of one cannot be written to.
+    """
+    from spikewvat import files
+
+    for path in paths:
+        if path is not None:
+            files.check_writable(path.parent)
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a figure and say so.
+
+    Raises:
+        CheckpointError: If it cannot be written, or the ending names no format.
+    """
+    from spikewvat.robustness import plots
+
+    try:
+        plots.save(figure, path)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot draw {str(path)!r}: {error}") from error
+    typer.echo(f"Drawn: {path}")
+
+
+def numbers(text: str, option: str) -> list[float]:
+    """Return the numbers of an option such as ``0,0.05,0.10``.
+
+    Raises:
+        RecipeError: If one is none.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"{option} {text!r}: expected numbers such as 0,0.05,0.10.") from None

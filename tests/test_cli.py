@@ -1,0 +1,320 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from spikewvat import files, recipes
+from spikewvat.cli import app
+from spikewvat.errors import TrainingStalledWarning
+
+RECIPE = """
+name = "tiny"
+data = "tiny"
+[model]
+name = "snntorch-cnn"
+channels = [3]
+kernel_size = 3
+classes = 3
+[training]
+lr = 0.02
+epochs = 4
+batch_size = 8
+accelerator = "cpu"
+[method]
+name = "wvat"
+device = "gaussian:sigma=0.05"
+[averaging]
+enabled = true
+start = 0.5
+[evaluation]
+sigmas = [0.0, 0.1]
+chips = 3
+target = 0.6
+[preset.paper.training]
+epochs = 5
+"""
+WRITTEN = [
+    *("best.safetensors", "checkpoint.safetensors", "model.safetensors"),
+    *("recipe.toml", "result.json"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _tiny_data(monkeypatch):
+    monkeypatch.setitem(recipes.DATA, "tiny", "training_worker:TinyEvents")
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+def call(*arguments, code=0):
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done
+
+
+def error(*arguments):
+    """Return the one line that a failing command prints."""
+    (line,) = call(*arguments, code=2).stderr.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def run(recipe, tmp_path):
+    call("train", recipe, "--out", tmp_path / "run", "--no-progress")
+    return tmp_path / "run"
+
+
+def test_train_writes_everything(recipe, tmp_path):
+    out = tmp_path / "deep" / "run"
+    done = call("train", recipe, "--out", out, "--seed", 3, "training.lr=0.01", "--no-progress")
+    assert sorted(path.name for path in out.iterdir()) == WRITTEN
+    written = tomllib.loads((out / "recipe.toml").read_text())
+    assert written["seed"] == 3
+    assert written["training"]["lr"] == 0.01
+    assert written["model"]["input_shape"] == [2, 6, 6]
+    assert written["model"]["beta"] == 0.9  # defaults are spelled out
+    assert written["data"]["time_steps"] == 3
+    result = json.loads((out / "result.json").read_text())
+    assert result["seeds"] == [3]
+    assert result["scale"] == "quick"
+    assert result["recipe"] == written
+    assert result["method"] == "wvat"
+    assert result["training"]["averaged_epochs"] == 2
+    assert result["training"]["samples"] == {"train": 48, "validation": 0, "test": 24}
+    assert len(result["training"]["history"]) == 4
+    assert {"commit", "versions"} <= set(result)
+    assert [row["sigma"] for row in result["rows"]] == [0.0, 0.1]
+    assert "sigma 10 %" in done.stdout
+    assert "ideal weights" in done.stdout
+
+
+def test_presets_and_the_default_folder(recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    call("train", recipe, "--preset", "paper", "evaluation.sigmas=[]", "--no-progress")
+    result = json.loads((tmp_path / "runs" / "tiny-seed0" / "result.json").read_text())
+    assert result["scale"] == "paper"
+    assert len(result["training"]["history"]) == 5
+    assert result["rows"] == []
+
+
+def test_held_out_samples_are_watched(recipe, tmp_path):
+    out = tmp_path / "run"
+    overrides = ["training.validation=0.25", "training.patience=1", "evaluation.split=train"]
+    call("train", recipe, "--out", out, "--no-progress", *overrides, "training.shift=1")
+    training = json.loads((out / "result.json").read_text())["training"]
+    assert training["watching"] == "validation"
+    assert training["samples"] == {"train": 36, "validation": 12, "test": 24}
+
+
+def test_evaluate_repeats_the_rows_of_train(run, tmp_path):
+    figures = tmp_path / "new" / "rows.json"
+    picture = tmp_path / "new" / "rows.png"
+    call("evaluate", run, "--json", figures, "--plot", picture, "--no-progress")
+    found = json.loads(figures.read_text())
+    result = json.loads((run / "result.json").read_text())
+    assert found["rows"] == result["rows"]
+    assert found["clean"] == result["clean"]
+    row = found["rows"][1]
+    assert set(row) >= {"device", "sigma", "accuracies", "mean", "std", "ci95", "yield"}
+    assert len(row["accuracies"]) == 3
+    assert row["mean"] == pytest.approx(sum(row["accuracies"]) / 3)
+    assert row["yield"]["target"] == 0.6
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def rows(run, *arguments):
+    figures = run / "rows.json"
+    call("evaluate", run, "--json", figures, "--no-progress", *arguments)
+    return json.loads(figures.read_text())
+
+
+def test_evaluate_with_other_options(run):
+    found = rows(run, "--device", "weibull:k=2", "--sigma", "0.2,0.1", "--chips", 4, "--seed", 1)
+    assert [row["sigma"] for row in found["rows"]] == [0.2, 0.1]
+    assert all(len(row["accuracies"]) == 4 for row in found["rows"])
+    assert "Weibull" in found["rows"][0]["device"]
+    again = rows(run, "--device", "weibull:k=2", "--sigma", "0.2,0.1", "--chips", 4, "--seed", 1)
+    assert again == found
+    seeds = [rows(run, "--seed", seed)["rows"][1]["seeds"] for seed in (1, 2)]
+    assert seeds[0] != seeds[1]
+    assert rows(run, "--target", 0.5)["rows"][0]["yield"]["target"] == 0.5
+    assert rows(run, "--split", "train")["rows"][0]["images"] == 48
+    assert rows(run, "--best")["weights"] == "best.safetensors"
+
+
+def test_a_device_without_a_sigma_is_one_row(run, tmp_path):
+    picture = tmp_path / "yield.svg"
+    found = rows(run, "--device", "quantized:bits=3>>gaussian:sigma=0.1", "--plot", picture)
+    (row,) = found["rows"]
+    assert row["sigma"] is None
+    assert picture.read_text().startswith("<?xml")
+
+
+def test_wrong_input_is_one_line(recipe, run, tmp_path):
+    out = ["--out", tmp_path / "x", "--no-progress"]
+    assert "Did you mean 'epochs'?" in error("train", recipe, "training.epoch=3", *out)
+    assert "channels" in error("train", recipe, "model.chanels=[3]", *out)
+    assert "time_steps" in error("train", recipe, "data.time_step=3", *out)
+    assert "alpha" in error("train", recipe, "method.alpha=nan", *out)
+    assert "stages of" in error("train", recipe, "model.channels=[3, 3, 3, 3]", *out)
+    assert "holds a checkpoint" in error("train", recipe, "--out", run)
+    assert "belongs to another run: recipe.seed was 0, is 1" in error(
+        "train", recipe, "--out", run, "--resume", "--seed", 1
+    )
+    assert "no preset 'papr'" in error("train", recipe, "--preset", "papr", *out)
+    (tmp_path / "file").write_text("")
+    blocked = tmp_path / "file" / "x"
+    assert "cannot write into folder" in error("train", recipe, "--out", blocked)
+    assert "holds no run" in error("evaluate", tmp_path)
+    assert "Did you mean 'gaussian'?" in error("evaluate", run, "--device", "gausian")
+    assert "sigma" in error("evaluate", run, "--sigma", "0,x")
+    assert "evaluation.sigmas" in error("evaluate", run, "--sigma", "-0.1")
+    assert "evaluation.chips = 0" in error("evaluate", run, "--chips", 0)
+    assert "no file 'gone.toml'" in error("evaluate", run, "--device", "gone.toml")
+    assert "cannot write into folder" in error("evaluate", run, "--json", blocked / "rows.json")
+    assert "cannot draw" in error("evaluate", run, "--plot", tmp_path / "x.xyz", "--no-progress")
+    files.save(run / "model.safetensors", {"w": torch.zeros(1)})
+    assert "belongs to another model" in error("evaluate", run)
+
+
+def test_diverging_training_is_one_line(recipe, tmp_path):
+    line = error("train", recipe, "training.lr=1e30", "--out", tmp_path / "x", "--no-progress")
+    assert "training has diverged" in line
+
+
+def test_unexpected_errors_keep_their_traceback(recipe, monkeypatch):
+    def broken(*arguments, **options):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("spikewvat.runs.train", broken)
+    with pytest.raises(ZeroDivisionError):
+        call("train", recipe)
+
+
+def test_the_stall_warning_is_one_line(recipe, monkeypatch):
+    import warnings
+
+    def stalled(*arguments, **options):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.warn("lower alpha", TrainingStalledWarning, stacklevel=1)
+        return {}
+
+    monkeypatch.setattr("spikewvat.runs.train", stalled)
+    shown = warnings.showwarning
+    assert call("train", recipe).stderr == "warning: lower alpha\n"
+    assert warnings.showwarning is shown
+
+
+def test_killed_on_the_command_line_and_resumed(recipe, tmp_path):
+    """The whole command, killed after some checkpoint, ends with the same weights."""
+    script = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
+        "from spikewvat import recipes\n"
+        "recipes.DATA['tiny'] = 'training_worker:TinyEvents'\n"
+        "from spikewvat.cli import app; app()\n"
+    )
+    options = ["training.epochs=30", "evaluation.sigmas=[]", "--no-progress"]
+    command = [sys.executable, "-c", script, str(Path(__file__).parent), "train", str(recipe)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    out = tmp_path / "killed"
+    process = subprocess.Popen([*command, *options, "--out", str(out)], env=environment)
+    while not (out / "checkpoint.safetensors").exists():
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "model.safetensors").exists()
+    call("train", recipe, *options, "--out", out, "--resume")
+    call("train", recipe, *options, "--out", tmp_path / "whole")
+    for name in ("model.safetensors", "best.safetensors", "recipe.toml"):
+        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_python_m_and_help():
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "spikewvat", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for command in ("train", "evaluate", "devices", "data"):
+        assert command in done.stdout
+        assert "--help" in call(command, "--help").stdout
+
+
+# Devices.
+
+
+@pytest.fixture
+def table(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    lines = ["device,level,time,g"]
+    for device in range(20):
+        for level in range(4):
+            for repeat in range(3):
+                noise = 0.05 * float(torch.randn((), generator=generator))
+                for t in (0, 1):
+                    lines.append(f"{device},{level},{t},{level + noise * (1 + t)}")
+                assert repeat >= 0
+    path = tmp_path / "table.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+COLUMNS = ["--level-column", "level", "--value-column", "g"]
+
+
+def test_fit_show_and_use_a_device(table, run, tmp_path):
+    device, picture = tmp_path / "d" / "device.toml", tmp_path / "d" / "fit.png"
+    more = ["--time-column", "time", "--time", "1", "--device-column", "device"]
+    done = call("devices", "fit", table, *COLUMNS, *more, "--out", device, "--plot", picture)
+    assert re.search(r"1 s after programming", done.stdout)
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    shown = call("devices", "show", device, "--plot", tmp_path / "show.png")
+    assert "model std %" in shown.stdout
+    call("devices", "show", device, "--data", table, *COLUMNS, "--value-range", "0,3")
+    assert "--level-column" in error("devices", "show", device, "--data", table)
+    (row,) = rows(run, "--device", f"gaussian:sigma=0.01>>{device}")["rows"]
+    assert "Empirical" in row["device"]
+
+
+def test_wrong_input_for_devices(table, tmp_path):
+    out = ["--out", tmp_path / "device.toml"]
+    assert "no column named 'lvl'" in error(
+        "devices", "fit", table, "--level-column", "lvl", "--value-column", "g", *out
+    )
+    assert "no file" in error("devices", "fit", tmp_path / "gone.csv", *COLUMNS, *out)
+    assert "--value-range '1': expected LOW,HIGH" in error(
+        "devices", "fit", table, *COLUMNS, *out, "--value-range", "1"
+    )
+    assert "--range = 'absmx' is unknown" in error(
+        "devices", "fit", table, *COLUMNS, *out, "--range", "absmx"
+    )
+    assert "cannot fit" in error(
+        "devices", "fit", table, *COLUMNS, *out, "--time-column", "time", "--time", "-1"
+    )
+    assert "no file" in error("devices", "show", tmp_path / "gone.toml")
+    assert "is no empirical device" in error("devices", "show", table)
+    assert not (tmp_path / "device.toml").exists()
