@@ -64,16 +64,16 @@ def at_time(table: Measurements, time: float | None) -> tuple[Measurements, floa
         if time is not None:
             raise DataError(f"time={time!r} was asked for without a time column. Name it.")
         return table, None
-    if table.time.min() < 0:
-        raise DataError(f"a measured time is negative: {table.time.min()!r} s.")
-    latest = float(table.time.max())
+    earliest, latest = float(table.time.min()), float(table.time.max())
+    if earliest < 0:
+        raise DataError(f"a measured time is negative: {earliest!r} s.")
     if time is None:
         time = latest
     check_at_least_zero("time", time)
-    if time > latest * SAME_TIME or time * SAME_TIME < table.time.min():
+    if time > latest * SAME_TIME or time * SAME_TIME < earliest:
         raise DataError(
             f"nothing was measured {time!r} s after programming, only from "
-            f"{float(table.time.min())!r} to {latest!r} s. Choose a time in between."
+            f"{earliest!r} to {latest!r} s. Choose a time in between."
         )
     if time == 0:
         chosen = table.time == 0
@@ -115,7 +115,9 @@ def measured_levels(
             levels share a target, all values are equal, or devices were measured only once.
     """
     low, high = value_range or (float(table.value.min()), float(table.value.max()))
-    if not low < high:
+    if value_range is not None and not (math.isfinite(high - low) and low < high):
+        raise DataError(f"value_range must be finite (low, high), low < high, got {value_range!r}.")
+    if low == high:
         raise DataError(f"the value range is empty: every value is {low!r}.")
     earliest = table if table.time is None else at_time(table, float(table.time.min()))[0]
     at_programming = {level: v.mean() for level, v in _by_level(earliest.level, earliest.value)}
@@ -216,7 +218,7 @@ class LevelErrors:
         counts = self.counts.to(place.device)[level]
         index = which.mul_(counts).long().minimum(counts - 1)  # the product may round up
         index.add_(self.offsets.to(place.device)[level])
-        errors: Tensor = self.errors.to(place)[index]
+        errors = torch.take(self.errors.to(place), index)  # indexing by a 0-dim tensor is a view
         if smooth:
             kernel = torch.randn(place.shape, generator=generator, **options).to(place.device)
             mean = self.mean.to(place)[level]
@@ -227,7 +229,7 @@ class LevelErrors:
     def _neighbours(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the levels around each place, and the share of the upper one."""
         positions = self.positions.to(place)
-        upper = torch.bucketize(place, positions).clamp_(max=len(positions) - 1)
+        upper = torch.bucketize(place.contiguous(), positions).clamp_(max=len(positions) - 1)
         lower = (upper - 1).clamp_(min=0)
         width = positions[upper] - positions[lower]
         share = (place - positions[lower]).div_(width.masked_fill_(width == 0, 1)).clamp_(0, 1)

@@ -39,7 +39,7 @@ class Quantized(DeviceModel):
     per_channel: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.bits, int) or not 2 <= self.bits <= 16:
+        if type(self.bits) is not int or not 2 <= self.bits <= 16:
             raise ValueError(f"bits must be a whole number from 2 to 16, got {self.bits!r}.")
 
     def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
