@@ -1,0 +1,24 @@
+"""Event data: N-MNIST and the embedded event digits, images and their encodings, batches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from spikewvat.data.augmentation import RandomShift
+from spikewvat.data.embedded import embedded_root
+from spikewvat.data.events import bin_events
+from spikewvat.data.loading import make_loader
+from spikewvat.data.saccades import SaccadeCamera
+
+if TYPE_CHECKING:
+    from spikewvat.data.nmnist import NMNIST
+
+__all__ = ["NMNIST", "RandomShift", "SaccadeCamera", "bin_events", "embedded_root", "make_loader"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "NMNIST":  # needs tonic
+        from spikewvat.data.nmnist import NMNIST
+
+        return NMNIST
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,299 @@
+"""N-MNIST, whole or in part: the only file that imports tonic."""
+
+from __future__ import annotations
+
+import hashlib
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from spikewvat.data.cache import RowCache, cache_folder
+from spikewvat.data.events import NMNIST_SENSOR, Events, Reduce, bin_events
+from spikewvat.errors import DataError, require
+
+tonic: Any = require("tonic", extra="tonic", purpose="N-MNIST")
+_source: Any = require("tonic.datasets.nmnist", extra="tonic", purpose="N-MNIST")
+
+_FOLDERS = {"train": "Train", "test": "Test"}
+_TIMEOUT_S = 10
+_CACHE_VERSION = 1
+
+
+class _Recordings(_source.NMNIST):  # type: ignore[misc]
+    """tonic's N-MNIST of a folder that is already there.
+
+    tonic itself insists on the zip and on 10 000 files before it looks into a folder.
+    """
+
+    def __init__(self, place: Path, train: bool) -> None:
+        self._place = place
+        super().__init__(str(place), train=train)
+
+    def _check_exists(self) -> bool:
+        self.location_on_system = str(self._place)
+        return True
+
+
+class NMNIST(Dataset[tuple[Tensor, int]]):
+    """Recordings in the layout of N-MNIST, binned to spikes.
+
+    Items are ``(spikes uint8 [T, 2, 34, 34], label)``. The recordings are read by tonic, binned
+    once, and kept packed in a cache on disk; without a cache they are binned at every access.
+
+    Args:
+        root: Folder that holds ``NMNIST/Train`` and ``NMNIST/Test``, or these two themselves; a
+            part of the official files will do.
+        split: ``"train"`` or ``"test"``.
+        time_steps: Number of bins T.
+        window_us: Length of a bin in microseconds, from time 0 on. By default, as users of
+            ``ToFrame(n_time_bins=T)`` expect, every recording is cut into T equal bins from its
+            first to its last event (see :func:`~spikewvat.data.events.bin_events`).
+        reduce: What several events in one bin become: ``"or"``, ``"count"``, or an integer at
+            which the count is clipped.
+        first_saccade_only: Keep the first 100 ms.
+        stabilize: Take the camera's motion out of the coordinates.
+        denoise_us: Drop events that have had no event beside them for so many microseconds;
+            ``None`` keeps all.
+        classes: Digits to read; their folders must be there.
+        per_class: Take the first so many recordings of each class; ``None`` takes all.
+        indices: Take these of the recordings (in order of class, then of file name), after
+            ``per_class``; ``None`` takes all.
+        cache: Folder for the binned recordings; ``None`` takes the environment variable
+            ``SPIKEWVAT_CACHE``, and ``~/.cache/spikewvat`` where that is unset; ``False``
+            caches nothing.
+        download: Where the split is missing, download the official files (1.2 GB) through tonic.
+
+    Attributes:
+        files: The recordings, in order.
+        targets: Their labels.
+        sample_shape: Shape [T, C, H, W] of an item.
+
+    Raises:
+        DataError: If the recordings are missing, incomplete or malformed, or cannot be downloaded.
+        ValueError: If an option is impossible.
+        MissingExtraError: If tonic is not installed.
+
+    References:
+        Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades (Orchard
+        et al., 2015), https://doi.org/10.3389/fnins.2015.00437
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: Literal["train", "test"],
+        *,
+        time_steps: int,
+        window_us: int | None = None,
+        reduce: Reduce = "or",
+        first_saccade_only: bool = False,
+        stabilize: bool = False,
+        denoise_us: int | None = None,
+        classes: Sequence[int] = tuple(range(10)),
+        per_class: int | None = None,
+        indices: Sequence[int] | None = None,
+        cache: Path | str | Literal[False] | None = None,
+        download: bool = False,
+    ) -> None:
+        if split not in _FOLDERS:
+            raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
+        if denoise_us is not None and denoise_us < 1:
+            raise ValueError(f"denoise_us must be at least 1, got {denoise_us!r}.")
+        self._time_steps, self._window_us, self._reduce = time_steps, window_us, reduce
+        self._first_saccade_only, self._stabilize = first_saccade_only, stabilize
+        self._denoise_us = denoise_us
+        none = np.empty(0, _source.NMNIST.dtype)
+        self.sample_shape = self._binned(none).shape
+        folder = _folder(Path(root).expanduser(), split, download)
+        _check_layout(folder, classes)
+        self._source = _Recordings(folder.parent, train=split == "train")
+        self._chosen = _choose(self._source.targets, classes, per_class, indices)
+        self.files = [Path(self._source.data[index]) for index in self._chosen]
+        self.targets = [int(self._source.targets[index]) for index in self._chosen]
+        _check_sizes(self.files)
+        self._cache = None if cache is False else self._opened(cache_folder(cache), folder)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is outside of {len(self)} recordings.")
+        index %= len(self)
+        return torch.from_numpy(self._frames(index)), self.targets[index]
+
+    def events(self, index: int) -> Events:
+        """Return the events of a recording, after the optional transforms.
+
+        Raises:
+            DataError: If the file is malformed.
+        """
+        path = self.files[index]
+        _check_sizes([path])
+        events: Events = self._source[self._chosen[index]][0]
+        width, height, _ = NMNIST_SENSOR
+        outside = np.flatnonzero((events["x"] >= width) | (events["y"] >= height))
+        if len(outside):
+            x, y = events["x"][outside[0]], events["y"][outside[0]]
+            raise DataError(
+                f"event {outside[0]} of {str(path)!r} lies at x = {x}, y = {y}, outside the sensor "
+                f"of {width} x {height} pixels. The file is damaged or not of N-MNIST: replace or "
+                "remove it."
+            )
+        if self._first_saccade_only:
+            events = events[events["t"] < 100_000]
+        if self._stabilize:
+            events = _source.stabilize(events)
+        if self._denoise_us is not None and len(events):
+            events = tonic.transforms.Denoise(filter_time=self._denoise_us)(events)
+        return events
+
+    def _binned(self, events: Events) -> NDArray[np.uint8]:
+        return bin_events(
+            events, time_steps=self._time_steps, window_us=self._window_us, reduce=self._reduce
+        )
+
+    def _frames(self, index: int) -> NDArray[np.uint8]:
+        if self._cache is None:
+            return self._binned(self.events(index))
+        row = self._cache.read(index)
+        if row is None:  # damaged since it was opened
+            self._cache.write(self._rows())
+            row = self._cache.read(index)
+        if row is None:
+            return self._binned(self.events(index))
+        if self._reduce == "or":
+            row = np.unpackbits(row, count=int(np.prod(self.sample_shape)))
+        return np.array(row).reshape(self.sample_shape)
+
+    def _rows(self) -> Iterator[NDArray[np.uint8]]:
+        for index in range(len(self)):
+            frames = self._binned(self.events(index)).reshape(-1)
+            yield np.packbits(frames) if self._reduce == "or" else frames
+
+    def _opened(self, cache: Path, folder: Path) -> RowCache:
+        """Return the cache of these recordings, binned and written where it is missing."""
+        content = hashlib.sha256()
+        options = (_CACHE_VERSION, *self.sample_shape, self._window_us, self._reduce)
+        transforms = (self._first_saccade_only, self._stabilize, self._denoise_us)
+        content.update(repr((*options, *transforms)).encode())
+        for path in self.files:
+            stat = path.stat()
+            name = path.relative_to(folder).as_posix()
+            content.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        values = int(np.prod(self.sample_shape))
+        width = (values + 7) // 8 if self._reduce == "or" else values
+        rows = RowCache(cache / "binned" / f"{content.hexdigest()[:32]}.npy", len(self), width)
+        if not rows.open():
+            rows.write(self._rows())
+        return rows
+
+
+def _folder(root: Path, split: str, download: bool) -> Path:
+    """Return the folder with the class folders of a split, downloaded if that is asked for."""
+    name = _FOLDERS[split]
+    places = [root / "NMNIST" / name, root / name]
+    if download and not _complete(places, split):
+        _download(root, split)
+    for place in places:
+        if place.is_dir():
+            return place
+    raise DataError(
+        f"there is no folder {str(places[0])!r} nor {str(places[1])!r}. Choose the root that holds "
+        f"NMNIST/{name}/<digit>/*.bin, or pass download=True where there is a network."
+    )
+
+
+def _complete(places: Sequence[Path], split: str) -> bool:
+    """Return whether a split is there, and not just a part of a download that broke off."""
+    zipped = (places[0].parent / f"{split}.zip").exists()
+    if zipped and places[0].is_dir():
+        return sum(1 for _ in places[0].rglob("*.bin")) >= 10_000
+    return any(place.is_dir() for place in places)
+
+
+def _download(root: Path, split: str) -> None:
+    """Download and unpack the official files through tonic."""
+    source = _source.NMNIST
+    url = source.train_url if split == "train" else source.test_url
+    try:
+        # tonic waits for as long as the system does; ask briefly whether anyone is there.
+        try:
+            request = urllib.request.Request(url, method="HEAD")
+            urllib.request.urlopen(request, timeout=_TIMEOUT_S).close()
+        except urllib.error.HTTPError:
+            pass  # someone is, and dislikes the question
+        source(str(root), train=split == "train")
+    except (OSError, RuntimeError) as error:
+        raise DataError(
+            f"cannot download N-MNIST to {str(root)!r}: {error}. Check the network, or put the "
+            f"official {split}.zip, unpacked, into {str(root / 'NMNIST')!r}. Without them, "
+            "embedded_root() gives event digits offline."
+        ) from error
+
+
+def _check_layout(folder: Path, classes: Sequence[int]) -> None:
+    """Raise unless the folder holds ``<digit>/*.bin`` for all wanted digits and nothing else."""
+    found = set()
+    for path in folder.rglob("*.bin"):
+        parent = path.parent
+        if parent.parent != folder or parent.name not in "0123456789":
+            raise DataError(
+                f"{str(path)!r} does not lie in a folder named after a digit. Expected "
+                f"{str(folder / '<digit>' / path.name)!r}: move or remove it."
+            )
+        found.add(int(parent.name))
+    if not found:
+        raise DataError(
+            f"{str(folder)!r} holds no recordings. Expected <digit>/*.bin: choose another root, or "
+            "pass download=True where there is a network."
+        )
+    missing = sorted(set(classes) - found)
+    if missing:
+        names = ", ".join(str(folder / str(digit)) for digit in missing)
+        raise DataError(
+            f"there are no recordings in {names}. Add them, or pass "
+            f"classes={tuple(sorted(found))} to read the classes that are there."
+        )
+
+
+def _check_sizes(files: Sequence[Path]) -> None:
+    """Raise unless every file holds a whole number of events, at least one."""
+    for path in files:
+        size = path.stat().st_size
+        if size == 0:
+            raise DataError(f"{str(path)!r} is empty. Replace or remove it.")
+        if size % 5:
+            raise DataError(
+                f"{str(path)!r} has {size} bytes, not a multiple of 5 (an event is 5 bytes): it is "
+                "cut off. Replace or remove it."
+            )
+
+
+def _choose(
+    targets: Sequence[int],
+    classes: Sequence[int],
+    per_class: int | None,
+    indices: Sequence[int] | None,
+) -> list[int]:
+    """Return the positions of the wanted recordings."""
+    chosen = []
+    taken = dict.fromkeys(classes, 0)
+    for index, label in enumerate(targets):
+        if label in taken and (per_class is None or taken[label] < per_class):
+            taken[label] += 1
+            chosen.append(index)
+    if indices is None:
+        return chosen
+    outside = [index for index in indices if not 0 <= index < len(chosen)]
+    if outside:
+        raise ValueError(f"indices must lie in 0..{len(chosen) - 1}, got {outside[0]}.")
+    return [chosen[index] for index in indices]

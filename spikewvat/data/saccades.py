@@ -1,0 +1,232 @@
+"""A camera that re-enacts N-MNIST: three saccades of an event sensor before a still image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from spikewvat.data.events import Events, make_events, write_events
+
+_SIDE = 34
+_IMAGE = 28
+_CHUNK = 256
+_MARGIN = 10
+_KNOT_US = 10_000
+# Where the image's left upper corner lies on the sensor, (x, y) in pixels, every 10 ms: fitted to
+# the signed event maps of 200 real recordings by `benchmarks/simulator.py --fit`.
+_PATH = (
+    (0.54, 1.19), (0.52, 1.26), (0.46, 1.59), (0.38, 2.34), (0.36, 3.41), (0.44, 4.62),
+    (0.94, 5.65), (1.52, 6.30), (1.85, 6.53), (1.93, 6.56), (2.00, 6.53), (2.08, 6.49),
+    (2.32, 6.45), (2.79, 6.21), (3.51, 5.54), (4.11, 4.50), (4.41, 3.29), (4.80, 2.19),
+    (5.10, 1.66), (5.30, 1.52), (5.47, 1.49), (5.67, 1.48), (5.77, 1.42), (5.71, 1.42),
+    (5.01, 1.48), (4.05, 1.55), (3.06, 1.50), (2.07, 1.40), (1.44, 1.24), (0.90, 1.18),
+    (0.69, 1.13), (0.67, 1.15),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SaccadeCamera:
+    """An event sensor of 34 x 34 pixels that makes the three saccades of N-MNIST.
+
+    A still image moves over the sensor along the measured path. A pixel emits an event whenever
+    the intensity it sees has changed by its threshold since its last event:
+
+    .. math:: |I(x - r(t)) - I_\\text{ref}(x)| \\ge \\theta_x, \\qquad
+              I_\\text{ref} \\leftarrow I_\\text{ref} \\pm \\theta_x
+
+    Polarity 1 is falling intensity, as in N-MNIST: a bright stroke leaves ones behind it.
+
+    Args:
+        threshold: Mean change of intensity (white is 1) between two events of a pixel.
+        spread: Standard deviation of the thresholds over pixels, as a fraction of their mean.
+        blur: Standard deviation of the optics' blur in pixels.
+        noise: Mean number of background events in a recording, uniform over pixels and time.
+        jitter_us: Standard deviation of an event's time, in microseconds.
+        step_us: Time step of the motion in microseconds; events lie between steps.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    References:
+        Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades (Orchard
+        et al., 2015), https://doi.org/10.3389/fnins.2015.00437
+    """
+
+    threshold: float = 0.16
+    spread: float = 0.1
+    blur: float = 0.5
+    noise: float = 150.0
+    jitter_us: float = 1000.0
+    step_us: int = 2500
+
+    def __post_init__(self) -> None:
+        for name in ("threshold", "step_us"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}.")
+        for name in ("spread", "blur", "noise", "jitter_us"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}.")
+
+    @property
+    def duration_us(self) -> int:
+        """Length of a recording in microseconds."""
+        return (len(_PATH) - 1) * _KNOT_US
+
+    def record(self, images: Tensor, *, generator: Generator | None = None) -> list[Events]:
+        """Record still images, one recording for each.
+
+        Args:
+            images: Intensities [N, 28, 28], floating point in 0..1 or uint8 in 0..255.
+            generator: Source of one seed per image, on the CPU; ``None`` uses torch's global one.
+                A recording depends on its image and its seed only.
+
+        Returns:
+            Events of each image in order of time, on a sensor of 34 x 34 pixels.
+
+        Raises:
+            ValueError: If ``images`` has another shape or range.
+        """
+        images = _checked(images)
+        seeds = torch.randint(2**62, (len(images),), generator=generator).tolist()
+        recordings: list[Events] = []
+        for start in range(0, len(images), _CHUNK):
+            chunk = slice(start, start + _CHUNK)
+            recordings += self._record(images[chunk], seeds[chunk])
+        return recordings
+
+    def _record(self, images: Tensor, seeds: Sequence[int]) -> list[Events]:
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        scene = _blurred(functional.pad(images, (_MARGIN,) * 4), self.blur)
+        size = (_SIDE, _SIDE)
+        spread = torch.stack([torch.randn(size, generator=g) for g in generators])
+        phase = torch.stack([torch.rand(size, generator=g) for g in generators])
+        # A pixel may differ in its threshold, but none is so sensitive that it never rests.
+        threshold = (self.threshold * (1 + self.spread * spread)).clamp_(min=self.threshold / 2)
+        before = _seen(scene, *self._position(0))
+        reference = before + (phase - 0.5) * threshold
+        columns: list[NDArray[np.int64]] = []
+        for time in range(self.step_us, self.duration_us + 1, self.step_us):
+            now = _seen(scene, *self._position(time))
+            columns += self._emitted(before, now, reference, threshold, time - self.step_us)
+            before = now
+        return self._assembled(np.concatenate(columns, axis=1), generators)
+
+    def _emitted(
+        self, before: Tensor, now: Tensor, reference: Tensor, threshold: Tensor, time: int
+    ) -> list[NDArray[np.int64]]:
+        """Return the events of one step as columns (image, y, x, p, t), moving the reference."""
+        found = []
+        # As many rounds as the busiest pixel has events in this step.
+        while True:
+            change = now - reference
+            firing = change.abs() >= threshold
+            image, y, x = firing.nonzero(as_tuple=True)
+            if len(image) == 0:
+                return found
+            where = (image, y, x)
+            direction = change[where].sign()
+            reference[where] += direction * threshold[where]
+            travel = (now - before)[where]
+            passed = (reference - before)[where] / travel.where(travel != 0, travel.new_ones(()))
+            moment = time + passed.clamp_(0, 1) * self.step_us
+            columns = (image, y, x, direction < 0, moment)
+            found.append(np.stack([column.numpy().astype(np.int64) for column in columns]))
+
+    def _assembled(
+        self, columns: NDArray[np.int64], generators: Sequence[Generator]
+    ) -> list[Events]:
+        """Split events by image, add noise and jitter, and sort by time."""
+        columns = columns[:, np.argsort(columns[0], kind="stable")]
+        ends = np.searchsorted(columns[0], np.arange(1, len(generators) + 1))
+        recordings = []
+        for own, generator in zip(np.split(columns, ends[:-1], axis=1), generators, strict=True):
+            _, y, x, p, t = own
+            jitter = torch.randn(len(t), generator=generator).numpy() * self.jitter_us
+            t = np.clip(t + jitter.astype(np.int64), 0, self.duration_us - 1)
+            count = int(torch.poisson(torch.tensor(self.noise), generator=generator))
+            limits = (_SIDE, _SIDE, 2, self.duration_us)
+            noise = [torch.randint(top, (count,), generator=generator).numpy() for top in limits]
+            y, x, p, t = (np.concatenate(pair) for pair in zip((y, x, p, t), noise, strict=True))
+            order = np.argsort(t, kind="stable")
+            recordings.append(make_events(x[order], y[order], t[order], p[order]))
+        return recordings
+
+    def _position(self, time: int) -> tuple[float, float]:
+        """Return where the image's corner lies on the sensor, (x, y) in pixels."""
+        knots = np.arange(len(_PATH)) * _KNOT_US
+        x, y = (np.interp(time, knots, axis) for axis in np.transpose(_PATH))
+        return float(x), float(y)
+
+
+def write_recordings(
+    folder: Path | str,
+    images: Tensor,
+    labels: Iterable[int],
+    names: Iterable[int],
+    *,
+    camera: SaccadeCamera | None = None,
+    generator: Generator | None = None,
+) -> None:
+    """Record images and write them in the layout of N-MNIST: ``<folder>/<label>/<name>.bin``.
+
+    Args:
+        folder: Where the class folders go, such as ``<root>/NMNIST/Train``; made if missing.
+        images: Intensities [N, 28, 28] (see :meth:`SaccadeCamera.record`).
+        labels: Digit 0..9 of each image.
+        names: Number of each file, written with five digits.
+        camera: The camera; ``None`` is the default one.
+        generator: Source of one seed per image; ``None`` uses torch's global one.
+    """
+    recordings = (camera or SaccadeCamera()).record(images, generator=generator)
+    for digit in range(10):
+        (Path(folder) / str(digit)).mkdir(parents=True, exist_ok=True)
+    for events, label, name in zip(recordings, labels, names, strict=True):
+        write_events(Path(folder) / str(int(label)) / f"{int(name):05d}.bin", events)
+
+
+def _checked(images: Tensor) -> Tensor:
+    """Return images as float32 in 0..1."""
+    if images.dim() != 3 or images.shape[1:] != (_IMAGE, _IMAGE):
+        raise ValueError(
+            f"images must be [N, 28, 28], got {tuple(images.shape)}. Resize them first."
+        )
+    if images.dtype == torch.uint8:
+        return images.float() / 255
+    images = images.float()
+    if images.numel() and not (images.min() >= 0 and images.max() <= 1):
+        raise ValueError(
+            f"images must lie in 0..1, got {float(images.min()):g}..{float(images.max()):g}. "
+            "Scale them first."
+        )
+    return images
+
+
+def _blurred(images: Tensor, sigma: float) -> Tensor:
+    """Return images [N, H, W] after a Gaussian blur."""
+    if sigma == 0:
+        return images
+    radius = int(3 * sigma) + 1
+    kernel = torch.exp(-torch.arange(-radius, radius + 1).square() / (2 * sigma**2))
+    kernel = kernel / kernel.sum()
+    rows = functional.conv2d(images[:, None], kernel[None, None, :, None], padding=(radius, 0))
+    return functional.conv2d(rows, kernel[None, None, None, :], padding=(0, radius))[:, 0]
+
+
+def _seen(scene: Tensor, x: float, y: float) -> Tensor:
+    """Return what the sensor sees with the image's corner at (x, y), bilinear in between."""
+    left, top = _MARGIN - int(np.ceil(x)), _MARGIN - int(np.ceil(y))
+    fx, fy = float(np.ceil(x) - x), float(np.ceil(y) - y)
+
+    def part(dy: int, dx: int) -> Tensor:
+        return scene[:, top + dy : top + dy + _SIDE, left + dx : left + dx + _SIDE]
+
+    upper = (1 - fx) * part(0, 0) + fx * part(0, 1)
+    lower = (1 - fx) * part(1, 0) + fx * part(1, 1)
+    return (1 - fy) * upper + fy * lower
