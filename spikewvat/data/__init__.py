@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from spikewvat.data.augmentation import RandomShift
 from spikewvat.data.embedded import embedded_root
-from spikewvat.data.events import bin_events
-from spikewvat.data.loading import make_loader
+from spikewvat.data.events import bin_events, make_loader
 from spikewvat.data.saccades import SaccadeCamera
 
 if TYPE_CHECKING:

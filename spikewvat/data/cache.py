@@ -98,5 +98,5 @@ class RowCache:
         if self._data is None:
             return None
         row = np.asarray(self._data[index])
-        data, checksum = row[:-_CHECKSUM], row[-_CHECKSUM:]
-        return data if zlib.crc32(data) == int.from_bytes(checksum.tobytes(), "big") else None
+        data, checksum = row[:-_CHECKSUM], row[-_CHECKSUM:].tobytes()
+        return data if zlib.crc32(data.tobytes()) == int.from_bytes(checksum, "big") else None

@@ -54,7 +54,7 @@ def split_indices(labels: Tensor) -> dict[str, list[int]]:
     """
     generator = torch.Generator().manual_seed(_SEED)
     test: set[int] = set()
-    for label in labels.unique().tolist():
+    for label in sorted(set(labels.tolist())):
         own = (labels == label).nonzero()[:, 0]
         order = torch.randperm(len(own), generator=generator)
         test.update(own[order[: round(_TEST_SHARE * len(own))]].tolist())

@@ -23,6 +23,7 @@ tonic: Any = require("tonic", extra="tonic", purpose="N-MNIST")
 _source: Any = require("tonic.datasets.nmnist", extra="tonic", purpose="N-MNIST")
 
 _FOLDERS = {"train": "Train", "test": "Test"}
+_DIGITS = tuple("0123456789")
 _TIMEOUT_S = 10
 _CACHE_VERSION = 1
 
@@ -245,7 +246,7 @@ def _check_layout(folder: Path, classes: Sequence[int]) -> None:
     found = set()
     for path in folder.rglob("*.bin"):
         parent = path.parent
-        if parent.parent != folder or parent.name not in "0123456789":
+        if parent.parent != folder or parent.name not in _DIGITS:
             raise DataError(
                 f"{str(path)!r} does not lie in a folder named after a digit. Expected "
                 f"{str(folder / '<digit>' / path.name)!r}: move or remove it."

@@ -33,13 +33,13 @@ _PATH = (
 
 @dataclass(frozen=True)
 class SaccadeCamera:
-    """An event sensor of 34 x 34 pixels that makes the three saccades of N-MNIST.
+    r"""An event sensor of 34 x 34 pixels that makes the three saccades of N-MNIST.
 
     A still image moves over the sensor along the measured path. A pixel emits an event whenever
     the intensity it sees has changed by its threshold since its last event:
 
-    .. math:: |I(x - r(t)) - I_\\text{ref}(x)| \\ge \\theta_x, \\qquad
-              I_\\text{ref} \\leftarrow I_\\text{ref} \\pm \\theta_x
+    .. math:: |I(x - r(t)) - I_\text{ref}(x)| \ge \theta_x, \qquad
+              I_\text{ref} \leftarrow I_\text{ref} \pm \theta_x
 
     Polarity 1 is falling intensity, as in N-MNIST: a bright stroke leaves ones behind it.
 
@@ -122,7 +122,7 @@ class SaccadeCamera:
         self, before: Tensor, now: Tensor, reference: Tensor, threshold: Tensor, time: int
     ) -> list[NDArray[np.int64]]:
         """Return the events of one step as columns (image, y, x, p, t), moving the reference."""
-        found = []
+        found: list[NDArray[np.int64]] = []
         # As many rounds as the busiest pixel has events in this step.
         while True:
             change = now - reference
