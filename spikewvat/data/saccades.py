@@ -48,6 +48,8 @@ class SaccadeCamera:
         spread: Standard deviation of the thresholds over pixels, as a fraction of their mean.
         blur: Standard deviation of the optics' blur in pixels.
         noise: Mean number of background events in a recording, uniform over pixels and time.
+        refractory_us: Shortest time between two events of a pixel, in microseconds; a change that
+            comes sooner is reported once it has passed.
         jitter_us: Standard deviation of an event's time, in microseconds.
         step_us: Time step of the motion in microseconds; events lie between steps.
 
@@ -59,18 +61,19 @@ class SaccadeCamera:
         et al., 2015), https://doi.org/10.3389/fnins.2015.00437
     """
 
-    threshold: float = 0.16
-    spread: float = 0.1
-    blur: float = 0.5
-    noise: float = 150.0
-    jitter_us: float = 1000.0
+    threshold: float = 0.14
+    spread: float = 0.05
+    blur: float = 0.6
+    noise: float = 75.0
+    refractory_us: float = 2000.0
+    jitter_us: float = 200.0
     step_us: int = 2500
 
     def __post_init__(self) -> None:
         for name in ("threshold", "step_us"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)!r}.")
-        for name in ("spread", "blur", "noise", "jitter_us"):
+        for name in ("spread", "blur", "noise", "refractory_us", "jitter_us"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}.")
 
@@ -110,34 +113,13 @@ class SaccadeCamera:
         # A pixel may differ in its threshold, but none is so sensitive that it never rests.
         threshold = (self.threshold * (1 + self.spread * spread)).clamp_(min=self.threshold / 2)
         before = _seen(scene, *self._position(0))
-        reference = before + (phase - 0.5) * threshold
+        pixels = _Pixels(threshold, before + (phase - 0.5) * threshold, self.refractory_us)
         columns: list[NDArray[np.int64]] = []
-        for time in range(self.step_us, self.duration_us + 1, self.step_us):
-            now = _seen(scene, *self._position(time))
-            columns += self._emitted(before, now, reference, threshold, time - self.step_us)
+        for time in range(0, self.duration_us, self.step_us):
+            now = _seen(scene, *self._position(time + self.step_us))
+            columns += pixels.watch(before, now, time, self.step_us)
             before = now
         return self._assembled(np.concatenate(columns, axis=1), generators)
-
-    def _emitted(
-        self, before: Tensor, now: Tensor, reference: Tensor, threshold: Tensor, time: int
-    ) -> list[NDArray[np.int64]]:
-        """Return the events of one step as columns (image, y, x, p, t), moving the reference."""
-        found: list[NDArray[np.int64]] = []
-        # As many rounds as the busiest pixel has events in this step.
-        while True:
-            change = now - reference
-            firing = change.abs() >= threshold
-            image, y, x = firing.nonzero(as_tuple=True)
-            if len(image) == 0:
-                return found
-            where = (image, y, x)
-            direction = change[where].sign()
-            reference[where] += direction * threshold[where]
-            travel = (now - before)[where]
-            passed = (reference - before)[where] / travel.where(travel != 0, travel.new_ones(()))
-            moment = time + passed.clamp_(0, 1) * self.step_us
-            columns = (image, y, x, direction < 0, moment)
-            found.append(np.stack([column.numpy().astype(np.int64) for column in columns]))
 
     def _assembled(
         self, columns: NDArray[np.int64], generators: Sequence[Generator]
@@ -150,7 +132,7 @@ class SaccadeCamera:
             _, y, x, p, t = own
             jitter = torch.randn(len(t), generator=generator).numpy() * self.jitter_us
             t = np.clip(t + jitter.astype(np.int64), 0, self.duration_us - 1)
-            count = int(torch.poisson(torch.tensor(self.noise), generator=generator))
+            count = int(torch.poisson(torch.tensor(float(self.noise)), generator=generator))
             limits = (_SIDE, _SIDE, 2, self.duration_us)
             noise = [torch.randint(top, (count,), generator=generator).numpy() for top in limits]
             y, x, p, t = (np.concatenate(pair) for pair in zip((y, x, p, t), noise, strict=True))
@@ -163,6 +145,37 @@ class SaccadeCamera:
         knots = np.arange(len(_PATH)) * _KNOT_US
         x, y = (np.interp(time, knots, axis) for axis in np.transpose(_PATH))
         return float(x), float(y)
+
+
+class _Pixels:
+    """The pixels [N, 34, 34] of the sensor, which remember what they reported last, and when."""
+
+    def __init__(self, threshold: Tensor, reference: Tensor, refractory: float) -> None:
+        self._threshold, self._reference, self._refractory = threshold, reference, refractory
+        self._rested = torch.zeros_like(threshold)
+
+    def watch(self, before: Tensor, now: Tensor, time: int, step: int) -> list[NDArray[np.int64]]:
+        """Return the events of one step as columns (image, y, x, p, t)."""
+        found: list[NDArray[np.int64]] = []
+        while True:  # as many rounds as the busiest pixel has events in this step
+            firing = (now - self._reference).abs() >= self._threshold
+            where = firing.nonzero(as_tuple=True)
+            reference, threshold = self._reference[where], self._threshold[where]
+            start, end = before[where], now[where]
+            rising = end > reference
+            level = torch.where(rising, reference + threshold, reference - threshold)
+            travel = end - start
+            # A change that had to wait for the pixel to rest is reported as soon as it has.
+            share = ((level - start) / travel).nan_to_num_(0).clamp_(0, 1)
+            moment = torch.maximum(time + share * step, self._rested[where])
+            due = moment < time + step
+            if not due.any():
+                return found
+            where = tuple(index[due] for index in where)
+            self._reference[where] = level[due]
+            self._rested[where] = moment[due] + self._refractory
+            columns = (*where, ~rising[due], moment[due])
+            found.append(np.stack([column.numpy().astype(np.int64) for column in columns]))
 
 
 def write_recordings(
