@@ -151,6 +151,22 @@ def test_a_level_draws_its_own_errors_equally_often():
         assert float((share - 1).abs().max()) < 0.05
 
 
+def test_crowded_levels_are_found():
+    # far closer to each other than the cells of the look-up, and some outside of the range
+    places = [-0.5, 0.0, 0.1, 0.1001, 0.10013, 0.10014, 0.1002, 0.5, 0.9999, 1.0, 1.3]
+    device = Empirical([MeasuredLevel(i, x, 1, (i / 10,)) for i, x in enumerate(places)], UNIT)
+    inside = torch.tensor(places[1:-1], dtype=torch.float64)
+    drawn = device.displacement({"w": inside})["w"]
+    torch.testing.assert_close(drawn, torch.arange(1, 10, dtype=torch.float64) / 10)
+    middles = (inside[1:] + inside[:-1]) / 2
+    norms = [float(device.expected_norms({"w": w})["w"]) for w in middles]
+    expected = [math.sqrt((i * i + (i + 1) ** 2) / 200) for i in range(1, 9)]
+    assert norms == pytest.approx(expected)
+    assert [row.model_mean for row in device.statistics(draws=10)] == pytest.approx(
+        [i / 10 for i in range(11)]
+    )
+
+
 @pytest.mark.parametrize("place", [-0.5, 0.0, 0.2, 0.25, 0.35, 0.4, 0.6, 0.9, 1.0, 2.0])
 @pytest.mark.parametrize("smooth", [False, True])
 def test_between_levels_mean_and_mean_square_are_linear(place, smooth):

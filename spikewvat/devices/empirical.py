@@ -196,7 +196,9 @@ class Empirical(DeviceModel):
         """Return the errors of one chip (see :meth:`DeviceModel.displacement`)."""
         delta = {}
         for name, weight in weights.items():
-            errors = self._table.draw(self._place(weight), smooth=self.smooth, generator=generator)
+            place = self._place(weight)
+            table = self._table(place.dtype, place.device)
+            errors = table.draw(place, smooth=self.smooth, generator=generator)
             delta[name] = errors.mul_(self.range.size(weight)).to(weight.dtype)
         return delta
 
@@ -204,7 +206,8 @@ class Empirical(DeviceModel):
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""
         norms = {}
         for name, weight in weights.items():
-            squares = self._table.mean_squares(self._place(weight))
+            place = self._place(weight)
+            squares = self._table(place.dtype, place.device).mean_squares(place)
             norms[name] = squares.mul_(self.range.size(weight).square()).sum().sqrt_()
         return norms
 
@@ -221,12 +224,15 @@ class Empirical(DeviceModel):
             One entry for each level, by ascending position.
         """
         rows = []
-        for level in self.levels:
-            place = torch.full((draws,), level.position, dtype=torch.float64)
+        table = self._table(torch.float64, torch.device("cpu"))
+        for number, level in enumerate(self.levels):
+            numbers = torch.full((draws,), number, dtype=torch.int32)
+            drawn = table.draw_at(numbers, smooth=self.smooth, generator=generator)
             measured = _summary(torch.tensor(self.errors(level), dtype=torch.float64))
-            modelled = _summary(self._table.draw(place, smooth=self.smooth, generator=generator))
             rows.append(
-                LevelStatistics(level.level, level.position, level.count, *measured, *modelled)
+                LevelStatistics(
+                    level.level, level.position, level.count, *measured, *_summary(drawn)
+                )
             )
         return tuple(rows)
 
@@ -287,10 +293,15 @@ class Empirical(DeviceModel):
         return f"Empirical({', '.join(parts)})"
 
     @cached_property
-    def _table(self) -> LevelErrors:
-        return LevelErrors(
-            [level.position for level in self.levels], [self.errors(x) for x in self.levels]
-        )
+    def _tables(self) -> dict[tuple[torch.dtype, torch.device], LevelErrors]:
+        return {}
+
+    def _table(self, dtype: torch.dtype, device: torch.device) -> LevelErrors:
+        key = dtype, device
+        if key not in self._tables:
+            positions = [level.position for level in self.levels]
+            self._tables[key] = LevelErrors(positions, [self.errors(x) for x in self.levels], *key)
+        return self._tables[key]
 
     def _place(self, weight: Tensor) -> Tensor:
         """Return where each weight lies between its bounds, from 0 to 1."""

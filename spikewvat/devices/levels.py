@@ -24,6 +24,9 @@ SAME_TIME = 1.25
 """Measurements within this factor of a time count as taken at that time."""
 
 
+_CELLS = 1024  # a power of two, so that multiplying by it is exact
+
+
 @dataclass(frozen=True)
 class MeasuredLevel:
     """What was measured of one target level; errors are fractions of the value range, sorted.
@@ -182,58 +185,94 @@ def _by_level(level: Numbers, value: Numbers) -> Iterator[tuple[float, Numbers]]
 
 
 class LevelErrors:
-    """Measured errors of all levels, ready to draw from; float64.
+    """Measured errors of all levels, ready to draw from in one dtype and on one device.
 
     Args:
         positions: Place of each level in the value range, ascending.
         errors: Errors of each level, at least one.
+        dtype: Dtype of places and draws.
+        device: Device of places and draws.
     """
 
-    def __init__(self, positions: Sequence[float], errors: Sequence[Sequence[float]]) -> None:
-        tensors = [torch.tensor(e, dtype=torch.float64) for e in errors]
-        self.positions = torch.tensor(positions, dtype=torch.float64)
-        self.errors = torch.cat(tensors)
-        self.counts = torch.tensor([len(e) for e in tensors])
-        self.offsets = self.counts.cumsum(0) - self.counts
-        self.mean = torch.stack([e.mean() for e in tensors])
-        self.mean_square = torch.stack([e.square().mean() for e in tensors])
-        self.bandwidth = torch.stack([_silverman(e) for e in tensors])
-        variance = torch.stack([e.var(correction=0) for e in tensors])
-        widened = variance + self.bandwidth.square()
-        self.shrinkage = torch.where(variance > 0, variance / widened, 1).sqrt()
+    def __init__(
+        self,
+        positions: Sequence[float],
+        errors: Sequence[Sequence[float]],
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        by_level = [torch.tensor(e, dtype=torch.float64) for e in errors]
+        options: dict[str, Any] = {"dtype": dtype, "device": device}
+        self.errors = torch.cat(by_level).to(**options)
+        counts = torch.tensor([len(e) for e in errors])
+        self.counts = counts.to(**options)
+        self.offsets = (counts.cumsum(0) - counts).int().to(device)
+        self.last = (counts - 1).int().to(device)
+        self.mean = torch.stack([e.mean() for e in by_level]).to(**options)
+        bandwidth = torch.stack([_silverman(e) for e in by_level])
+        variance = torch.stack([e.var(correction=0) for e in by_level])
+        shrinkage = torch.where(variance > 0, variance / (variance + bandwidth.square()), 1).sqrt()
+        self.bandwidth, self.shrinkage = bandwidth.to(**options), shrinkage.to(**options)
+        # Gap i lies below level i; the outermost two have no width and belong to the end levels.
+        edges = torch.tensor(positions, dtype=torch.float64).to(dtype)
+        self.left = torch.cat([edges[:1], edges]).to(device)
+        inverse = torch.zeros(len(edges) + 1, dtype=dtype)
+        inverse[1:-1] = edges.diff().reciprocal()
+        self.inverse_width = inverse.to(device)
+        squares = torch.stack([e.square().mean() for e in by_level])
+        self.square = torch.cat([squares[:1], squares]).to(**options)
+        self.square_step = torch.cat([squares[:1], squares, squares[-1:]]).diff().to(**options)
+        # A look-up by cells of [0, 1], then a step for each level inside the cell: six times
+        # faster than the search of torch.bucketize.
+        cells = torch.arange(_CELLS + 1, dtype=dtype) / _CELLS
+        gap = torch.bucketize(cells, edges, out_int32=True)
+        self.steps = max(int(gap.diff().max()), 1)
+        self.gap = gap.to(device)
+        self.right = torch.cat([edges, edges.new_tensor([math.inf])]).to(device)
 
     def mean_squares(self, place: Tensor) -> Tensor:
-        """Return the mean square error at each place, in the dtype of ``place``."""
-        lower, upper, share = self._neighbours(place)
-        squares = self.mean_square.to(place)
-        return torch.lerp(squares[lower], squares[upper], share)
+        """Return the mean square error at each place in [0, 1]."""
+        gap, share = self._gap(place)
+        squares = self.square_step.index_select(0, gap).mul_(share)
+        return squares.add_(self.square.index_select(0, gap)).reshape(place.shape)
 
     def draw(self, place: Tensor, *, smooth: bool, generator: Generator | None) -> Tensor:
-        """Draw an error for each place, in the dtype and on the device of ``place``."""
-        options: dict[str, Any] = {"dtype": place.dtype, "device": generator_device(generator)}
-        choose = torch.rand(place.shape, generator=generator, **options).to(place.device)
-        which = torch.rand(place.shape, generator=generator, **options).to(place.device)
-        lower, upper, share = self._neighbours(place)
-        level = torch.where(choose < share, upper, lower)
-        counts = self.counts.to(place.device)[level]
-        index = which.mul_(counts).long().minimum(counts - 1)  # the product may round up
-        index.add_(self.offsets.to(place.device)[level])
-        errors = torch.take(self.errors.to(place), index)  # indexing by a 0-dim tensor is a view
+        """Draw an error for each place in [0, 1]."""
+        choose = torch.rand(
+            place.numel(),
+            dtype=place.dtype,
+            device=generator_device(generator),
+            generator=generator,
+        )
+        gap, share = self._gap(place)
+        level = gap.sub_(1).clamp_(min=0).add_(choose.to(place.device) < share)
+        return self.draw_at(level, smooth=smooth, generator=generator).reshape(place.shape)
+
+    def draw_at(self, level: Tensor, *, smooth: bool, generator: Generator | None) -> Tensor:
+        """Draw an error for each entry of a vector of int32 level numbers."""
+        source = generator_device(generator)
+        options: dict[str, Any] = {"dtype": self.errors.dtype, "device": source}
+        which = torch.rand(len(level), generator=generator, **options).to(level.device)
+        index = which.mul_(self.counts.index_select(0, level)).int()
+        index = index.minimum(self.last.index_select(0, level))  # the product may round up
+        errors = self.errors.index_select(0, index.add_(self.offsets.index_select(0, level)))
         if smooth:
-            kernel = torch.randn(place.shape, generator=generator, **options).to(place.device)
-            mean = self.mean.to(place)[level]
-            errors.sub_(mean).add_(kernel.mul_(self.bandwidth.to(place)[level]))
-            errors.mul_(self.shrinkage.to(place)[level]).add_(mean)
+            kernel = torch.randn(len(level), generator=generator, **options).to(level.device)
+            mean = self.mean.index_select(0, level)
+            errors.sub_(mean).add_(kernel.mul_(self.bandwidth.index_select(0, level)))
+            errors.mul_(self.shrinkage.index_select(0, level)).add_(mean)
         return errors
 
-    def _neighbours(self, place: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the levels around each place, and the share of the upper one."""
-        positions = self.positions.to(place)
-        upper = torch.bucketize(place.contiguous(), positions).clamp_(max=len(positions) - 1)
-        lower = (upper - 1).clamp_(min=0)
-        width = positions[upper] - positions[lower]
-        share = (place - positions[lower]).div_(width.masked_fill_(width == 0, 1)).clamp_(0, 1)
-        return lower, upper, share
+    def _gap(self, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gap of each place, flat, and the share of the level above the gap."""
+        place = place.flatten()
+        gap = self.gap.index_select(0, (place * _CELLS).int())
+        for _ in range(self.steps):
+            gap.add_(place > self.right.index_select(0, gap))
+        share = (place - self.left.index_select(0, gap)).mul_(
+            self.inverse_width.index_select(0, gap)
+        )
+        return gap, share
 
 
 def _silverman(errors: Tensor) -> Tensor:
