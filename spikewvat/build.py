@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
 
 from spikewvat.averaging import SWA, decay_factor
+from spikewvat.data import make_loader
 from spikewvat.directions import Direction
-from spikewvat.errors import RecipeError
+from spikewvat.errors import DataError, RecipeError
 from spikewvat.loop import Loss, derived_seed
-from spikewvat.recipes import LOSSES, METHODS, MODELS, OPTIMIZERS, Component, Recipe
+from spikewvat.recipes import (
+    DATA,
+    GENERATED,
+    LOSSES,
+    METHODS,
+    MODELS,
+    OPTIMIZERS,
+    Component,
+    Recipe,
+)
 from spikewvat.registry import (
     check_keys,
     checked,
@@ -27,6 +41,93 @@ from spikewvat.training import PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
 _NOT_IN_RECIPES = ("model", "weights", "adapter", "reset_state", "generator")
+
+
+@dataclass(frozen=True)
+class Data:
+    """The loaders of a run.
+
+    Args:
+        train: Training batches, shuffled.
+        train_in_order: The same samples in larger batches, for evaluation.
+        test: Test batches.
+        watch: What decides about the best epoch and early stop.
+        watching: What that is, ``"validation"`` or ``"test"``.
+        input_shape: Channels, height and width of the spikes.
+        samples: How many samples each part has.
+    """
+
+    train: DataLoader[Any]
+    train_in_order: DataLoader[Any]
+    test: DataLoader[Any]
+    watch: DataLoader[Any]
+    watching: str
+    input_shape: tuple[int, ...]
+    samples: dict[str, int]
+
+
+def data_folder(name: str, root: Path | str | None = None) -> Path:
+    """Return the folder of a data set: the given one, a generated one, or ``SPIKEWVAT_DATA``.
+
+    Args:
+        name: A name of the table ``DATA``.
+        root: Folder that the user gave.
+
+    Raises:
+        DataError: If there is no such folder, or none is known.
+    """
+    if root is not None:
+        if not Path(root).is_dir():
+            raise DataError(f"there is no folder {str(root)!r}. Check --data-root.")
+        return Path(root)
+    if name in GENERATED:
+        return Path(lookup(GENERATED, name, "data.name")())
+    if os.environ.get("SPIKEWVAT_DATA"):
+        return Path(os.environ["SPIKEWVAT_DATA"])
+    raise DataError(
+        f"the data set {name!r} needs a folder. Pass --data-root, or set SPIKEWVAT_DATA."
+    )
+
+
+def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
+    """Open the data set and make its loaders.
+
+    Args:
+        recipe: Names the data set; its seed chooses what is held out.
+        root: Folder of the data set; by default its usual place.
+
+    Raises:
+        DataError: If the data is missing or malformed.
+        RecipeError: If its parameters are unknown or impossible.
+    """
+    settings, plan = recipe.training, recipe.evaluation
+    target = lookup(DATA, recipe.data.name, "data.name")
+    given = checked(target, recipe.data.parameters, "data", reserved=("root", "split"))
+    root = data_folder(recipe.data.name, root)
+    train, test = (construct(target, given, "data", root=root, split=s) for s in ("train", "test"))
+    held_out = int(settings.validation * len(train))
+    generator = torch.Generator().manual_seed(derived_seed(recipe.seed, "validation"))
+    order = torch.randperm(len(train), generator=generator).tolist()
+    kept = train if held_out == 0 else Subset(train, sorted(order[held_out:]))
+    watched = test if held_out == 0 else Subset(train, sorted(order[:held_out]))
+
+    def in_order(dataset: Dataset[Any]) -> DataLoader[Any]:
+        return make_loader(dataset, plan.batch_size, shuffle=False, workers=settings.workers)
+
+    return Data(
+        train=make_loader(
+            kept,
+            settings.batch_size,
+            shuffle=True,  # in an order that the trainer seeds
+            workers=settings.workers,
+        ),
+        train_in_order=in_order(kept),
+        test=in_order(test),
+        watch=in_order(watched),
+        watching="test" if held_out == 0 else "validation",
+        input_shape=tuple(train[0][0].shape[1:]),
+        samples={"train": len(kept), "validation": held_out, "test": len(test)},
+    )
 
 
 def build_model(recipe: Recipe) -> nn.Module:
@@ -151,6 +252,8 @@ def check(recipe: Recipe) -> Recipe:
         RecipeError: If a key is unknown or a value impossible.
         MissingExtraError: If a framework is not installed.
     """
+    data = lookup(DATA, recipe.data.name, "data.name")
+    checked(data, recipe.data.parameters, "data", reserved=("root", "split"))
     model = lookup(MODELS, recipe.model.name, "model.name")
     checked(model, recipe.model.parameters, "model")
     build_loss(recipe)
@@ -159,7 +262,12 @@ def check(recipe: Recipe) -> Recipe:
     build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)
     method, given = _method(recipe)
     reserved = (*_NOT_IN_RECIPES, "device", "options")
+    not_in_data = ("root", "split")
     complete = {
+        "data": {
+            "name": recipe.data.name,
+            **filled(data, recipe.data.parameters, reserved=not_in_data),
+        },
         "model": {"name": recipe.model.name, **filled(model, recipe.model.parameters)},
         "method": {"name": recipe.method.name, **filled(method, given, reserved=reserved)},
     }

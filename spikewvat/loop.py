@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 
 from spikewvat.adapters import Adapter
 from spikewvat.averaging import SWA
@@ -204,10 +204,16 @@ class Loop:
         return final.eval()
 
     def shared(self, loader: DataLoader[Any]) -> DataLoader[Any]:
-        """Return a loader of this rank's share; the loader itself on a single device."""
-        if self.fabric.world_size == 1:
+        """Return a loader of this rank's share whose order is a function of seed and epoch.
+
+        A shuffled loader's own generator also seeds its workers, once in the life of persistent
+        ones, so that a resumed run would see another order; those are started anew each epoch.
+        A sampler of the user's own stays as it is on a single device.
+        """
+        shuffled = isinstance(loader.sampler, RandomSampler)
+        in_order = isinstance(loader.sampler, SequentialSampler)
+        if self.fabric.world_size == 1 and not shuffled and not in_order:
             return loader
-        shuffled = isinstance(loader.sampler, torch.utils.data.RandomSampler)
         sampler: DistributedSampler[Any] = DistributedSampler(
             loader.dataset,
             num_replicas=self.fabric.world_size,
@@ -224,6 +230,8 @@ class Loop:
             pin_memory=loader.pin_memory,
             drop_last=loader.drop_last,
             worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            generator=torch.Generator(),  # seeds workers; seeded in every epoch
         )
 
     def _reseed(self, loader: DataLoader[Any], epoch: int, *, rank: int) -> None:

@@ -26,10 +26,14 @@ from spikewvat.registry import (
 )
 
 DATA = {
-    "embedded": "spikewvat.build:embedded",
-    "nmnist": "spikewvat.build:nmnist",
-    "mnist": "spikewvat.build:mnist",
+    "embedded": "spikewvat.data.nmnist:NMNIST",
+    "nmnist": "spikewvat.data.nmnist:NMNIST",
+    "mnist": "spikewvat.data.images:MNIST",
 }
+GENERATED = {
+    "embedded": "spikewvat.data.embedded:embedded_root",
+}
+"""Data sets that need no folder: what makes theirs."""
 MODELS = {
     "snntorch-cnn": "spikewvat.models.snntorch:SpikingCNN",
     "spikingjelly-cnn": "spikewvat.models.spikingjelly:SpikingCNN",

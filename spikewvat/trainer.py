@@ -59,8 +59,7 @@ class Trainer:
     ``(seed, epoch)``, so the position of a run is its epoch; the generators that live longer
     (those of a :class:`PerturbedGradient`) are part of the checkpoint. On the CPU a run that was
     killed at any moment and resumed ends bit-identical to one that ran through; on a GPU as far
-    as its kernels are deterministic. Loaders with persistent workers whose data set draws random
-    numbers are the exception: torch does not seed those again.
+    as its kernels are deterministic.
 
     Make the trainer before a :class:`PerturbedGradient`: it joins the processes of a distributed
     run, and each of them then draws its own noise.
@@ -151,8 +150,8 @@ class Trainer:
         Args:
             model: Network from spikes ``[T, B, ...]`` to output spikes ``[T, B, classes]`` (or a
                 tuple with them first).
-            train: Loader of ``(spikes [T, B, ...], labels [B])``. Shuffle with a generator of
-                its own or torch's global one.
+            train: Loader of ``(spikes [T, B, ...], labels [B])``. Where it shuffles, the order
+                comes from the run's seed.
             loss: Called with the network's output and the labels.
             optimizer: Any torch optimizer of the model's parameters.
             watch: Loader whose accuracy decides about ``best.safetensors`` and early stopping.

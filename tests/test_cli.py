@@ -55,6 +55,7 @@ WRITTEN = [
 @pytest.fixture(autouse=True)
 def _tiny_data(monkeypatch):
     monkeypatch.setitem(recipes.DATA, "tiny", "training_worker:TinyEvents")
+    monkeypatch.setitem(recipes.GENERATED, "tiny", "training_worker:nowhere")
 
 
 @pytest.fixture
@@ -233,6 +234,7 @@ def test_killed_on_the_command_line_and_resumed(recipe, tmp_path):
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
         "from spikewvat import recipes\n"
         "recipes.DATA['tiny'] = 'training_worker:TinyEvents'\n"
+        "recipes.GENERATED['tiny'] = 'training_worker:nowhere'\n"
         "from spikewvat.cli import app; app()\n"
     )
     options = ["training.epochs=30", "evaluation.sigmas=[]", "--no-progress"]

@@ -87,6 +87,36 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, kind, stop_at):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
 
 
+class Jittered(torch.utils.data.Dataset):
+    """A data set that draws from the global generator, in whatever process it is read."""
+
+    def __init__(self) -> None:
+        self._data = worker.data()
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __getitem__(self, index):
+        spikes, label = self._data[index]
+        return spikes * torch.rand(()), label
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resumed_with_random_data_and_persistent_workers(tmp_path, monkeypatch, workers):
+    def train(out, epochs, resume=False):
+        batches = worker.loader(
+            Jittered(), num_workers=workers, persistent_workers=workers > 0, batch_size=16
+        )
+        # A shorter run with the same identity is one that was interrupted.
+        return fit(out, epochs=epochs, train=batches, resume=resume)
+
+    train(tmp_path / "whole", 3)
+    train(tmp_path / "parts", 1)
+    train(tmp_path / "parts", 3, resume=True)
+    saved = [files.load(tmp_path / name / "model.safetensors") for name in ("whole", "parts")]
+    assert all(torch.equal(saved[0][name], saved[1][name]) for name in saved[0])
+
+
 def kill_and_resume(tmp_path: Path, kind: str, kills: int, seed: int) -> None:
     """Kill a run by SIGKILL so many times; after each round, compare with one that ran through."""
     epochs = 40
