@@ -95,6 +95,33 @@ def write_events(path: Path | str, events: Events) -> None:
     Path(path).write_bytes(encode_events(events))
 
 
+def check_on_sensor(
+    events: Events,
+    sensor_size: tuple[int, int, int] = NMNIST_SENSOR,
+    *,
+    name: str = "the recording",
+) -> None:
+    """Raise unless every event lies on the sensor.
+
+    Args:
+        events: Structured array [N].
+        sensor_size: Width, height and polarities of the sensor.
+        name: What the message calls the recording.
+
+    Raises:
+        DataError: If a coordinate or polarity is out of range; names the first such event.
+    """
+    for field, size in zip("xyp", sensor_size, strict=True):
+        values = events[field]
+        if len(values) and (values.min() < 0 or values.max() >= size):
+            first = np.flatnonzero((values < 0) | (values >= size))[0]
+            raise DataError(
+                f"event {first} of {name} has {field} = {values[first]}, but the sensor has "
+                f"{field} from 0 to {size - 1}. The recording is damaged or of another sensor: "
+                "replace or remove it."
+            )
+
+
 def bin_events(
     events: Events,
     *,
@@ -131,7 +158,8 @@ def bin_events(
 
     Raises:
         ValueError: If the options are impossible.
-        DataError: If a count exceeds 255, the largest that a frame holds.
+        DataError: If an event lies outside the sensor, or a count exceeds 255, the largest that a
+            frame holds.
 
     Example:
         >>> events = make_events([0, 1, 1, 0], [0, 0, 0, 0], [0, 10, 11, 20], [0, 1, 1, 0])
@@ -139,6 +167,7 @@ def bin_events(
         [[[[1, 0]], [[0, 0]]], [[[0, 0]], [[0, 2]]]]
     """
     _check_options(time_steps, window_us, reduce)
+    check_on_sensor(events, sensor_size)
     width, height, polarities = sensor_size
     bins, window, start = _bins(events["t"], time_steps, window_us)
     shape = (bins, polarities, height, width)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
+import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikewvat.data.cache import RowCache, cache_folder
-from spikewvat.data.events import NMNIST_SENSOR, Events, Reduce, bin_events
+from spikewvat.data.events import Events, Reduce, bin_events, check_on_sensor
 from spikewvat.errors import DataError, require
 
 tonic: Any = require("tonic", extra="tonic", purpose="N-MNIST")
@@ -140,15 +142,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         path = self.files[index]
         _check_sizes([path])
         events: Events = self._source[self._chosen[index]][0]
-        width, height, _ = NMNIST_SENSOR
-        outside = np.flatnonzero((events["x"] >= width) | (events["y"] >= height))
-        if len(outside):
-            x, y = events["x"][outside[0]], events["y"][outside[0]]
-            raise DataError(
-                f"event {outside[0]} of {str(path)!r} lies at x = {x}, y = {y}, outside the sensor "
-                f"of {width} x {height} pixels. The file is damaged or not of N-MNIST: replace or "
-                "remove it."
-            )
+        check_on_sensor(events, name=repr(str(path)))
         if self._first_saccade_only:
             events = events[events["t"] < 100_000]
         if self._stabilize:
@@ -233,7 +227,8 @@ def _download(root: Path, split: str) -> None:
         except urllib.error.HTTPError:
             pass  # someone is, and dislikes the question
         source(str(root), train=split == "train")
-    except (OSError, RuntimeError) as error:
+    # tonic raises a RuntimeError where the checksum is wrong.
+    except (OSError, RuntimeError, http.client.HTTPException, zipfile.BadZipFile) as error:
         raise DataError(
             f"cannot download N-MNIST to {str(root)!r}: {error}. Check the network, or put the "
             f"official {split}.zip, unpacked, into {str(root / 'NMNIST')!r}. Without them, "
