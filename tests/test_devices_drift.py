@@ -19,6 +19,8 @@ def test_without_spread_it_is_the_power_law():
     w = torch.randn(4, 5, dtype=torch.float64)
     chip = Drift(nu=0.06, time=5e3, t0=20.0).program({"w": w})["w"]
     torch.testing.assert_close(chip, w * 250**-0.06, rtol=1e-13, atol=0)
+    norm = Drift(nu=0.06, time=5e3, t0=20.0).expected_norms({"w": w})["w"]
+    torch.testing.assert_close(norm, (chip - w).norm())
 
 
 def test_exponents_are_those_of_the_chip_at_every_age():

@@ -323,6 +323,9 @@ def test_unreadable_files(tmp_path):
         (tmp_path / "broken.csv.gz").write_bytes(content)
         with pytest.raises(DataError, match="broken.csv.gz' cannot be read"):
             fit(tmp_path / "broken.csv.gz")
+    (tmp_path / "long.csv").write_text("level,g\n0," + "1" * 200_000)
+    with pytest.raises(DataError, match="long.csv', line .*: field larger than"):
+        fit(tmp_path / "long.csv")
     (tmp_path / "binary.csv").write_bytes(b"\xff\xfe\x00\x01")
     with pytest.raises(DataError, match="binary.csv' cannot be read"):
         fit(tmp_path / "binary.csv")
