@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from spikewvat.errors import DataError, RecipeError
 from spikewvat.loop import Loss, derived_seed
 from spikewvat.recipes import (
     DATA,
+    ENCODINGS,
     GENERATED,
     LOSSES,
     METHODS,
@@ -101,8 +102,7 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
         RecipeError: If its parameters are unknown or impossible.
     """
     settings, plan = recipe.training, recipe.evaluation
-    target = lookup(DATA, recipe.data.name, "data.name")
-    given = checked(target, recipe.data.parameters, "data", reserved=("root", "split"))
+    target, given = _data(recipe)
     root = data_folder(recipe.data.name, root)
     train, test = (construct(target, given, "data", root=root, split=s) for s in ("train", "test"))
     held_out = int(settings.validation * len(train))
@@ -125,7 +125,7 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
         test=in_order(test),
         watch=in_order(watched),
         watching="test" if held_out == 0 else "validation",
-        input_shape=tuple(train[0][0].shape[1:]),
+        input_shape=tuple(train[0][0].shape[-3:]),
         samples={"train": len(kept), "validation": held_out, "test": len(test)},
     )
 
@@ -252,8 +252,7 @@ def check(recipe: Recipe) -> Recipe:
         RecipeError: If a key is unknown or a value impossible.
         MissingExtraError: If a framework is not installed.
     """
-    data = lookup(DATA, recipe.data.name, "data.name")
-    checked(data, recipe.data.parameters, "data", reserved=("root", "split"))
+    data, _ = _data(recipe)
     model = lookup(MODELS, recipe.model.name, "model.name")
     checked(model, recipe.model.parameters, "model")
     build_loss(recipe)
@@ -280,6 +279,18 @@ def check(recipe: Recipe) -> Recipe:
 
 def plain() -> None:
     """Stand for training without variation."""
+
+
+def _data(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
+    """Return the data set's class and its parameters, checked, the encoding made."""
+    target = lookup(DATA, recipe.data.name, "data.name")
+    given = recipe.data.parameters
+    if isinstance(given.get("encoding"), Mapping):
+        table = dict(given["encoding"])
+        encoding = lookup(ENCODINGS, table.pop("name", None), "data.encoding.name")
+        values = checked(encoding, table, "data.encoding")
+        given["encoding"] = construct(encoding, values, "data.encoding")
+    return target, checked(target, given, "data", reserved=("root", "split"))
 
 
 def _method(recipe: Recipe) -> tuple[Any, dict[str, Any]]:

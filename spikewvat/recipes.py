@@ -34,6 +34,11 @@ GENERATED = {
     "embedded": "spikewvat.data.embedded:embedded_root",
 }
 """Data sets that need no folder: what makes theirs."""
+ENCODINGS = {
+    "rate": "spikewvat.data.images:Rate",
+    "latency": "spikewvat.data.images:Latency",
+    "direct": "spikewvat.data.images:Direct",
+}
 MODELS = {
     "snntorch-cnn": "spikewvat.models.snntorch:SpikingCNN",
     "spikingjelly-cnn": "spikewvat.models.spikingjelly:SpikingCNN",

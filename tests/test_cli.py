@@ -320,3 +320,80 @@ def test_wrong_input_for_devices(table, tmp_path):
     assert "no file" in error("devices", "show", tmp_path / "gone.toml")
     assert "is no empirical device" in error("devices", "show", table)
     assert not (tmp_path / "device.toml").exists()
+
+
+# Data.
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    from spikewvat.data.saccades import write_recordings
+
+    images = torch.rand(20, 28, 28, generator=torch.Generator().manual_seed(0))
+    labels = [index % 10 for index in range(20)]
+    for part in ("Train", "Test"):
+        folder = tmp_path / "root" / "NMNIST" / part
+        write_recordings(
+            folder, images, labels, range(20), generator=torch.Generator().manual_seed(1)
+        )
+    return tmp_path / "root"
+
+
+def test_check_describes_what_is_there(recordings):
+    shown = call("data", "check", recordings).stdout
+    assert "train" in shown
+    assert "2 .. 2" in shown
+    assert "test" not in call("data", "check", recordings, "--split", "train").stdout.split()
+    assert "expected train or test" in error("data", "check", recordings, "--split", "trian")
+    (recordings / "NMNIST" / "Test" / "3" / "00003.bin").write_bytes(b"1234567")
+    assert "7 bytes" in error("data", "check", recordings)
+    assert "there is no folder" in error("data", "check", recordings / "NMNIST" / "Train" / "3")
+
+
+def test_embedded_prints_the_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr("spikewvat.data.embedded_root", lambda cache: tmp_path / str(cache))
+    assert call("data", "embedded", "--cache", "x").stdout == f"{tmp_path / 'x'}\n"
+
+
+def test_where_data_lies(recordings, monkeypatch, tmp_path):
+    monkeypatch.delenv("SPIKEWVAT_DATA", raising=False)
+    recipe = Path(__file__).parent.parent / "benchmarks" / "recipes" / "nmnist" / "wvat.toml"
+    small = [
+        *("training.epochs=2", "data.time_steps=2", "model.channels=[2]", "averaging.start=0.5"),
+        *("evaluation.chips=2", "--no-progress"),
+    ]
+    out = ["--out", tmp_path / "out", *small]
+    assert "Pass --data-root, or set SPIKEWVAT_DATA" in error("train", recipe, *out)
+    gone = tmp_path / "gone"
+    assert "there is no folder" in error("train", recipe, *out, "--data-root", gone)
+    monkeypatch.setenv("SPIKEWVAT_CACHE", str(tmp_path / "cache"))
+    call("train", recipe, *out, "--data-root", recordings)
+    monkeypatch.setenv("SPIKEWVAT_DATA", str(recordings))
+    call("evaluate", tmp_path / "out", "--sigma", "0.1", "--chips", 2, "--no-progress")
+
+
+def idx(path: Path, values: torch.Tensor) -> Path:
+    """Write the idx format of MNIST."""
+    header = bytes([0, 0, 8, values.dim()])
+    sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+    path.write_bytes(header + sizes + values.to(torch.uint8).numpy().tobytes())
+    return path
+
+
+def test_simulate_re_enacts_images(tmp_path):
+    images = idx(tmp_path / "images", torch.randint(256, (12, 28, 28)))
+    labels = idx(tmp_path / "labels", torch.arange(12) % 10)
+    out = tmp_path / "root"
+    call("data", "simulate", images, labels, "--out", out, "--first", 11, "--split", "test")
+    written = sorted(path.name for path in (out / "NMNIST" / "Test").rglob("*.bin"))
+    assert written == [f"{number:05d}.bin" for number in range(1, 12)]
+    assert (out / "NMNIST" / "Test" / "0" / "00011.bin").exists()
+    again = tmp_path / "again"
+    call("data", "simulate", images, labels, "--out", again, "--first", 11, "--split", "test")
+    for path in (out / "NMNIST").rglob("*.bin"):
+        assert path.read_bytes() == (again / path.relative_to(out)).read_bytes()
+    fewer = idx(tmp_path / "fewer", torch.arange(3))
+    assert "12 images" in error("data", "simulate", images, fewer, "--out", out)
+    assert "expected train or test" in error(
+        "data", "simulate", images, labels, "--out", out, "--split", "x"
+    )

@@ -28,6 +28,8 @@ from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.recipes import (
     DATA,
     DEVICES,
+    ENCODINGS,
+    GENERATED,
     LOSSES,
     METHODS,
     MODELS,
@@ -41,7 +43,7 @@ from spikewvat.training import WVAT
 
 BASE = """
 name = "base"
-data = "embedded"
+data = {name = "embedded", time_steps = 5}
 [model]
 name = "snntorch-cnn"
 channels = [4]
@@ -67,7 +69,7 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_tables_name_things_that_exist():
-    for table in (DATA, MODELS, DEVICES, RANGES, METHODS, OPTIMIZERS, LOSSES):
+    for table in (DATA, GENERATED, ENCODINGS, MODELS, DEVICES, RANGES, METHODS, OPTIMIZERS, LOSSES):
         for name in table:
             assert callable(registry.lookup(table, name, "key"))
 
@@ -404,6 +406,36 @@ def test_losses_take_parameters():
     spikes = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
     found = build.build_loss(recipe(training={"loss": loss}))(spikes, torch.tensor([0]))
     assert found.item() == 0
+
+
+def test_mnist_and_its_encodings(tmp_path):
+    folder = tmp_path / "mnist"
+    folder.mkdir()
+    for stem, values in [
+        ("images", torch.randint(256, (12, 28, 28))),
+        ("labels", torch.arange(12) % 10),
+    ]:
+        for part in ("train", "t10k"):
+            header = bytes([0, 0, 8, values.dim()])
+            sizes = b"".join(size.to_bytes(4, "big") for size in values.shape)
+            name = f"{part}-{stem}-idx{values.dim()}-ubyte"
+            (folder / name).write_bytes(header + sizes + values.to(torch.uint8).numpy().tobytes())
+    encoding = {"name": "rate", "time_steps": 4}
+    rate = recipe(data={"name": "mnist", "encoding": encoding}, training={"batch_size": 6})
+    assert build.check(rate).data.parameters["encoding"] == encoding
+    loaders = build.build_data(rate, tmp_path)
+    assert loaders.input_shape == (1, 28, 28)
+    spikes, labels = next(iter(loaders.train))
+    assert spikes.shape == (4, 6, 1, 28, 28)
+    still = build.build_data(recipe(data="mnist"), tmp_path)
+    images, _ = next(iter(still.test))
+    assert images.shape == (12, 1, 28, 28)
+    dense = build.build_model(recipe(model="dense"))
+    assert build.build_loss(rate)(dense(images), labels.repeat(2)).isfinite()
+    with pytest.raises(RecipeError, match=r"data.encoding.name = 'rat' is unknown. Did you mean"):
+        build.check(recipe(data={"name": "mnist", "encoding": {"name": "rat"}}))
+    with pytest.raises(RecipeError, match=r"unknown key 'steps' in \[data.encoding\]"):
+        build.check(recipe(data={"name": "mnist", "encoding": {"name": "rate", "steps": 3}}))
 
 
 # Result files.

@@ -1,6 +1,6 @@
 """The command line: parse, call, print."""
 
-from spikewvat.cli import devices, runs
+from spikewvat.cli import data, devices, runs
 from spikewvat.cli.base import Commands, typer
 
 app = typer.Typer(
@@ -13,3 +13,4 @@ app = typer.Typer(
 app.command()(runs.train)
 app.command()(runs.evaluate)
 app.add_typer(devices.app, name="devices")
+app.add_typer(data.app, name="data")

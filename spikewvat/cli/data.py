@@ -1,0 +1,101 @@
+"""``data embedded``, ``data check`` and ``data simulate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from spikewvat.cli.base import check_writable, typer
+from spikewvat.errors import DataError
+
+app = typer.Typer(no_args_is_help=True, help="Event data sets: make, check, re-enact.")
+
+
+@app.command()
+def embedded(
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder; $SPIKEWVAT_CACHE or ~/.cache/spikewvat by default.")
+    ] = None,
+) -> None:
+    """Generate the embedded event digits, unless they are there, and print their folder."""
+    from spikewvat.data import embedded_root
+
+    typer.echo(str(embedded_root(cache)))
+
+
+@app.command()
+def check(
+    root: Annotated[Path, typer.Argument(help="Folder that holds NMNIST/{Train,Test}.")],
+    split: Annotated[str | None, typer.Option(metavar="train|test", help="Only this one.")] = None,
+) -> None:
+    """Read every recording of a data set in the layout of N-MNIST and describe what is there."""
+    import numpy as np
+
+    from spikewvat.console import print_table
+    from spikewvat.data.nmnist import NMNIST
+
+    if split not in (None, "train", "test"):
+        raise DataError(f"--split {split!r}: expected train or test.")
+    rows = []
+    for part in ("train", "test") if split is None else (split,):
+        dataset = NMNIST(root, part, time_steps=1, cache=False)
+        recordings = [dataset.events(index) for index in range(len(dataset))]
+        counts = np.array([len(events) for events in recordings])
+        last = np.array([int(events["t"][-1]) for events in recordings])
+        on = sum(int((events["p"] == 1).sum()) for events in recordings)
+        per_class = np.bincount(dataset.targets)
+        rows.append(
+            [
+                part,
+                str(len(dataset)),
+                f"{per_class.min()} .. {per_class.max()}",
+                f"{counts.mean():.0f} ({counts.min()} .. {counts.max()})",
+                f"{100 * on / counts.sum():.1f}",
+                f"{last.mean() / 1000:.0f} ({last.min() / 1000:.0f} .. {last.max() / 1000:.0f})",
+            ]
+        )
+    columns = ["split", "recordings", "per class", "events each", "ON %", "last event, ms"]
+    print_table(str(root), columns, rows)
+
+
+@app.command()
+def simulate(
+    images: Annotated[Path, typer.Argument(help="Images of 28 x 28, idx file, also gzipped.")],
+    labels: Annotated[Path, typer.Argument(help="Their labels, idx file.")],
+    out: Annotated[Path, typer.Option(help="Root of the recordings: OUT/NMNIST/Train/...")],
+    split: Annotated[
+        str, typer.Option(metavar="train|test", help="Which part to write.")
+    ] = "train",
+    first: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the camera's noise.")] = 0,
+) -> None:
+    """Re-enact images before the saccade camera: MNIST to N-MNIST.
+
+    Recording number i + 1 is image number i, as in N-MNIST.
+    """
+    import torch
+
+    from spikewvat.data.images import read_idx
+    from spikewvat.data.saccades import write_recordings
+
+    folders = {"train": "Train", "test": "Test"}
+    if split not in folders:
+        raise DataError(f"--split {split!r}: expected train or test.")
+    pictures, digits = read_idx(images), read_idx(labels)
+    if len(pictures) != len(digits):
+        raise DataError(
+            f"{str(images)!r} holds {len(pictures)} images, {str(labels)!r} {len(digits)} labels. "
+            "Take the two files of one set."
+        )
+    count = len(pictures) if first is None else min(first, len(pictures))
+    folder = out / "NMNIST" / folders[split]
+    check_writable(folder / "x")
+    generator = torch.Generator().manual_seed(seed)
+    write_recordings(
+        folder,
+        pictures[:count],
+        digits[:count].tolist(),
+        range(1, count + 1),
+        generator=generator,
+    )
+    typer.echo(f"Written: {count} recordings in {folder}")
