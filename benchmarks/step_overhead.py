@@ -17,14 +17,14 @@ from pathlib import Path
 
 import torch
 from pytorch_optimizer import SAM as PeerSAM
-from spikewvat.recipes import load_recipe
-from spikewvat.results import environment, write_json
 from torch import Tensor, nn
 
 from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, adapter_for
 from spikewvat.models.dense import FullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as SpikingJellyCNN
+from spikewvat.recipes import read_recipe
+from spikewvat.results import provenance, write_json
 from spikewvat.training import WVAT
 
 SIGMA = 0.10
@@ -94,11 +94,11 @@ METHODS = ("plain", "hsv", "gav", "wvat", "sam", "sam (pytorch_optimizer)", "awp
 
 def setups() -> list[Setup]:
     """Return the demo network in both frameworks, and the MNIST network."""
-    recipe = load_recipe(RECIPES / "adam.toml", preset="quick")
-    steps, batch = recipe.data.params["time_steps"], recipe.training.batch_size
+    recipe = read_recipe(RECIPES / "adam.toml", preset="quick")
+    steps, batch = recipe.data.parameters["time_steps"], recipe.training.batch_size
     spikes = (torch.rand(steps, batch, 2, 34, 34) < 0.08).float()
-    parameters = dict(recipe.model.params)
-    jelly = dict(load_recipe(RECIPES / "adam_spikingjelly.toml", preset="quick").model.params)
+    parameters = dict(recipe.model.parameters)
+    jelly = dict(read_recipe(RECIPES / "adam_spikingjelly.toml", preset="quick").model.parameters)
     return [
         Setup("demo CNN, snnTorch", lambda: SnnTorchCNN(**parameters), spikes, spiking=True),
         Setup("demo CNN, SpikingJelly", lambda: SpikingJellyCNN(**jelly), spikes, spiking=True),
@@ -165,7 +165,7 @@ def main() -> None:
             "scale": "quick",
             "sigma": SIGMA,
             "steps_per_round": STEPS,
-            **environment(),
+            **provenance(),
             "rows": rows,
         },
     )
