@@ -25,7 +25,7 @@ from rich.table import Table
 
 from spikewvat.recipes import Recipe, read_recipe
 from spikewvat.results import write_json
-from spikewvat.robustness import ChipReport, Degradation, plots
+from spikewvat.robustness import Degradation, plots
 
 HERE = Path(__file__).parent
 METHODS = ("adam", "swa", "wvat")
@@ -78,25 +78,6 @@ def run_suite(arguments: argparse.Namespace) -> Cells:
 def curve(result: Mapping[str, Any]) -> Degradation:
     """Return the degradation curve of one cell."""
     return Degradation.from_dict(result)
-
-
-def pooled(results: Sequence[Mapping[str, Any]]) -> Degradation:
-    """Return one curve whose chips are those of all seeds."""
-    curves = [curve(result) for result in results]
-    reports = []
-    for rows in zip(*curves, strict=True):
-        first = rows[0]
-        reports.append(
-            ChipReport(
-                device=first.device,
-                sigma=first.sigma,
-                accuracies=torch.cat([row.accuracies for row in rows]),
-                seeds=tuple(seed for row in rows for seed in row.seeds),
-                images=first.images,
-                target=first.target,
-            )
-        )
-    return Degradation(sum(c.clean for c in curves) / len(curves), tuple(reports))
 
 
 def summary(results: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
@@ -193,7 +174,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = run_suite(arguments)
     show(results, console)
     picture = arguments.out / arguments.suite / f"accuracy_{arguments.framework}.png"
-    curves = {name.split("_")[0]: pooled(cells) for name, cells in results.items()}
+    curves = {
+        name.split("_")[0]: Degradation.pooled([curve(cell) for cell in cells])
+        for name, cells in results.items()
+    }
     plots.save(plots.accuracy_against_sigma(curves), picture)
     console.print(f"Picture: {picture}")
     if arguments.save:

@@ -552,3 +552,23 @@ def test_impossible_sweeps():
         sweep(a_model(), a_loader(), Noise, [], adapter=StubAdapter())
     with pytest.raises(ValueError, match=r"sigma must be a finite number of at least 0, got -0\.1"):
         sweep(a_model(), a_loader(), Noise, [0, -0.1], adapter=StubAdapter())
+
+
+def test_pooled_curves_hold_the_chips_of_all_trainings():
+    from spikewvat.robustness import Degradation
+
+    def curve(clean, sigmas, first):
+        reports = tuple(
+            ChipReport("d", s, torch.tensor([first, 0.5], dtype=torch.float64), (1, 2), 10)
+            for s in sigmas
+        )
+        return Degradation(clean, reports)
+
+    both = Degradation.pooled([curve(0.9, (0.0, 0.1), 0.7), curve(0.8, (0.0, 0.1), 0.6)])
+    assert both.clean == pytest.approx(0.85)
+    assert both.at(0.1).accuracies.tolist() == [0.7, 0.5, 0.6, 0.5]
+    assert both.at(0.1).chips == 4
+    with pytest.raises(ValueError, match="expected curves of the same sigmas"):
+        Degradation.pooled([curve(0.9, (0.0,), 0.7), curve(0.9, (0.1,), 0.7)])
+    with pytest.raises(ValueError, match="expected curves of the same sigmas"):
+        Degradation.pooled([])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -222,6 +222,34 @@ class Degradation:
     def from_dict(cls, table: Mapping[str, Any]) -> Degradation:
         """Rebuild a curve from :meth:`to_dict`, for example from a result file."""
         return cls(table["clean"], tuple(ChipReport.from_dict(row) for row in table["rows"]))
+
+    @classmethod
+    def pooled(cls, curves: Sequence[Degradation]) -> Degradation:
+        """Put the chips of several trainings together, for pictures and yields.
+
+        The intervals of the result take the chips for independent, which those of one training
+        are not: compare trainings by the means of their own curves.
+
+        Args:
+            curves: Curves of the same magnitudes, one for each training.
+
+        Raises:
+            ValueError: If there is none, or their magnitudes differ.
+        """
+        if not curves or len({curve.sigmas for curve in curves}) > 1:
+            raise ValueError(
+                f"expected curves of the same sigmas, got {[curve.sigmas for curve in curves]}."
+            )
+        reports = tuple(
+            replace(
+                rows[0],
+                accuracies=torch.cat([row.accuracies for row in rows]),
+                seeds=tuple(seed for row in rows for seed in row.seeds),
+                losses=None,
+            )
+            for rows in zip(*curves, strict=True)
+        )
+        return cls(sum(curve.clean for curve in curves) / len(curves), reports)
 
     def __iter__(self) -> Iterator[ChipReport]:
         return iter(self.reports)
