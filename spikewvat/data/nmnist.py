@@ -108,8 +108,9 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
     ) -> None:
         if split not in _FOLDERS:
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
-        if denoise_us is not None and denoise_us < 1:
-            raise ValueError(f"denoise_us must be at least 1, got {denoise_us!r}.")
+        for name, value in (("denoise_us", denoise_us), ("per_class", per_class)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value!r}.")
         self._time_steps, self._window_us, self._reduce = time_steps, window_us, reduce
         self._first_saccade_only, self._stabilize = first_saccade_only, stabilize
         self._denoise_us = denoise_us

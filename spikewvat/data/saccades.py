@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from spikewvat.data.events import Events, make_events, write_events
+from spikewvat.errors import DataError
 
 _SIDE = 34
 _IMAGE = 28
@@ -76,6 +78,9 @@ class SaccadeCamera:
         for name in ("spread", "blur", "noise", "refractory_us", "jitter_us"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)!r}.")
+        for name, value in vars(self).items():
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value!r}.")
 
     @property
     def duration_us(self) -> int:
@@ -106,15 +111,15 @@ class SaccadeCamera:
 
     def _record(self, images: Tensor, seeds: Sequence[int]) -> list[Events]:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-        scene = _blurred(functional.pad(images, (_MARGIN,) * 4), self.blur)
         size = (_SIDE, _SIDE)
         spread = torch.stack([torch.randn(size, generator=g) for g in generators])
         phase = torch.stack([torch.rand(size, generator=g) for g in generators])
         # A pixel may differ in its threshold, but none is so sensitive that it never rests.
         threshold = (self.threshold * (1 + self.spread * spread)).clamp_(min=self.threshold / 2)
+        scene = self._scene(images)
         before = _seen(scene, *self._position(0))
         pixels = _Pixels(threshold, before + (phase - 0.5) * threshold, self.refractory_us)
-        columns: list[NDArray[np.int64]] = []
+        columns = [np.empty((5, 0), np.int64)]
         for time in range(0, self.duration_us, self.step_us):
             now = _seen(scene, *self._position(time + self.step_us))
             columns += pixels.watch(before, now, time, self.step_us)
@@ -139,6 +144,9 @@ class SaccadeCamera:
             order = np.argsort(t, kind="stable")
             recordings.append(make_events(x[order], y[order], t[order], p[order]))
         return recordings
+
+    def _scene(self, images: Tensor) -> Tensor:
+        return _blurred(functional.pad(images, (_MARGIN,) * 4), self.blur)
 
     def _position(self, time: int) -> tuple[float, float]:
         """Return where the image's corner lies on the sensor, (x, y) in pixels."""
@@ -196,12 +204,20 @@ def write_recordings(
         names: Number of each file, written with five digits.
         camera: The camera; ``None`` is the default one.
         generator: Source of one seed per image; ``None`` uses torch's global one.
+
+    Raises:
+        DataError: If a label is no digit.
+        ValueError: If ``images`` has another shape or range.
     """
+    labels = [int(label) for label in labels]
+    for index, label in enumerate(labels):
+        if not 0 <= label <= 9:
+            raise DataError(f"label {label} of image {index} is no digit from 0 to 9.")
     recordings = (camera or SaccadeCamera()).record(images, generator=generator)
     for digit in range(10):
         (Path(folder) / str(digit)).mkdir(parents=True, exist_ok=True)
     for events, label, name in zip(recordings, labels, names, strict=True):
-        write_events(Path(folder) / str(int(label)) / f"{int(name):05d}.bin", events)
+        write_events(Path(folder) / str(label) / f"{int(name):05d}.bin", events)
 
 
 def _checked(images: Tensor) -> Tensor:
