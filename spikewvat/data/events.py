@@ -175,9 +175,9 @@ def bin_events(
         return np.zeros(shape, np.uint8)
     index = (events["t"] - start) // window
     kept = (index >= 0) & (index < bins)
-    if not kept.all():
-        events, index = events[kept], index[kept]
     flat = ((index * polarities + events["p"]) * height + events["y"]) * width + events["x"]
+    if not kept.all():
+        flat = flat[kept]
     size = bins * polarities * height * width
     if reduce == "or":
         frames = np.zeros(size, np.uint8)
