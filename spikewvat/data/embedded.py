@@ -14,7 +14,7 @@ from spikewvat.data.cache import cache_error, cache_folder, temporary_beside
 from spikewvat.data.saccades import write_recordings
 from spikewvat.errors import require
 
-_VERSION = 2  # count up whenever the recordings change
+_VERSION = 4  # count up whenever the recordings change
 _SEED = 2015
 _TEST_SHARE = 0.22
 _SCALE = 3  # gives about as many events as recordings of MNIST digits have

@@ -24,12 +24,12 @@ _KNOT_US = 10_000
 # Where the image's left upper corner lies on the sensor, (x, y) in pixels, every 10 ms: fitted to
 # the signed event maps of 200 real recordings by `benchmarks/simulator.py --fit`.
 _PATH = (
-    (0.54, 1.19), (0.52, 1.26), (0.46, 1.59), (0.38, 2.34), (0.36, 3.41), (0.44, 4.62),
-    (0.94, 5.65), (1.52, 6.30), (1.85, 6.53), (1.93, 6.56), (2.00, 6.53), (2.08, 6.49),
-    (2.32, 6.45), (2.79, 6.21), (3.51, 5.54), (4.11, 4.50), (4.41, 3.29), (4.80, 2.19),
-    (5.10, 1.66), (5.30, 1.52), (5.47, 1.49), (5.67, 1.48), (5.77, 1.42), (5.71, 1.42),
-    (5.01, 1.48), (4.05, 1.55), (3.06, 1.50), (2.07, 1.40), (1.44, 1.24), (0.90, 1.18),
-    (0.69, 1.13), (0.67, 1.15),
+    (0.54, 1.18), (0.52, 1.25), (0.46, 1.57), (0.37, 2.34), (0.34, 3.40), (0.45, 4.59),
+    (0.92, 5.66), (1.53, 6.32), (1.86, 6.54), (1.94, 6.56), (2.00, 6.52), (2.11, 6.48),
+    (2.37, 6.44), (2.85, 6.20), (3.53, 5.53), (4.14, 4.42), (4.45, 3.22), (4.81, 2.19),
+    (5.10, 1.67), (5.27, 1.52), (5.45, 1.49), (5.67, 1.47), (5.78, 1.43), (5.72, 1.42),
+    (5.06, 1.47), (4.05, 1.49), (3.01, 1.46), (2.07, 1.36), (1.44, 1.23), (0.92, 1.19),
+    (0.69, 1.20), (0.67, 1.20),
 )  # fmt: skip
 
 
@@ -113,12 +113,13 @@ class SaccadeCamera:
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         size = (_SIDE, _SIDE)
         spread = torch.stack([torch.randn(size, generator=g) for g in generators])
-        phase = torch.stack([torch.rand(size, generator=g) for g in generators])
         # A pixel may differ in its threshold, but none is so sensitive that it never rests.
         threshold = (self.threshold * (1 + self.spread * spread)).clamp_(min=self.threshold / 2)
+        # What a pixel reported last lies anywhere within a threshold of what it sees now.
+        phase = torch.stack([torch.rand(size, generator=g) for g in generators])
         scene = self._scene(images)
         before = _seen(scene, *self._position(0))
-        pixels = _Pixels(threshold, before + (phase - 0.5) * threshold, self.refractory_us)
+        pixels = _Pixels(threshold, before + (2 * phase - 1) * threshold, self.refractory_us)
         columns = [np.empty((5, 0), np.int64)]
         for time in range(0, self.duration_us, self.step_us):
             now = _seen(scene, *self._position(time + self.step_us))
@@ -149,10 +150,16 @@ class SaccadeCamera:
         return _blurred(functional.pad(images, (_MARGIN,) * 4), self.blur)
 
     def _position(self, time: int) -> tuple[float, float]:
-        """Return where the image's corner lies on the sensor, (x, y) in pixels."""
-        knots = np.arange(len(_PATH)) * _KNOT_US
-        x, y = (np.interp(time, knots, axis) for axis in np.transpose(_PATH))
-        return float(x), float(y)
+        """Return where the image's corner lies on the sensor, (x, y) in pixels.
+
+        A Catmull-Rom spline goes smoothly through the measured positions.
+        """
+        knot = min(time // _KNOT_US, len(_PATH) - 2)
+        u = time / _KNOT_US - knot
+        around = np.clip(np.arange(knot - 1, knot + 3), 0, len(_PATH) - 1)
+        a, b, c, d = np.array(_PATH)[around]
+        position = b + u / 2 * (c - a + u * (2 * a - 5 * b + 4 * c - d + u * (3 * (b - c) + d - a)))
+        return float(position[0]), float(position[1])
 
 
 class _Pixels:
