@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("tonic")
 pytest.importorskip("sklearn")
 from spikewvat.data import NMNIST, embedded
-from spikewvat.errors import DataError
+from spikewvat.errors import DataError, MissingExtraError
 
 
 def few_digits(monkeypatch):
@@ -136,3 +136,10 @@ def test_two_processes_may_generate_at_once(tmp_path):
     assert [str(path) for path in cache.iterdir()] == [root]
     data = [NMNIST(root, split, time_steps=2, cache=False) for split in ("train", "test")]
     assert sum(len(part) for part in data) == 100
+
+
+def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
+    with pytest.raises(MissingExtraError, match=r'digits needs sklearn.*"spikewvat\[cli\]"'):
+        embedded.embedded_root(tmp_path)
+    assert list(tmp_path.iterdir()) == []

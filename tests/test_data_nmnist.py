@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import importlib
 import shutil
+import sys
 import threading
 import urllib.error
 import zipfile
@@ -17,7 +19,7 @@ from event_cases import random_events, write_part
 
 from spikewvat.data.cache import RowCache, cache_folder
 from spikewvat.data.events import bin_events, make_events, make_loader, write_events
-from spikewvat.errors import DataError
+from spikewvat.errors import DataError, MissingExtraError
 
 tonic = pytest.importorskip("tonic")
 from spikewvat.data import NMNIST, nmnist  # noqa: E402
@@ -333,3 +335,10 @@ def test_the_real_recordings(real_data):
     assert (len(train), len(test)) == (700, 150)
     counts = [len(test.events(index)) for index in range(150)]
     assert 3500 < sum(counts) / 150 < 4700
+
+
+def test_without_tonic_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tonic", None)
+    monkeypatch.delitem(sys.modules, "spikewvat.data.nmnist")
+    with pytest.raises(MissingExtraError, match=r'N-MNIST needs tonic.*"spikewvat\[tonic\]"'):
+        importlib.import_module("spikewvat.data.nmnist")

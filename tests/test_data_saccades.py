@@ -41,7 +41,8 @@ def test_an_empty_image_gives_noise_only():
 
 
 def test_events_follow_the_change_of_intensity():
-    # Events of a pixel, summed with their sign, are the change it has seen, to within two thresholds.
+    # Summed with their signs, the events of a pixel are the change that it has seen, to within
+    # what it may keep to itself at the start and at the end: a threshold each.
     (events,) = QUIET.record(square(), generator=seeded())
     signs = np.zeros((34, 34))
     np.add.at(signs, (events["y"], events["x"]), 1 - 2 * events["p"])
