@@ -108,9 +108,7 @@ def overhead() -> str:
     for method in methods:
         cells = []
         for setup in setups:
-            row = next(
-                r for r in result["rows"] if (r["setup"], r["method"]) == (setup, method)
-            )
+            row = next(r for r in result["rows"] if (r["setup"], r["method"]) == (setup, method))
             low, high = row["quartiles"]
             cells.append(
                 f"{row['ms']:.1f} ms"

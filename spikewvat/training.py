@@ -88,6 +88,7 @@ class PerturbedGradient:
             self.adapter.synaptic_weights(model) if weights is None else dict(weights)
         )
         self.steps = 0
+        self._scratch: list[Tensor] = []
         self._choices, self._noise = _generators(generator, same_noise_on_all_ranks)
         self._watch = _LossWatch(warn_after)
 
@@ -107,16 +108,13 @@ class PerturbedGradient:
             UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
         """
         direction = self._pick()
-        delta: Weights | None = None
-        if direction is not None:
-            grads = self._clean_gradients(closure, backward) if direction.needs_gradient else None
-            delta = direction(self.weights, grads, generator=self._noise)
+        delta = None if direction is None else self._displacement(direction, closure, backward)
         self.adapter.reset_state(self.model)
         if delta is None:
             loss = closure()
             backward(loss)
         else:
-            with perturbed(self.weights, delta):
+            with perturbed(self.weights, delta, scratch=self._scratch):
                 loss = closure()
                 backward(loss)
         self.steps += 1
@@ -155,6 +153,11 @@ class PerturbedGradient:
         if self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p:
             return None
         return self.direction.pick(generator=self._choices)
+
+    def _displacement(self, direction: Direction, closure: Closure, backward: Backward) -> Weights:
+        """Return where to go; the clean gradients are freed before the second pass."""
+        grads = self._clean_gradients(closure, backward) if direction.needs_gradient else None
+        return direction(self.weights, grads, generator=self._noise)
 
     def _clean_gradients(self, closure: Closure, backward: Backward) -> Weights:
         """Return the gradients at the undisplaced weights and leave no other trace."""

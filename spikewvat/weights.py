@@ -72,7 +72,12 @@ def replaced(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ite
 
 
 @contextmanager
-def perturbed(weights: Mapping[str, Tensor], delta: Mapping[str, Tensor]) -> Iterator[None]:
+def perturbed(
+    weights: Mapping[str, Tensor],
+    delta: Mapping[str, Tensor],
+    *,
+    scratch: list[Tensor] | None = None,
+) -> Iterator[None]:
     """Displace the weights by ``delta`` for a while, then restore them bit for bit.
 
     A saved copy is copied back; nothing is added and subtracted again, which would drift.
@@ -80,6 +85,9 @@ def perturbed(weights: Mapping[str, Tensor], delta: Mapping[str, Tensor]) -> Ite
     Args:
         weights: Live parameters by name.
         delta: Change of each weight, equal keys and shapes.
+        scratch: Where to keep the saved copy: an empty list is filled with buffers, which later
+            calls with the same weights use again. Fresh memory in every training step costs a
+            small network more than the copy.
 
     Raises:
         ValueError: If names or shapes differ, or two names are one tensor.
@@ -98,7 +106,12 @@ def perturbed(weights: Mapping[str, Tensor], delta: Mapping[str, Tensor]) -> Ite
     changes = [
         delta[name].to(device=weight.device, dtype=weight.dtype) for name, weight in weights.items()
     ]
-    saved = [tensor.detach().clone() for tensor in live]
+    saved = [] if scratch is None else scratch
+    if saved:
+        with torch.no_grad():
+            torch._foreach_copy_(saved, live)
+    else:
+        saved.extend(tensor.detach().clone() for tensor in live)
     try:
         with torch.no_grad():
             torch._foreach_add_(live, changes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from weakref import WeakKeyDictionary
 
@@ -19,6 +20,7 @@ ResetState = Callable[[nn.Module], object]
 _MATRICES = (nn.Linear, nn.Bilinear, _ConvNd)
 _RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _NOT_STATE = {"reset_parameters", "reset_running_stats"}
+_BOOKKEEPING = frozenset(vars(nn.Module()))
 
 
 class TorchAdapter:
@@ -119,7 +121,7 @@ class TorchAdapter:
 
     def _knows(self, module: nn.Module) -> bool:
         """Return whether this adapter resets the module, or it keeps no state by nature."""
-        return type(module).__module__.split(".")[0] == "torch"
+        return type(module).__module__.split(".")[0] in ("torch", "spikewvat")
 
     def _refuse_unknown_state(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
@@ -141,7 +143,7 @@ def _tensors_kept(module: nn.Module) -> dict[str, Tensor]:
     """Return tensors a module holds beside its parameters and its persistent buffers."""
     kept: dict[str, Tensor] = {}
     for name, value in vars(module).items():
-        if name.startswith("_") and name in nn.Module().__dict__:
+        if name in _BOOKKEEPING:
             continue
         values = value if isinstance(value, list | tuple) else [value]
         if isinstance(value, dict):
@@ -164,13 +166,15 @@ def _stamp(tensor: Tensor) -> tuple[int, int]:
 
 def _is_resettable_leaf(module: nn.Module) -> bool:
     """Return whether a layer offers a reset method: then it has something to reset."""
-    if next(module.children(), None) is not None:
-        return False
+    return next(module.children(), None) is None and _has_reset_method(type(module).__mro__)
+
+
+@functools.cache
+def _has_reset_method(classes: tuple[type, ...]) -> bool:
     return any(
-        name.startswith("reset")
-        and name not in _NOT_STATE
-        and callable(getattr(module, name, None))
-        for name in dir(type(module))
+        name.startswith("reset") and name not in _NOT_STATE and callable(attribute)
+        for kind in classes
+        for name, attribute in vars(kind).items()
     )
 
 

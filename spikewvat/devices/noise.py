@@ -25,6 +25,7 @@ from spikewvat.devices.base import (
     generator_device,
     norm_of,
 )
+from spikewvat.devices.normal import standard_normal
 from spikewvat.weights import Weights
 
 
@@ -118,9 +119,8 @@ class Gaussian(AdditiveNoise):
     def standard_noise(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
     ) -> Tensor:
-        """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
-        device = generator_device(generator)
-        return torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        """Draw (see :meth:`AdditiveNoise.standard_noise` and :func:`standard_normal`)."""
+        return standard_normal(shape, dtype=dtype, generator=generator)
 
 
 @dataclass(frozen=True)
