@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spikewvat.recipes import Recipe, read_recipe
-from spikewvat.results import write_json
+from spikewvat.recipes.results import write_json
 from spikewvat.robustness import Degradation, plots
 
 HERE = Path(__file__).parent
@@ -34,7 +34,7 @@ Cells = dict[str, list[dict[str, Any]]]
 
 def run_cell(recipe: Recipe, out: Path, data_root: Path | None) -> dict[str, Any]:
     """Train and evaluate one recipe with one seed, or read it back if that was done."""
-    from spikewvat.runs import train
+    from spikewvat.recipes.run import train
 
     torch.set_num_threads(1)
     finished = out / "result.json"

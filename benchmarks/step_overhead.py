@@ -24,7 +24,7 @@ from spikewvat.models.dense import FullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as SpikingJellyCNN
 from spikewvat.recipes import read_recipe
-from spikewvat.results import provenance, write_json
+from spikewvat.recipes.results import provenance, write_json
 from spikewvat.training import WVAT
 
 SIGMA = 0.10

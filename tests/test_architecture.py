@@ -16,7 +16,7 @@ FLOORS = {
     0: ("errors", "weights", "files", "directions", "devices", "spiking"),
     1: ("adapters",),
     2: ("training", "averaging", "models"),
-    3: ("data", "robustness", "checkpoint", "console", "loop", "trainer", "results"),
+    3: ("data", "robustness", "trainer"),
     4: ("recipes", "cli", "__main__"),
 }
 OPTIONAL = {

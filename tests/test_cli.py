@@ -16,9 +16,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from spikewvat import files, recipes
+from spikewvat import files
 from spikewvat.cli import app
 from spikewvat.errors import TrainingStalledWarning
+from spikewvat.recipes import schema
 
 RECIPE = """
 name = "tiny"
@@ -54,8 +55,8 @@ WRITTEN = [
 
 @pytest.fixture(autouse=True)
 def _tiny_data(monkeypatch):
-    monkeypatch.setitem(recipes.DATA, "tiny", "training_worker:TinyEvents")
-    monkeypatch.setitem(recipes.GENERATED, "tiny", "training_worker:nowhere")
+    monkeypatch.setitem(schema.DATA, "tiny", "training_worker:TinyEvents")
+    monkeypatch.setitem(schema.GENERATED, "tiny", "training_worker:nowhere")
 
 
 @pytest.fixture
@@ -208,7 +209,7 @@ def test_unexpected_errors_keep_their_traceback(recipe, monkeypatch):
     def broken(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("spikewvat.runs.train", broken)
+    monkeypatch.setattr("spikewvat.recipes.run.train", broken)
     with pytest.raises(ZeroDivisionError):
         call("train", recipe)
 
@@ -222,7 +223,7 @@ def test_the_stall_warning_is_one_line(recipe, monkeypatch):
             warnings.warn("lower alpha", TrainingStalledWarning, stacklevel=1)
         return {}
 
-    monkeypatch.setattr("spikewvat.runs.train", stalled)
+    monkeypatch.setattr("spikewvat.recipes.run.train", stalled)
     shown = warnings.showwarning
     assert call("train", recipe).stderr == "warning: lower alpha\n"
     assert warnings.showwarning is shown
@@ -232,9 +233,9 @@ def test_killed_on_the_command_line_and_resumed(recipe, tmp_path):
     """The whole command, killed after some checkpoint, ends with the same weights."""
     script = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from spikewvat import recipes\n"
-        "recipes.DATA['tiny'] = 'training_worker:TinyEvents'\n"
-        "recipes.GENERATED['tiny'] = 'training_worker:nowhere'\n"
+        "from spikewvat.recipes import schema\n"
+        "schema.DATA['tiny'] = 'training_worker:TinyEvents'\n"
+        "schema.GENERATED['tiny'] = 'training_worker:nowhere'\n"
         "from spikewvat.cli import app; app()\n"
     )
     options = ["training.epochs=30", "evaluation.sigmas=[]", "--no-progress"]

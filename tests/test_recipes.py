@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewvat import build, files, registry, results, specs
+from spikewvat import files
 from spikewvat.devices import (
     AbsMax,
     DifferentialPair,
@@ -25,7 +25,9 @@ from spikewvat.devices import (
 from spikewvat.devices.base import Pipeline
 from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.recipes import (
+from spikewvat.recipes import build, registry, results
+from spikewvat.recipes import devices as specs
+from spikewvat.recipes.schema import (
     DATA,
     DEVICES,
     ENCODINGS,

@@ -17,10 +17,10 @@ import training_worker as worker
 from torch import nn
 
 from spikewvat import files
-from spikewvat.console import Totals, TrainingProgress, print_table
 from spikewvat.errors import CheckpointError
 from spikewvat.spiking.losses import rate_cross_entropy
 from spikewvat.trainer import DivergedError, Trainer, derived_seed
+from spikewvat.trainer.console import Totals, TrainingProgress, print_table
 from spikewvat.training import PerturbedGradient
 
 FILES = ["best.safetensors", "checkpoint.safetensors", "model.safetensors"]
@@ -77,7 +77,7 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, kind, stop_at):
         return evaluate(loop, loader)
 
     with monkeypatch.context() as patch:
-        patch.setattr("spikewvat.loop.Loop.accuracy", interrupted)
+        patch.setattr("spikewvat.trainer.loop.Loop.accuracy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             worker.train(tmp_path / "b", kind, epochs=5)
     resumed = worker.train(tmp_path / "b", kind, epochs=5, resume=True)
@@ -255,7 +255,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     script = (
         "import sys, resource; sys.path.insert(0, sys.argv[2])\n"
         "import training_worker as worker\n"
-        "from spikewvat import checkpoint\n"
+        "from spikewvat.trainer import checkpoint\n"
         "save = checkpoint.save\n"
         "def full(path, loop, position, identity):\n"
         "    if position.epoch == 3:\n"
@@ -314,7 +314,7 @@ def test_early_stop_and_best_weights(tmp_path, monkeypatch):
         states.append({k: v.clone() for k, v in loop.model.state_dict().items()})
         return next(watched)
 
-    monkeypatch.setattr("spikewvat.loop.Loop.accuracy", accuracy)
+    monkeypatch.setattr("spikewvat.trainer.loop.Loop.accuracy", accuracy)
     result = fit(tmp_path, epochs=9, patience=2, watch=worker.loader())
     assert result.stopped_early
     assert [row["watched"] for row in result.history] == [0.2, 0.5, 0.4, 0.5]

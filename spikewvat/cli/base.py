@@ -31,7 +31,7 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        from spikewvat.loop import DivergedError
+        from spikewvat.trainer.loop import DivergedError
 
         ours = (
             *(CheckpointError, DataError, DivergedError, MissingExtraError),

@@ -31,8 +31,8 @@ def check(
     """Read every recording of a data set in the layout of N-MNIST and describe what is there."""
     import numpy as np
 
-    from spikewvat.console import print_table
     from spikewvat.data.nmnist import NMNIST
+    from spikewvat.trainer.console import print_table
 
     if split not in (None, "train", "test"):
         raise DataError(f"--split {split!r}: expected train or test.")

@@ -116,17 +116,15 @@ _ONE_ACCUMULATOR = 2**20  # entries up to which one float32 sum of squares is ac
 def _root_mean_square(weight: Tensor, dims: tuple[int, ...], count: int) -> Tensor:
     """Return the root mean square over ``dims``, kept broadcastable."""
     dtype = draw_dtype(weight)
-    if weight.numel() <= _ONE_ACCUMULATOR and weight.numel() == count:
-        return (
-            torch.linalg.vector_norm(weight, dtype=dtype)
-            .div_(math.sqrt(count))
-            .expand((1,) * weight.dim())
-        )
+    norm: Tensor
+    if weight.numel() == count <= _ONE_ACCUMULATOR:
+        norm = torch.linalg.vector_norm(weight, dtype=dtype)
+        return norm.div_(math.sqrt(count)).expand((1,) * weight.dim())
     if dims[0] == 0 and len(dims) > 1:
         # In two stages: one float32 accumulator over millions of entries loses four digits.
         weight = torch.linalg.vector_norm(weight, dim=dims[1:], keepdim=True, dtype=dtype)
         dims = (0,)
-    norm: Tensor = torch.linalg.vector_norm(weight, dim=dims, keepdim=True, dtype=dtype)
+    norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True, dtype=dtype)
     return norm.div_(math.sqrt(count))
 
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from spikewvat import files
 from spikewvat.errors import RecipeError
-from spikewvat.registry import (
+from spikewvat.recipes.registry import (
     BaseModel,
     ConfigDict,
     Field,
@@ -64,7 +64,7 @@ RANGES = {
     "fixed": "spikewvat.devices.base:Fixed",
 }
 METHODS = {
-    "plain": "spikewvat.build:plain",
+    "plain": "spikewvat.recipes.build:plain",
     "wvat": "spikewvat.training:WVAT",
     "hsv": "spikewvat.directions:HSV",
     "gav": "spikewvat.directions:GAV",

@@ -17,8 +17,16 @@ from spikewvat.averaging import SWA, decay_factor
 from spikewvat.data import make_loader
 from spikewvat.directions import Direction
 from spikewvat.errors import DataError, RecipeError
-from spikewvat.loop import Loss, derived_seed
-from spikewvat.recipes import (
+from spikewvat.recipes.devices import build_device
+from spikewvat.recipes.registry import (
+    check_keys,
+    checked,
+    construct,
+    filled,
+    lookup,
+    parameters,
+)
+from spikewvat.recipes.schema import (
     DATA,
     ENCODINGS,
     GENERATED,
@@ -29,15 +37,7 @@ from spikewvat.recipes import (
     Component,
     Recipe,
 )
-from spikewvat.registry import (
-    check_keys,
-    checked,
-    construct,
-    filled,
-    lookup,
-    parameters,
-)
-from spikewvat.specs import build_device
+from spikewvat.trainer.loop import Loss, derived_seed
 from spikewvat.training import PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")

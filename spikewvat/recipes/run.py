@@ -9,16 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikewvat import build, files, results
+from spikewvat import files
 from spikewvat.adapters import adapter_for
-from spikewvat.console import ChipsProgress
 from spikewvat.data.augmentation import RandomShift
 from spikewvat.errors import CheckpointError
-from spikewvat.recipes import Recipe, Spec, recipe_from
+from spikewvat.recipes import build, results
+from spikewvat.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.recipes.schema import Recipe, Spec, recipe_from
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.results import ChipReport
-from spikewvat.specs import build_device, describe, takes_sigma
 from spikewvat.trainer import FINAL, Trainer
+from spikewvat.trainer.console import ChipsProgress
 
 RECIPE = "recipe.toml"
 RESULT = "result.json"
@@ -142,7 +143,7 @@ def evaluate(
         out: Folder of a training run.
         data_root: Where its data set lies; by default its usual place.
         split: ``"train"`` or ``"test"``; this and what follows is the recipe's by default.
-        device: The device, see :func:`spikewvat.specs.stages`.
+        device: The device, see :func:`spikewvat.recipes.devices.stages`.
         sigmas: Sizes of the variation, for devices that leave theirs open.
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work.

@@ -13,13 +13,14 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
-from spikewvat import checkpoint, files
+from spikewvat import files
 from spikewvat.adapters import Adapter, adapter_for
 from spikewvat.averaging import SWA
-from spikewvat.checkpoint import Position
-from spikewvat.console import TrainingProgress
 from spikewvat.errors import CheckpointError, require
-from spikewvat.loop import Augment, DivergedError, Loop, Loss, derived_seed
+from spikewvat.trainer import checkpoint
+from spikewvat.trainer.checkpoint import Position
+from spikewvat.trainer.console import TrainingProgress
+from spikewvat.trainer.loop import Augment, DivergedError, Loop, Loss, derived_seed
 from spikewvat.training import PerturbedGradient
 
 __all__ = ["DivergedError", "Loss", "Trainer", "TrainingResult", "derived_seed"]

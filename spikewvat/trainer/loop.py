@@ -17,8 +17,8 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, Sequ
 
 from spikewvat.adapters import Adapter
 from spikewvat.averaging import SWA
-from spikewvat.console import Totals, TrainingProgress
 from spikewvat.spiking.losses import class_scores
+from spikewvat.trainer.console import Totals, TrainingProgress
 from spikewvat.training import PerturbedGradient
 
 Augment: TypeAlias = Callable[[Tensor], Tensor]

@@ -11,7 +11,7 @@ import torch
 
 from spikewvat import files
 from spikewvat.errors import CheckpointError
-from spikewvat.loop import Loop
+from spikewvat.trainer.loop import Loop
 
 _REMEDY = "Resume with the recipe that it was trained with, or choose another folder."
 

@@ -1,0 +1,5 @@
+"""A run as data: recipes read from TOML, what they build, and what a run writes."""
+
+from spikewvat.recipes.schema import Component, Recipe, Spec, read_recipe, recipe_from
+
+__all__ = ["Component", "Recipe", "Spec", "read_recipe", "recipe_from"]
