@@ -5,8 +5,8 @@
 
 A cell is one recipe with one seed. Cells run side by side, one thread each; finished cells are
 kept in --out and not run again. With --save the evaluation rows of all seeds go to
-benchmarks/results/<suite>/<recipe>.json, from which benchmarks/tables.py makes the tables and
-pictures of the documentation.
+benchmarks/results/<suite>/<recipe>.json (or to the folder of that name), from which
+benchmarks/tables.py makes the tables and pictures of the documentation.
 """
 
 from __future__ import annotations
@@ -163,7 +163,9 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--data-root", type=Path, default=None)
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1))
-    parser.add_argument("--save", action="store_true", help="write benchmarks/results")
+    parser.add_argument(
+        "--save", nargs="?", const="", metavar="NAME", help="write benchmarks/results/NAME"
+    )
     return parser.parse_args(argv)
 
 
@@ -180,8 +182,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     plots.save(plots.accuracy_against_sigma(curves), picture)
     console.print(f"Picture: {picture}")
-    if arguments.save:
-        save_results(results, arguments.suite)
+    if arguments.save is not None:
+        save_results(results, arguments.save or arguments.suite)
     if arguments.suite == "demo":
         console.print(
             "\nThe same on your own recordings (DIR/NMNIST/{Train,Test}/<digit>/*.bin):\n"
@@ -189,6 +191,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "  spikewvat evaluate my-run --data-root DIR --sigma 0,0.05,0.10 --plot chips.png",
             highlight=False,
             markup=False,
+            soft_wrap=True,
         )
 
 

@@ -119,11 +119,78 @@ def overhead() -> str:
     return "\n".join(lines)
 
 
+def reenacted() -> str:
+    """Return the table of networks trained on re-enacted and on real recordings."""
+    lines = [
+        row_of(["trained on", "method", "real test recordings", "at σ = 10 %"]),
+        row_of(["---", "---", "--:", "--:"]),
+    ]
+    for suite, source in (("nmnist", "real recordings"), ("reenacted", "re-enacted recordings")):
+        for name, label in METHODS:
+            if not (RESULTS / suite / f"{name}.json").exists():
+                continue
+            result = load(suite, name)
+            clean = torch.tensor(result["clean"], dtype=torch.float64)
+            noisy = torch.tensor([curve.means[-1] for curve in curves(result)])
+            lines.append(
+                row_of(
+                    [
+                        source,
+                        label,
+                        f"{percent(float(clean.mean()))} ± {percent(float(clean.std()))}",
+                        f"{percent(float(noisy.mean()))} ± {percent(float(noisy.std()))}",
+                    ]
+                )
+            )
+    return "\n".join(lines)
+
+
 def simulator() -> str:
-    """Return the table of simulated against real recordings."""
-    result = load("data", "simulator")
-    lines = [row_of(["", "re-enacted", "real"]), row_of(["---", "--:", "--:"])]
-    lines += [row_of([row["what"], row["simulated"], row["real"]]) for row in result["table"]]
+    """Return the table of simulated beside real recordings of the same images."""
+    rows = load("data", "simulator")["rows"][:2]  # calibrated on, and not
+
+    def bursts(recordings: dict[str, Any]) -> str:
+        return ", ".join(f"{burst['centre_ms']:.0f}" for burst in recordings["bursts"])
+
+    lines = [
+        row_of(["", *(f"{row['digits']} digits" for row in rows)]),
+        row_of(["---", *["--:"] * len(rows)]),
+    ]
+    for what, value in (
+        ("events a recording", lambda part: f"{part['events_mean']:.0f}"),
+        ("ON fraction", lambda part: f"{part['on_fraction']:.3f}"),
+        ("centres of the three bursts, ms", bursts),
+    ):
+        for label, key in (("real", "real"), ("re-enacted", "re_enacted")):
+            lines.append(row_of([f"{what}, {label}", *(value(row[key]) for row in rows)]))
+    correlations = [
+        f"{row['map_correlation']['mean']:.3f} ± {row['map_correlation']['std']:.3f}"
+        for row in rows
+    ]
+    lines.append(row_of(["correlation of event maps", *correlations]))
+    return "\n".join(lines)
+
+
+def binning() -> str:
+    """Return the table of binning times beside tonic's."""
+    lines = [
+        row_of(["tonic.transforms.ToFrame", "same frames", "tonic", "ours", "speed-up"]),
+        row_of(["---", "--:", "--:", "--:", "--:"]),
+    ]
+    for row in load("data", "event_binning")["rows"]:
+        settings = ", ".join(f"{key}={value}" for key, value in row["tonic"].items())
+        low, high = row["quartiles_or"]
+        lines.append(
+            row_of(
+                [
+                    f"`{settings}`",
+                    f"{row['equal']} of {row['recordings']}",
+                    f"{row['ms']['tonic']:.2f} ms",
+                    f"{row['ms']['or']:.2f} ms",
+                    f"{row['speed_up_or']:.1f} ({low:.1f} .. {high:.1f})",
+                ]
+            )
+        )
     return "\n".join(lines)
 
 
@@ -138,7 +205,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "nmnist": lambda: comparison("nmnist"),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "spikingjelly"),
     "overhead": overhead,
+    "reenacted": reenacted,
     "simulator": simulator,
+    "binning": binning,
 }
 PICTURES = {
     "demo": ("demo", ""),
