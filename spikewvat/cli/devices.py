@@ -159,7 +159,7 @@ def _report(device: Empirical, measured: Empirical, name: str, plot: Path | None
 
 
 def _draws(device: Empirical, position: float, count: int = 2000) -> Any:
-    """Return errors that the device makes at a place in its range."""
+    """Return errors that the device makes at a place in its range, the ends for what is beyond."""
     import dataclasses
 
     import torch

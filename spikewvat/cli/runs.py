@@ -114,7 +114,10 @@ def _draw_rows(path: Path, found: dict[str, Any]) -> None:
         report = ChipReport.from_dict(found["rows"][0])
         save_figure(plots.yield_curve({name: report}, target=report.target), path)
     else:
-        save_figure(plots.accuracy_against_sigma({name: Degradation.from_dict(found)}), path)
+        device = found["device"]
+        own = {"range_label": f"range in {device}"} if "range=" in device else {}
+        figure = plots.accuracy_against_sigma({name: Degradation.from_dict(found)}, **own)
+        save_figure(figure, path)
 
 
 def _print_rows(title: str, found: dict[str, Any]) -> None:

@@ -1,0 +1,97 @@
+"""Layers over spike trains [T, B, ...]: time is folded into the batch, weights serve all steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution of every time step: [T, B, C, H, W] to [T, B, C', H', W'].
+
+    Args:
+        in_channels: Channels C.
+        out_channels: Channels C'.
+        kernel_size: Side of the kernels.
+        stride: Step between places of the kernels.
+        padding: Zeros added at every edge.
+        bias: Whether to add a bias (never perturbed); spiking layers mostly have none.
+
+    Raises:
+        ValueError: If the input has no time axis.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        padding: int = 0,
+        bias: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the currents of all steps."""
+        check_time_first(input, 5, "[T, B, C, H, W]")
+        output = super().forward(input.flatten(0, 1))
+        return output.view(*input.shape[:2], *output.shape[1:])
+
+
+class SumPool2d(nn.Module):
+    """Sum over squares with one fixed weight, which is no synapse of the chip: never perturbed.
+
+    Args:
+        kernel_size: Side and stride of the squares.
+        gain: The weight; SLAYER takes 1.1 thresholds, TSSL-BP 1.1.
+        pad: Fill incomplete squares at the lower and right edge with zeros instead of leaving
+            them out.
+
+    Raises:
+        ValueError: If ``kernel_size`` is below 1, or the input has no time axis.
+
+    References:
+        SLAYER (Shrestha & Orchard, 2018) and TSSL-BP (Zhang & Li, 2020), official code of both.
+    """
+
+    def __init__(self, kernel_size: int, *, gain: float = 1.1, pad: bool = False) -> None:
+        super().__init__()
+        if kernel_size < 1:
+            raise ValueError(f"kernel_size must be at least 1, got {kernel_size!r}.")
+        self.kernel_size, self.gain, self.pad = kernel_size, gain, pad
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return sums [T, B, C, H / kernel, W / kernel] of spikes [T, B, C, H, W]."""
+        check_time_first(spikes, 5, "[T, B, C, H, W]")
+        folded = spikes.flatten(0, 1)
+        if self.pad:
+            missing = [-side % self.kernel_size for side in folded.shape[-2:]]
+            folded = functional.pad(folded, (0, missing[1], 0, missing[0]))
+        sums = functional.avg_pool2d(folded, self.kernel_size) * self.kernel_size**2
+        return (sums * self.gain).view(*spikes.shape[:2], *sums.shape[1:])
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return f"{self.kernel_size}, gain={self.gain}, pad={self.pad}"
+
+
+class Dropout(nn.Dropout):
+    """Dropout with one mask per neuron and sample, the same in every time step."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return spikes [T, B, ...] with neurons silenced; unchanged in evaluation."""
+        if not self.training or self.p == 0:
+            return input
+        return input * functional.dropout(torch.ones_like(input[0]), self.p)
+
+
+def check_time_first(input: Tensor, dimensions: int, expected: str) -> None:
+    """Raise a ValueError that names the shape unless the input has so many dimensions."""
+    if input.dim() != dimensions:
+        raise ValueError(
+            f"input has shape {tuple(input.shape)}, expected {expected}, time first. "
+            "Add the time axis in front, or move it there with movedim(-1, 0)."
+        )
