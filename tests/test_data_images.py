@@ -40,6 +40,15 @@ def test_still_images(root, images):
     assert len(MNIST(root, "train", limit=5)) == 5
 
 
+def test_standardized_images(root, images):
+    plain, label = MNIST(root, "train", encoding=Direct(2))[3]
+    image, same_label = MNIST(root, "train", encoding=Direct(2), standardize=True)[3]
+    torch.testing.assert_close(image, (plain - 0.1307) / 0.3081)
+    assert label == same_label
+    with pytest.raises(ValueError, match="standardize=True gives intensities outside"):
+        MNIST(root, "train", encoding=Rate(2), standardize=True)
+
+
 @pytest.mark.parametrize("folder", ["mnist", "MNIST/raw", "MNIST"])
 @pytest.mark.parametrize("dot", ["-", "."])
 def test_usual_folders_and_names(tmp_path, root, folder, dot):

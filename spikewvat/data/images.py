@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from spikewvat.errors import DataError
 
 _SPLITS = {"train": "train", "test": "t10k"}
+_MEAN, _STD = 0.1307, 0.3081  # of the training images, as everyone rounds them
 _FOLDERS = ("", "mnist", "MNIST/raw", "MNIST")
 
 
@@ -150,6 +151,8 @@ class MNIST(Dataset[tuple[Tensor, int]]):
         limit: Take the first so many images; ``None`` takes all.
         seed: With a number, the spikes of an image are the same at every access; ``None`` draws
             them anew from torch's global generator, which a loader seeds in every worker.
+        standardize: Shift and scale intensities by the mean and standard deviation of MNIST's
+            training images, 0.1307 and 0.3081; for still images and direct encoding.
 
     Attributes:
         images: Intensities uint8 [N, 28, 28].
@@ -172,12 +175,18 @@ class MNIST(Dataset[tuple[Tensor, int]]):
         encoding: Encoding | None = None,
         limit: int | None = None,
         seed: int | None = 0,
+        standardize: bool = False,
     ) -> None:
         if split not in _SPLITS:
             raise ValueError(f"split must be 'train' or 'test', got {split!r}.")
         if limit is not None and limit < 1:
             raise ValueError(f"limit must be at least 1, got {limit!r}.")
-        self._encoding, self._seed = encoding, seed
+        if standardize and not isinstance(encoding, Direct | None):
+            raise ValueError(
+                f"standardize=True gives intensities outside 0..1, which {encoding!r} cannot "
+                "encode. Use direct encoding, or leave it out."
+            )
+        self._encoding, self._seed, self._standardize = encoding, seed, standardize
         root = Path(root).expanduser()
         images_file = _find(root, f"{_SPLITS[split]}-images", "idx3")
         labels_file = _find(root, f"{_SPLITS[split]}-labels", "idx1")
@@ -200,6 +209,8 @@ class MNIST(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         image = self.images[index][None].float() / 255
+        if self._standardize:
+            image = (image - _MEAN) / _STD
         label = int(self.targets[index])
         if self._encoding is None:
             return image, label
