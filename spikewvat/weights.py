@@ -121,6 +121,33 @@ def perturbed(
         _write(live, saved)
 
 
+def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
+    """Clamp weights in place, as methods do whose weights must stay in a device's range.
+
+    Call it after the optimizer's step, when no displacement is held.
+
+    Args:
+        weights: Live parameters by name.
+        limit: Largest absolute value that stays, above 0.
+
+    Raises:
+        ValueError: If ``limit`` is not above 0.
+
+    Example:
+        >>> w = {"fc": torch.tensor([-5.0, 1.0, 4.5])}
+        >>> clamp_(w, 4.0)
+        >>> w["fc"].tolist()
+        [-4.0, 1.0, 4.0]
+    """
+    if not 0 < limit < float("inf"):
+        raise ValueError(f"limit must be finite and above 0, got {limit!r}.")
+    live = list(weights.values())
+    with torch.no_grad():
+        torch._foreach_clamp_max_(live, limit)
+        torch._foreach_clamp_min_(live, -limit)
+    torch.clear_autocast_cache()
+
+
 def _write(live: list[Tensor], values: list[Tensor]) -> None:
     with torch.no_grad():
         torch._foreach_copy_(live, values)

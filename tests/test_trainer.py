@@ -17,6 +17,8 @@ import training_worker as worker
 from torch import nn
 
 from spikewvat import files
+from spikewvat.devices import Gaussian
+from spikewvat.directions import HSV
 from spikewvat.errors import CheckpointError
 from spikewvat.spiking.losses import rate_cross_entropy
 from spikewvat.trainer import DivergedError, Trainer, derived_seed
@@ -35,7 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def fit(out, *, epochs=2, model=None, optimizer=None, train=None, resume=False, **options):
     settings = {
         k: options.pop(k)
-        for k in ("patience", "clip_norm", "precision", "tensorboard")
+        for k in ("patience", "clip_norm", "clamp", "precision", "tensorboard")
         if k in options
     }
     torch.manual_seed(0)
@@ -286,7 +288,13 @@ def test_unwritable_folder_is_noticed_before_training(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "options", [{"epochs": 0}, {"epochs": 2, "patience": 0}, {"epochs": 2, "clip_norm": -1.0}]
+    "options",
+    [
+        {"epochs": 0},
+        {"epochs": 2, "patience": 0},
+        {"epochs": 2, "clip_norm": -1.0},
+        {"epochs": 2, "clamp": 0.0},
+    ],
 )
 def test_impossible_numbers(tmp_path, options):
     with pytest.raises(ValueError, match="must be above 0"):
@@ -379,6 +387,20 @@ def test_clipping_bounds_the_step(tmp_path):
     fit(tmp_path, epochs=1, model=model, optimizer=optimizer, train=one_batch, clip_norm=0.01)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     torch.testing.assert_close((after - before).norm(), torch.tensor(0.01), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("noisy", [False, True])
+def test_clamping_bounds_the_synaptic_weights_alone(tmp_path, noisy):
+    model = nn.Linear(8, 3)
+    with torch.no_grad():
+        model.bias.fill_(2.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    perturbed = PerturbedGradient(model, HSV(Gaussian(0.1))) if noisy else None
+    one_batch = worker.loader(batch_size=48)
+    options = {"perturbed": perturbed, "clamp": 0.125, "train": one_batch}
+    fit(tmp_path, epochs=1, model=model, optimizer=optimizer, **options)
+    assert model.weight.abs().max() == 0.125
+    assert model.bias.abs().min() > 0.5
 
 
 def test_one_step_is_that_of_a_loop_written_out(tmp_path):

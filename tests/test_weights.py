@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewvat.weights import perturbed, replaced
+from spikewvat.weights import clamp_, perturbed, replaced
 
 
 def _weights(dtype=torch.float32):
@@ -122,3 +122,25 @@ def test_one_tensor_under_two_names_is_refused():
     both = {"a": weight, "b": weight}
     with pytest.raises(ValueError, match="'a' and 'b' are the same tensor"):
         perturbed(both, {"a": torch.zeros(2), "b": torch.zeros(2)}).__enter__()
+
+
+def test_clamping_in_place():
+    weights = _weights()
+    expected = {name: w.detach().clamp(-0.5, 0.5) for name, w in weights.items()}
+    clamp_(weights, 0.5)
+    for name, weight in weights.items():
+        assert torch.equal(weight, expected[name])
+
+
+def test_clamping_is_seen_under_autocast():
+    linear = nn.Linear(4, 4, bias=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        linear(torch.ones(1, 4))
+        clamp_({"w": linear.weight}, 1e-3)
+        assert linear(torch.ones(1, 4)).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
+def test_impossible_limits(limit):
+    with pytest.raises(ValueError, match="limit must be finite and above 0"):
+        clamp_(_weights(), limit)

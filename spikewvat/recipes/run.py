@@ -61,6 +61,7 @@ def train(
         epochs=settings.epochs,
         seed=recipe.seed,
         clip_norm=settings.clip_norm,
+        clamp=settings.clamp,
         patience=settings.patience,
         accelerator=settings.accelerator,
         devices=settings.devices,

@@ -43,6 +43,9 @@ MODELS = {
     "snntorch-cnn": "spikewvat.models.snntorch:SpikingCNN",
     "spikingjelly-cnn": "spikewvat.models.spikingjelly:SpikingCNN",
     "dense": "spikewvat.models.dense:FullyConnected",
+    "tsslbp-cnn1": "spikewvat.models.tsslbp:SpikingCNN1",
+    "tsslbp-cnn2": "spikewvat.models.tsslbp:SpikingCNN2",
+    "tsslbp-nmnist": "spikewvat.models.tsslbp:NMNISTCNN",
 }
 DEVICES = {
     "gaussian": "spikewvat.devices:Gaussian",
@@ -81,6 +84,8 @@ OPTIMIZERS = {
 LOSSES = {
     "rate-cross-entropy": "spikewvat.spiking.losses:rate_cross_entropy",
     "mse-count": "spikewvat.spiking.losses:mse_count",
+    "tsslbp-kernel": "spikewvat.spiking.tsslbp:kernel_loss",
+    "tsslbp-count": "spikewvat.spiking.tsslbp:count_loss",
 }
 
 Positive = Annotated[int, Field(gt=0)]
@@ -128,6 +133,8 @@ class Training(_Table):
     batch_size: Positive = 64
     loss: Component = Component(name="rate-cross-entropy")
     clip_norm: PositiveFloat | None = None
+    clamp: PositiveFloat | None = None
+    """Keep synaptic weights between minus and plus so much after every step."""
     shift: Annotated[int, Field(ge=0)] = 0
     """Shift each training sample by up to so many pixels, anew in every epoch."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -20,6 +20,7 @@ from spikewvat.averaging import SWA
 from spikewvat.spiking.losses import class_scores
 from spikewvat.trainer.console import Totals, TrainingProgress
 from spikewvat.training import PerturbedGradient
+from spikewvat.weights import clamp_
 
 Augment: TypeAlias = Callable[[Tensor], Tensor]
 """From the spikes of a batch ``[T, B, ...]`` to others of the same shape."""
@@ -63,6 +64,7 @@ class Loop:
         adapter: Resets neuron state.
         seed: The run's seed.
         clip_norm: Largest total norm of the gradients, or None.
+        clamp: Largest size of a synaptic weight, or None.
         perturbed: Takes the gradients, or None.
         swa: Averages weights, or None.
         scheduler: Stepped once an epoch, or None.
@@ -80,6 +82,7 @@ class Loop:
         adapter: Adapter,
         seed: int,
         clip_norm: float | None = None,
+        clamp: float | None = None,
         perturbed: PerturbedGradient | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
@@ -95,7 +98,8 @@ class Loop:
         self.scheduler = scheduler
         self._augment = augment
         self._seed = seed
-        self._clip_norm = clip_norm
+        self._clip_norm, self._clamp = clip_norm, clamp
+        self._clamped = {} if clamp is None else adapter.synaptic_weights(model)
         self._classes = 0
         adapter.reset_state(model)
         self._wrapped, self._stepper = fabric.setup(model, optimizer)
@@ -170,6 +174,8 @@ class Loop:
                 error_if_nonfinite=False,
             )
         self._stepper.step()
+        if self._clamp is not None:
+            clamp_(self._clamped, self._clamp)
         self._classes = scores.shape[1]
         return loss.detach(), (scores.argmax(1) == labels).sum()
 

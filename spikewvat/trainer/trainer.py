@@ -72,6 +72,7 @@ class Trainer:
         epochs: Epochs of the whole run.
         seed: Seed of data order and of everything that draws from global generators.
         clip_norm: Largest total norm of the gradients; None does not clip.
+        clamp: Keep synaptic weights within minus and plus so much after every step; None does not.
         patience: Stop after so many epochs without a new best watched accuracy; None never.
         accelerator: ``"cpu"``, ``"cuda"``, ``"auto"`` (see ``lightning_fabric.Fabric``).
         devices: How many devices, or which.
@@ -94,6 +95,7 @@ class Trainer:
         epochs: int,
         seed: int = 0,
         clip_norm: float | None = None,
+        clamp: float | None = None,
         patience: int | None = None,
         accelerator: str = "cpu",
         devices: int | str = 1,
@@ -103,13 +105,15 @@ class Trainer:
         progress: bool = True,
         resume: bool = False,
     ) -> None:
-        for name, value in {"epochs": epochs, "patience": patience, "clip_norm": clip_norm}.items():
+        positive = {"epochs": epochs, "patience": patience, "clip_norm": clip_norm, "clamp": clamp}
+        for name, value in positive.items():
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be above 0, got {value!r}.")
         self.out = Path(out)
         self.epochs = epochs
         self.seed = seed
         self.clip_norm = clip_norm
+        self.clamp = clamp
         self.patience = patience
         self._show = progress
         files.check_writable(self.out)
@@ -194,6 +198,7 @@ class Trainer:
             adapter=adapter,
             seed=self.seed,
             clip_norm=self.clip_norm,
+            clamp=self.clamp,
             perturbed=perturbed,
             swa=swa,
             scheduler=scheduler,

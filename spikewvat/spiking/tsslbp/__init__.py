@@ -1,0 +1,23 @@
+"""TSSL-BP: neurons trained by when their spikes come, layers and losses for them.
+
+References:
+    Temporal Spike Sequence Learning via Backpropagation for Deep Spiking Neural Networks
+    (Zhang & Li, 2020), https://arxiv.org/abs/2002.10085
+"""
+
+from spikewvat.spiking.tsslbp.dynamics import TSSL, neurons, psp
+from spikewvat.spiking.tsslbp.layers import Conv2d, Linear, Neurons, Psp
+from spikewvat.spiking.tsslbp.losses import count_loss, desired_psc, kernel_loss
+
+__all__ = [
+    "TSSL",
+    "Conv2d",
+    "Linear",
+    "Neurons",
+    "Psp",
+    "count_loss",
+    "desired_psc",
+    "kernel_loss",
+    "neurons",
+    "psp",
+]
