@@ -21,7 +21,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY) ## Train a spiking CNN with and without WVAT and see how many chips work
-	$(BIN)/python benchmarks/compare.py demo
+	$(BIN)/spikewvat bench demo --rows adam,swa,wvat --seeds 0
 
 test: $(READY) ## Run the test suite
 	$(BIN)/python -m pytest

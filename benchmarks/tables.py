@@ -16,87 +16,33 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from spikewvat.robustness import ChipReport, Degradation, plots
+from spikewvat.bench import RowResult, Suite, markdown, read_suite
+from spikewvat.bench.table import cells
+from spikewvat.robustness import plots
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 RESULTS = HERE / "results"
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
-METHODS = (("adam", "Adam"), ("swa", "Adam + SWA"), ("wvat", "WVAT"))
+SNNTORCH = ("adam", "swa", "wvat")
 
 
-def load(suite: str, name: str) -> dict[str, Any]:
+def load(folder: str, name: str) -> dict[str, Any]:
     """Return a result file."""
-    return dict(json.loads((RESULTS / suite / f"{name}.json").read_text()))
+    return dict(json.loads((RESULTS / folder / f"{name}.json").read_text()))
 
 
-def curves(result: dict[str, Any]) -> list[Degradation]:
-    """Return one degradation curve for each training seed of a row."""
-    return [
-        Degradation(
-            clean,
-            tuple(
-                ChipReport.from_dict(row) for row in result["rows"] if row["training_seed"] == seed
-            ),
-        )
-        for seed, clean in zip(result["seeds"], result["clean"], strict=True)
-    ]
+def results_of(suite: Suite) -> dict[str, RowResult]:
+    """Return the rows of a suite that have results."""
+    folder = RESULTS / suite.folder.name
+    paths = {row.name: folder / f"{row.name}.json" for row in suite.rows}
+    return {name: RowResult.read(path) for name, path in paths.items() if path.exists()}
 
 
-def pooled(result: dict[str, Any]) -> Degradation:
-    """Return one curve whose chips are those of all training seeds."""
-    return Degradation.pooled(curves(result))
-
-
-def percent(value: float) -> str:
-    """Return a fraction as a percentage with one decimal."""
-    return f"{100 * value:.1f}"
-
-
-def comparison(suite: str, framework: str = "") -> str:
+def comparison(name: str, *patterns: str) -> str:
     """Return the table of a suite: accuracy at each sigma, drop, spread, worst chip, yield."""
-    suffix = f"_{framework}" if framework else ""
-    results = {label: load(suite, name + suffix) for name, label in METHODS}
-    some = next(iter(results.values()))
-    sigmas = [report.sigma or 0.0 for report in curves(some)[0]]
-    last = pooled(some).reports[-1]
-    head = [
-        "",
-        *(f"σ = {100 * sigma:g} %" for sigma in sigmas),
-        f"drop at {100 * sigmas[-1]:g} %",
-        "spread over chips",
-        "worst chip",
-        f"chips ≥ {100 * (last.target or 0):g} %",
-    ]
-    lines = [row_of(head), row_of(["---", *["--:"] * (len(head) - 1)])]
-    for label, result in results.items():
-        seeds = curves(result)
-        cells = [label]
-        for index in range(len(sigmas)):
-            means = torch.tensor([curve.means[index] for curve in seeds], dtype=torch.float64)
-            cells.append(f"{percent(float(means.mean()))} ± {percent(float(means.std()))}")
-        everything = pooled(result)
-        report = everything.reports[-1]
-        spread = sum(curve.reports[-1].std for curve in seeds) / len(seeds)
-        chips = report.yield_at(report.target or 0.0)
-        cells += [
-            percent(everything.clean - report.mean),
-            percent(spread),
-            percent(report.worst),
-            f"{chips.working} of {chips.chips}",
-        ]
-        lines.append(row_of(cells))
-    scale = f"{some['scale']} scale, {len(some['seeds'])} training seeds"
-    samples = some["samples"]
-    lines += [
-        "",
-        f"Accuracy in %, mean ± standard deviation over training seeds ({scale}; "
-        f"{samples['train']} training and {samples['test']} test recordings); σ relative to the "
-        "6-sigma width of each layer; spread is the standard deviation over chips.",
-    ]
-    return "\n".join(lines)
+    suite = read_suite(name).chosen(patterns)
+    return markdown(suite, results_of(suite))
 
 
 def overhead() -> str:
@@ -125,23 +71,12 @@ def reenacted() -> str:
         row_of(["trained on", "method", "real test recordings", "at σ = 10 %"]),
         row_of(["---", "---", "--:", "--:"]),
     ]
-    for suite, source in (("nmnist", "real recordings"), ("reenacted", "re-enacted recordings")):
-        for name, label in METHODS:
-            if not (RESULTS / suite / f"{name}.json").exists():
-                continue
-            result = load(suite, name)
-            clean = torch.tensor(result["clean"], dtype=torch.float64)
-            noisy = torch.tensor([curve.means[-1] for curve in curves(result)])
-            lines.append(
-                row_of(
-                    [
-                        source,
-                        label,
-                        f"{percent(float(clean.mean()))} ± {percent(float(clean.std()))}",
-                        f"{percent(float(noisy.mean()))} ± {percent(float(noisy.std()))}",
-                    ]
-                )
-            )
+    for folder, source in (("nmnist", "real recordings"), ("reenacted", "re-enacted recordings")):
+        for row in read_suite("nmnist").chosen(SNNTORCH).rows:
+            path = RESULTS / folder / f"{row.name}.json"
+            if path.exists():
+                ideal, *_, noisy, _, _, _, _ = cells(RowResult.read(path))
+                lines.append(row_of([source, row.method, ideal, noisy]))
     return "\n".join(lines)
 
 
@@ -200,20 +135,20 @@ def row_of(cells: Sequence[str]) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "demo": lambda: comparison("demo"),
-    "demo-spikingjelly": lambda: comparison("demo", "spikingjelly"),
-    "nmnist": lambda: comparison("nmnist"),
-    "nmnist-spikingjelly": lambda: comparison("nmnist", "spikingjelly"),
+    "demo": lambda: comparison("demo", *SNNTORCH),
+    "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
+    "nmnist": lambda: comparison("nmnist", *SNNTORCH),
+    "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
     "overhead": overhead,
     "reenacted": reenacted,
     "simulator": simulator,
     "binning": binning,
 }
 PICTURES = {
-    "demo": ("demo", ""),
-    "demo-spikingjelly": ("demo", "spikingjelly"),
-    "nmnist": ("nmnist", ""),
-    "nmnist-spikingjelly": ("nmnist", "spikingjelly"),
+    "demo": ("demo", SNNTORCH),
+    "demo-spikingjelly": ("demo", ("*_spikingjelly",)),
+    "nmnist": ("nmnist", SNNTORCH),
+    "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }
 
 
@@ -229,9 +164,10 @@ def filled(text: str) -> str:
 
 def draw() -> None:
     """Draw the pictures of the documentation."""
-    for name, (suite, framework) in PICTURES.items():
-        suffix = f"_{framework}" if framework else ""
-        by_method = {label: pooled(load(suite, row + suffix)) for row, label in METHODS}
+    for name, (folder, patterns) in PICTURES.items():
+        suite = read_suite(folder).chosen(patterns)
+        (setup,), found = suite.setups, results_of(suite)
+        by_method = {row.method: found[row.name].pooled for row in setup.rows}
         plots.save(
             plots.accuracy_against_sigma(by_method), ROOT / "docs" / "pictures" / f"{name}.png"
         )

@@ -21,7 +21,7 @@ require("typer", extra="cli", purpose="the command line")
 import typer  # noqa: E402 -- after the check: the only file that imports it
 from typer.core import TyperGroup  # noqa: E402
 
-__all__ = ["Commands", "check_writable", "numbers", "save_figure", "typer"]
+__all__ = ["Commands", "check_writable", "numbers", "save_figure", "typer", "whole_numbers"]
 
 # Everything heavy is imported inside the commands: --help must not wait for torch.
 
@@ -100,3 +100,18 @@ def numbers(text: str, option: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise RecipeError(f"{option} {text!r}: expected numbers such as 0,0.05,0.10.") from None
+
+
+def whole_numbers(text: str, option: str) -> list[int]:
+    """Return the different whole numbers of an option such as ``0,1,2``.
+
+    Raises:
+        RecipeError: If one is none, or is there twice.
+    """
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        raise RecipeError(f"{option} {text!r}: expected whole numbers such as 0,1,2.") from None
+    if len(set(found)) < len(found):
+        raise RecipeError(f"{option} {text!r}: a number is there twice.")
+    return found

@@ -131,7 +131,9 @@ class Bench:
         if self._last is not None and _equal(self._last[0], chip):
             return self._last[1]
         what = f"the chip with seed {seed} of {device!r}"
-        _check_finite(chip, f"{what} holds a weight that is not finite", "Check the device model.")
+        largest = max(float(weight.abs().max()) for weight in clean.values() if weight.numel())
+        remedy = f"Check the device model, and the network: its largest weight is {largest:.3g}."
+        _check_finite(chip, f"{what} holds a weight that is not finite", remedy)
         with replaced(self._live, chip):
             found = self._test.evaluate(what)
         self._last = (chip, found)

@@ -149,6 +149,49 @@ class ChipsProgress:
             )
 
 
+class CellsProgress:
+    """A bar over the cells of a suite with the remaining time; each that ends is one line.
+
+    Args:
+        cells: How many there are.
+        enabled: Show anything at all.
+        console: A ``rich.console.Console``; by default standard error.
+    """
+
+    def __init__(self, cells: int, *, enabled: bool = True, console: Any = None) -> None:
+        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
+        rich = require("rich.progress", extra="cli", purpose="a progress bar")
+        self._console = console or rich_console.Console(stderr=True, quiet=not enabled)
+        self._bar = rich.Progress(
+            rich.TextColumn("{task.completed} of {task.total} done"),
+            rich.BarColumn(),
+            rich.TimeElapsedColumn(),
+            rich.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("cells", total=cells)
+
+    def __enter__(self) -> CellsProgress:
+        """Show the bar."""
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leave the bar as it stands."""
+        self._bar.stop()
+
+    def cell(self, text: str) -> None:
+        """Note a cell that has ended."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._bar.advance(self._task)
+
+
 class Totals:
     """Sums of an epoch, kept as tensors so that nothing waits for a GPU at every step."""
 

@@ -1,0 +1,20 @@
+"""Suites of recipes: which rows a table has, running their cells, the table."""
+
+from spikewvat.bench.runner import Cell, CellFailed, Found, SuiteResult, cells_of, run_suite
+from spikewvat.bench.suite import Row, Setup, Suite, read_suite
+from spikewvat.bench.table import RowResult, markdown
+
+__all__ = [
+    "Cell",
+    "CellFailed",
+    "Found",
+    "Row",
+    "RowResult",
+    "Setup",
+    "Suite",
+    "SuiteResult",
+    "cells_of",
+    "markdown",
+    "read_suite",
+    "run_suite",
+]

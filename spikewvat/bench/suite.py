@@ -1,0 +1,157 @@
+"""A suite: the set-ups and methods of one table, each a recipe, beside published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+import spikewvat
+from spikewvat import files
+from spikewvat.errors import RecipeError
+from spikewvat.recipes import Recipe, read_recipe
+from spikewvat.recipes.registry import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    check_keys,
+    nearest,
+)
+
+FILE = "suite.toml"
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(_Table):
+    """One method on one set-up."""
+
+    method: str
+    recipe: str
+    """File of the recipe, relative to the suite's."""
+    paper: tuple[tuple[float, float | None], ...] = ()
+    """Published accuracy and its standard deviation in %, one pair for each sigma."""
+
+    @property
+    def name(self) -> str:
+        """The recipe's file name without its ending; names the row's cells and result file."""
+        return Path(self.recipe).stem
+
+
+class Setup(_Table):
+    """One network on one data set, and the methods that are compared on it."""
+
+    name: str
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+
+
+class Suite(_Table):
+    """What a table shows."""
+
+    title: str
+    source: str = ""
+    """Where the published figures come from."""
+    seeds: dict[str, tuple[int, ...]]
+    """Training seeds of each preset."""
+    hint: str = ""
+    """What to try next, shown at the end."""
+    setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
+    folder: Path = Path()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, set-up by set-up."""
+        return tuple(row for setup in self.setups for row in setup.rows)
+
+    def seeds_of(self, preset: str | None) -> tuple[int, ...]:
+        """Return the training seeds of a preset, ``"quick"`` by default.
+
+        Raises:
+            RecipeError: If the suite has no such preset.
+        """
+        name = preset or "quick"
+        if name not in self.seeds:
+            raise RecipeError(
+                f"the suite {self.title!r} has no preset {name!r}. {nearest(name, self.seeds)}"
+            )
+        return self.seeds[name]
+
+    def recipe(
+        self, row: Row, *, preset: str | None, seed: int, overrides: Iterable[str] = ()
+    ) -> Recipe:
+        """Read the recipe of a cell.
+
+        Args:
+            row: One of the suite's.
+            preset: See :func:`spikewvat.recipes.read_recipe`.
+            seed: Seed of the training.
+            overrides: ``"training.lr=1e-4"``, for all cells alike.
+
+        Raises:
+            RecipeError: If the recipe is missing or malformed.
+        """
+        return read_recipe(self.folder / row.recipe, preset=preset, overrides=overrides, seed=seed)
+
+    def chosen(self, patterns: Sequence[str]) -> Suite:
+        """Return the suite with only the rows that one of the patterns names.
+
+        Args:
+            patterns: Row names, in which ``*`` stands for anything; none keep all rows.
+
+        Raises:
+            RecipeError: If a pattern names no row.
+        """
+        if not patterns:
+            return self
+        names = [row.name for row in self.rows]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise RecipeError(f"there is no row {pattern!r}. {nearest(pattern, names)}")
+        setups = []
+        for setup in self.setups:
+            rows = tuple(r for r in setup.rows if any(fnmatchcase(r.name, p) for p in patterns))
+            if rows:
+                setups.append(setup.model_copy(update={"rows": rows}))
+        return self.model_copy(update={"setups": tuple(setups)})
+
+
+def suites_folder() -> Path:
+    """Return the folder of the suites that come with the package."""
+    package = Path(spikewvat.__file__).parent
+    installed = package / "suites"
+    return installed if installed.is_dir() else package.parent / "benchmarks" / "recipes"
+
+
+def read_suite(name: str | Path) -> Suite:
+    """Read a suite.
+
+    Args:
+        name: One that comes with the package, or a folder with a ``suite.toml``.
+
+    Raises:
+        RecipeError: If there is none, a key is unknown, or two rows have one name.
+    """
+    ours = sorted(path.parent.name for path in suites_folder().glob(f"*/{FILE}"))
+    folder = suites_folder() / name if str(name) in ours else Path(name)
+    if not (folder / FILE).is_file():
+        raise RecipeError(
+            f"there is no suite {str(name)!r}, and no file {str(folder / FILE)!r}. "
+            f"{nearest(str(name), ours)}"
+        )
+    content = files.read_toml(folder / FILE)
+    check_keys(content, [key for key in Suite.model_fields if key != "folder"], str(folder / FILE))
+    try:
+        suite = Suite.model_validate({**content, "folder": folder})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{str(folder / FILE)!r}: {key}: {first['msg']}.") from error
+    names = [row.name for row in suite.rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"{str(folder / FILE)!r} has two rows named {', '.join(twice)}.")
+    return suite
