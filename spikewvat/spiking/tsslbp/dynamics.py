@@ -154,7 +154,11 @@ class _Psp(torch.autograd.Function):
 
 
 class _Neurons(torch.autograd.Function):
-    """A whole layer over all time steps: one node of the graph, buffers written in place."""
+    """A whole layer over all time steps: one node of the graph, buffers written in place.
+
+    Masks are 0 and 1 in the potentials' dtype: on a CPU a selection by a boolean mask takes ten
+    times as long as interpolation, which is exact at both ends.
+    """
 
     @staticmethod
     def forward(ctx: Any, currents: Tensor, constants: TSSL) -> Tensor:
@@ -177,32 +181,29 @@ class _Neurons(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         u, psc = ctx.saved_tensors
         constants: TSSL = ctx.constants
-        threshold, keep, pace = (
-            constants.v_threshold,
-            1 - 1 / constants.tau_mem,
-            1 / constants.tau_syn,
-        )
+        leak, pace, threshold = 1 / constants.tau_mem, 1 / constants.tau_syn, constants.v_threshold
         result = torch.empty_like(u)
-        # A spike implies d > 0, because what is left of the step before is below threshold: the
-        # slope's upper clip at 0 never acts, and h is the carry of the step before as well.
-        response, carry, h, d, silent = (torch.zeros_like(u[0]) for _ in range(5))
-        spikes = u[-1] > threshold
+        response, carry, d, f, dead, silent_before = (torch.zeros_like(u[0]) for _ in range(6))
+        silent = torch.le(u[-1], threshold, out=torch.empty_like(d))
         for t in range(len(u) - 1, -1, -1):
             response.lerp_(grad[t].to(u.dtype), pace)
-            torch.addcmul(response, carry, u[t], value=1 / constants.tau_mem, out=h)
             if t:
-                before = u[t - 1] > threshold
-                torch.addcmul(u[t], u[t - 1], silent.copy_(~before), value=-1, out=d)
+                torch.le(u[t - 1], threshold, out=silent_before)
+                torch.addcmul(u[t], u[t - 1], silent_before, value=-1, out=d)
             else:
                 d.copy_(u[0])
+            # A spike implies d > 0, as what is left of the step before lies below the threshold:
+            # the clip of the slope at 0 never acts, and h is also what is carried on.
+            h = torch.addcmul(response, carry, u[t], value=leak, out=result[t])
             h.div_(d.clamp_(min=1 / _STEEPEST))
-            torch.where(spikes, h, carry.mul_(keep), out=carry)
-            # The surrogate acts on silent neurons alone, so its argument is bounded on one side.
-            z = d.copy_(u[t]).clamp_(min=threshold - _STEEPEST * _WIDTH).sub_(threshold)
-            z = z.div_(_WIDTH).sigmoid_()
-            torch.ops.aten.sigmoid_backward(response, z, grad_input=z).div_(_WIDTH)
-            torch.where(psc[t] < pace / 4, z, carry, out=result[t])
-            spikes = before
+            torch.lerp(h, carry.mul_(1 - leak), silent, out=carry)
+            # The surrogate acts on silent neurons alone: its argument is bounded on one side.
+            torch.clamp(u[t], min=threshold - _STEEPEST * _WIDTH, out=f)
+            f.sub_(threshold).mul_(1 / _WIDTH).sigmoid_()
+            torch.ops.aten.sigmoid_backward(response, f, grad_input=f).mul_(1 / _WIDTH)
+            torch.lt(psc[t], pace / 4, out=dead)
+            torch.lerp(carry, f, dead, out=result[t])
+            silent, silent_before = silent_before, silent
         return result.to(grad.dtype), None
 
 
