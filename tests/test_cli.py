@@ -129,6 +129,17 @@ def test_held_out_samples_are_watched(recipe, tmp_path):
     assert training["samples"] == {"train": 36, "validation": 12, "test": 24}
 
 
+def test_a_part_of_the_samples_is_evaluated(recipe, tmp_path):
+    out = tmp_path / "run"
+    arguments = ("--out", out, "evaluation.images=5", "training.epochs=2", "--no-progress")
+    call("train", recipe, *arguments)
+    result = json.loads((out / "result.json").read_text())
+    assert result["training"]["samples"]["test"] == 5
+    assert {row["images"] for row in result["rows"]} == {5}
+    call("evaluate", out, "--split", "train", "--json", tmp_path / "x.json", "--no-progress")
+    assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["images"] == 5
+
+
 def test_evaluate_repeats_the_rows_of_train(run, tmp_path):
     figures = tmp_path / "new" / "rows.json"
     picture = tmp_path / "new" / "rows.png"

@@ -40,6 +40,15 @@ def test_still_images(root, images):
     assert len(MNIST(root, "train", limit=5)) == 5
 
 
+@pytest.mark.parametrize("options", [{}, {"standardize": True}, {"encoding": Rate(3)}])
+def test_several_items_at_once(root, options):
+    data = MNIST(root, "train", **options)
+    for (image, label), index in zip(data.__getitems__([7, 0, 11]), [7, 0, 11], strict=True):
+        assert torch.equal(image, data[index][0])
+        assert label == data[index][1]
+        assert isinstance(label, int)
+
+
 def test_standardized_images(root, images):
     plain, label = MNIST(root, "train", encoding=Direct(2))[3]
     image, same_label = MNIST(root, "train", encoding=Direct(2), standardize=True)[3]

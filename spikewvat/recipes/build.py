@@ -109,6 +109,12 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
     generator = torch.Generator().manual_seed(derived_seed(recipe.seed, "validation"))
     order = torch.randperm(len(train), generator=generator).tolist()
     kept = train if held_out == 0 else Subset(train, sorted(order[held_out:]))
+
+    def first(dataset: Any) -> Any:
+        images = len(dataset) if plan.images is None else min(plan.images, len(dataset))
+        return dataset if images == len(dataset) else Subset(dataset, range(images))
+
+    test = first(test)
     watched = test if held_out == 0 else Subset(train, sorted(order[:held_out]))
 
     def in_order(dataset: Dataset[Any]) -> DataLoader[Any]:
@@ -121,7 +127,7 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
             shuffle=True,  # in an order that the trainer seeds
             workers=settings.workers,
         ),
-        train_in_order=in_order(kept),
+        train_in_order=in_order(first(kept)),
         test=in_order(test),
         watch=in_order(watched),
         watching="test" if held_out == 0 else "validation",
@@ -163,7 +169,7 @@ def build_loss(recipe: Recipe) -> Loss:
     target = lookup(LOSSES, component.name, "training.loss")
     reserved = ("output", "labels")
     given = checked(target, component.parameters, "training.loss", reserved=reserved)
-    output, labels = torch.zeros(1, 1, 2), torch.zeros(1, dtype=torch.long)
+    output, labels = torch.zeros(_time_steps(recipe), 1, 2), torch.zeros(1, dtype=torch.long)
     construct(target, given, "training.loss", output=output, labels=labels)  # impossible values
     return functools.partial(target, **given)
 
@@ -291,6 +297,18 @@ def _data(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
         values = checked(encoding, table, "data.encoding")
         given["encoding"] = construct(encoding, values, "data.encoding")
     return target, checked(target, given, "data", reserved=("root", "split"))
+
+
+def _time_steps(recipe: Recipe) -> int:
+    """Return how many steps the network's output has, 1 where nothing in the recipe says so."""
+    target, given = _data(recipe)
+    model = lookup(MODELS, recipe.model.name, "model.name")
+    steps = (
+        getattr(given.get("encoding"), "time_steps", None)
+        or filled(target, given).get("time_steps")
+        or filled(model, recipe.model.parameters).get("time_steps")
+    )
+    return steps if isinstance(steps, int) and steps > 0 else 1
 
 
 def _method(recipe: Recipe) -> tuple[Any, dict[str, Any]]:

@@ -171,6 +171,8 @@ class Evaluation(_Table):
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
+    images: Positive | None = None
+    """Evaluate on the first so many samples of the split; on all by default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the chips: the same one for all recipes, so that methods meet the same chips."""
 
