@@ -43,6 +43,8 @@ MODELS = {
     "snntorch-cnn": "spikewvat.models.snntorch:SpikingCNN",
     "spikingjelly-cnn": "spikewvat.models.spikingjelly:SpikingCNN",
     "dense": "spikewvat.models.dense:FullyConnected",
+    "slayer-fc": "spikewvat.models.slayer:FullyConnected",
+    "slayer-cnn": "spikewvat.models.slayer:CNN",
     "tsslbp-cnn1": "spikewvat.models.tsslbp:SpikingCNN1",
     "tsslbp-cnn2": "spikewvat.models.tsslbp:SpikingCNN2",
     "tsslbp-nmnist": "spikewvat.models.tsslbp:NMNISTCNN",
@@ -84,6 +86,7 @@ OPTIMIZERS = {
 LOSSES = {
     "rate-cross-entropy": "spikewvat.spiking.losses:rate_cross_entropy",
     "mse-count": "spikewvat.spiking.losses:mse_count",
+    "slayer-count": "spikewvat.spiking.slayer:count_loss",
     "tsslbp-kernel": "spikewvat.spiking.tsslbp:kernel_loss",
     "tsslbp-count": "spikewvat.spiking.tsslbp:count_loss",
 }

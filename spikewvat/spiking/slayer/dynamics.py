@@ -1,0 +1,140 @@
+"""SLAYER's spiking neuron as pure functions of [T, B, ...] with their own gradient."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spikewvat.spiking.slayer.kernels import (
+    SRM,
+    apply,
+    check_not_empty,
+    filtered,
+    state_dtype,
+)
+
+
+def neurons(currents: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -- frozen
+    r"""Filter currents and let neurons fire, over all time steps.
+
+    .. math::
+        a[n] &= dt \sum_k \varepsilon[k]\, I[n-k] \\
+        u[n] &= a[n] + \sum_{n' < n,\ s[n'] > 0} \nu[n-n'] \\
+        s[n] &= \tfrac{1}{dt} [u[n] \ge \theta]
+
+    The gradient passes each spike through a surrogate at its potential and then backward through
+    the filter; none passes through the refractory response:
+
+    .. math::
+        \rho(u) = \frac{\text{scale}_\rho}{\tau_\rho\theta} e^{-|u-\theta|/(\tau_\rho\theta)},
+        \qquad \frac{\partial E}{\partial I[m]} =
+        dt \sum_k \varepsilon[k]\, \rho(u[m+k])\, \frac{\partial E}{\partial s[m+k]}
+
+    Technique: one node of the graph for filter and neuron, which keeps only the potentials; the
+    loop over time works in place on all neurons of the layer, and the refractory response is two
+    states per neuron, not a buffer of kernel taps: four operations per step, six for a cut kernel,
+    whatever its length.
+
+    Args:
+        currents: Weighted input spikes ``[T, B, ...]``.
+        constants: Kernels, threshold and surrogate.
+
+    Returns:
+        Spikes, 0 or 1/dt, shape and dtype of ``currents``; potentials are float32 at least.
+
+    Raises:
+        ValueError: If there is no time step or no sample.
+
+    References:
+        SLAYER (Shrestha & Orchard, 2018), Eqs. (1)-(4) and section 3.2; official code.
+
+    Example:
+        >>> currents = torch.zeros(12, 1)
+        >>> currents[2:5] = 12.0
+        >>> neurons(currents)[:, 0].nonzero().flatten().tolist()
+        [5, 7, 9, 11]
+    """
+    check_not_empty(currents)
+    spikes: Tensor = apply(_Neurons, currents, constants, True)
+    return spikes
+
+
+def spike(potentials: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -- frozen
+    """Let neurons fire whose potentials are filtered already: :func:`neurons` without the filter.
+
+    Args:
+        potentials: Post-synaptic potentials a ``[T, B, ...]``, refractory response not included;
+            read, never modified.
+        constants: Refractory kernel, threshold and surrogate.
+
+    Returns:
+        Spikes, 0 or 1/dt, shape and dtype of ``potentials``.
+
+    Raises:
+        ValueError: If there is no time step or no sample.
+
+    Example:
+        >>> spike(torch.full((6, 1), 12.0))[:, 0].tolist()
+        [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
+    """
+    check_not_empty(potentials)
+    spikes: Tensor = apply(_Neurons, potentials, constants, False)
+    return spikes
+
+
+class _Neurons(torch.autograd.Function):
+    """A whole layer over all time steps: one node of the graph, buffers written in place."""
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, constants: SRM, filter_input: bool) -> Tensor:
+        if filter_input:
+            u = filtered(input, constants)
+        else:
+            u = input.to(state_dtype(input), copy=True, memory_format=torch.contiguous_format)
+        spikes = _fire(u.view(len(u), -1), constants)
+        ctx.constants, ctx.filter_input = constants, filter_input
+        ctx.save_for_backward(u)
+        return spikes.view(input.shape).to(input.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (u,), constants = ctx.saved_tensors, ctx.constants
+        width = constants.tau_rho * constants.v_threshold
+        peak = torch.tensor(math.log(constants.scale_rho / width), dtype=u.dtype, device=u.device)
+        distance = (u - constants.v_threshold).abs_()
+        rho = torch.add(peak, distance, alpha=-1 / width, out=distance).exp_()
+        grad_a = rho.mul_(grad)
+        if ctx.filter_input:
+            grad_a = filtered(grad_a, constants, backward=True)
+        return grad_a.to(grad.dtype), None, None
+
+
+def _fire(u: Tensor, constants: SRM) -> Tensor:
+    r"""Turn potentials [T, N] into spikes, adding the refractory response to them in place.
+
+    With :math:`r = e^{-dt/\tau}` the states are :math:`P = \sum_k r^k s[n-k]` and
+    :math:`Q = \sum_k k r^{k-1} s[n-k]`, over k below the kernel's length.
+    """
+    r = math.exp(-constants.dt / constants.tau_ref)
+    depth = constants.scale_ref * constants.v_threshold * constants.dt / constants.tau_ref
+    gain = -depth * math.e * r * constants.dt  # dt: the response to a spike of height 1/dt
+    taps = constants.ref_taps
+    spikes = torch.empty_like(u)
+    p, q = torch.zeros_like(u[0]), torch.zeros_like(u[0])
+    for n, (potential, fired) in enumerate(zip(u.unbind(), spikes.unbind(), strict=True)):
+        torch.add(p, q, alpha=r, out=q)
+        if taps is not None and n >= taps:
+            q.sub_(spikes[n - taps], alpha=taps * r ** (taps - 1))
+        potential.add_(q, alpha=gain)
+        torch.ge(potential, constants.v_threshold, out=fired)
+        if constants.dt != 1:
+            fired /= constants.dt
+        torch.add(fired, p, alpha=r, out=p)
+        if taps is not None and n >= taps:
+            p.sub_(spikes[n - taps], alpha=r**taps)
+    return spikes

@@ -1,0 +1,231 @@
+"""Constants and kernels of the spike-response model, and the filter of post-synaptic potentials."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_SMALLEST = 0.01  # where the original cuts its kernels
+_CHUNK = 24  # steps per matrix product: larger ones multiply more, smaller ones call more
+
+
+@dataclass(frozen=True)
+class SRM:
+    r"""Constants of SLAYER's spike-response neurons; the defaults are those for N-MNIST.
+
+    .. math::
+        \varepsilon[k] = \frac{k\,dt}{\tau_{syn}} e^{1 - k\,dt/\tau_{syn}}, \qquad
+        \nu[k] = -\text{scale}_{ref}\,\theta\,\frac{k\,dt}{\tau_{ref}} e^{1 - k\,dt/\tau_{ref}}
+
+    Args:
+        v_threshold: Firing threshold :math:`\theta` (model units; the original's ``theta``).
+        tau_syn: Time constant of the response kernel, ms (``tauSr``).
+        tau_ref: Time constant of the refractory kernel, ms (``tauRef``).
+        scale_ref: Depth of the refractory kernel, in thresholds; 0 for none (``scaleRef``).
+        tau_rho: Width of the surrogate, in thresholds (``tauRho``).
+        scale_rho: Area factor of the surrogate (``scaleRho``).
+        dt: Duration of a time step, ms (``Ts``). Spikes have the height 1/dt: 0 or 1 at 1 ms.
+        cut_kernels: End both kernels behind their peak where they fall below 0.01, as the
+            original does (77 and 11 taps by default). ``False`` takes the whole kernels, in
+            exact recursive form.
+
+    Raises:
+        ValueError: If a constant is out of range or not finite.
+
+    Example:
+        >>> SRM(v_threshold=8.0).v_threshold
+        8.0
+    """
+
+    v_threshold: float = 10.0
+    tau_syn: float = 10.0
+    tau_ref: float = 1.0
+    scale_ref: float = 2.0
+    tau_rho: float = 1.0
+    scale_rho: float = 1.0
+    dt: float = 1.0
+    cut_kernels: bool = True
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            none_is_fine = field.name == "scale_ref"
+            if field.name == "cut_kernels" or (
+                math.isfinite(value) and (value > 0 or (none_is_fine and value == 0))
+            ):
+                continue
+            bound = "at least 0" if none_is_fine else "above 0"
+            raise ValueError(
+                f"{field.name} must be {bound} and finite, got {value!r}. "
+                f"SLAYER was published with {field.default}."
+            )
+
+    @property
+    def psp_taps(self) -> int | None:
+        """Length of the response kernel in steps; None where it is not cut."""
+        return _taps(self.tau_syn / self.dt, 1.0) if self.cut_kernels else None
+
+    @property
+    def ref_taps(self) -> int | None:
+        """Length of the refractory kernel in steps; None where it is not cut."""
+        depth = self.scale_ref * self.v_threshold
+        return _taps(self.tau_ref / self.dt, depth) if self.cut_kernels else None
+
+
+@functools.lru_cache(maxsize=64)
+def _taps(tau: float, height: float) -> int:
+    """Return the first step behind the peak where a kernel of this height is below the limit."""
+    k = math.floor(tau) + 1
+    while height * k / tau * math.exp(1 - k / tau) >= _SMALLEST:
+        k += 1
+    return k
+
+
+def psp(x: Tensor, constants: SRM = SRM()) -> Tensor:
+    r"""Filter a signal with the response kernel: post-synaptic potentials.
+
+    .. math:: a[n] = dt \sum_k \varepsilon[k]\, x[n-k]
+
+    The filter is linear and the same for all neurons, so it commutes with dense, convolutional
+    and pooling synapses: apply it on the side that has fewer neurons. Its gradient is its exact
+    adjoint, the same filter backward in time.
+
+    Technique: time runs in chunks of a few dozen steps, each one product of a triangular Toeplitz
+    matrix with all neurons at once, instead of a step at a time. What earlier chunks leave to
+    later ones is either the cut kernel's length of input, a banded matrix, or, for the whole
+    kernel, its two states :math:`P = \sum_k r^k x[n-k]` and :math:`Q = \sum_k k r^k x[n-k]` with
+    :math:`r = e^{-dt/\tau}`: memory beside input and output does not grow with time.
+
+    Args:
+        x: Spikes of height 1/dt, or real-valued currents ``[T, B, ...]``.
+        constants: Of the kernel.
+
+    Returns:
+        Potentials, shape and dtype of ``x``; computed in float32 at least.
+
+    Raises:
+        ValueError: If there is no time step or no sample.
+
+    References:
+        SLAYER (Shrestha & Orchard, 2018), section 3.1; official code.
+
+    Example:
+        >>> a = psp(torch.tensor([[0.0], [1.0], [0.0], [0.0]]))
+        >>> [round(value, 4) for value in a[:, 0].tolist()]
+        [0.0, 0.0, 0.246, 0.4451]
+    """
+    check_not_empty(x)
+    potentials: Tensor = apply(_Psp, x, constants)
+    return potentials
+
+
+class _Psp(torch.autograd.Function):
+    """The filter over the first axis, and its adjoint."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, constants: SRM) -> Tensor:
+        ctx.constants = constants
+        return filtered(x, constants).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return filtered(grad, ctx.constants, backward=True).to(grad.dtype), None
+
+
+def filtered(x: Tensor, constants: SRM, *, backward: bool = False) -> Tensor:
+    """Return the filtered signal in a new tensor, float32 at least.
+
+    Args:
+        x: A signal ``[T, ...]``.
+        constants: Of the kernel.
+        backward: Run from the last step to the first: the adjoint.
+    """
+    flat = x.to(state_dtype(x)).reshape(len(x), -1)
+    with torch.autocast(x.device.type, enabled=False):
+        run = _whole if constants.psp_taps is None else _cut
+        return run(flat, constants, backward).view(x.shape)
+
+
+def _cut(x: Tensor, constants: SRM, backward: bool) -> Tensor:
+    """Apply the kernel up to its last tap, as a banded matrix in chunks of rows."""
+    steps = len(x)
+    before = min(constants.psp_taps or steps, steps) - 1
+    chunk = min(_CHUNK, steps)
+    # Row i of the band is step i of a chunk, column j step j - before of the same count.
+    lags = torch.arange(chunk)[:, None] - torch.arange(-before, chunk)[None]
+    band = torch.where((lags >= 0) & (lags <= before), _kernel(lags, constants), 0.0)
+    band = (band.flip(0, 1) if backward else band).to(x)
+    y = torch.empty_like(x)
+    for start in range(0, steps, chunk):
+        stop = min(start + chunk, steps)
+        rows, first = stop - start, max(start - before, 0)
+        skipped = before - (start - first)
+        if backward:
+            part = band[chunk - rows :, chunk - rows : chunk + before - skipped]
+            torch.mm(part, x[steps - stop : steps - first], out=y[steps - stop : steps - start])
+        else:
+            torch.mm(band[:rows, skipped : before + rows], x[first:stop], out=y[start:stop])
+    return y
+
+
+def _whole(x: Tensor, constants: SRM, backward: bool) -> Tensor:
+    """Apply the untruncated kernel: two states carry over from chunk to chunk."""
+    steps = len(x)
+    chunk = min(_CHUNK, steps)
+    r = math.exp(-constants.dt / constants.tau_syn)
+    k = torch.arange(chunk, dtype=torch.float64)
+    lags = k[:, None] - k[None]
+    inside = torch.where(lags >= 0, _kernel(lags, constants), 0.0)
+    later = k + 1  # steps since the end of the chunk before
+    gain = math.e * constants.dt**2 / constants.tau_syn
+    onto = gain * torch.stack([later * r**later, r**later], 1)  # states P, Q to potentials
+    age = k.flip(0)
+    into = torch.stack([r**age, age * r**age])  # inputs to states
+    keep = torch.tensor([[1.0, 0.0], [chunk, 1.0]], dtype=torch.float64) * r**chunk
+    if backward:  # the same kernel with time reversed
+        inside, onto, into = inside.T, onto.flip(0), into.flip(1)
+    inside, onto, into, keep = (m.to(x) for m in (inside, onto, into, keep))
+    y, state = torch.empty_like(x), x.new_zeros(2, x.shape[1])
+    for start in range(0, steps, chunk):
+        rows = min(chunk, steps - start)
+        here = (
+            slice(steps - start - rows, steps - start) if backward else slice(start, start + rows)
+        )
+        torch.mm(inside[:rows, :rows], x[here], out=y[here])
+        y[here].addmm_(onto[-rows:] if backward else onto[:rows], state)
+        if rows == chunk:
+            state = torch.addmm(keep @ state, into, x[here])
+    return y
+
+
+def _kernel(lags: Tensor, constants: SRM) -> Tensor:
+    """Return dt times the response kernel at these steps, in float64."""
+    u = lags.double() * (constants.dt / constants.tau_syn)
+    return constants.dt * u * torch.exp(1 - u)
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
+    """Apply an autograd function; a compiled model calls it as it is, no loop is unrolled."""
+    return function.apply(*args)  # type: ignore[no-untyped-call]
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that potentials are held in: that of the input, float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def check_not_empty(x: Tensor) -> None:
+    """Raise a ValueError that names the shape if a signal has no time step or no sample."""
+    if x.dim() == 0 or 0 in x.shape[:2]:
+        raise ValueError(
+            f"input has shape {tuple(x.shape)}: expected at least one time step and one sample, "
+            "[T, B, ...]. Leave empty recordings out."
+        )
