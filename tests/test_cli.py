@@ -404,6 +404,12 @@ def test_simulate_re_enacts_images(tmp_path):
     call("data", "simulate", images, labels, "--out", again, "--first", 11, "--split", "test")
     for path in (out / "NMNIST").rglob("*.bin"):
         assert path.read_bytes() == (again / path.relative_to(out)).read_bytes()
+    some = tmp_path / "some"
+    call("data", "simulate", images, labels, "--out", some, "--skip", 9, "--first", 2)
+    assert sorted(path.name for path in some.rglob("*.bin")) == ["00010.bin", "00011.bin"]
+    assert "leaves none of the 12" in error(
+        "data", "simulate", images, labels, "--out", some, "--skip", 12
+    )
     fewer = idx(tmp_path / "fewer", torch.arange(3))
     assert "12 images" in error("data", "simulate", images, fewer, "--out", out)
     assert "expected train or test" in error(

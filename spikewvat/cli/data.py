@@ -66,7 +66,10 @@ def simulate(
     split: Annotated[
         str, typer.Option(metavar="train|test", help="Which part to write.")
     ] = "train",
-    first: Annotated[int | None, typer.Option(help="Only the first so many images.")] = None,
+    skip: Annotated[int, typer.Option(min=0, help="Leave out the first so many images.")] = 0,
+    first: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many of the others.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the camera's noise.")] = 0,
 ) -> None:
     """Re-enact images before the saccade camera: MNIST to N-MNIST.
@@ -87,15 +90,17 @@ def simulate(
             f"{str(images)!r} holds {len(pictures)} images, {str(labels)!r} {len(digits)} labels. "
             "Take the two files of one set."
         )
-    count = len(pictures) if first is None else min(first, len(pictures))
+    end = len(pictures) if first is None else min(skip + first, len(pictures))
+    if skip >= end:
+        raise DataError(f"--skip {skip} leaves none of the {len(pictures)} images.")
     folder = out / "NMNIST" / folders[split]
     check_writable(folder / "x")
     generator = torch.Generator().manual_seed(seed)
     write_recordings(
         folder,
-        pictures[:count],
-        digits[:count].tolist(),
-        range(1, count + 1),
+        pictures[skip:end],
+        digits[skip:end].tolist(),
+        range(skip + 1, end + 1),
         generator=generator,
     )
-    typer.echo(f"Written: {count} recordings in {folder}")
+    typer.echo(f"Written: {end - skip} recordings in {folder}")
