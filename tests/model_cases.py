@@ -15,6 +15,8 @@ from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.models.dense import FullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as JellyCNN
+from spikewvat.models.tsslbp import ConvNet, Stage
+from spikewvat.spiking.tsslbp import TSSL
 
 DIRECTIONS: list[Direction] = [
     HSV(Gaussian(0.1)),
@@ -206,5 +208,17 @@ ADAPTERS = [
         lambda: JellyCNN(**_CNN, step_mode="s"),
         ("layers.0.weight", "layers.3.weight", "layers.7.weight"),
         shape=(4, 2, 2, 8, 8),
+    ),
+    AdapterCase(
+        "tsslbp-cnn",
+        lambda: ConvNet(
+            input_shape=(2, 8, 8),
+            stages=(Stage(3, 3, padding=1, pool=2),),
+            classes=4,
+            constants=TSSL(v_threshold=0.5),
+        ),
+        ("layers.0.weight", "layers.4.weight"),
+        shape=(4, 2, 2, 8, 8),
+        carries_state=False,
     ),
 ]

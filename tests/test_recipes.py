@@ -410,6 +410,18 @@ def test_losses_take_parameters():
     assert found.item() == 0
 
 
+def test_losses_are_tried_on_as_many_steps_as_the_recipe_has():
+    direct = {"name": "mnist", "encoding": {"name": "direct", "time_steps": 7}}
+    count = {"training": {"loss": "tsslbp-count"}}
+    kernel = {"training": {"loss": "tsslbp-kernel"}}
+    with pytest.raises(RecipeError, match=r"no desired train of 7 time steps"):
+        build.build_loss(recipe(data=direct, **kernel))
+    with pytest.raises(RecipeError, match=r"correct=15.0 is out of reach"):
+        build.build_loss(recipe(data={"name": "nmnist", "time_steps": 12}, **count))
+    build.build_loss(recipe(data={"name": "nmnist", "time_steps": 30}, **count))
+    build.build_loss(recipe(data="mnist", model="tsslbp-cnn2", **kernel))
+
+
 def test_mnist_and_its_encodings(tmp_path):
     folder = tmp_path / "mnist"
     folder.mkdir()

@@ -301,14 +301,15 @@ def _data(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
 
 def _time_steps(recipe: Recipe) -> int:
     """Return how many steps the network's output has, 1 where nothing in the recipe says so."""
-    target, given = _data(recipe)
     model = lookup(MODELS, recipe.model.name, "model.name")
-    steps = (
-        getattr(given.get("encoding"), "time_steps", None)
-        or filled(target, given).get("time_steps")
-        or filled(model, recipe.model.parameters).get("time_steps")
-    )
-    return steps if isinstance(steps, int) and steps > 0 else 1
+    data, encoding = recipe.data.parameters, recipe.data.parameters.get("encoding")
+    tables = [
+        *([encoding] if isinstance(encoding, Mapping) else []),
+        data,
+        filled(model, recipe.model.parameters),
+    ]
+    found = [table["time_steps"] for table in tables if "time_steps" in table]
+    return found[0] if found and isinstance(found[0], int) and found[0] > 0 else 1
 
 
 def _method(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
