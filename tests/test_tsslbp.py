@@ -413,6 +413,7 @@ def test_autocast_in_bf16():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 def test_compiled():
     network = small()
     images, labels = torch.rand(4, 1, 6, 6) * 2, torch.tensor([0, 1, 2, 0])
