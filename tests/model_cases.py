@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from spikewvat.devices import Gaussian, Weibull
 from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.models.dense import FullyConnected
+from spikewvat.models.slayer import FullyConnected as SlayerFullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as JellyCNN
 from spikewvat.models.tsslbp import ConvNet, Stage
@@ -112,6 +113,13 @@ ADAPTERS = [
         "torch-lstm",
         lambda: Stepwise(nn.LSTM(3, 4)),
         ("layers.0.weight_ih_l0", "layers.0.weight_hh_l0"),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "slayer-fc",
+        lambda: SlayerFullyConnected(sizes=(3, 6, 4)),
+        ("layers.0.weight", "layers.2.weight"),
+        shape=(20, 2, 3),
         carries_state=False,
     ),
     AdapterCase(

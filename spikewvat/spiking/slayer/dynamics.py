@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from spikewvat.spiking.slayer.kernels import (
+    SCHEMA,
     SRM,
-    apply,
     check_not_empty,
     filtered,
     state_dtype,
@@ -59,7 +58,7 @@ def neurons(currents: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -
         [5, 7, 9, 11]
     """
     check_not_empty(currents)
-    spikes: Tensor = apply(_Neurons, currents, constants, True)
+    spikes: Tensor = _neurons(currents, *constants.values, True)[0]
     return spikes
 
 
@@ -82,36 +81,68 @@ def spike(potentials: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -
         [1.0, 0.0, 0.0, 0.0, 0.0, 1.0]
     """
     check_not_empty(potentials)
-    spikes: Tensor = apply(_Neurons, potentials, constants, False)
+    spikes: Tensor = _neurons(potentials, *constants.values, False)[0]
     return spikes
 
 
-class _Neurons(torch.autograd.Function):
-    """A whole layer over all time steps: one node of the graph, buffers written in place."""
+@torch.library.custom_op(
+    "spikewvat::slayer_neurons",
+    mutates_args=(),
+    schema=f"(Tensor x, {SCHEMA}, bool filter_input) -> (Tensor, Tensor)",
+)
+def _neurons(x: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
+    """Return spikes, and potentials for the backward pass; buffers are written in place."""
+    *values, filter_input = constants
+    if filter_input:
+        u = filtered(x, SRM(*values))
+    else:
+        u = x.to(state_dtype(x), copy=True, memory_format=torch.contiguous_format)
+    spikes = _fire(u.view(len(u), -1), SRM(*values))
+    return spikes.view(x.shape).to(x.dtype), u
 
-    @staticmethod
-    def forward(ctx: Any, input: Tensor, constants: SRM, filter_input: bool) -> Tensor:
-        if filter_input:
-            u = filtered(input, constants)
-        else:
-            u = input.to(state_dtype(input), copy=True, memory_format=torch.contiguous_format)
-        spikes = _fire(u.view(len(u), -1), constants)
-        ctx.constants, ctx.filter_input = constants, filter_input
-        ctx.save_for_backward(u)
-        return spikes.view(input.shape).to(input.dtype)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        (u,), constants = ctx.saved_tensors, ctx.constants
-        width = constants.tau_rho * constants.v_threshold
-        peak = torch.tensor(math.log(constants.scale_rho / width), dtype=u.dtype, device=u.device)
-        distance = (u - constants.v_threshold).abs_()
-        rho = torch.add(peak, distance, alpha=-1 / width, out=distance).exp_()
-        grad_a = rho.mul_(grad)
-        if ctx.filter_input:
-            grad_a = filtered(grad_a, constants, backward=True)
-        return grad_a.to(grad.dtype), None, None
+@torch.library.custom_op(
+    "spikewvat::slayer_neurons_backward",
+    mutates_args=(),
+    schema=f"(Tensor grad, Tensor u, {SCHEMA}, bool filter_input) -> Tensor",
+)
+def _neurons_backward(grad: Tensor, u: Tensor, *constants: Any) -> Tensor:
+    """Return the gradient of the input: surrogate, then the adjoint of the filter."""
+    *values, filter_input = constants
+    srm = SRM(*values)
+    width = srm.tau_rho * srm.v_threshold
+    peak = torch.tensor(math.log(srm.scale_rho / width), dtype=u.dtype, device=u.device)
+    distance = (u - srm.v_threshold).abs_()
+    rho = torch.add(peak, distance, alpha=-1 / width, out=distance).exp_()
+    grad_a = rho.mul_(grad)
+    return (filtered(grad_a, srm, adjoint=True) if filter_input else grad_a).to(grad.dtype)
+
+
+@_neurons.register_fake
+def _(x: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
+    spikes = torch.empty_like(x, memory_format=torch.contiguous_format)
+    return spikes, torch.empty_like(spikes, dtype=state_dtype(x))
+
+
+@_neurons_backward.register_fake
+def _(grad: Tensor, u: Tensor, *constants: Any) -> Tensor:
+    return torch.empty_like(u, dtype=grad.dtype)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.constants = inputs[1:]
+    ctx.save_for_backward(output[1])
+    ctx.set_materialize_grads(False)  # nothing flows into the potentials
+
+
+def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...]:
+    nothing = [None] * len(ctx.constants)
+    if grad is None:
+        return None, *nothing
+    return _neurons_backward(grad, *ctx.saved_tensors, *ctx.constants), *nothing
+
+
+_neurons.register_autograd(_backward, setup_context=_keep)
 
 
 def _fire(u: Tensor, constants: SRM) -> Tensor:

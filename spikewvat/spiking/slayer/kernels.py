@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 _SMALLEST = 0.01  # where the original cuts its kernels
 _CHUNK = 24  # steps per matrix product: larger ones multiply more, smaller ones call more
+
+Values: TypeAlias = tuple[float, float, float, float, float, float, float, bool]
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,20 @@ class SRM:
                 f"{field.name} must be {bound} and finite, got {value!r}. "
                 f"SLAYER was published with {field.default}."
             )
+
+    @property
+    def values(self) -> Values:
+        """All constants in order, as the operators take them."""
+        return (
+            self.v_threshold,
+            self.tau_syn,
+            self.tau_ref,
+            self.scale_ref,
+            self.tau_rho,
+            self.scale_rho,
+            self.dt,
+            self.cut_kernels,
+        )
 
     @property
     def psp_taps(self) -> int | None:
@@ -121,39 +136,54 @@ def psp(x: Tensor, constants: SRM = SRM()) -> Tensor:
         [0.0, 0.0, 0.246, 0.4451]
     """
     check_not_empty(x)
-    potentials: Tensor = apply(_Psp, x, constants)
+    potentials: Tensor = _psp(x, *constants.values, False)
     return potentials
 
 
-class _Psp(torch.autograd.Function):
-    """The filter over the first axis, and its adjoint."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, constants: SRM) -> Tensor:
-        ctx.constants = constants
-        return filtered(x, constants).to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        return filtered(grad, ctx.constants, backward=True).to(grad.dtype), None
+SCHEMA = ", ".join(f"{field.type} {field.name}" for field in fields(SRM))
+"""The constants in an operator's signature."""
 
 
-def filtered(x: Tensor, constants: SRM, *, backward: bool = False) -> Tensor:
+@torch.library.custom_op(
+    "spikewvat::slayer_psp", mutates_args=(), schema=f"(Tensor x, {SCHEMA}, bool adjoint) -> Tensor"
+)
+def _psp(x: Tensor, *constants: Any) -> Tensor:
+    """Filter forward or backward in time: an operator, so that no compiler unrolls its loop."""
+    *values, adjoint = constants
+    return filtered(x, SRM(*values), adjoint=adjoint).to(x.dtype)
+
+
+@_psp.register_fake
+def _(x: Tensor, *constants: Any) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.constants, ctx.adjoint = inputs[1:-1], inputs[-1]
+
+
+def _psp_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return _psp(grad, *ctx.constants, not ctx.adjoint), *[None] * (len(ctx.constants) + 1)
+
+
+_psp.register_autograd(_psp_backward, setup_context=_keep)
+
+
+def filtered(x: Tensor, constants: SRM, *, adjoint: bool = False) -> Tensor:
     """Return the filtered signal in a new tensor, float32 at least.
 
     Args:
         x: A signal ``[T, ...]``.
         constants: Of the kernel.
-        backward: Run from the last step to the first: the adjoint.
+        adjoint: Run from the last step to the first.
     """
     flat = x.to(state_dtype(x)).reshape(len(x), -1)
     with torch.autocast(x.device.type, enabled=False):
         run = _whole if constants.psp_taps is None else _cut
-        return run(flat, constants, backward).view(x.shape)
+        return run(flat, constants, adjoint).view(x.shape)
 
 
-def _cut(x: Tensor, constants: SRM, backward: bool) -> Tensor:
+def _cut(x: Tensor, constants: SRM, adjoint: bool) -> Tensor:
     """Apply the kernel up to its last tap, as a banded matrix in chunks of rows."""
     steps = len(x)
     before = min(constants.psp_taps or steps, steps) - 1
@@ -161,13 +191,13 @@ def _cut(x: Tensor, constants: SRM, backward: bool) -> Tensor:
     # Row i of the band is step i of a chunk, column j step j - before of the same count.
     lags = torch.arange(chunk)[:, None] - torch.arange(-before, chunk)[None]
     band = torch.where((lags >= 0) & (lags <= before), _kernel(lags, constants), 0.0)
-    band = (band.flip(0, 1) if backward else band).to(x)
+    band = (band.flip(0, 1) if adjoint else band).to(x)
     y = torch.empty_like(x)
     for start in range(0, steps, chunk):
         stop = min(start + chunk, steps)
         rows, first = stop - start, max(start - before, 0)
         skipped = before - (start - first)
-        if backward:
+        if adjoint:
             part = band[chunk - rows :, chunk - rows : chunk + before - skipped]
             torch.mm(part, x[steps - stop : steps - first], out=y[steps - stop : steps - start])
         else:
@@ -175,7 +205,7 @@ def _cut(x: Tensor, constants: SRM, backward: bool) -> Tensor:
     return y
 
 
-def _whole(x: Tensor, constants: SRM, backward: bool) -> Tensor:
+def _whole(x: Tensor, constants: SRM, adjoint: bool) -> Tensor:
     """Apply the untruncated kernel: two states carry over from chunk to chunk."""
     steps = len(x)
     chunk = min(_CHUNK, steps)
@@ -189,17 +219,15 @@ def _whole(x: Tensor, constants: SRM, backward: bool) -> Tensor:
     age = k.flip(0)
     into = torch.stack([r**age, age * r**age])  # inputs to states
     keep = torch.tensor([[1.0, 0.0], [chunk, 1.0]], dtype=torch.float64) * r**chunk
-    if backward:  # the same kernel with time reversed
+    if adjoint:  # the same kernel with time reversed
         inside, onto, into = inside.T, onto.flip(0), into.flip(1)
     inside, onto, into, keep = (m.to(x) for m in (inside, onto, into, keep))
     y, state = torch.empty_like(x), x.new_zeros(2, x.shape[1])
     for start in range(0, steps, chunk):
         rows = min(chunk, steps - start)
-        here = (
-            slice(steps - start - rows, steps - start) if backward else slice(start, start + rows)
-        )
+        here = slice(steps - start - rows, steps - start) if adjoint else slice(start, start + rows)
         torch.mm(inside[:rows, :rows], x[here], out=y[here])
-        y[here].addmm_(onto[-rows:] if backward else onto[:rows], state)
+        y[here].addmm_(onto[-rows:] if adjoint else onto[:rows], state)
         if rows == chunk:
             state = torch.addmm(keep @ state, into, x[here])
     return y
@@ -209,12 +237,6 @@ def _kernel(lags: Tensor, constants: SRM) -> Tensor:
     """Return dt times the response kernel at these steps, in float64."""
     u = lags.double() * (constants.dt / constants.tau_syn)
     return constants.dt * u * torch.exp(1 - u)
-
-
-@torch.compiler.disable  # type: ignore[untyped-decorator]
-def apply(function: type[torch.autograd.Function], *args: Any) -> Any:
-    """Apply an autograd function; a compiled model calls it as it is, no loop is unrolled."""
-    return function.apply(*args)  # type: ignore[no-untyped-call]
 
 
 def state_dtype(x: Tensor) -> torch.dtype:

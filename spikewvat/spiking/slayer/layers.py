@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 
 from spikewvat.spiking import layers
 from spikewvat.spiking.slayer.dynamics import neurons, spike
-from spikewvat.spiking.slayer.kernels import SRM, apply, check_not_empty, psp
+from spikewvat.spiking.slayer.kernels import SRM, check_not_empty, psp
 
 
 class Psp(nn.Module):
@@ -168,7 +168,7 @@ class Delay(nn.Module):
                 f"input has shape {tuple(input.shape)}, expected [T, B, ...] with one sample's "
                 f"shape {own}, that of the delays. Make the layer with Delay(*spikes.shape[2:])."
             )
-        delayed: Tensor = apply(_Delay, input, self.delay.expand(other), self.dt)
+        delayed: Tensor = _Delay.apply(input, self.delay.expand(other), self.dt)  # type: ignore[no-untyped-call]
         return delayed
 
     def extra_repr(self) -> str:
