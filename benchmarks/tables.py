@@ -129,6 +129,32 @@ def binning() -> str:
     return "\n".join(lines)
 
 
+def tsslbp() -> str:
+    """Return the table of differences from the official TSSL-BP code."""
+    lines = [
+        row_of(["configuration", "float64: output", "gradient", "float32: output", "gradient"]),
+        row_of(["---", "--:", "--:", "--:", "--:"]),
+    ]
+    found = {(row["case"], row["dtype"]): row for row in load("speed", "tsslbp")["comparison"]}
+    for case in dict.fromkeys(case for case, _ in found):
+        cells = [case]
+        for dtype in ("float64", "float32"):
+            row = found[case, dtype]
+            cells += [f"{row['output_max_abs']:.0e}", f"{row['gradient_max_rel']:.0e}"]
+        lines.append(row_of(cells))
+    return "\n".join(lines)
+
+
+def tsslbp_speed() -> str:
+    """Return the table of step times beside the official TSSL-BP code."""
+    lines = [row_of(["", "step", "share of the official time"]), row_of(["---", "--:", "--:"])]
+    for row in load("speed", "tsslbp")["rows"]:
+        low, high = row["quartiles"]
+        share = f"{row['ratio']:.2f} ({low:.2f} .. {high:.2f})"
+        lines.append(row_of([row["side"], f"{row['ms']:.0f} ms", share]))
+    return "\n".join(lines)
+
+
 def row_of(cells: Sequence[str]) -> str:
     """Return one line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
@@ -143,6 +169,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "reenacted": reenacted,
     "simulator": simulator,
     "binning": binning,
+    "tsslbp": tsslbp,
+    "tsslbp-speed": tsslbp_speed,
 }
 PICTURES = {
     "demo": ("demo", SNNTORCH),

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spikewvat import SWA, WVAT, Gaussian, adapter_for
-from spikewvat.models.tsslbp import NMNISTCNN, ConvNet, SpikingCNN1, SpikingCNN2, Stage
+from spikewvat.models.tsslbp import (
+    NMNISTCNN,
+    ConvNet,
+    SpikingCNN1,
+    SpikingCNN2,
+    SpikingNetwork,
+    Stage,
+)
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.losses import class_scores, rate_cross_entropy
 from spikewvat.spiking.tsslbp import (
@@ -360,6 +367,8 @@ def test_impossible_networks():
         SpikingCNN2(input_shape=(1, 8, 8))
     with pytest.raises(ValueError, match="time_steps must be at least 1, got 0"):
         SpikingCNN2(time_steps=0)
+    with pytest.raises(ValueError, match="layers has no Neurons"):
+        SpikingNetwork([nn.Linear(2, 2)], input_shape=(2,), constants=TSSL())
 
 
 def small(**options):
@@ -369,7 +378,7 @@ def small(**options):
     return ConvNet(input_shape=(1, 6, 6), stages=stages, hidden=(12,), classes=3, **options)
 
 
-def test_dropout_masks_are_shared_over_time():
+def test_dropout_in_training_alone():
     network = small(dropout=0.5)
     assert sum(type(layer).__name__ == "Dropout" for layer in network.layers) == 2
     x = torch.rand(2, 1, 6, 6) + 1

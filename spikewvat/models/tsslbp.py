@@ -46,7 +46,8 @@ class SpikingNetwork(nn.Module):
         time_steps: How many steps a still image is shown.
 
     Raises:
-        ValueError: If ``time_steps`` is below 1, or the input has another shape.
+        ValueError: If ``time_steps`` is below 1, there are no neurons, or the input has another
+            shape.
     """
 
     def __init__(
@@ -63,7 +64,10 @@ class SpikingNetwork(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.input_shape, self.time_steps = tuple(input_shape), time_steps
         self._tau_syn = constants.tau_syn
-        self._first = next(i for i, layer in enumerate(layers) if isinstance(layer, Neurons))
+        places = [i for i, layer in enumerate(layers) if isinstance(layer, Neurons)]
+        if not places:
+            raise ValueError("layers has no Neurons, expected some after each layer of weights.")
+        self._first = places[0]
 
     def forward(self, input: Tensor) -> Tensor:
         """Return output currents.

@@ -2,7 +2,8 @@
 
 References:
     Temporal Spike Sequence Learning via Backpropagation for Deep Spiking Neural Networks
-    (Zhang & Li, 2020), https://arxiv.org/abs/2002.10085
+    (Zhang & Li, 2020),
+    https://proceedings.neurips.cc/paper/2020/hash/8bdb5058376143fa358981954e7626b8-Abstract.html
 """
 
 from spikewvat.spiking.tsslbp.dynamics import TSSL, neurons, psp

@@ -78,7 +78,7 @@ def psp(x: Tensor, tau_syn: float) -> Tensor:
         ValueError: If ``tau_syn`` is out of range, or there is no time step or no sample.
 
     References:
-        TSSL-BP (Zhang & Li, 2020), Eq. (2), discretised.
+        TSSL-BP (Zhang & Li, 2020), official code.
 
     Example:
         >>> [round(a, 4) for a in psp(torch.tensor([0.0, 1.0, 1.0]), 3.0).tolist()]
@@ -126,8 +126,8 @@ def neurons(currents: Tensor, constants: TSSL = TSSL()) -> Tensor:
         ValueError: If there is no time step or no sample.
 
     References:
-        TSSL-BP (Zhang & Li, 2020), Eqs. (3)-(19); the surrogate and its condition are those of
-        the official code.
+        TSSL-BP (Zhang & Li, 2020); constants of the surrogate and of its condition, and the clip
+        of the slope, are those of the official code.
 
     Example:
         >>> a = neurons(torch.tensor([0.6, 0.6, 0.3, 1.5, 0.2]))
@@ -156,7 +156,7 @@ class _Psp(torch.autograd.Function):
 class _Neurons(torch.autograd.Function):
     """A whole layer over all time steps: one node of the graph, buffers written in place.
 
-    Masks are 0 and 1 in the potentials' dtype: on a CPU a selection by a boolean mask takes ten
+    Masks are 0 and 1 in the potentials' dtype: on a CPU, selection by a boolean mask takes many
     times as long as interpolation, which is exact at both ends.
     """
 

@@ -46,7 +46,7 @@ def kernel_loss(
         ValueError: If there is no desired train for T, or the output has no time axis.
 
     References:
-        TSSL-BP (Zhang & Li, 2020), Eqs. (5)-(6); trains of the official code.
+        TSSL-BP (Zhang & Li, 2020); trains of the official code.
 
     Example:
         >>> round(kernel_loss(torch.zeros(5, 1, 2), torch.tensor([0])).item(), 6)
