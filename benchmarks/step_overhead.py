@@ -28,7 +28,7 @@ from spikewvat.recipes.results import provenance, write_json
 from spikewvat.training import WVAT
 
 SIGMA = 0.10
-STEPS = 4  # steps of one method in a row; WVAT's mixture averages over them
+STEPS = 10  # steps of one method in a row; WVAT's mixture averages over them
 RECIPES = Path(__file__).parent / "recipes" / "demo"
 
 
