@@ -165,6 +165,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
+    "mnist": lambda: comparison("mnist"),
     "overhead": overhead,
     "reenacted": reenacted,
     "simulator": simulator,

@@ -140,7 +140,7 @@ def test_cells_of_a_table(suite):
         "22.0",
         "14.1",
         "60.0",
-        "2 of 4",
+        "2 of 4 ≥ 80 %",
     ]
     assert cells(RowResult({}, curves[:1]))[:2] == ["98.0", "80.0"]
 

@@ -117,14 +117,12 @@ def header(results: Iterable[RowResult]) -> list[str]:
     """Return the columns of a table of rows that were evaluated alike."""
     some = next(iter(results))
     sigmas = [f"{100 * sigma:g} %" for sigma in some.sigmas]
-    target = some.curves[0].reports[-1].target
-    last = [] if target is None else [f"chips ≥ {100 * target:g} %"]
     return [
         *(f"σ = {sigma}" for sigma in sigmas),
         f"drop at {sigmas[-1]}",
         "spread over chips",
         "worst chip",
-        *last,
+        "chips that work",
     ]
 
 
@@ -151,10 +149,10 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
         _percent(result.spread),
         _percent(report.worst),
     ]
-    if report.target is not None:
-        chips = report.yield_at(report.target)
-        texts.append(f"{chips.working} of {chips.chips}")
-    return texts
+    if report.target is None:
+        return [*texts, MISSING]
+    chips = report.yield_at(report.target)
+    return [*texts, f"{chips.working} of {chips.chips} ≥ {100 * report.target:g} %"]
 
 
 def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
@@ -169,34 +167,37 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     """
     if not results:
         raise DataError(f"no row of {suite.title!r} has a result yet. Run the suite first.")
+    runs = {name: _run(result) for name, result in results.items()}
+    mixed = len(set(runs.values())) > 1
     several = len(suite.setups) > 1
-    columns = header(results.values())
+    columns = [*header(results.values()), *(["run"] if mixed else [])]
     head = [*([""] if several else []), "", *columns]
     lines = [_line(head), _line(["---"] * (1 + several) + ["--:"] * len(columns))]
     for setup in suite.setups:
         for number, row in enumerate(setup.rows):
+            texts = [MISSING] * len(columns)
+            if row.name in results:
+                texts = cells(results[row.name], row) + ([runs[row.name]] if mixed else [])
             first = [setup.name if number == 0 else ""] if several else []
-            found = results.get(row.name)
-            texts = [MISSING] * len(columns) if found is None else cells(found, row)
             lines.append(_line([*first, row.method, *texts]))
-    return "\n".join([*lines, "", _note(suite, results)])
-
-
-def _note(suite: Suite, results: Mapping[str, RowResult]) -> str:
-    contents = [result.content for result in results.values()]
-    scales = " and ".join(sorted({f"{content['scale']} scale" for content in contents}))
-    counts = sorted({len(content["seeds"]) for content in contents})
-    seeds = f"{' or '.join(map(str, counts))} training seed{'s' if counts != [1] else ''}"
-    parts = sorted({(c["samples"]["train"], c["samples"]["test"]) for c in contents})
-    samples = "; ".join(f"{train} training and {test} test samples" for train, test in parts)
-    text = (
-        f"Accuracy in %, mean ± standard deviation over training seeds ({scales}, {seeds}; "
-        f"{samples}); σ relative to the 6-sigma width of each layer; spread is the standard "
-        "deviation over chips."
+    note = (
+        f"Accuracy in %, mean ± standard deviation over training seeds"
+        f"{'' if mixed else f' ({next(iter(runs.values()))})'}; σ relative to the 6-sigma width "
+        "of each layer; spread is the standard deviation over chips."
     )
     if any(row.paper for row in suite.rows):
-        text += f" In brackets: {suite.source or 'the published figure'}, and ours minus it."
-    return text
+        note += f" In brackets: {suite.source or 'the published figure'}, and ours minus it."
+    return "\n".join([*lines, "", note])
+
+
+def _run(result: RowResult) -> str:
+    """Return how large a run was: scale, seeds, samples."""
+    content, seeds = result.content, len(result.content["seeds"])
+    samples = content["samples"]
+    return (
+        f"{content['scale']} scale, {seeds} training seed{'s' if seeds > 1 else ''}, "
+        f"{samples['train']} training and {samples['test']} test samples"
+    )
 
 
 def _tensor(values: Iterable[float]) -> Tensor:
