@@ -36,7 +36,7 @@ class RandomShift:
         """Return shifted spikes.
 
         Args:
-            spikes: Spikes [T, B, C, H, W].
+            spikes: Spikes [T, B, C, H, W], dense or sparse.
             generator: Source of the shifts, on the CPU; ``None`` uses torch's global one.
 
         Returns:
@@ -51,13 +51,27 @@ class RandomShift:
             )
         batch, height, width = spikes.shape[1], spikes.shape[3], spikes.shape[4]
         low, high = -self.pixels, self.pixels + 1
-        shifts = torch.randint(low, high, (batch, 2), generator=generator).tolist()
+        shifts = torch.randint(low, high, (batch, 2), generator=generator)
+        if spikes.is_sparse:
+            return _shifted_events(spikes, shifts)
         shifted = torch.zeros_like(spikes)
-        for index, (dy, dx) in enumerate(shifts):
+        for index, (dy, dx) in enumerate(shifts.tolist()):
             to_y, from_y = _overlap(dy, height)
             to_x, from_x = _overlap(dx, width)
             shifted[:, index, :, to_y, to_x] = spikes[:, index, :, from_y, from_x]
         return shifted
+
+
+def _shifted_events(spikes: Tensor, shifts: Tensor) -> Tensor:
+    """Shift the coordinates of sparse spikes; their order stays, so they stay coalesced."""
+    spikes = spikes.coalesce()
+    index, values = spikes.indices().clone(), spikes.values()
+    index[3:] += shifts.to(index.device)[index[1]].t()
+    sides = torch.tensor(spikes.shape[3:], device=index.device)[:, None]
+    kept = ((index[3:] >= 0) & (index[3:] < sides)).all(0)
+    return torch.sparse_coo_tensor(
+        index[:, kept], values[kept], spikes.shape, is_coalesced=True, check_invariants=False
+    )
 
 
 def _overlap(shift: int, size: int) -> tuple[slice, slice]:

@@ -225,16 +225,36 @@ def collate(items: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
         items: Pairs of a tensor, spikes [T, C, H, W] or a still image [C, H, W], and a label.
 
     Returns:
-        Spikes float32 [T, B, C, H, W] (still images: [B, C, H, W]), labels int64 [B].
+        Spikes float32 [T, B, C, H, W], sparse where the items are (still images: [B, C, H, W]),
+        and labels int64 [B].
 
     Example:
         >>> spikes, labels = collate([(torch.ones(5, 2, 4, 4, dtype=torch.uint8), 7)] * 3)
         >>> spikes.shape, spikes.dtype, labels.tolist()
         (torch.Size([5, 3, 2, 4, 4]), torch.float32, [7, 7, 7])
     """
+    labels = torch.tensor([int(item[1]) for item in items], dtype=torch.int64)
+    if items[0][0].is_sparse:
+        return _sparse_batch([item[0] for item in items]), labels
     timed = items[0][0].dim() == 4
     data = torch.stack([item[0] for item in items], dim=1 if timed else 0)
-    return data.float(), torch.tensor([int(item[1]) for item in items], dtype=torch.int64)
+    return data.float(), labels
+
+
+def _sparse_batch(items: Sequence[Tensor]) -> Tensor:
+    """Return coalesced sparse spikes [T, B, C, H, W] of sparse [T, C, H, W], one by one."""
+    items = [item.coalesce() for item in items]
+    counts = torch.tensor([item.values().numel() for item in items])
+    index = torch.cat([item.indices() for item in items], dim=1)
+    sample = torch.arange(len(items)).repeat_interleave(counts)
+    # Each item is in order of time already; a stable sort merges them without a full key.
+    order = torch.argsort(index[0] * len(items) + sample, stable=True)
+    index = torch.cat([index[:1], sample[None], index[1:]])[:, order]
+    values = torch.cat([item.values() for item in items])[order].float()
+    steps, *rest = items[0].shape
+    return torch.sparse_coo_tensor(
+        index, values, (steps, len(items), *rest), is_coalesced=True, check_invariants=False
+    )
 
 
 def make_loader(

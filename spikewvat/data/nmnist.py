@@ -48,8 +48,9 @@ class _Recordings(_source.NMNIST):  # type: ignore[misc]
 class NMNIST(Dataset[tuple[Tensor, int]]):
     """Recordings in the layout of N-MNIST, binned to spikes.
 
-    Items are ``(spikes uint8 [T, 2, 34, 34], label)``. The recordings are read by tonic, binned
-    once, and kept packed in a cache on disk; without a cache they are binned at every access.
+    Items are ``(spikes uint8 [T, 2, 34, 34], label)``, dense or sparse. The recordings are read by
+    tonic, binned once, and kept packed in a cache on disk; without a cache they are binned at
+    every access.
 
     Args:
         root: Folder that holds ``NMNIST/Train`` and ``NMNIST/Test``, or these two themselves; a
@@ -69,6 +70,8 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         per_class: Take the first so many recordings of each class; ``None`` takes all.
         indices: Take these of the recordings (in order of class, then of file name), after
             ``per_class``; ``None`` takes all.
+        sparse: Yield sparse tensors, which event-driven first layers take
+            (:mod:`spikewvat.spiking.events`); worth it for hundreds of time steps.
         cache: Folder for the binned recordings; ``None`` takes the environment variable
             ``SPIKEWVAT_CACHE``, and ``~/.cache/spikewvat`` where that is unset; ``False``
             caches nothing.
@@ -103,6 +106,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         classes: Sequence[int] = tuple(range(10)),
         per_class: int | None = None,
         indices: Sequence[int] | None = None,
+        sparse: bool = False,
         cache: Path | str | Literal[False] | None = None,
         download: bool = False,
     ) -> None:
@@ -113,7 +117,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
                 raise ValueError(f"{name} must be at least 1, got {value!r}.")
         self._time_steps, self._window_us, self._reduce = time_steps, window_us, reduce
         self._first_saccade_only, self._stabilize = first_saccade_only, stabilize
-        self._denoise_us = denoise_us
+        self._denoise_us, self._sparse = denoise_us, sparse
         none = np.empty(0, _source.NMNIST.dtype)
         self.sample_shape = self._binned(none).shape
         folder = _folder(Path(root).expanduser(), split, download)
@@ -132,7 +136,8 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is outside of {len(self)} recordings.")
         index %= len(self)
-        return torch.from_numpy(self._frames(index)), self.targets[index]
+        spikes = self._spikes(index) if self._sparse else torch.from_numpy(self._frames(index))
+        return spikes, self.targets[index]
 
     def events(self, index: int) -> Events:
         """Return the events of a recording, after the optional transforms.
@@ -158,17 +163,44 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         )
 
     def _frames(self, index: int) -> NDArray[np.uint8]:
-        if self._cache is None:
-            return self._binned(self.events(index))
-        row = self._cache.read(index)
-        if row is None:  # damaged since it was opened
-            self._cache.write(self._rows())
-            row = self._cache.read(index)
+        row = self._cached(index)
         if row is None:
             return self._binned(self.events(index))
         if self._reduce == "or":
             row = np.unpackbits(row, count=int(np.prod(self.sample_shape)))
         return np.array(row).reshape(self.sample_shape)
+
+    def _spikes(self, index: int) -> Tensor:
+        """Return a recording as a sparse tensor; of a packed row only bytes with spikes unfold."""
+        row = self._cached(index)
+        if row is None:
+            row, packed = self._binned(self.events(index)).reshape(-1), False
+        else:
+            packed = self._reduce == "or"
+        flat = np.flatnonzero(row)
+        if packed:
+            byte, bit = np.nonzero(np.unpackbits(row[flat, None], axis=1))
+            flat, values = 8 * flat[byte] + bit, np.ones(len(byte), np.uint8)
+        else:
+            values = row[flat]
+        places = np.stack(np.unravel_index(flat, self.sample_shape))
+        return torch.sparse_coo_tensor(
+            torch.from_numpy(places),
+            torch.from_numpy(values),
+            self.sample_shape,
+            is_coalesced=True,
+            check_invariants=False,
+        )
+
+    def _cached(self, index: int) -> NDArray[np.uint8] | None:
+        """Return a row of the cache, written anew where it is damaged; None without a cache."""
+        if self._cache is None:
+            return None
+        row = self._cache.read(index)
+        if row is None:  # damaged since it was opened
+            self._cache.write(self._rows())
+            row = self._cache.read(index)
+        return row
 
     def _rows(self) -> Iterator[NDArray[np.uint8]]:
         for index in range(len(self)):

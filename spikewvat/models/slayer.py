@@ -8,9 +8,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from spikewvat.spiking.events import EventLinear
 from spikewvat.spiking.layers import Dropout, SumPool2d, check_time_first
 from spikewvat.spiking.slayer import SRM, Conv2d, Linear, Neurons, Psp, Spike
-from spikewvat.spiking.slayer.layers import check_features
 
 
 class FullyConnected(nn.Module):
@@ -22,8 +22,8 @@ class FullyConnected(nn.Module):
         constants: Of all neurons.
 
     Attributes:
-        layers: Synapses and neurons in turn. The first synapses may be replaced by any module
-            that takes spikes [T, B, N], or sparse ones as they come.
+        layers: Synapses and neurons in turn; the first synapses are event-driven where the
+            spikes are sparse.
 
     Raises:
         ValueError: If fewer than two sizes are given, or the input does not fit them.
@@ -46,21 +46,21 @@ class FullyConnected(nn.Module):
         for width, following in pairwise(sizes):
             if layers and dropout > 0:
                 layers.append(Dropout(dropout))
-            layers += [Linear(width, following), Neurons(constants)]
+            # Both start alike; the first one takes sparse spikes too.
+            first = EventLinear(width, following, scale=10.0) if not layers else None
+            layers += [first or Linear(width, following, scale=10.0), Neurons(constants)]
         self.layers = nn.Sequential(*layers)
-        self._features = sizes[0]
 
     def forward(self, spikes: Tensor) -> Tensor:
         """Return output spikes.
 
         Args:
-            spikes: Input spikes [T, B, C, H, W] or [T, B, N]; sparse ones go to the first layer
-                as they are.
+            spikes: Input spikes [T, B, C, H, W] or [T, B, N], dense or sparse.
 
         Returns:
             Output spikes [T, B, classes]; a class's score is its sum over time.
         """
-        output: Tensor = self.layers(flat(spikes, self._features))
+        output: Tensor = self.layers(spikes)
         return output
 
 
@@ -146,17 +146,3 @@ class CNN(nn.Module):
             )
         output: Tensor = self.layers(spikes)
         return output
-
-
-def flat(spikes: Tensor, features: int) -> Tensor:
-    """Return spikes [T, B, N]; sparse ones as they are, for a layer that takes them."""
-    if spikes.is_sparse or spikes.dim() <= 3:
-        return spikes
-    if math.prod(spikes.shape[2:]) != features and math.prod(spikes.shape[1:-1]) == features:
-        raise ValueError(
-            f"input has shape {tuple(spikes.shape)}, expected [T, B, ...] with {features} features "
-            "a step. Time seems to come last: move it in front with movedim(-1, 0)."
-        )
-    flattened = spikes.flatten(2)
-    check_features(tuple(flattened.shape), features)
-    return flattened

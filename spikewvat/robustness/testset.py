@@ -96,7 +96,7 @@ class TestSet:
             inputs, labels = _pair(batch)
             if room > 0:
                 packed = _packed(inputs)
-                room -= packed.nbytes + labels.nbytes
+                room -= _size(packed) + labels.nbytes
                 if room >= 0:
                     kept.append((packed, inputs.dtype, labels.clone()))
                 else:
@@ -128,11 +128,21 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
 
 def _packed(inputs: Tensor) -> Tensor:
     """Return a copy, as bytes where that loses nothing."""
+    if inputs.is_sparse:
+        return inputs.detach().clone()
     if inputs.is_floating_point():
         as_bytes = inputs.clamp(0, 255).to(torch.uint8)
         if torch.equal(as_bytes.to(inputs.dtype), inputs):
             return as_bytes
     return inputs.detach().clone()
+
+
+def _size(inputs: Tensor) -> int:
+    """Return how many bytes a tensor takes."""
+    if inputs.is_sparse:
+        inputs = inputs.coalesce()
+        return inputs.indices().nbytes + inputs.values().nbytes
+    return inputs.nbytes
 
 
 def _check_scores(scores: Any, labels: Tensor, what: str) -> None:

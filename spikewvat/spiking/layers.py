@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -95,3 +97,13 @@ def check_time_first(input: Tensor, dimensions: int, expected: str) -> None:
             f"input has shape {tuple(input.shape)}, expected {expected}, time first. "
             "Add the time axis in front, or move it there with movedim(-1, 0)."
         )
+
+
+def check_features(input: Tensor, features: int) -> None:
+    """Raise a ValueError unless a step of one sample, all axes after [T, B], has so many values."""
+    shape = tuple(input.shape)
+    if math.prod(shape[2:]) == features:
+        return
+    last = " Time seems to come last: move it in front with movedim(-1, 0)."
+    hint = last if math.prod(shape[1:-1]) == features else " Check the size of the layer in front."
+    raise ValueError(f"input has shape {shape}, expected [T, B, {features}].{hint}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -85,7 +84,7 @@ class Linear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """Return the currents of all steps."""
         layers.check_time_first(input, 3, f"[T, B, {self.in_features}]")
-        check_features(tuple(input.shape), self.in_features)
+        layers.check_features(input, self.in_features)
         return super().forward(input)
 
 
@@ -206,12 +205,3 @@ def _shifted(x: Tensor, steps: Tensor) -> Tensor:
     inside = ((n >= 0) & (n < len(x)))[:, None]
     index = n.clamp(0, len(x) - 1)[:, None].expand_as(x)
     return x.gather(0, index).masked_fill(~inside, 0.0)
-
-
-def check_features(shape: Sequence[int], features: int) -> None:
-    """Raise a ValueError unless a step of one sample has so many features, time first."""
-    if shape[-1] == features:
-        return
-    last = " Time seems to come last: move it in front with movedim(-1, 0)."
-    hint = last if features in shape[1:-1] else " Check the size of the layer in front."
-    raise ValueError(f"input has shape {tuple(shape)}, expected [T, B, {features}].{hint}")
