@@ -176,6 +176,8 @@ def test_sparse_batches_are_the_dense_ones():
 @pytest.mark.parametrize("reduce", ["or", "count", 2])
 @pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("workers", [0, 2])
+# torch itself makes sparse tensors without saying so when they come from another process
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
 def test_sparse_recordings_are_the_dense_ones(tmp_path, reduce, cached, workers):
     pytest.importorskip("tonic")
     from spikewvat.data import NMNIST
