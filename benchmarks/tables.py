@@ -155,6 +155,23 @@ def tsslbp_speed() -> str:
     return "\n".join(lines)
 
 
+def event_input() -> str:
+    """Return the table of event-driven beside dense first layers."""
+    result = load("speed", "event_input")
+    lines = [
+        row_of(["", "dense", "event-driven", "speed-up"]),
+        row_of(["---", "--:", "--:", "--:"]),
+    ]
+    for row in result["rows"]:
+        low, high = row["quartiles"]
+        times = [f"{row[key]:.0f} ms" for key in ("dense_ms", "event_ms")]
+        speed_up = f"{row['speed_up']:.2f} ({low:.2f} .. {high:.2f})"
+        lines.append(row_of([row["what"], *times, speed_up]))
+    memory = [f"{value:.0f} MiB" for value in result["peak_memory_mib"].values()]
+    lines.append(row_of(["peak memory that training adds", *memory, ""]))
+    return "\n".join(lines)
+
+
 def row_of(cells: Sequence[str]) -> str:
     """Return one line of a Markdown table."""
     return "| " + " | ".join(cells) + " |"
@@ -170,6 +187,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reenacted": reenacted,
     "simulator": simulator,
     "binning": binning,
+    "event-input": event_input,
     "tsslbp": tsslbp,
     "tsslbp-speed": tsslbp_speed,
 }
