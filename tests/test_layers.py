@@ -41,7 +41,7 @@ def test_dropout_keeps_one_mask_for_all_steps():
 
 @pytest.mark.parametrize("layer", [Conv2d(2, 3, 3), SumPool2d(2)])
 def test_time_must_come_first(layer):
-    with pytest.raises(ValueError, match=r"shape \(5, 2, 9, 7\), expected \[T, B, C, H, W\]"):
+    with pytest.raises(ValueError, match=r"shape \(5, 2, 9, 7\), expected \[T, B, ., H, W\]"):
         layer(torch.zeros(5, 2, 9, 7))
 
 

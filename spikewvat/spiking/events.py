@@ -10,78 +10,43 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-from spikewvat.spiking.layers import check_features, check_time_first
+from spikewvat.spiking.layers import Conv2d, Linear, check_features, check_time_first
 
 
-class EventLinear(nn.Linear):
+class EventLinear(Linear):
     """Dense layer on sparse spikes [T, B, ...], flattened from the third axis on; or dense ones.
 
-    Args:
-        in_features: Inputs of a step, such as channels x height x width.
-        out_features: Outputs.
-        bias: Whether to add a bias (never perturbed); spiking layers mostly have none.
-        scale: Factor of torch's initial weights; SLAYER takes 10.
+    Takes the arguments of :class:`~spikewvat.spiking.layers.Linear`.
 
     Raises:
         ValueError: If the input does not have so many features, or no time or no samples.
     """
 
-    def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = False, scale: float = 1.0
-    ) -> None:
-        super().__init__(in_features, out_features, bias=bias)
-        with torch.no_grad():
-            self.weight.mul_(scale)
-
     def forward(self, input: Tensor) -> Tensor:
-        """Return currents [T, B, out] of spikes [T, B, ...]."""
+        """Return currents [T, B, N'] of spikes [T, B, ...]."""
         if input.dim() < 3:
             check_time_first(input, 3, f"[T, B, {self.in_features}]")
         check_features(input, self.in_features)
         _check_not_empty(input)
         if not input.is_sparse:
-            return functional.linear(input.flatten(2), self.weight, self.bias)
+            return super().forward(input.flatten(2))
         currents: Tensor = event_linear(input, self.weight, self.bias)
         return currents
 
 
-class EventConv2d(nn.Conv2d):
+class EventConv2d(Conv2d):
     """Convolution on sparse spikes [T, B, C, H, W]; or dense ones.
 
     Every event is one weight for each place of the kernel that sees it, so this pays where few
-    pixels fire.
-
-    Args:
-        in_channels: Channels C.
-        out_channels: Channels C'.
-        kernel_size: Side of the kernels.
-        stride: Step between places of the kernels.
-        padding: Zeros added at every edge.
-        bias: Whether to add a bias (never perturbed); spiking layers mostly have none.
-        scale: Factor of torch's initial weights; SLAYER takes 100.
+    pixels fire. Takes the arguments of :class:`~spikewvat.spiking.layers.Conv2d`.
 
     Raises:
         ValueError: If the input has another shape, or no time or no samples.
     """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        bias: bool = False,
-        scale: float = 1.0,
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
-        with torch.no_grad():
-            self.weight.mul_(scale)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return currents [T, B, C', H', W'] of spikes [T, B, C, H, W]."""
@@ -91,8 +56,7 @@ class EventConv2d(nn.Conv2d):
             raise ValueError(f"input has shape {tuple(input.shape)}, expected {expected}.")
         _check_not_empty(input)
         if not input.is_sparse:
-            output: Tensor = super().forward(input.flatten(0, 1))
-            return output.view(*input.shape[:2], *output.shape[1:])
+            return super().forward(input)
         currents: Tensor = event_conv2d(
             input, self.weight, self.bias, stride=self.stride[0], padding=int(self.padding[0])
         )

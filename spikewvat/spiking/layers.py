@@ -9,6 +9,38 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
+class Linear(nn.Linear):
+    """Dense synapses of every time step: [T, B, N] to [T, B, N'].
+
+    Args:
+        in_features: Inputs N.
+        out_features: Outputs N'.
+        bias: Whether to add a bias (never perturbed); spiking layers mostly have none.
+        scale: Factor of torch's initial weights, above 0.
+
+    Raises:
+        ValueError: If ``scale`` is not above 0, or the input has another shape.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, bias: bool = False, scale: float = 1.0
+    ) -> None:
+        self._scale = _checked_scale(scale)
+        super().__init__(in_features, out_features, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights from torch's global generator."""
+        super().reset_parameters()
+        with torch.no_grad():
+            self.weight.mul_(self._scale)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the currents of all steps."""
+        check_time_first(input, 3, f"[T, B, {self.in_features}]")
+        check_features(input, self.in_features)
+        return super().forward(input)
+
+
 class Conv2d(nn.Conv2d):
     """Convolution of every time step: [T, B, C, H, W] to [T, B, C', H', W'].
 
@@ -19,9 +51,10 @@ class Conv2d(nn.Conv2d):
         stride: Step between places of the kernels.
         padding: Zeros added at every edge.
         bias: Whether to add a bias (never perturbed); spiking layers mostly have none.
+        scale: Factor of torch's initial weights, above 0.
 
     Raises:
-        ValueError: If the input has no time axis.
+        ValueError: If ``scale`` is not above 0, or the input has no time axis.
     """
 
     def __init__(
@@ -33,12 +66,20 @@ class Conv2d(nn.Conv2d):
         stride: int = 1,
         padding: int = 0,
         bias: bool = False,
+        scale: float = 1.0,
     ) -> None:
+        self._scale = _checked_scale(scale)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial weights from torch's global generator."""
+        super().reset_parameters()
+        with torch.no_grad():
+            self.weight.mul_(self._scale)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the currents of all steps."""
-        check_time_first(input, 5, "[T, B, C, H, W]")
+        check_time_first(input, 5, f"[T, B, {self.in_channels}, H, W]")
         output = super().forward(input.flatten(0, 1))
         return output.view(*input.shape[:2], *output.shape[1:])
 
@@ -107,3 +148,9 @@ def check_features(input: Tensor, features: int) -> None:
     last = " Time seems to come last: move it in front with movedim(-1, 0)."
     hint = last if math.prod(shape[1:-1]) == features else " Check the size of the layer in front."
     raise ValueError(f"input has shape {shape}, expected [T, B, {features}].{hint}")
+
+
+def _checked_scale(scale: float) -> float:
+    if not 0 < scale < float("inf"):
+        raise ValueError(f"scale must be finite and above 0, got {scale!r}.")
+    return scale

@@ -59,8 +59,8 @@ class Spike(Psp):
         return spike(input, self.constants)
 
 
-class Linear(nn.Linear):
-    """Dense synapses of every time step: [T, B, N] to [T, B, N']; no bias.
+class Linear(layers.Linear):
+    """Dense synapses: [T, B, N] to [T, B, N']; no bias.
 
     Weights start uniform within ``scale`` / sqrt(N).
 
@@ -77,19 +77,11 @@ class Linear(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, *, scale: float = 10.0) -> None:
-        super().__init__(in_features, out_features, bias=False)
-        with torch.no_grad():
-            self.weight *= scale
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the currents of all steps."""
-        layers.check_time_first(input, 3, f"[T, B, {self.in_features}]")
-        layers.check_features(input, self.in_features)
-        return super().forward(input)
+        super().__init__(in_features, out_features, scale=scale)
 
 
 class Conv2d(layers.Conv2d):
-    """Convolution of every time step: [T, B, C, H, W] to [T, B, C', H', W']; no bias.
+    """Convolution: [T, B, C, H, W] to [T, B, C', H', W']; no bias.
 
     Args:
         in_channels: Channels C.
@@ -116,9 +108,9 @@ class Conv2d(layers.Conv2d):
         padding: int = 0,
         scale: float = 100.0,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
-        with torch.no_grad():
-            self.weight *= scale
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, scale=scale
+        )
 
 
 class Delay(nn.Module):

@@ -1,6 +1,8 @@
 """Layers of a TSSL-BP network: synapses, neurons, and the synapse in front of the first layer.
 
-Pooling and dropout are :class:`spikewvat.spiking.layers.SumPool2d` (no neurons after it) and
+Convolutions (:class:`spikewvat.spiking.layers.Conv2d`) start as torch's own do, times their scale;
+the official CIFAR-10 network takes 5. Pooling and dropout are
+:class:`spikewvat.spiking.layers.SumPool2d` (no neurons after it) and
 :class:`spikewvat.spiking.layers.Dropout`.
 """
 
@@ -10,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.spiking import layers
-from spikewvat.spiking.layers import check_time_first
+from spikewvat.spiking.layers import Conv2d
 from spikewvat.spiking.tsslbp.dynamics import TSSL, check_tau, neurons, psp
+
+__all__ = ["Conv2d", "Linear", "Neurons", "Psp"]
 
 
 class Psp(nn.Module):
@@ -60,8 +64,8 @@ class Neurons(nn.Module):
         return repr(self.constants)
 
 
-class Linear(nn.Linear):
-    """Dense synapses of every time step: [T, B, N] to [T, B, N']; no bias.
+class Linear(layers.Linear):
+    """Dense synapses: [T, B, N] to [T, B, N']; no bias.
 
     Weights start as normal noise of variance 2 / N (Kaiming), times ``scale``.
 
@@ -78,68 +82,10 @@ class Linear(nn.Linear):
     """
 
     def __init__(self, in_features: int, out_features: int, *, scale: float = 1.0) -> None:
-        _check_scale(scale)
-        self._scale = scale
-        super().__init__(in_features, out_features, bias=False)
+        super().__init__(in_features, out_features, scale=scale)
 
     def reset_parameters(self) -> None:
         """Draw the initial weights from torch's global generator."""
         nn.init.kaiming_normal_(self.weight)
         with torch.no_grad():
             self.weight.mul_(self._scale)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the currents of all steps."""
-        check_time_first(input, 3, "[T, B, N]")
-        if input.shape[2] != self.in_features:
-            raise ValueError(
-                f"input has shape {tuple(input.shape)}, expected [T, B, {self.in_features}], time "
-                "first. Move the time axis there with movedim(-1, 0)."
-            )
-        return super().forward(input)
-
-
-class Conv2d(layers.Conv2d):
-    """Convolution of every time step: [T, B, C, H, W] to [T, B, C', H', W']; no bias.
-
-    Weights start as torch's own (uniform), times ``scale``.
-
-    Args:
-        in_channels: Channels C.
-        out_channels: Channels C'.
-        kernel_size: Side of the kernels.
-        stride: Step between places of the kernels.
-        padding: Zeros added at every edge.
-        scale: Factor of the initial weights, above 0; the CIFAR-10 network takes 5.
-
-    Raises:
-        ValueError: If ``scale`` is not above 0, or the input has no time axis.
-
-    References:
-        TSSL-BP (Zhang & Li, 2020), official code.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        scale: float = 1.0,
-    ) -> None:
-        _check_scale(scale)
-        self._scale = scale
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride, padding=padding)
-
-    def reset_parameters(self) -> None:
-        """Draw the initial weights from torch's global generator."""
-        super().reset_parameters()
-        with torch.no_grad():
-            self.weight.mul_(self._scale)
-
-
-def _check_scale(scale: float) -> None:
-    if not 0 < scale < float("inf"):
-        raise ValueError(f"scale must be finite and above 0, got {scale!r}.")
