@@ -218,7 +218,6 @@ class MNIST(Dataset[tuple[Tensor, int]]):
             generator = torch.Generator().manual_seed(self._seed * len(self) + index % len(self))
         return self._encoding(image, generator=generator), label
 
-
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
         """Return several items; torch's loaders call this, still images come five times faster."""
         if self._encoding is not None:
