@@ -1,0 +1,35 @@
+"""ANN-to-SNN conversion: threshold balancing, fine-tuning, and accuracy against time.
+
+References:
+    Enabling Deep Spiking Neural Networks with Hybrid Conversion and Spike Timing Dependent
+    Backpropagation (Rathi et al., 2020), https://arxiv.org/abs/2005.01807
+"""
+
+from spikewvat.conversion.balance import Balancer, Balancing, balance
+from spikewvat.conversion.coding import Coding, Direct, Poisson
+from spikewvat.conversion.finetune import finetune, potential_cross_entropy
+from spikewvat.conversion.network import SpikingNetwork
+from spikewvat.conversion.pipeline import HYBRID, convert
+from spikewvat.conversion.sweep import EarlyExit, TimeSweep, early_exit, sweep_time
+from spikewvat.spiking.stdb import Dynamics, SpikeTime, Triangle
+
+__all__ = [
+    "HYBRID",
+    "Balancer",
+    "Balancing",
+    "Coding",
+    "Direct",
+    "Dynamics",
+    "EarlyExit",
+    "Poisson",
+    "SpikeTime",
+    "SpikingNetwork",
+    "TimeSweep",
+    "Triangle",
+    "balance",
+    "convert",
+    "early_exit",
+    "finetune",
+    "potential_cross_entropy",
+    "sweep_time",
+]

@@ -1,0 +1,216 @@
+"""The modules that a converted network has beside its synapses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from spikewvat.spiking.stdb import Dynamics, State, neurons
+
+
+class Timed(nn.Module):
+    """A module that remembers something between steps.
+
+    The memory is handed in and out by the network, which forgets it after a pass: no module keeps
+    state of its own.
+    """
+
+    def steps(self, x: Tensor, time_steps: int, state: Any) -> tuple[Tensor, Any]:
+        """Return the output over so many steps [T, B, ...], and what to remember.
+
+        Args:
+            x: Input [T, B, ...], or [1, B, ...] if it is the same in every step.
+            time_steps: T.
+            state: What the steps before left; None at the first.
+        """
+        raise NotImplementedError
+
+    def analog(self, x: Tensor) -> Tensor:
+        """Return what the module stands for in the ANN, of [B, ...]."""
+        raise NotImplementedError
+
+
+class Neurons(Timed):
+    """Spiking neurons in place of a ReLU: currents to spikes times their amplitude.
+
+    Args:
+        dynamics: How they integrate and fire.
+        leak: Share of the potential left after a step, in (0, 1].
+        unit: Emit spikes of amplitude 1 instead of the threshold.
+
+    Attributes:
+        threshold: Firing threshold, 0-dim or one for each channel; a parameter, fixed unless made
+            learnable.
+        leak: As given; a parameter, fixed unless made learnable.
+        amplitude: Size of a spike. In units of the ANN's activations a spike is worth its
+            threshold, so that the rate times the amplitude is the activation and weights and
+            biases are those of the ANN.
+    """
+
+    def __init__(self, dynamics: Dynamics, *, leak: float = 1.0, unit: bool = False) -> None:
+        super().__init__()
+        if not 0 < leak <= 1:
+            raise ValueError(f"leak must lie in (0, 1], got {leak!r}. 1 is no leak.")
+        self.dynamics, self.unit = dynamics, unit
+        self.threshold = nn.Parameter(torch.tensor(1.0), requires_grad=False)
+        self.leak = nn.Parameter(torch.tensor(leak), requires_grad=False)
+        self.amplitude: Tensor
+        self.register_buffer("amplitude", torch.tensor(1.0))
+        self._leaky = leak < 1
+
+    def set_threshold(self, threshold: Tensor) -> None:
+        """Take a threshold for all neurons (0-dim) or one for each channel [C], above 0."""
+        threshold = threshold.detach().to(self.threshold)
+        learns = self.threshold.requires_grad
+        self.threshold = nn.Parameter(threshold.clone(), requires_grad=learns)
+        self.amplitude = torch.ones_like(threshold) if self.unit else threshold.clone()
+
+    def steps(self, x: Tensor, time_steps: int, state: State | None) -> tuple[Tensor, State]:
+        """Return spikes times amplitude, and the potentials."""
+        currents = x.expand(time_steps, *x.shape[1:])
+        leak = self.leak if self._leaky or self.leak.requires_grad else None
+        level = _channels(self.threshold, x.dim() - 3)
+        spikes, state = neurons(currents, level, self.dynamics, leak=leak, state=state)
+        if self.unit:
+            return spikes, state
+        amplitude = _channels(self.amplitude, x.dim() - 3).to(spikes.dtype)
+        if spikes.requires_grad:
+            return spikes * amplitude, state
+        return spikes.mul_(amplitude), state
+
+    def analog(self, x: Tensor) -> Tensor:
+        """Return the rectified currents."""
+        return functional.relu(x)
+
+    def extra_repr(self) -> str:
+        """Return the constants."""
+        level = self.threshold.detach()
+        shown = f"{float(level):.4g}" if level.dim() == 0 else f"{len(level)} channels"
+        return f"threshold={shown}, leak={float(self.leak.detach()):.4g}, {self.dynamics}"
+
+
+class MaxPool2d(Timed):
+    r"""Max pooling of spike trains: the output has fired as often as its busiest input.
+
+    .. math:: o_t = \max_i N_{i,t} - \max_i N_{i,t-1}, \qquad N_{i,t} = \sum_{s \le t} x_{i,s}
+
+    A count grows by one spike at most, and so does the largest of several: the output is a spike
+    train again, and at every step its rate is exactly the maximum of the input rates. Letting the
+    spikes of the busiest input pass (Rueckauer et al., 2017) loses those that another input fired
+    before it was overtaken.
+
+    Args:
+        pool: The ANN's layer.
+    """
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def steps(self, x: Tensor, time_steps: int, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return the pooled spikes, and the counts."""
+        x = x.expand(time_steps, *x.shape[1:])
+        before = torch.zeros_like(x[0]) if state is None else state
+        counts = torch.cat([before[None], x]).cumsum(0)
+        most = fold(self.pool, counts)
+        return most[1:] - most[:-1], counts[-1]
+
+    def analog(self, x: Tensor) -> Tensor:
+        """Return the maxima."""
+        pooled: Tensor = self.pool(x)
+        return pooled
+
+
+class Dropout(Timed):
+    """Dropout with one mask for all steps of a pass; nothing in evaluation.
+
+    Args:
+        p: Probability of silencing, in [0, 1].
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def steps(self, x: Tensor, time_steps: int, state: Tensor | None) -> tuple[Tensor, Any]:
+        """Return the masked input, and the mask."""
+        if not self.training or self.p == 0:
+            return x, None
+        if state is None:
+            state = functional.dropout(torch.ones_like(x[0]), self.p)
+        return x * state, state
+
+    def analog(self, x: Tensor) -> Tensor:
+        """Return dropout's output."""
+        return functional.dropout(x, self.p, self.training)
+
+    def extra_repr(self) -> str:
+        """Return the probability."""
+        return f"p={self.p}"
+
+
+class Affine(nn.Module):
+    """A scale and a shift for each channel: batch norm that no layer in front can absorb.
+
+    Args:
+        scale: Factors [C].
+        shift: Summands [C].
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale.detach().clone())
+        self.register_buffer("shift", shift.detach().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the input [B, C, ...], scaled and shifted."""
+        tail = x.dim() - 2
+        return x * _channels(self.scale, tail) + _channels(self.shift, tail)
+
+
+class Add(nn.Module):
+    """The sum of two branches."""
+
+    def forward(self, one: Tensor, other: Tensor) -> Tensor:
+        """Return the sum; a branch of one step is the same in all."""
+        return one + other
+
+
+class Call(nn.Module):
+    """A function without weights: slicing, padding, flattening, averages.
+
+    Args:
+        function: Called with the input first.
+        *args: Its other arguments.
+        **kwargs: Its named arguments.
+    """
+
+    def __init__(self, function: Callable[..., Tensor], *args: Any, **kwargs: Any) -> None:
+        super().__init__()
+        self.function, self.args, self.kwargs = function, args, kwargs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the function makes of [B, ...]."""
+        return self.function(x, *self.args, **self.kwargs)
+
+    def extra_repr(self) -> str:
+        """Return the function's name."""
+        return getattr(self.function, "__name__", repr(self.function))
+
+
+def fold(module: nn.Module, x: Tensor) -> Tensor:
+    """Apply a module without memory to all steps at once, time folded into the batch."""
+    output: Tensor = module(x.flatten(0, 1))
+    return output.unflatten(0, x.shape[:2])
+
+
+def _channels(values: Tensor, tail: int) -> Tensor:
+    """Return values of channels [C] shaped to stand before so many more axes."""
+    return values if values.dim() == 0 else values.reshape(-1, *(1,) * max(tail, 0))

@@ -1,0 +1,299 @@
+"""The converted network: a graph of synapses and neurons, run over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+
+from spikewvat.conversion.coding import Coding
+from spikewvat.conversion.graph import INPUT, Graph, Node
+from spikewvat.conversion.layers import Dropout, Neurons, Timed, fold
+
+Observer: TypeAlias = Callable[[Node, tuple[Tensor, ...], Tensor | None], None]
+"""Called with every node, its inputs [T or 1, B, ...] and its output."""
+
+
+class SpikingNetwork(nn.Module):
+    """An ANN's spiking twin: images to the mean output potential per step.
+
+    Neurons send spikes upwards within the step in which they fire, and nothing flows back from
+    later layers, so a layer runs over many steps before the next one does: time is folded into the
+    batch for synapses, and neurons loop over steps. The output accumulates what it receives,
+    without leak or threshold. Nothing is kept between passes.
+
+    Work that is the same in every step is done once: layers that see a constant input, and the
+    layers behind the last neurons, which are linear and see the mean over time.
+
+    Args:
+        graph: What the network computes.
+        coding: How images drive it.
+        time_steps: Steps T of a pass.
+        chunk: Steps that a layer runs at once; more take more memory.
+
+    Attributes:
+        layers: The modules at the names that they have in the ANN; synaptic weights are the
+            ANN's, batch norm folded in.
+        time_steps: T; may be changed at any time.
+    """
+
+    def __init__(self, graph: Graph, coding: Coding, time_steps: int, *, chunk: int = 16) -> None:
+        super().__init__()
+        check_time_steps(time_steps)
+        if chunk < 1:
+            raise ValueError(f"chunk must be at least 1 step, got {chunk!r}.")
+        self.layers = nn.Module()
+        for path, module in graph.modules.items():
+            _place(self.layers, path, module)
+        self.nodes, self.output = tuple(graph.nodes), graph.output
+        self.coding, self.time_steps, self.chunk = coding, time_steps, chunk
+        self._tail = self._linear_tail()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return scores U/T [B, classes] of images [B, ...]: the mean output potential per step.
+
+        They tend to the ANN's scores as T grows. Raw accumulated potentials are T times as large.
+        """
+        return self._mean(self._coded(images))
+
+    def encode(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return the input over time, for :meth:`run`.
+
+        Encode outside of a closure that runs twice, so that both passes see the same spikes.
+
+        Args:
+            images: ``[B, ...]``.
+            generator: Source of randomness; ``None`` is the coding's own.
+
+        Returns:
+            ``[T, B, ...]``, or ``[1, B, ...]`` where all steps are equal.
+        """
+        own = self.coding.generator() if generator is None else generator
+        return self.coding(images, self.time_steps, generator=own)
+
+    def run(self, inputs: Tensor) -> Tensor:
+        """Return scores U/T [B, classes] of an input over time [T, B, ...] or [1, B, ...]."""
+        return self._mean(self._given(inputs))
+
+    def outputs(
+        self, images: Tensor, *, time_steps: int | None = None, observe: Observer | None = None
+    ) -> Iterator[Tensor]:
+        """Yield what reaches the output in each step, a few steps [t, B, classes] at a time.
+
+        Args:
+            images: ``[B, ...]``.
+            time_steps: Steps in all; ``None`` takes the network's.
+            observe: Sees every module's inputs and output.
+
+        Yields:
+            Output currents of the next steps; sum them for the potential.
+        """
+        state: dict[str, Any] = {}
+        for x, steps, constant in self._coded(images, time_steps):
+            output = self._advance(x, steps, constant, state, observe=observe, every_step=True)
+            yield output.expand(steps, *output.shape[1:])
+
+    def observe(
+        self, images: Tensor, observe: Observer, *, until: str, time_steps: int | None = None
+    ) -> None:
+        """Run up to the inputs of a node and show every module's inputs and output.
+
+        Args:
+            images: ``[B, ...]``.
+            observe: Called for each chunk of steps; for the last node without its output.
+            until: Name of the node to stop at.
+            time_steps: Steps in all; ``None`` takes the network's.
+        """
+        state: dict[str, Any] = {}
+        for x, steps, constant in self._coded(images, time_steps):
+            self._advance(
+                x, steps, constant, state, observe=observe, every_step=True, until=until
+            )
+
+    def analog(self, images: Tensor, observe: Observer | None = None) -> Tensor:
+        """Return what the ANN computes with these weights: scores [B, classes].
+
+        Args:
+            images: ``[B, ...]``.
+            observe: Sees every module's inputs and output, with a time axis of one.
+
+        Returns:
+            The ANN's output; dropout acts in training mode.
+        """
+        values = {INPUT: images}
+        for node in self.nodes:
+            module = self.layers.get_submodule(node.path)
+            inputs = tuple(values[name] for name in node.inputs)
+            found = module.analog(*inputs) if isinstance(module, Timed) else module(*inputs)
+            values[node.name] = found
+            if observe is not None:
+                observe(node, tuple(i[None] for i in inputs), found[None])
+        return values[self.output]
+
+    def neurons(self) -> dict[str, Neurons]:
+        """Return the layers of neurons by the name of their node, from the input upwards."""
+        found = {}
+        for node in self.nodes:
+            module = self.layers.get_submodule(node.path)
+            if isinstance(module, Neurons):
+                found[node.name] = module
+        return found
+
+    def thresholds(self) -> dict[str, Tensor]:
+        """Return copies of the thresholds by layer of neurons."""
+        return {name: n.threshold.detach().clone() for name, n in self.neurons().items()}
+
+    def set_thresholds(self, thresholds: dict[str, Tensor]) -> None:
+        """Take thresholds by layer of neurons, 0-dim or one for each channel.
+
+        Raises:
+            ValueError: If a layer is missing or unknown, or a threshold is not above 0.
+        """
+        neurons = self.neurons()
+        if thresholds.keys() != neurons.keys():
+            raise ValueError(
+                f"thresholds are for {sorted(thresholds)}, expected {sorted(neurons)}. "
+                "Take them from balance(...) or thresholds() of the same network."
+            )
+        for name, threshold in thresholds.items():
+            if not bool((torch.isfinite(threshold) & (threshold > 0)).all()):
+                raise ValueError(
+                    f"the threshold of {name!r} is {threshold.tolist()}, expected above 0."
+                )
+            neurons[name].set_threshold(threshold)
+
+    def learn(self, *, thresholds: bool = False, leak: bool = False) -> None:
+        """Make neurons' constants learnable, or fixed again; amplitudes of spikes stay.
+
+        They are no synaptic weights: no device displaces them.
+
+        Args:
+            thresholds: Whether thresholds learn.
+            leak: Whether leaks learn.
+        """
+        for neurons in self.neurons().values():
+            neurons.threshold.requires_grad_(thresholds)
+            neurons.leak.requires_grad_(leak)
+
+    def extra_repr(self) -> str:
+        """Return the arguments."""
+        return f"time_steps={self.time_steps}, coding={self.coding}, chunk={self.chunk}"
+
+    def _mean(self, chunks: Iterator[tuple[Tensor, int, bool]]) -> Tensor:
+        state: dict[str, Any] = {}
+        total: Tensor | None = None
+        done = 0
+        for x, steps, constant in chunks:
+            mean = self._advance(x, steps, constant, state).mean(0)
+            total = mean * steps if total is None else total + mean * steps
+            done += steps
+        assert total is not None  # there is at least one step
+        return total / done
+
+    def _coded(
+        self, images: Tensor, time_steps: int | None = None
+    ) -> Iterator[tuple[Tensor, int, bool]]:
+        """Yield the input of the next steps, how many, and whether it is constant."""
+        left = self.time_steps if time_steps is None else time_steps
+        check_time_steps(left)
+        generator = self.coding.generator()
+        while left > 0:
+            steps = min(left, self.chunk)
+            x = self.coding(images, steps, generator=generator)
+            yield x, steps, self.coding.constant
+            left -= steps
+
+    def _given(self, inputs: Tensor) -> Iterator[tuple[Tensor, int, bool]]:
+        constant = len(inputs) == 1 and self.coding.constant
+        total = self.time_steps if constant else len(inputs)
+        for start in range(0, total, self.chunk):
+            steps = min(self.chunk, total - start)
+            yield inputs if constant else inputs[start : start + steps], steps, constant
+
+    def _advance(
+        self,
+        x: Tensor,
+        steps: int,
+        constant: bool,
+        state: dict[str, Any],
+        *,
+        observe: Observer | None = None,
+        every_step: bool = False,
+        until: str | None = None,
+    ) -> Tensor:
+        """Run the next steps through all layers and return the output [steps or 1, B, ...]."""
+        kept: dict[str, Tensor] = state.setdefault("constant", {})
+        values = {INPUT: x}
+        same = {INPUT} if constant else set()
+        last = self._last_use
+        for index, node in enumerate(self.nodes):
+            if node.name in kept:
+                values[node.name] = kept[node.name]
+                same.add(node.name)
+                if observe is None:
+                    continue
+            inputs = tuple(values[name] for name in node.inputs)
+            if node.name in self._tail and not every_step:
+                inputs = tuple(
+                    i if len(i) == 1 else i.mean(0, keepdim=True) for i in inputs
+                )
+            if node.name == until:
+                assert observe is not None
+                observe(node, inputs, None)
+                return inputs[0]
+            if node.name not in kept:
+                module = self.layers.get_submodule(node.path)
+                if isinstance(module, Timed):
+                    found, state[node.name] = module.steps(
+                        inputs[0], steps, state.get(node.name)
+                    )
+                elif len(inputs) == 2:
+                    found = module(*inputs)
+                else:
+                    found = fold(module, inputs[0])
+                values[node.name] = found
+                remembers = isinstance(module, Timed) and not isinstance(module, Dropout)
+                if same.issuperset(node.inputs) and not remembers:
+                    kept[node.name] = found
+                    same.add(node.name)
+            if observe is not None:
+                observe(node, inputs, values[node.name])
+            for name in node.inputs:
+                if last[name] == index and name != self.output:
+                    values.pop(name, None)
+        return values[self.output]
+
+    def _linear_tail(self) -> frozenset[str]:
+        """Return the nodes that no neurons come after: they may see the mean over time."""
+        users: dict[str, list[Node]] = {}
+        for node in self.nodes:
+            for name in node.inputs:
+                users.setdefault(name, []).append(node)
+        tail: set[str] = set()
+        for node in reversed(self.nodes):
+            module = self.layers.get_submodule(node.path)
+            linear = not isinstance(module, Timed) or isinstance(module, Dropout)
+            if linear and all(user.name in tail for user in users.get(node.name, [])):
+                tail.add(node.name)
+        self._last_use = {
+            name: index for index, node in enumerate(self.nodes) for name in node.inputs
+        }
+        return frozenset(tail)
+
+
+def check_time_steps(time_steps: int) -> None:
+    """Raise a ValueError unless there is at least one step."""
+    if not isinstance(time_steps, int) or time_steps < 1:
+        raise ValueError(f"time_steps must be a whole number of at least 1, got {time_steps!r}.")
+
+
+def _place(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Put a module at a dotted path, with empty modules on the way."""
+    *parents, leaf = path.split(".")
+    for name in parents:
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root.get_submodule(name)
+    root.add_module(leaf, module)

@@ -1,0 +1,142 @@
+"""From a trained ANN to a spiking network in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, nn
+
+from spikewvat.adapters import adapter_for
+from spikewvat.conversion.balance import Balancing, balance, images_of
+from spikewvat.conversion.coding import Coding, Direct, Poisson
+from spikewvat.conversion.graph import trace
+from spikewvat.conversion.layers import Add, Neurons
+from spikewvat.conversion.network import SpikingNetwork, check_time_steps
+from spikewvat.devices.base import DeviceModel
+from spikewvat.spiking.stdb import Dynamics
+
+HYBRID = Dynamics(delayed=True, initial=0.0)
+"""Neurons of hybrid conversion; with Poisson() input, ``Balancing("steps", scaling=0.7)``."""
+
+
+def convert(
+    ann: nn.Module,
+    loader: Iterable[Any],
+    *,
+    time_steps: int,
+    balancing: Balancing = Balancing(),  # noqa: B008 -- frozen
+    coding: Coding = Direct(),  # noqa: B008 -- frozen
+    dynamics: Dynamics = Dynamics(),  # noqa: B008 -- frozen
+    leak: float = 1.0,
+    unit_spikes: bool = False,
+    variation: DeviceModel | None = None,
+    checkpoint: Path | str | None = None,
+    chunk: int = 16,
+    generator: Generator | None = None,
+) -> SpikingNetwork:
+    """Turn a ReLU network into a spiking one.
+
+    The network may be any chain or graph of convolutions, dense layers, average and max pooling,
+    ReLU, dropout, flattening, batch norm and additions. Batch norm is folded into the layer in
+    front of it; neurons take the place of ReLUs, with balanced thresholds; the ANN stays as it is.
+    A network for another number of steps differs in ``time_steps`` alone, unless thresholds were
+    fitted to it.
+
+    Args:
+        ann: The trained network, images to class scores.
+        loader: Calibration images, ``[B, ...]`` or a tuple that begins with them, some hundred;
+            training images, not test images.
+        time_steps: Steps T of a pass.
+        balancing: How thresholds are chosen.
+        coding: How images drive the network: as a constant current, or as Poisson spikes.
+        dynamics: How neurons integrate and fire.
+        leak: Share of the potential left after a step, in (0, 1]; 1 is integrate-and-fire.
+        unit_spikes: Spikes of size 1 instead of the threshold, as published for hybrid conversion.
+            Currents then shrink from layer to layer; only chains without biases keep their
+            meaning.
+        variation: Choose thresholds over chips with this variation.
+        checkpoint: File for half-way results of a long balancing.
+        chunk: Steps that a layer runs at once.
+        generator: Source of chips and of the coding's spikes while balancing.
+
+    Returns:
+        The network, in evaluation mode, on the ANN's device.
+
+    Raises:
+        UnsupportedModelError: If the ANN holds something that cannot be converted, its batch norm
+            has no statistics, or a ReLU is missing; the message names the layer.
+        ValueError: If an argument is out of range, weights are not finite, or the calibration
+            images do not fit.
+        TypeError: If a batch holds no tensor.
+
+    Example:
+        >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> images = torch.rand(32, 4)
+        >>> snn = convert(ann, [images], time_steps=64)
+        >>> bool((snn(images) - ann(images)).abs().max() < 0.1)
+        True
+    """
+    check_time_steps(time_steps)
+    adapter_for(ann).synaptic_weights(ann)  # parametrized, lazy or no weights: its own errors
+
+    def make() -> Neurons:
+        return Neurons(dynamics, leak=leak, unit=unit_spikes)
+
+    graph = trace(ann.eval() if not ann.training else _evaluating(ann), make)
+    if unit_spikes:
+        _refuse_scales(graph.modules)
+    snn = SpikingNetwork(graph, coding, time_steps, chunk=chunk).eval()
+    first = next(ann.parameters())
+    snn.to(first.device)
+    for neurons in snn.neurons().values():
+        neurons.to(first.dtype)
+    loader = _Checked(loader, snn, coding)
+    balance(
+        snn, loader, balancing, variation=variation, checkpoint=checkpoint, generator=generator
+    )
+    return snn
+
+
+def _evaluating(ann: nn.Module) -> nn.Module:
+    """Return a copy in evaluation mode: tracing must not change the user's model."""
+    import copy
+
+    return copy.deepcopy(ann).eval()
+
+
+class _Checked:
+    """Calibration batches, each checked against the network before it is used."""
+
+    def __init__(self, loader: Iterable[Any], snn: SpikingNetwork, coding: Coding) -> None:
+        self._loader, self._snn, self._coding = loader, snn, coding
+
+    def __iter__(self) -> Any:
+        for batch in self._loader:
+            images = images_of(batch, self._snn)
+            largest = float(images.abs().max()) if images.numel() else 0.0
+            if isinstance(self._coding, Poisson) and largest > 1:
+                raise ValueError(
+                    f"calibration images reach {largest:.3g} in magnitude, but Poisson coding "
+                    "saturates at 1. Train the ANN on images normalised to [-1, 1], or use "
+                    "coding=Direct()."
+                )
+            yield images
+
+
+def _refuse_scales(modules: dict[str, nn.Module]) -> None:
+    for path, module in modules.items():
+        if isinstance(module, Add):
+            raise ValueError(
+                f"unit_spikes=True needs a chain, but {path!r} adds two branches, whose spikes "
+                "are worth different activations. Leave unit_spikes=False."
+            )
+        if getattr(module, "bias", None) is not None:
+            raise ValueError(
+                f"unit_spikes=True needs layers without bias, but {path!r} has one, which would "
+                "outweigh its scaled-down currents. Leave unit_spikes=False."
+            )
+
+
