@@ -10,6 +10,7 @@ import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 
+from spikewvat.conversion import HYBRID, convert
 from spikewvat.devices import Gaussian, Weibull
 from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.models.dense import FullyConnected
@@ -120,6 +121,28 @@ ADAPTERS = [
         lambda: SlayerFullyConnected(sizes=(3, 6, 4)),
         ("layers.0.weight", "layers.2.weight"),
         shape=(20, 2, 3),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "converted-cnn",
+        lambda: convert(
+            nn.Sequential(
+                nn.Conv2d(2, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(27, 4)
+            ),
+            [torch.rand(4, 2, 8, 8)],
+            time_steps=6,
+        ),
+        ("layers.0.weight", "layers.4.weight"),
+        shape=(3, 2, 8, 8),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "converted-hybrid",
+        lambda: convert(
+            FullyConnected(sizes=(12, 6, 5, 4)), [torch.rand(4, 12)], time_steps=9, dynamics=HYBRID
+        ),
+        ("layers.1.weight", "layers.3.weight", "layers.5.weight"),
+        shape=(3, 12),
         carries_state=False,
     ),
     AdapterCase(

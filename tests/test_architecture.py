@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     0: ("errors", "weights", "files", "directions", "devices", "spiking"),
     1: ("adapters",),
-    2: ("training", "averaging", "models"),
+    2: ("training", "averaging", "conversion", "models"),
     3: ("data", "robustness", "trainer"),
     4: ("recipes", "bench", "cli", "__main__"),
 }

@@ -9,6 +9,7 @@ from spikewvat.conversion.balance import Balancer, Balancing, balance
 from spikewvat.conversion.coding import Coding, Direct, Poisson
 from spikewvat.conversion.finetune import finetune, potential_cross_entropy
 from spikewvat.conversion.network import SpikingNetwork
+from spikewvat.conversion.over_time import OverTime
 from spikewvat.conversion.pipeline import HYBRID, convert
 from spikewvat.conversion.sweep import EarlyExit, TimeSweep, early_exit, sweep_time
 from spikewvat.spiking.stdb import Dynamics, SpikeTime, Triangle
@@ -21,6 +22,7 @@ __all__ = [
     "Direct",
     "Dynamics",
     "EarlyExit",
+    "OverTime",
     "Poisson",
     "SpikeTime",
     "SpikingNetwork",

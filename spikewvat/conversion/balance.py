@@ -34,8 +34,8 @@ class Balancing:
             below spike with their new thresholds (hybrid conversion). Single steps are far more
             extreme than their mean, so the latter gives higher thresholds and slower networks.
         percentile: Which of all currents (images, neurons, steps) becomes the threshold; 100 is
-            the maximum. ``None`` takes the threshold whose spike counts in T steps represent the
-            ANN's activations with the least squared error.
+            the maximum, 99.9 leaves outliers out. ``None`` takes the threshold whose spike counts
+            in the network's T steps represent the ANN's activations with the least squared error.
         scaling: Factor of every threshold in the end; hybrid conversion takes 0.7.
         per_channel: One threshold for each channel instead of each layer.
         chips: Program so many chips and look at all of them; 1 without ``variation``.
@@ -49,17 +49,15 @@ class Balancing:
     """
 
     statistic: Literal["activations", "steps"] = "activations"
-    percentile: float | None = 100.0
+    percentile: float | None = None
     scaling: float = 1.0
-    per_channel: bool = False
+    per_channel: bool = True
     chips: int = 8
     quantile: float = 0.5
 
     def __post_init__(self) -> None:
         if self.statistic not in ("activations", "steps"):
-            raise ValueError(
-                f"statistic must be 'activations' or 'steps', got {self.statistic!r}."
-            )
+            raise ValueError(f"statistic must be 'activations' or 'steps', got {self.statistic!r}.")
         if self.percentile is not None and not 0 < self.percentile <= 100:
             raise ValueError(
                 f"percentile must lie in (0, 100], got {self.percentile!r}. 100 is the maximum; "
@@ -98,7 +96,7 @@ class Balancer:
     def __init__(
         self,
         snn: SpikingNetwork,
-        balancing: Balancing = Balancing(),  # noqa: B008 -- frozen
+        balancing: Balancing = Balancing(),
         *,
         variation: DeviceModel | None = None,
         generator: Generator | None = None,
@@ -248,7 +246,7 @@ class Balancer:
 def balance(
     snn: SpikingNetwork,
     loader: Iterable[Any],
-    balancing: Balancing = Balancing(),  # noqa: B008 -- frozen
+    balancing: Balancing = Balancing(),
     *,
     variation: DeviceModel | None = None,
     checkpoint: Path | str | None = None,

@@ -24,7 +24,7 @@ def potential_cross_entropy(
 ) -> Tensor:
     r"""Cross-entropy of the output layer's accumulated potential.
 
-    .. math:: L = \mathrm{CE}(U_T / T, y) \qquad\text{or, with time_steps,}\qquad \mathrm{CE}(U_T, y)
+    .. math:: L = \mathrm{CE}(U_T / T, y) \quad\text{or, with time_steps,}\quad \mathrm{CE}(U_T, y)
 
     Args:
         output: Mean potentials U/T ``[B, classes]``, as a converted network returns them, or
@@ -107,9 +107,7 @@ def finetune(
                 images, labels = _pair(batch, snn)
                 optimizer.zero_grad()
                 # Encoded once: clean and displaced pass see the same spikes.
-                spiking = isinstance(snn, SpikingNetwork)
-                inputs = snn.encode(images) if isinstance(snn, SpikingNetwork) else images
-                forward = snn.run if isinstance(snn, SpikingNetwork) and spiking else snn
+                forward, inputs = _encoded(snn, images)
 
                 def closure(
                     forward: Callable[[Tensor], Tensor] = forward,
@@ -125,7 +123,7 @@ def finetune(
                 else:
                     value = wvat.backward(closure)
                 optimizer.step()
-                total += float(value) * len(labels)
+                total += float(value.detach()) * len(labels)
                 count += len(labels)
             if count == 0:
                 raise ValueError("the loader yields no batch, expected training images.")
@@ -143,6 +141,11 @@ def finetune(
         adapter.reset_state(snn)
         snn.train(training)
     return losses
+
+
+def _encoded(snn: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+    """Return the forward pass behind the encoder, and what goes into it."""
+    return (snn.run, snn.encode(images)) if isinstance(snn, SpikingNetwork) else (snn, images)
 
 
 def _pair(batch: Any, model: nn.Module) -> tuple[Tensor, Tensor]:

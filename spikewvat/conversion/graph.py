@@ -89,7 +89,7 @@ class _Builder:
         self.output: str | None = None
         # The synaptic layer that a value comes from without a ReLU in between: it may be negative.
         self.current: dict[str, str | None] = {}
-        
+
     def graph(self) -> Graph:
         assert self.output is not None  # every traced graph has an output
         if not any(isinstance(module, Neurons) for module in self.modules.values()):
@@ -151,7 +151,8 @@ class _Builder:
         """Convert a call of a function or of a tensor's method."""
         name = node.target if isinstance(node.target, str) else node.target.__name__
         path = node.name if node.name not in self.modules else f"{node.name}_call"
-        args, kwargs = node.args[1:], dict(node.kwargs)
+        args: tuple[Any, ...] = node.args[1:]
+        kwargs: dict[str, Any] = dict(node.kwargs)
         adds = {operator.add, operator.iadd, torch.add}
         if node.target in adds or name in ("add", "add_", "__add__", "__iadd__"):
             if kwargs or len(node.args) != 2 or not all(a in self.env for a in _nodes(node)):
@@ -260,7 +261,7 @@ class _Builder:
             )
         relu = users[0]
         fired = self._fire(
-            relu.name, source, relu.target if relu.op == "call_module" else relu.name
+            relu.name, source, str(relu.target) if relu.op == "call_module" else relu.name
         )
         self.env[relu] = self.env[node] = self._append(node.name, (fired,), path, MaxPool2d(pool))
 

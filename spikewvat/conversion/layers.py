@@ -208,7 +208,7 @@ class Call(nn.Module):
 def fold(module: nn.Module, x: Tensor) -> Tensor:
     """Apply a module without memory to all steps at once, time folded into the batch."""
     output: Tensor = module(x.flatten(0, 1))
-    return output.unflatten(0, x.shape[:2])
+    return output.view(*x.shape[:2], *output.shape[1:])
 
 
 def _channels(values: Tensor, tail: int) -> Tensor:

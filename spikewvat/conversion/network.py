@@ -15,6 +15,8 @@ from spikewvat.conversion.layers import Dropout, Neurons, Timed, fold
 Observer: TypeAlias = Callable[[Node, tuple[Tensor, ...], Tensor | None], None]
 """Called with every node, its inputs [T or 1, B, ...] and its output."""
 
+_AT_ONCE, _AT_ONCE_CPU = 4096, 256  # images times steps
+
 
 class SpikingNetwork(nn.Module):
     """An ANN's spiking twin: images to the mean output potential per step.
@@ -31,7 +33,8 @@ class SpikingNetwork(nn.Module):
         graph: What the network computes.
         coding: How images drive it.
         time_steps: Steps T of a pass.
-        chunk: Steps that a layer runs at once; more take more memory.
+        chunk: Steps that a layer runs at once; ``None`` takes so many that a large batch stays in
+            the cache and a small one keeps the processor busy.
 
     Attributes:
         layers: The modules at the names that they have in the ANN; synaptic weights are the
@@ -39,10 +42,12 @@ class SpikingNetwork(nn.Module):
         time_steps: T; may be changed at any time.
     """
 
-    def __init__(self, graph: Graph, coding: Coding, time_steps: int, *, chunk: int = 16) -> None:
+    def __init__(
+        self, graph: Graph, coding: Coding, time_steps: int, *, chunk: int | None = None
+    ) -> None:
         super().__init__()
         check_time_steps(time_steps)
-        if chunk < 1:
+        if chunk is not None and chunk < 1:
             raise ValueError(f"chunk must be at least 1 step, got {chunk!r}.")
         self.layers = nn.Module()
         for path, module in graph.modules.items():
@@ -108,9 +113,7 @@ class SpikingNetwork(nn.Module):
         """
         state: dict[str, Any] = {}
         for x, steps, constant in self._coded(images, time_steps):
-            self._advance(
-                x, steps, constant, state, observe=observe, every_step=True, until=until
-            )
+            self._advance(x, steps, constant, state, observe=observe, every_step=True, until=until)
 
     def analog(self, images: Tensor, observe: Observer | None = None) -> Tensor:
         """Return what the ANN computes with these weights: scores [B, classes].
@@ -200,7 +203,7 @@ class SpikingNetwork(nn.Module):
         check_time_steps(left)
         generator = self.coding.generator()
         while left > 0:
-            steps = min(left, self.chunk)
+            steps = min(left, self._chunk(images))
             x = self.coding(images, steps, generator=generator)
             yield x, steps, self.coding.constant
             left -= steps
@@ -208,9 +211,15 @@ class SpikingNetwork(nn.Module):
     def _given(self, inputs: Tensor) -> Iterator[tuple[Tensor, int, bool]]:
         constant = len(inputs) == 1 and self.coding.constant
         total = self.time_steps if constant else len(inputs)
-        for start in range(0, total, self.chunk):
-            steps = min(self.chunk, total - start)
+        chunk = self._chunk(inputs[0])
+        for start in range(0, total, chunk):
+            steps = min(chunk, total - start)
             yield inputs if constant else inputs[start : start + steps], steps, constant
+
+    def _chunk(self, images: Tensor) -> int:
+        """Return how many steps to run at once."""
+        at_once = _AT_ONCE_CPU if images.device.type == "cpu" else _AT_ONCE
+        return self.chunk or max(1, at_once // max(1, len(images)))
 
     def _advance(
         self,
@@ -236,9 +245,7 @@ class SpikingNetwork(nn.Module):
                     continue
             inputs = tuple(values[name] for name in node.inputs)
             if node.name in self._tail and not every_step:
-                inputs = tuple(
-                    i if len(i) == 1 else i.mean(0, keepdim=True) for i in inputs
-                )
+                inputs = tuple(i if len(i) == 1 else i.mean(0, keepdim=True) for i in inputs)
             if node.name == until:
                 assert observe is not None
                 observe(node, inputs, None)
@@ -246,9 +253,7 @@ class SpikingNetwork(nn.Module):
             if node.name not in kept:
                 module = self.layers.get_submodule(node.path)
                 if isinstance(module, Timed):
-                    found, state[node.name] = module.steps(
-                        inputs[0], steps, state.get(node.name)
-                    )
+                    found, state[node.name] = module.steps(inputs[0], steps, state.get(node.name))
                 elif len(inputs) == 2:
                     found = module(*inputs)
                 else:

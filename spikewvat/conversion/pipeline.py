@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import copy
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import adapter_for
 from spikewvat.conversion.balance import Balancing, balance, images_of
@@ -19,7 +19,7 @@ from spikewvat.devices.base import DeviceModel
 from spikewvat.spiking.stdb import Dynamics
 
 HYBRID = Dynamics(delayed=True, initial=0.0)
-"""Neurons of hybrid conversion; with Poisson() input, ``Balancing("steps", scaling=0.7)``."""
+"""Neurons of hybrid conversion; take Poisson() and ``Balancing("steps", 100.0, scaling=0.7)``."""
 
 
 def convert(
@@ -34,7 +34,7 @@ def convert(
     unit_spikes: bool = False,
     variation: DeviceModel | None = None,
     checkpoint: Path | str | None = None,
-    chunk: int = 16,
+    chunk: int | None = None,
     generator: Generator | None = None,
 ) -> SpikingNetwork:
     """Turn a ReLU network into a spiking one.
@@ -59,7 +59,7 @@ def convert(
             meaning.
         variation: Choose thresholds over chips with this variation.
         checkpoint: File for half-way results of a long balancing.
-        chunk: Steps that a layer runs at once.
+        chunk: Steps that a layer runs at once; see :class:`SpikingNetwork`.
         generator: Source of chips and of the coding's spikes while balancing.
 
     Returns:
@@ -73,6 +73,7 @@ def convert(
         TypeError: If a batch holds no tensor.
 
     Example:
+        >>> import torch
         >>> ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
         >>> images = torch.rand(32, 4)
         >>> snn = convert(ann, [images], time_steps=64)
@@ -85,7 +86,7 @@ def convert(
     def make() -> Neurons:
         return Neurons(dynamics, leak=leak, unit=unit_spikes)
 
-    graph = trace(ann.eval() if not ann.training else _evaluating(ann), make)
+    graph = trace(copy.deepcopy(ann).eval(), make)  # the user's model keeps its mode
     if unit_spikes:
         _refuse_scales(graph.modules)
     snn = SpikingNetwork(graph, coding, time_steps, chunk=chunk).eval()
@@ -93,18 +94,15 @@ def convert(
     snn.to(first.device)
     for neurons in snn.neurons().values():
         neurons.to(first.dtype)
-    loader = _Checked(loader, snn, coding)
     balance(
-        snn, loader, balancing, variation=variation, checkpoint=checkpoint, generator=generator
+        snn,
+        _Checked(loader, snn, coding),
+        balancing,
+        variation=variation,
+        checkpoint=checkpoint,
+        generator=generator,
     )
     return snn
-
-
-def _evaluating(ann: nn.Module) -> nn.Module:
-    """Return a copy in evaluation mode: tracing must not change the user's model."""
-    import copy
-
-    return copy.deepcopy(ann).eval()
 
 
 class _Checked:
@@ -113,7 +111,7 @@ class _Checked:
     def __init__(self, loader: Iterable[Any], snn: SpikingNetwork, coding: Coding) -> None:
         self._loader, self._snn, self._coding = loader, snn, coding
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Tensor]:
         for batch in self._loader:
             images = images_of(batch, self._snn)
             largest = float(images.abs().max()) if images.numel() else 0.0
@@ -133,10 +131,9 @@ def _refuse_scales(modules: dict[str, nn.Module]) -> None:
                 f"unit_spikes=True needs a chain, but {path!r} adds two branches, whose spikes "
                 "are worth different activations. Leave unit_spikes=False."
             )
+    for path, module in modules.items():
         if getattr(module, "bias", None) is not None:
             raise ValueError(
                 f"unit_spikes=True needs layers without bias, but {path!r} has one, which would "
                 "outweigh its scaled-down currents. Leave unit_spikes=False."
             )
-
-

@@ -42,7 +42,7 @@ class Quantiles:
         self._maximum = torch.maximum(self._maximum, largest)
         while bool((wide := self._maximum > self._limit).any()):
             merged = torch.zeros_like(self._counts)
-            merged[:, : _BINS // 2] = self._counts.unflatten(1, (-1, 2)).sum(2)
+            merged[:, : _BINS // 2] = self._counts.view(channels, -1, 2).sum(2)
             self._counts[wide] = merged[wide]
             self._limit[wide] *= 2
         self.total += values.shape[1]

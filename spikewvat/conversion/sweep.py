@@ -174,9 +174,11 @@ def early_exit(snn: SpikingNetwork, images: Tensor, margin: float) -> tuple[Tens
             best = potential.topk(2, dim=1)
             lead = best.values[:, 0] - best.values[:, 1]
             classes = best.indices[:, 0]
-            answer = classes if answer is None else torch.where(decided, answer, classes)
             sure = lead >= margin
-            decided = sure if decided is None else decided | sure
+            if answer is None or decided is None:
+                answer, decided = classes, sure
+            else:
+                answer, decided = torch.where(decided, answer, classes), decided | sure
             if bool(decided.all()):
                 return answer, done
     assert answer is not None  # there is at least one step

@@ -119,7 +119,7 @@ class Dynamics:
     delayed: bool = False
     hard_reset: bool = False
     initial: float = 0.5
-    surrogate: Surrogate = Triangle()  # noqa: RUF009 -- frozen
+    surrogate: Surrogate = Triangle()
 
     def __post_init__(self) -> None:
         if not 0 <= self.initial < 1:
@@ -155,7 +155,7 @@ def initial_state(like: Tensor, threshold: Tensor, dynamics: Dynamics) -> State:
 def neurons(
     currents: Tensor,
     threshold: Tensor,
-    dynamics: Dynamics = Dynamics(),  # noqa: B008 -- frozen
+    dynamics: Dynamics = Dynamics(),
     *,
     leak: Tensor | None = None,
     state: State | None = None,
@@ -218,8 +218,10 @@ class _Neurons(torch.autograd.Function):
         decided = torch.empty_like(spikes, dtype=v.dtype) if learns else None
         waited = torch.empty_like(spikes, dtype=v.dtype) if timed else None
         fire = torch.gt if dynamics.delayed else torch.ge
+        direct = spikes.dtype == u.dtype
         o = torch.empty_like(u)
         for t, current in enumerate(currents):
+            o = spikes[t] if direct else o
             if not dynamics.delayed:
                 u = _leaky(u, decay).add_(current)
             if decided is not None:
@@ -236,7 +238,8 @@ class _Neurons(torch.autograd.Function):
             if waited is not None:
                 waited[t] = since
                 since = torch.addcmul(since, since, o, value=-1).add_(1)
-            spikes[t] = o
+            if not direct:
+                spikes[t] = o
         if learns:
             ctx.save_for_backward(decided, waited, v, threshold, leak)
         ctx.dynamics = dynamics
@@ -245,9 +248,7 @@ class _Neurons(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(
-        ctx: Any, grad: Tensor, grad_end: Tensor, _: Tensor
-    ) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, grad_end: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         decided, waited, v, threshold, leak = ctx.saved_tensors
         dynamics: Dynamics = ctx.dynamics
         level = threshold.to(v.dtype)
