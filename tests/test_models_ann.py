@@ -83,7 +83,7 @@ def test_initial_weights_of_a_vgg():
 
 def test_lenet():
     model = LeNet()
-    assert size(model) == 25 * 16 + 25 * 16 * 32 + 32 * 49 * 256 + 2560
+    assert size(model) == 25 * 16 + 25 * 16 * 32 + 800 * 256 + 2560
     assert all(p.dim() > 1 for p in model.parameters())
 
 
@@ -128,7 +128,7 @@ def test_scores_gradients_and_trace(build, shape):
         (lambda: VGG16(input_shape=(3, 8, 8)), r"pooling leaves nothing of images of 8 x 8"),
         (lambda: VGG5(input_shape=(3, 32)), r"input_shape must be \(channels, height, width\)"),
         (lambda: LeNet(pool="sum"), r"pool must be 'avg' or 'max', got 'sum'"),
-        (lambda: LeNet(input_shape=(1, 3, 3)), r"leave nothing of an input of 3 x 3"),
+        (lambda: LeNet(input_shape=(1, 3, 3)), r"2 stages leave nothing of images of 3 x 3"),
         (lambda: ResNet20(blocks=0), r"blocks must be at least 1, got 0"),
         (lambda: ResNet20(channels=(4, 2)), r"channels must rise from at least 1, got \(4, 2\)"),
         (lambda: ResNet20(input_shape=(32, 32)), r"input_shape must be"),

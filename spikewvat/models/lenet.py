@@ -7,18 +7,16 @@ from typing import Literal
 
 from torch import nn
 
-from spikewvat.models.layout import conv_features
-
 
 class LeNet(nn.Sequential):
     """5 x 5 convolutions, each followed by ReLU and 2 x 2 pooling, and two dense layers.
 
-    Nothing has a bias. Images [B, C, H, W] give scores [B, classes]; the initial weights are
-    those of torch.
+    Only the first convolution is padded, as LeNet-5 pads its images to 32 x 32. Nothing has a
+    bias. Images [B, C, H, W] give scores [B, classes]; the initial weights are those of torch.
 
     Args:
         input_shape: Channels, height and width of the images.
-        channels: Output channels of each convolution, padded by two pixels.
+        channels: Output channels of each convolution.
         hidden: Width of the hidden dense layer.
         classes: Number of scores.
         pool: ``"avg"`` or ``"max"``; spiking networks take means exactly, maxima only roughly.
@@ -44,17 +42,28 @@ class LeNet(nn.Sequential):
     ) -> None:
         if pool not in ("avg", "max"):
             raise ValueError(f"pool must be 'avg' or 'max', got {pool!r}.")
-        features = conv_features(input_shape, channels, kernel_size=5, stride=1, pool=2)
+        if len(input_shape) != 3 or not channels:
+            raise ValueError(
+                "expected input_shape (channels, height, width) and at least one entry in "
+                f"channels, got {tuple(input_shape)} and {tuple(channels)}."
+            )
         layers: list[nn.Module] = []
-        wide = input_shape[0]
-        for following in channels:
-            conv = nn.Conv2d(wide, following, 5, padding=2, bias=False)
+        wide, height, width = input_shape
+        for number, following in enumerate(channels):
+            padding = 0 if number else 2
+            conv = nn.Conv2d(wide, following, 5, padding=padding, bias=False)
             layers += [conv, nn.ReLU(), nn.AvgPool2d(2) if pool == "avg" else nn.MaxPool2d(2)]
             wide = following
+            height, width = ((side + 2 * padding - 4) // 2 for side in (height, width))
+        if min(height, width) < 1:
+            raise ValueError(
+                f"{len(channels)} stages leave nothing of images of {input_shape[1]} x "
+                f"{input_shape[2]}. Use fewer channels or larger images."
+            )
         super().__init__(
             *layers,
             nn.Flatten(),
-            nn.Linear(features, hidden, bias=False),
+            nn.Linear(wide * height * width, hidden, bias=False),
             nn.ReLU(),
             nn.Dropout(dropout),
             nn.Linear(hidden, classes, bias=False),
