@@ -173,3 +173,29 @@ def decay_factor(epoch: int, *, horizon: int, ratio: float) -> float:
     if t > 0.9:
         return ratio
     return 1 - (1 - ratio) * (t - 0.5) / 0.4
+
+
+def step_factor(epoch: int, *, horizon: int) -> float:
+    """Return the learning-rate factor of an epoch: a tenth from 60, 80 and 90 % on, each time.
+
+    Args:
+        epoch: Counted from 0.
+        horizon: Number of all epochs.
+
+    Returns:
+        The factor for ``torch.optim.lr_scheduler.LambdaLR``.
+
+    Raises:
+        ValueError: If ``horizon`` is below 1.
+
+    References:
+        The schedule of the ANNs of Rathi et al., 2020, https://arxiv.org/abs/2005.01807
+
+    Example:
+        >>> [round(0.01 * step_factor(e, horizon=200), 6) for e in (119, 120, 160, 180)]
+        [0.01, 0.001, 0.0001, 1e-05]
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon must be at least 1 epoch, got {horizon!r}.")
+    passed = sum(100 * epoch >= percent * horizon for percent in (60, 80, 90))
+    return float(0.1**passed)

@@ -23,6 +23,7 @@ OPTIONAL = {
     "snntorch": "adapters/snntorch.py",
     "spikingjelly": "adapters/spikingjelly.py",
     "tonic": "data/nmnist.py",
+    "PIL": "data/cifar.py",
 }
 
 

@@ -9,7 +9,7 @@ from model_cases import ADAPTERS
 from torch import nn
 
 from spikewvat.adapters import adapter_for
-from spikewvat.averaging import SWA, decay_factor, refresh_batch_norm
+from spikewvat.averaging import SWA, decay_factor, refresh_batch_norm, step_factor
 from spikewvat.models.snntorch import SpikingCNN
 
 
@@ -120,5 +120,7 @@ def test_impossible_values():
         SWA(nn.Linear(1, 1), start=-1)
     with pytest.raises(ValueError, match="horizon must be at least 1 epoch, got 0"):
         decay_factor(0, horizon=0, ratio=0.1)
+    with pytest.raises(ValueError, match="horizon must be at least 1 epoch, got 0"):
+        step_factor(0, horizon=0)
     with pytest.raises(ValueError, match="ratio must be at least 0, got -0.1"):
         decay_factor(0, horizon=1, ratio=-0.1)

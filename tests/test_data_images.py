@@ -40,7 +40,9 @@ def test_still_images(root, images):
     assert len(MNIST(root, "train", limit=5)) == 5
 
 
-@pytest.mark.parametrize("options", [{}, {"standardize": True}, {"encoding": Rate(3)}])
+@pytest.mark.parametrize(
+    "options", [{}, {"standardize": True}, {"symmetric": True}, {"encoding": Rate(3)}]
+)
 def test_several_items_at_once(root, options):
     data = MNIST(root, "train", **options)
     for (image, label), index in zip(data.__getitems__([7, 0, 11]), [7, 0, 11], strict=True):
@@ -56,6 +58,17 @@ def test_standardized_images(root, images):
     assert label == same_label
     with pytest.raises(ValueError, match="standardize=True gives intensities outside"):
         MNIST(root, "train", encoding=Rate(2), standardize=True)
+
+
+def test_symmetric_images(root):
+    data = MNIST(root, "train", symmetric=True)
+    torch.testing.assert_close(data[3][0], 2 * MNIST(root, "train")[3][0] - 1)
+    assert data.black == -1
+    assert MNIST(root, "train").black == 0
+    with pytest.raises(ValueError, match="symmetric=True gives intensities outside"):
+        MNIST(root, "train", encoding=Rate(2), symmetric=True)
+    with pytest.raises(ValueError, match="standardize=True and symmetric=True exclude each other"):
+        MNIST(root, "train", standardize=True, symmetric=True)
 
 
 @pytest.mark.parametrize("folder", ["mnist", "MNIST/raw", "MNIST"])

@@ -139,7 +139,7 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
         ("training.lr=nan", r"training.lr = nan: .*finite"),
         ("training.validation=1", r"training.validation = 1: .*less than 1"),
         ("training.precision=8", r"training.precision = 8: .*'32-true'"),
-        ("training.schedule=cosine", r"training.schedule = 'cosine': .*'constant' or 'decay'"),
+        ("training.schedule=cosine", r"schedule = 'cosine': .*'constant', 'decay' or 'step'"),
         ("averaging.start=1.5", r"averaging.start = 1.5: .*less than 1"),
         ("evaluation.sigmas=[0.1, -1]", r"evaluation.sigmas.1 = -1"),
         ("training=5", r"training = 5: expected a table"),
@@ -375,6 +375,8 @@ def test_learning_rates():
     decay = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "decay"}}, 11)
     assert decay[:6] == [1.0] * 6
     assert decay[10] == pytest.approx(0.01)
+    step = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "step"}}, 11)
+    assert step == pytest.approx([1] * 6 + [0.1] * 2 + [0.01] + [0.001] * 2)
     averaged = {"enabled": True, "start": 0.75, "lr": 0.005}
     swa = rates({"training": {"lr": 0.01, "epochs": 200}, "averaging": averaged}, 200)
     for epoch, expected in [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spikewvat.data.augmentation import RandomShift
+from spikewvat.data.augmentation import RandomFlip, RandomShift
 from spikewvat.data.embedded import embedded_root
 from spikewvat.data.events import bin_events, make_loader
 from spikewvat.data.saccades import SaccadeCamera
@@ -12,7 +12,15 @@ from spikewvat.data.saccades import SaccadeCamera
 if TYPE_CHECKING:
     from spikewvat.data.nmnist import NMNIST
 
-__all__ = ["NMNIST", "RandomShift", "SaccadeCamera", "bin_events", "embedded_root", "make_loader"]
+__all__ = [
+    "NMNIST",
+    "RandomFlip",
+    "RandomShift",
+    "SaccadeCamera",
+    "bin_events",
+    "embedded_root",
+    "make_loader",
+]
 
 
 def __getattr__(name: str) -> Any:

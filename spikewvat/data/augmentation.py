@@ -1,21 +1,34 @@
-"""Augmentation of whole batches of spikes, time first."""
+"""Augmentation of whole batches of spikes, time first, or of still images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
+
+
+class Augmentation(Protocol):
+    """Changes a batch of spikes or images, each sample by draws of its own."""
+
+    def __call__(self, batch: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return a batch of the same shape, dtype and device."""
+        ...
 
 
 @dataclass(frozen=True)
 class RandomShift:
     """Shift every sample by up to some pixels in each direction, the same for all time steps.
 
-    What is shifted out is lost, what comes in is empty; spikes stay spikes.
+    What is shifted out is lost, what comes in is empty; spikes stay spikes. On images this is a
+    random crop of the image padded by so many pixels.
 
     Args:
         pixels: Largest shift, at least 1.
+        fill: What comes in; for images the value of a black pixel.
 
     Raises:
         ValueError: If ``pixels`` is below 1.
@@ -27,39 +40,128 @@ class RandomShift:
     """
 
     pixels: int
+    fill: float = 0.0
 
     def __post_init__(self) -> None:
         if self.pixels < 1:
             raise ValueError(f"pixels must be at least 1, got {self.pixels!r}.")
 
-    def __call__(self, spikes: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Return shifted spikes.
+    def __call__(self, batch: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return shifted samples.
 
         Args:
-            spikes: Spikes [T, B, C, H, W], dense or sparse.
+            batch: Spikes [T, B, C, H, W], dense or sparse, or images [B, C, H, W].
             generator: Source of the shifts, on the CPU; ``None`` uses torch's global one.
 
         Returns:
-            Spikes of the same shape, dtype and device.
+            A batch of the same shape, dtype and device.
 
         Raises:
-            ValueError: If ``spikes`` has not five dimensions.
+            ValueError: If the batch has another number of dimensions, or is sparse and ``fill``
+                is not 0.
         """
-        if spikes.dim() != 5:
-            raise ValueError(
-                f"RandomShift needs spikes [T, B, C, H, W], got shape {tuple(spikes.shape)}."
-            )
-        batch, height, width = spikes.shape[1], spikes.shape[3], spikes.shape[4]
+        _check(batch, "RandomShift")
+        samples, _, height, width = batch.shape[-4:]
         low, high = -self.pixels, self.pixels + 1
-        shifts = torch.randint(low, high, (batch, 2), generator=generator)
-        if spikes.is_sparse:
-            return _shifted_events(spikes, shifts)
-        shifted = torch.zeros_like(spikes)
+        shifts = torch.randint(low, high, (samples, 2), generator=generator)
+        if batch.is_sparse:
+            if self.fill:
+                raise ValueError(f"fill must be 0 for sparse spikes, got {self.fill!r}.")
+            return _shifted_events(batch, shifts)
+        if batch.dim() == 4:
+            return self._cropped(batch, shifts)
+        shifted = torch.full_like(batch, self.fill)
         for index, (dy, dx) in enumerate(shifts.tolist()):
             to_y, from_y = _overlap(dy, height)
             to_x, from_x = _overlap(dx, width)
-            shifted[:, index, :, to_y, to_x] = spikes[:, index, :, from_y, from_x]
+            shifted[:, index, :, to_y, to_x] = batch[:, index, :, from_y, from_x]
         return shifted
+
+    def _cropped(self, images: Tensor, shifts: Tensor) -> Tensor:
+        """Return one window of each padded image; all windows are views of one memory."""
+        height, width = images.shape[2:]
+        padded = functional.pad(images, (self.pixels,) * 4, value=self.fill)
+        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
+        top, left = (self.pixels - shifts).to(images.device).unbind(1)
+        each = torch.arange(len(images), device=images.device)
+        return windows[each, :, top, left]
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Mirror some samples left to right, all time steps alike.
+
+    Args:
+        probability: Share of the samples that are mirrored, between 0 and 1.
+
+    Raises:
+        ValueError: If ``probability`` is outside of 0..1.
+
+    Example:
+        >>> RandomFlip(1.0)(torch.tensor([[[[1.0, 2.0]]]])).tolist()
+        [[[[2.0, 1.0]]]]
+    """
+
+    probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise ValueError(f"probability must lie between 0 and 1, got {self.probability!r}.")
+
+    def __call__(self, batch: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return samples, some of them mirrored.
+
+        Args:
+            batch: Spikes [T, B, C, H, W], dense or sparse, or images [B, C, H, W].
+            generator: Source of the choice, on the CPU; ``None`` uses torch's global one.
+
+        Returns:
+            A batch of the same shape, dtype and device.
+
+        Raises:
+            ValueError: If the batch has another number of dimensions.
+        """
+        _check(batch, "RandomFlip")
+        samples = batch.shape[-4]
+        chosen = (torch.rand(samples, generator=generator) < self.probability).to(batch.device)
+        if batch.is_sparse:
+            return _flipped_events(batch, chosen)
+        return torch.where(chosen[:, None, None, None], batch.flip(-1), batch)
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Several augmentations, one after the other.
+
+    Args:
+        steps: In order.
+    """
+
+    steps: Sequence[Augmentation]
+
+    def __call__(self, batch: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return what the last step returns."""
+        for step in self.steps:
+            batch = step(batch, generator=generator)
+        return batch
+
+
+def _check(batch: Tensor, name: str) -> None:
+    if batch.dim() not in (4, 5) or (batch.is_sparse and batch.dim() == 4):
+        raise ValueError(
+            f"{name} needs spikes [T, B, C, H, W] or images [B, C, H, W], "
+            f"got shape {tuple(batch.shape)}."
+        )
+
+
+def _flipped_events(spikes: Tensor, chosen: Tensor) -> Tensor:
+    """Mirror the coordinates of sparse spikes."""
+    spikes = spikes.coalesce()
+    index, width = spikes.indices().clone(), spikes.shape[-1]
+    x = index[-1]
+    index[-1] = torch.where(chosen[index[-4]], width - 1 - x, x)
+    flipped = torch.sparse_coo_tensor(index, spikes.values(), spikes.shape, check_invariants=False)
+    return flipped.coalesce()  # the order within a row has changed
 
 
 def _shifted_events(spikes: Tensor, shifts: Tensor) -> Tensor:

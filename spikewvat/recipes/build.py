@@ -13,8 +13,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from spikewvat.averaging import SWA, decay_factor
+from spikewvat.averaging import SWA, decay_factor, step_factor
 from spikewvat.data import make_loader
+from spikewvat.data.augmentation import Augmentation, Chain, RandomFlip, RandomShift
 from spikewvat.directions import Direction
 from spikewvat.errors import DataError, RecipeError
 from spikewvat.recipes.devices import build_device
@@ -56,6 +57,7 @@ class Data:
         watching: What that is, ``"validation"`` or ``"test"``.
         input_shape: Channels, height and width of the spikes.
         samples: How many samples each part has.
+        black: Value of an empty pixel.
     """
 
     train: DataLoader[Any]
@@ -65,6 +67,7 @@ class Data:
     watching: str
     input_shape: tuple[int, ...]
     samples: dict[str, int]
+    black: float = 0.0
 
 
 def data_folder(name: str, root: Path | str | None = None) -> Path:
@@ -133,7 +136,23 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
         watching="test" if held_out == 0 else "validation",
         input_shape=tuple(train[0][0].shape[-3:]),
         samples={"train": len(kept), "validation": held_out, "test": len(test)},
+        black=getattr(train, "black", 0.0),
     )
+
+
+def build_augmentation(recipe: Recipe, black: float = 0.0) -> Augmentation | None:
+    """Make what changes training batches, None where the recipe has nothing that does.
+
+    Args:
+        recipe: Says how far to shift and whether to mirror.
+        black: Value of the pixels that a shift brings in.
+    """
+    steps: list[Augmentation] = []
+    if recipe.training.shift:
+        steps.append(RandomShift(recipe.training.shift, fill=black))
+    if recipe.training.flip:
+        steps.append(RandomFlip())
+    return Chain(steps) if steps else None
 
 
 def build_model(recipe: Recipe) -> nn.Module:
@@ -205,9 +224,12 @@ def build_optimizer(
             )
     elif training.schedule == "decay":
         last = training.final_lr if training.final_lr is not None else training.lr / 100
-    if last is None:
+    if last is not None:
+        factor = functools.partial(decay_factor, horizon=horizon, ratio=last / training.lr)
+    elif training.schedule == "step":
+        factor = functools.partial(step_factor, horizon=training.epochs)
+    else:
         return optimizer, None
-    factor = functools.partial(decay_factor, horizon=horizon, ratio=last / training.lr)
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
 

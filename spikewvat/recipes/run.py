@@ -11,7 +11,6 @@ from torch import nn
 
 from spikewvat import files
 from spikewvat.adapters import adapter_for
-from spikewvat.data.augmentation import RandomShift
 from spikewvat.errors import CheckpointError
 from spikewvat.recipes import build, results
 from spikewvat.recipes.devices import build_device, describe, takes_sigma
@@ -88,7 +87,7 @@ def train(
         perturbed=build.build_method(recipe, model),
         swa=build.build_averaging(recipe, model),
         scheduler=scheduler,
-        augment=RandomShift(settings.shift) if settings.shift else None,
+        augment=build.build_augmentation(recipe, data.black),
         identity={"recipe": recipe.content()},
     )
     if not first:

@@ -29,15 +29,16 @@ DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",
     "nmnist": "spikewvat.data.nmnist:NMNIST",
     "mnist": "spikewvat.data.images:MNIST",
+    "cifar10": "spikewvat.data.cifar:CIFAR10",
 }
 GENERATED = {
     "embedded": "spikewvat.data.embedded:embedded_root",
 }
 """Data sets that need no folder: what makes theirs."""
 ENCODINGS = {
-    "rate": "spikewvat.data.images:Rate",
-    "latency": "spikewvat.data.images:Latency",
-    "direct": "spikewvat.data.images:Direct",
+    "rate": "spikewvat.data.encodings:Rate",
+    "latency": "spikewvat.data.encodings:Latency",
+    "direct": "spikewvat.data.encodings:Direct",
 }
 MODELS = {
     "snntorch-cnn": "spikewvat.models.snntorch:SpikingCNN",
@@ -133,7 +134,8 @@ class Training(_Table):
     lr: PositiveFloat = 1e-3
     weight_decay: Size = 0.0
     momentum: Size | None = None
-    schedule: Literal["constant", "decay"] = "constant"
+    schedule: Literal["constant", "decay", "step"] = "constant"
+    """``"decay"`` is that of Izmailov et al., ``"step"`` divides by 10 at 60, 80 and 90 %."""
     final_lr: PositiveFloat | None = None
     """Last learning rate of ``schedule = "decay"``; one hundredth of the first by default."""
     epochs: Positive = 20
@@ -144,6 +146,8 @@ class Training(_Table):
     """Keep synaptic weights between minus and plus so much after every step."""
     shift: Annotated[int, Field(ge=0)] = 0
     """Shift each training sample by up to so many pixels, anew in every epoch."""
+    flip: bool = False
+    """Mirror half of the training samples left to right, anew in every epoch."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training data that is held out, watched for the best epoch and early stop.
 

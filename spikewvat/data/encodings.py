@@ -1,0 +1,132 @@
+"""Encodings of still images as spikes over time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Generator, Tensor
+
+
+@dataclass(frozen=True)
+class Rate:
+    r"""Random spikes, as frequent as the pixel is bright.
+
+    .. math:: s_t \sim \mathrm{Bernoulli}(\min(g\,x, 1))
+
+    Args:
+        time_steps: Number of steps T.
+        gain: Probability g of a spike in a step at intensity 1, above 0; products above 1 are
+            certain spikes.
+
+    Raises:
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> Rate(3)(torch.tensor([[[0.0, 1.0]]])).squeeze().tolist()
+        [[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]]
+    """
+
+    time_steps: int
+    gain: float = 1.0
+    _: KW_ONLY
+    name: Literal["rate"] = field(default="rate", repr=False)
+
+    def __post_init__(self) -> None:
+        _check_steps(self.time_steps)
+        if not (self.gain > 0 and math.isfinite(self.gain)):
+            raise ValueError(f"gain must be above 0, got {self.gain!r}.")
+
+    def __call__(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return spikes [T, ...] of images [...] in 0..1, drawn on the generator's device."""
+        device = images.device if generator is None else generator.device
+        shape = (self.time_steps, *images.shape)
+        draws = torch.rand(shape, generator=generator, device=device).to(images.device)
+        return (draws < self.gain * images).to(images.dtype)
+
+
+@dataclass(frozen=True)
+class Latency:
+    r"""One spike a pixel, the earlier the brighter; by ``snntorch.spikegen.latency``.
+
+    Linear, or the time in which a leaky integrator driven by the pixel reaches its threshold:
+
+    .. math:: t = (T - 1)\,(1 - x) \qquad\text{or}\qquad t = \tau \ln\frac{x}{x - \theta}
+
+    Args:
+        time_steps: Number of steps T; later spikes are lost.
+        tau: Time constant of the integrator in steps, above 0; ``None`` is linear.
+        threshold: Darker pixels never fire; above 0, below 1.
+
+    Raises:
+        ValueError: If an argument is out of range.
+        MissingExtraError: When called without snnTorch.
+
+    Example:
+        >>> Latency(3)(torch.tensor([[[0.0, 0.5, 1.0]]])).squeeze().tolist()
+        [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+
+    time_steps: int
+    tau: float | None = None
+    threshold: float = 0.01
+    _: KW_ONLY
+    name: Literal["latency"] = field(default="latency", repr=False)
+
+    def __post_init__(self) -> None:
+        _check_steps(self.time_steps)
+        if self.tau is not None and not (self.tau > 0 and math.isfinite(self.tau)):
+            raise ValueError(f"tau must be above 0, got {self.tau!r}.")
+        if not 0 < self.threshold < 1:
+            raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold!r}.")
+
+    def __call__(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return spikes [T, ...] of images [...] in 0..1; nothing is drawn."""
+        from spikewvat.adapters.snntorch import spikegen
+
+        linear = self.tau is None
+        spikes: Tensor = spikegen.latency(
+            images,
+            num_steps=self.time_steps,
+            threshold=self.threshold,
+            # snnTorch's own normalisation would divide by the latest spike of the batch.
+            tau=max(self.time_steps - 1, 1) if linear else self.tau,
+            linear=linear,
+            clip=True,
+            bypass=True,
+        )
+        return spikes.to(images.dtype)
+
+
+@dataclass(frozen=True)
+class Direct:
+    """The intensities themselves, as a constant input current in every step.
+
+    Args:
+        time_steps: Number of steps T.
+
+    Raises:
+        ValueError: If ``time_steps`` is below 1.
+    """
+
+    time_steps: int
+    _: KW_ONLY
+    name: Literal["direct"] = field(default="direct", repr=False)
+
+    def __post_init__(self) -> None:
+        _check_steps(self.time_steps)
+
+    def __call__(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
+        """Return currents [T, ...] of images [...]; nothing is drawn."""
+        return images.expand(self.time_steps, *images.shape)
+
+
+Encoding: TypeAlias = Rate | Latency | Direct
+"""How a still image becomes spikes."""
+
+
+def _check_steps(time_steps: int) -> None:
+    if time_steps < 1:
+        raise ValueError(f"time_steps must be at least 1, got {time_steps!r}.")

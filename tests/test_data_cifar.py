@@ -1,0 +1,297 @@
+"""CIFAR-10: both forms on disk, what is refused, and that nothing else of an archive is read."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import sys
+import tarfile
+import urllib.error
+
+import numpy as np
+import pytest
+import torch
+
+from spikewvat.data import cifar
+from spikewvat.data.cifar import CIFAR10
+from spikewvat.data.events import make_loader
+from spikewvat.data.images import Direct, Rate
+from spikewvat.errors import DataError, MissingExtraError
+from spikewvat.recipes import build
+from spikewvat.recipes.schema import recipe_from
+
+TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
+
+
+def records(count, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count, dtype=torch.uint8) % 10
+    content = torch.cat([labels[:, None], images.flatten(1)], 1).numpy().tobytes()
+    return images, labels, content
+
+
+@pytest.fixture
+def binary(tmp_path):
+    folder = tmp_path / "cifar-10-batches-bin"
+    folder.mkdir()
+    for seed, name in enumerate([*TRAIN, "test_batch.bin"]):
+        (folder / name).write_bytes(records(4, seed)[2])
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """One sheet a split; image number n has 3 values made of n, and a mark at row 1, column 2."""
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("sheets")
+    numbers = np.arange(1000)
+    tiles = np.stack([numbers % 256, numbers // 256, numbers * 0 + 7], 1).astype(np.uint8)
+    tiles = np.broadcast_to(tiles[:, None, None], (1000, 32, 32, 3)).copy()
+    tiles[:, 1, 2] = 200
+    sheet = tiles.reshape(25, 40, 32, 32, 3).transpose(0, 2, 1, 3, 4).reshape(800, 1280, 3)
+    for split in ("train", "test"):
+        image.fromarray(sheet).save(folder / f"{split}_00.webp", lossless=True, method=0)
+    return folder
+
+
+@pytest.fixture
+def sheets(drawn, tmp_path):
+    place = tmp_path / "cifar10"
+    place.mkdir()
+    for path in drawn.iterdir():
+        (place / path.name).write_bytes(path.read_bytes())
+    for split in ("train", "test"):
+        np.save(place / f"{split}_labels.npy", np.arange(1000) % 10)
+    np.save(place / "test_inexact_indices.npy", np.array([1, 998]))
+    return tmp_path
+
+
+def test_the_binary_version(binary):
+    images, labels, _ = records(4, seed=2)
+    data = CIFAR10(binary, "train")
+    assert len(data) == 20
+    image, label = data[9]
+    assert label == labels[1]
+    torch.testing.assert_close(image, 2 * images[1].float() / 255 - 1)
+    assert (data.black, data.left_out) == (-1, 0)
+    assert torch.equal(data.images[8:12], images)
+    assert len(CIFAR10(binary, "test")) == 4
+    plain = CIFAR10(binary / "cifar-10-batches-bin", "train", symmetric=False)
+    assert torch.equal(plain[9][0], images[1].float() / 255)
+    assert plain.black == 0
+
+
+def test_a_limit_reads_no_more_than_it_needs(binary):
+    (binary / "cifar-10-batches-bin" / TRAIN[2]).unlink()
+    data = CIFAR10(binary, "train", limit=7)
+    assert (len(data), len(data.targets)) == (7, 7)
+    with pytest.raises(DataError, match=r"cannot read '.*data_batch_3.bin': No such file"):
+        CIFAR10(binary, "train")
+
+
+@pytest.mark.parametrize("options", [{}, {"symmetric": False}, {"encoding": Direct(3)}])
+def test_several_items_at_once(binary, options):
+    data = CIFAR10(binary, "train", **options)
+    for (image, label), index in zip(data.__getitems__([7, 0, 11]), [7, 0, 11], strict=True):
+        assert torch.equal(image, data[index][0])
+        assert label == data[index][1]
+        assert isinstance(label, int)
+
+
+def test_batches(binary):
+    images, labels = next(iter(make_loader(CIFAR10(binary, "train"), 6)))
+    assert (images.shape, images.dtype) == ((6, 3, 32, 32), torch.float32)
+    assert labels.tolist() == [0, 1, 2, 3, 0, 1]
+    assert images.abs().max() <= 1
+    spikes = CIFAR10(binary, "train", encoding=Rate(5), symmetric=False)[0][0]
+    assert spikes.shape == (5, 3, 32, 32)
+
+
+def test_sheets(sheets):
+    data = CIFAR10(sheets, "train")
+    assert (len(data), data.left_out) == (1000, 0)
+    for number in (0, 41, 999):
+        image = data.images[number]
+        assert image[:, 5, 5].tolist() == [number % 256, number // 256, 7]
+        assert image[:, 1, 2].tolist() == [200, 200, 200]
+        assert data[number][1] == number % 10
+
+
+def test_inexact_test_images_are_left_out(sheets):
+    data = CIFAR10(sheets, "test")
+    assert (len(data), data.left_out) == (998, 2)
+    assert data.images[:3, 0, 0, 0].tolist() == [0, 2, 3]
+    assert data.targets[:3].tolist() == [0, 2, 3]
+    few = CIFAR10(sheets, "test", limit=3)
+    assert (few.targets.tolist(), few.left_out) == ([0, 2, 3], 1)
+
+
+def test_sheets_need_pillow(sheets, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(MissingExtraError, match=r"CIFAR-10 sheets needs PIL.Image. Run: .*vision"):
+        CIFAR10(sheets, "train")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("data_batch_1.bin", records(4)[2][:-1], r"12291 bytes, expected a multiple of 3073 .*cut"),
+        ("data_batch_1.bin", b"", r"has 0 bytes, expected a multiple of 3073"),
+        ("data_batch_2.bin", b"\x0b" + records(4)[2][1:], r"batch_2.bin' holds the label 11, exp"),
+    ],
+)
+def test_damaged_batches_are_errors(binary, name, content, message):
+    (binary / "cifar-10-batches-bin" / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        CIFAR10(binary, "train")
+
+
+def saved(values):
+    file = io.BytesIO()
+    np.save(file, values, allow_pickle=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("test_labels.npy", saved(np.arange(999) % 10), r"1 test sheets of 1000 .* 999 labels"),
+        ("test_labels.npy", saved(np.arange(1000) % 11), r"holds the label 10, expected 0..9"),
+        ("test_labels.npy", saved(np.zeros((2, 5), int)), r"\(2, 5\), expected a row of integers"),
+        ("test_labels.npy", saved(np.array([print])), r"cannot read .*labels.npy'.*allow_pickle"),
+        ("test_labels.npy", b"", r"cannot read '.*test_labels.npy'"),
+        ("test_inexact_indices.npy", saved(np.array([1000])), r"names image 1000, expected 0..999"),
+        ("test_00.webp", b"RIFF", r"cannot read '.*test_00.webp'"),
+    ],
+)
+def test_damaged_sheets_are_errors(sheets, name, content, message):
+    (sheets / "cifar10" / name).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        CIFAR10(sheets, "test")
+
+
+def test_a_sheet_of_another_size_is_an_error(sheets):
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (1280, 768)).save(sheets / "cifar10" / "test_00.webp", lossless=True)
+    with pytest.raises(DataError, match=r"has 1280 x 768 pixels, expected 1280 x 800: 25 rows of"):
+        CIFAR10(sheets, "test")
+
+
+def test_missing_labels_are_an_error(sheets):
+    (sheets / "cifar10" / "test_labels.npy").unlink()
+    with pytest.raises(DataError, match=r"cannot read '.*test_labels.npy': No such file"):
+        CIFAR10(sheets, "test")
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"no test_batch.bin nor test_00.webp .*cifar-10-binary"):
+        CIFAR10(tmp_path, "test")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"split": "valid"}, r"split must be 'train' or 'test', got 'valid'"),
+        ({"limit": 0}, r"limit must be at least 1, got 0"),
+        ({"encoding": Rate(2)}, r"symmetric=True gives intensities .* or symmetric=False"),
+    ],
+)
+def test_impossible_options_are_errors(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        CIFAR10(tmp_path, **{"split": "train", **options})
+
+
+def archive(names, extra=()):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as tar:
+        for name, content in [
+            *((f"cifar-10-batches-bin/{n}", records(4)[2]) for n in names),
+            *extra,
+        ]:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file.getvalue()
+
+
+def serve(monkeypatch, content):
+    asked = []
+
+    def answer(url, timeout):
+        asked.append((url, timeout))
+        if isinstance(content, Exception):
+            raise content
+        return io.BytesIO(content)
+
+    monkeypatch.setattr(cifar.urllib.request, "urlopen", answer)
+    return asked
+
+
+def test_a_download_takes_only_the_data_out_of_the_archive(tmp_path, monkeypatch):
+    content = archive([*TRAIN, "test_batch.bin"], extra=[("../evil.txt", b"evil")])
+    asked = serve(monkeypatch, content)
+    monkeypatch.setattr(cifar, "_MD5", hashlib.md5(content).hexdigest())
+    root = tmp_path / "new"
+    assert len(CIFAR10(root, "train", download=True)) == 20
+    assert sorted(p.name for p in root.rglob("*.*")) == [*TRAIN, "test_batch.bin"]
+    assert not (tmp_path / "evil.txt").exists()
+    assert asked == [("https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz", 10)]
+    CIFAR10(root, "test", download=True)
+    assert len(asked) == 1  # what is there is not downloaded again
+
+
+@pytest.mark.parametrize(
+    ("content", "known", "message"),
+    [
+        (urllib.error.URLError("no network"), False, r"cannot download .*no network.*unpack https"),
+        (b"half", False, r"has the checksum .*, expected c32a1d4ab5d03f1284b67883e8d87530.*again"),
+        (archive(TRAIN), True, r"cannot unpack CIFAR-10 .*test_batch.bin"),
+        (b"no archive", True, r"cannot unpack CIFAR-10"),
+        (gzip.compress(b"x" * 20)[:15], True, r"cannot unpack CIFAR-10"),
+    ],
+)
+def test_downloads_that_fail(tmp_path, monkeypatch, content, known, message):
+    serve(monkeypatch, content)
+    if known:
+        monkeypatch.setattr(cifar, "_MD5", hashlib.md5(content).hexdigest())
+    with pytest.raises(DataError, match=message):
+        CIFAR10(tmp_path, "train", download=True)
+
+
+def test_a_recipe_augments_images_with_black_borders(binary):
+    recipe = recipe_from(
+        {
+            "name": "x",
+            "data": "cifar10",
+            "model": {"name": "vgg5", "width": 0.1, "hidden": 4},
+            "training": {"shift": 4, "flip": True, "batch_size": 20},
+        }
+    )
+    complete = build.check(recipe)
+    data = build.build_data(complete, binary)
+    assert (data.input_shape, data.black) == ((3, 32, 32), -1)
+    augment = build.build_augmentation(complete, data.black)
+    images, _ = next(iter(data.train))
+    changed = augment(images, generator=torch.Generator().manual_seed(0))
+    assert not torch.equal(changed, images)
+    assert (changed[:, :, 0] == -1).all(-1).any()
+    model = build.build_model(build.with_input_shape(complete, data.input_shape))
+    assert model(changed).shape == (20, 10)
+    nothing = recipe_from({"name": "x", "data": "cifar10", "model": "vgg5"})
+    assert build.build_augmentation(nothing) is None
+
+
+def test_the_real_images(real_data):
+    if not (real_data / "cifar10").is_dir():
+        pytest.skip("no CIFAR-10 in the folder with real data")
+    test = CIFAR10(real_data, "test")
+    assert (len(test), test.left_out) == (9980, 20)
+    assert test.targets[:5].tolist() == [3, 8, 8, 0, 6]
+    train = CIFAR10(real_data, "train", limit=10_000)
+    # The channel means of CIFAR-10 as everyone rounds them are those of all 50 000.
+    means = train.images.double().mean((0, 2, 3)) / 255
+    torch.testing.assert_close(
+        means, torch.tensor([0.4914, 0.4822, 0.4465]).double(), rtol=0, atol=0.01
+    )
