@@ -179,10 +179,8 @@ def row_of(cells: Sequence[str]) -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: comparison("demo", *SNNTORCH),
-    "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
-    "mnist": lambda: comparison("mnist"),
     "overhead": overhead,
     "reenacted": reenacted,
     "simulator": simulator,
@@ -193,7 +191,6 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 PICTURES = {
     "demo": ("demo", SNNTORCH),
-    "demo-spikingjelly": ("demo", ("*_spikingjelly",)),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }
