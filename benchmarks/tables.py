@@ -211,7 +211,7 @@ def draw() -> None:
     for name, (folder, patterns) in PICTURES.items():
         suite = read_suite(folder).chosen(patterns)
         (setup,), found = suite.setups, results_of(suite)
-        by_method = {row.method: found[row.name].pooled for row in setup.rows}
+        by_method = {r.method: found[r.name].pooled for r in setup.rows if r.name in found}
         plots.save(
             plots.accuracy_against_sigma(by_method), ROOT / "docs" / "pictures" / f"{name}.png"
         )
