@@ -41,6 +41,21 @@ def suite(tmp_path):
     return folder
 
 
+def test_setups_of_some_presets_only(suite):
+    text = (suite / "suite.toml").read_text()
+    (suite / "suite.toml").write_text(
+        text
+        + '[[setups]]\nname = "large"\npresets = ["paper"]\n'
+        + 'rows = [{ method = "WVAT", recipe = "large.toml", paper = [[98.0], [80.0, 2.0]] }]\n'
+    )
+    read = read_suite(suite)
+    assert [row.name for row in read.at(None).rows] == ["plain", "wvat"]
+    assert [row.name for row in read.at("paper").rows] == ["plain", "wvat", "large"]
+    assert read.rows[-1].paper == ((98.0,), (80.0, 2.0))
+    with pytest.raises(RecipeError, match=r"no set-up of 'Tiny' .* 'quick'. Pass --preset paper"):
+        read.chosen(["large"]).at("quick")
+
+
 def trained(monkeypatch):
     """Count the trainings."""
     names = []

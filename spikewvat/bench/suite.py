@@ -33,8 +33,8 @@ class Row(_Table):
     method: str
     recipe: str
     """File of the recipe, relative to the suite's."""
-    paper: tuple[tuple[float, float | None], ...] = ()
-    """Published accuracy and its standard deviation in %, one pair for each sigma."""
+    paper: tuple[tuple[float] | tuple[float, float], ...] = ()
+    """Published accuracy in % and, where there is one, its standard deviation, for each sigma."""
 
     @property
     def name(self) -> str:
@@ -47,6 +47,8 @@ class Setup(_Table):
 
     name: str
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    presets: tuple[str, ...] = ()
+    """Presets that it belongs to; all by default."""
 
 
 class Suite(_Table):
@@ -79,6 +81,21 @@ class Suite(_Table):
                 f"the suite {self.title!r} has no preset {name!r}. {nearest(name, self.seeds)}"
             )
         return self.seeds[name]
+
+    def at(self, preset: str | None) -> Suite:
+        """Return the suite with only the set-ups that belong to a preset, ``"quick"`` by default.
+
+        Raises:
+            RecipeError: If there are none.
+        """
+        name = preset or "quick"
+        setups = tuple(s for s in self.setups if not s.presets or name in s.presets)
+        if not setups:
+            raise RecipeError(
+                f"no set-up of {self.title!r} that was chosen belongs to the preset {name!r}. "
+                f"Pass --preset {self.setups[0].presets[0]}."
+            )
+        return self.model_copy(update={"setups": setups})
 
     def recipe(
         self, row: Row, *, preset: str | None, seed: int, overrides: Iterable[str] = ()

@@ -139,7 +139,7 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
         if len(result.curves) > 1:
             text += f" ± {_percent(result.std(index))}"
         if row is not None and index < len(row.paper):
-            published, _ = row.paper[index]
+            published = row.paper[index][0]
             text += f" ({published:.1f}, {100 * result.mean(index) - published:+.1f})"
         texts.append(text)
     everything = result.pooled

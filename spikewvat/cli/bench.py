@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from spikewvat.bench import Found, RowResult, Suite
 
 SuiteName = Annotated[
-    str, typer.Argument(metavar="SUITE", help="demo, nmnist, mnist, or a folder with suite.toml.")
+    str,
+    typer.Argument(
+        metavar="SUITE", help="demo, nmnist, mnist, conversion, or a folder with suite.toml."
+    ),
 ]
 
 
@@ -48,7 +51,7 @@ def bench(
     from spikewvat.bench import cells_of, read_suite, run_suite
     from spikewvat.trainer.console import CellsProgress
 
-    chosen = read_suite(suite).chosen([] if rows is None else rows.split(","))
+    chosen = read_suite(suite).chosen([] if rows is None else rows.split(",")).at(preset)
     folder = out / chosen.folder.name
     kept = results or folder
     check_writable(folder / "table.md", kept / "row.json")
