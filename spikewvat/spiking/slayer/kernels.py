@@ -113,9 +113,9 @@ def psp(x: Tensor, constants: SRM = SRM()) -> Tensor:
 
     Technique: time runs in chunks of a few dozen steps, each one product of a triangular Toeplitz
     matrix with all neurons at once, instead of a step at a time. What earlier chunks leave to
-    later ones is either the cut kernel's length of input, a banded matrix, or, for the whole
-    kernel, its two states :math:`P = \sum_k r^k x[n-k]` and :math:`Q = \sum_k k r^k x[n-k]` with
-    :math:`r = e^{-dt/\tau}`: memory beside input and output does not grow with time.
+    later ones are the kernel's two states :math:`P = \sum_k r^k x[n-k]` and
+    :math:`Q = \sum_k k r^k x[n-k]` with :math:`r = e^{-dt/\tau}`; a cut kernel meets the steps
+    at its end in a second matrix. Memory beside input and output does not grow with time.
 
     Args:
         x: Spikes of height 1/dt, or real-valued currents ``[T, B, ...]``.
@@ -184,24 +184,46 @@ def filtered(x: Tensor, constants: SRM, *, adjoint: bool = False) -> Tensor:
 
 
 def _cut(x: Tensor, constants: SRM, adjoint: bool) -> Tensor:
-    """Apply the kernel up to its last tap, as a banded matrix in chunks of rows."""
+    """Apply the kernel up to its last tap.
+
+    A chunk of steps meets itself, and the edge where the kernel ends, through matrices; of the
+    chunks between, which all its steps see whole, it needs the two states only.
+    """
     steps = len(x)
-    before = min(constants.psp_taps or steps, steps) - 1
+    reach = min(constants.psp_taps or steps, steps) - 1  # the largest lag
     chunk = min(_CHUNK, steps)
-    # Row i of the band is step i of a chunk, column j step j - before of the same count.
-    lags = torch.arange(chunk)[:, None] - torch.arange(-before, chunk)[None]
-    band = torch.where((lags >= 0) & (lags <= before), _kernel(lags, constants), 0.0)
-    band = (band.flip(0, 1) if adjoint else band).to(x)
+    between = max((reach + 1) // chunk - 1, 0)
+    # Row i of the band is step i of a chunk, column j step j - reach of the same count.
+    lags = torch.arange(chunk)[:, None] - torch.arange(-reach, chunk)[None]
+    band = torch.where((lags >= 0) & (lags <= reach), _kernel(lags, constants), 0.0)
+    edge, inside = band[:, : reach - between * chunk], band[:, reach:]
+    onto, into, keep = _states(constants, chunk)
+    if adjoint:  # the same kernel with time reversed
+        edge, inside, onto, into = edge.flip(0, 1), inside.flip(0, 1), onto.flip(0), into.flip(1)
+    edge, inside, onto, into, keep = (m.to(x) for m in (edge, inside, onto, into, keep))
+
+    def span(first: int, last: int) -> slice:
+        """Return where steps lie that are counted in the direction of the filter."""
+        return slice(steps - last, steps - first) if adjoint else slice(first, last)
+
     y = torch.empty_like(x)
+    left: list[Tensor] = []  # states that each chunk leaves, the latest one last
     for start in range(0, steps, chunk):
-        stop = min(start + chunk, steps)
-        rows, first = stop - start, max(start - before, 0)
-        skipped = before - (start - first)
-        if adjoint:
-            part = band[chunk - rows :, chunk - rows : chunk + before - skipped]
-            torch.mm(part, x[steps - stop : steps - first], out=y[steps - stop : steps - start])
-        else:
-            torch.mm(band[:rows, skipped : before + rows], x[first:stop], out=y[start:stop])
+        rows = min(chunk, steps - start)
+        here, these = span(start, start + rows), slice(-rows, None) if adjoint else slice(rows)
+        torch.mm(inside[these, these], x[here], out=y[here])
+        if left:
+            state = left[0]
+            for later in left[1:]:
+                state = torch.addmm(later, keep, state)
+            y[here].addmm_(onto[these], state)
+        first, last = max(start - reach, 0), start - between * chunk
+        if first < last:
+            seen_edge = edge[:, : last - first] if adjoint else edge[:, first - last :]
+            y[here].addmm_(seen_edge[these], x[span(first, last)])
+        if between and rows == chunk:
+            left.append(into @ x[here])
+            del left[:-between]
     return y
 
 
@@ -209,16 +231,10 @@ def _whole(x: Tensor, constants: SRM, adjoint: bool) -> Tensor:
     """Apply the untruncated kernel: two states carry over from chunk to chunk."""
     steps = len(x)
     chunk = min(_CHUNK, steps)
-    r = math.exp(-constants.dt / constants.tau_syn)
-    k = torch.arange(chunk, dtype=torch.float64)
+    k = torch.arange(chunk)
     lags = k[:, None] - k[None]
     inside = torch.where(lags >= 0, _kernel(lags, constants), 0.0)
-    later = k + 1  # steps since the end of the chunk before
-    gain = math.e * constants.dt**2 / constants.tau_syn
-    onto = gain * torch.stack([later * r**later, r**later], 1)  # states P, Q to potentials
-    age = k.flip(0)
-    into = torch.stack([r**age, age * r**age])  # inputs to states
-    keep = torch.tensor([[1.0, 0.0], [chunk, 1.0]], dtype=torch.float64) * r**chunk
+    onto, into, keep = _states(constants, chunk)
     if adjoint:  # the same kernel with time reversed
         inside, onto, into = inside.T, onto.flip(0), into.flip(1)
     inside, onto, into, keep = (m.to(x) for m in (inside, onto, into, keep))
@@ -231,6 +247,22 @@ def _whole(x: Tensor, constants: SRM, adjoint: bool) -> Tensor:
         if rows == chunk:
             state = torch.addmm(keep @ state, into, x[here])
     return y
+
+
+def _states(constants: SRM, chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return, in float64, from states to a chunk's potentials, from its inputs to states, decay.
+
+    States are P and Q of :func:`psp` at the end of a chunk.
+    """
+    r = math.exp(-constants.dt / constants.tau_syn)
+    k = torch.arange(chunk, dtype=torch.float64)
+    later = k + 1  # steps since the end of the chunk before
+    gain = math.e * constants.dt**2 / constants.tau_syn
+    onto = gain * torch.stack([later * r**later, r**later], 1)
+    age = k.flip(0)
+    into = torch.stack([r**age, age * r**age])
+    keep = torch.tensor([[1.0, 0.0], [chunk, 1.0]], dtype=torch.float64) * r**chunk
+    return onto, into, keep
 
 
 def _kernel(lags: Tensor, constants: SRM) -> Tensor:
