@@ -180,6 +180,7 @@ def row_of(cells: Sequence[str]) -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: comparison("demo", *SNNTORCH),
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
+    "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
     "overhead": overhead,
     "reenacted": reenacted,
