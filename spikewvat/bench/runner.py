@@ -18,6 +18,7 @@ from spikewvat.bench.suite import Suite
 from spikewvat.bench.table import RowResult, row_result
 from spikewvat.recipes import Recipe, build
 from spikewvat.recipes import run as runs
+from spikewvat.recipes.convert import convert_run
 from spikewvat.trainer import CHECKPOINT
 
 ERROR = "error.txt"
@@ -30,10 +31,12 @@ class Cell:
     Args:
         row: Name of its row.
         recipe: What is run.
+        trained: What trains the network that this one converts; None where this one trains.
     """
 
     row: str
     recipe: Recipe
+    trained: Cell | None = None
 
     def __str__(self) -> str:
         return f"{self.row}, seed {self.recipe.seed}"
@@ -42,6 +45,8 @@ class Cell:
         """Return where its files lie; another recipe of the same name has another folder."""
         content = json.dumps(self.recipe.content(), sort_keys=True, default=str)
         digest = hashlib.sha256(content.encode()).hexdigest()[:8]
+        if self.trained is not None:
+            return self.trained.folder(out) / f"{self.row}-{digest}"
         return out / f"{self.row}-seed{self.recipe.seed}-{digest}"
 
 
@@ -89,15 +94,15 @@ def cells_of(
     Raises:
         RecipeError: If a recipe is malformed.
     """
-    overrides = tuple(overrides)
-    return [
-        Cell(
-            row.name,
-            build.check(suite.recipe(row, preset=preset, seed=seed, overrides=overrides)),
-        )
-        for row in suite.rows
-        for seed in seeds
-    ]
+    overrides, cells = tuple(overrides), []
+    for row in suite.rows:
+        for seed in seeds:
+            recipe = suite.recipe(row, preset=preset, seed=seed, overrides=overrides)
+            recipe, trained = build.check(recipe), None
+            if recipe.conversion is not None:
+                trained = Cell(row.trained, recipe.model_copy(update={"conversion": None}))
+            cells.append(Cell(row.name, recipe, trained))
+    return cells
 
 
 def run_suite(
@@ -142,7 +147,7 @@ def run_cells(
     """Run cells in processes of one thread each, and yield each as it ends.
 
     A finished cell is read back, one that was cut off goes on from its checkpoint, one that
-    raises does not stop the others.
+    raises does not stop the others. Networks are trained once, and before any is converted.
 
     Args:
         cells: What to run.
@@ -153,13 +158,20 @@ def run_cells(
     Yields:
         The cell, and the content of its ``result.json`` or why it failed.
     """
-    # The slowest first, so that all processes end at about the same time.
-    order = sorted(range(len(cells)), key=lambda i: cells[i].recipe.method.name == "plain")
-    results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
-        delayed(_run)(i, cells[i], out, data_root) for i in order
-    )
-    for i, found in results:
-        yield cells[i], found
+    training = [cell for cell in cells if cell.trained is None]
+    known = {cell.folder(out) for cell in training}
+    needed = {c.trained.folder(out): c.trained for c in cells if c.trained is not None}
+    training += [cell for folder, cell in needed.items() if folder not in known]
+    asked = {id(cell) for cell in cells}
+    for stage in (training, [cell for cell in cells if cell.trained is not None]):
+        # The slowest first, so that all processes end at about the same time.
+        order = sorted(range(len(stage)), key=lambda i: stage[i].recipe.method.name == "plain")
+        results = Parallel(n_jobs=jobs, return_as="generator_unordered")(
+            delayed(_run)(i, stage[i], out, data_root) for i in order
+        )
+        for i, found in results:
+            if id(stage[i]) in asked:
+                yield stage[i], found
 
 
 def _run(number: int, cell: Cell, out: Path, data_root: Path | None) -> tuple[int, Found]:
@@ -169,8 +181,18 @@ def _run(number: int, cell: Cell, out: Path, data_root: Path | None) -> tuple[in
         if result.is_file():
             return number, dict(json.loads(result.read_text()))
         torch.set_num_threads(1)
-        resume = (folder / CHECKPOINT).is_file()
-        found = runs.train(cell.recipe, folder, data_root=data_root, resume=resume, progress=False)
+        if cell.trained is None:
+            resume = (folder / CHECKPOINT).is_file()
+            found = runs.train(
+                cell.recipe, folder, data_root=data_root, resume=resume, progress=False
+            )
+        else:
+            source = cell.trained.folder(out)
+            if not (source / runs.RESULT).is_file():
+                return number, CellFailed(f"{cell.trained} has failed", source / ERROR)
+            found = convert_run(
+                source, folder, cell.recipe, data_root=data_root, resume=True, progress=False
+            )
         (folder / ERROR).unlink(missing_ok=True)
     except Exception as error:  # whatever it is, the other cells go on
         message = f"{type(error).__name__}: {' '.join(str(error).split())}"

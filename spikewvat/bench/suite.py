@@ -33,12 +33,19 @@ class Row(_Table):
     method: str
     recipe: str
     """File of the recipe, relative to the suite's."""
+    conversion: str | None = None
+    """Convert the network that the recipe trains, as ``[conversion.variant.<name>]`` says."""
     paper: tuple[tuple[float] | tuple[float, float], ...] = ()
     """Published accuracy in % and, where there is one, its standard deviation, for each sigma."""
 
     @property
     def name(self) -> str:
-        """The recipe's file name without its ending; names the row's cells and result file."""
+        """The recipe's file name without its ending, and the conversion; names files."""
+        return self.trained if self.conversion is None else f"{self.trained}-{self.conversion}"
+
+    @property
+    def trained(self) -> str:
+        """Name of the row that trains the network."""
         return Path(self.recipe).stem
 
 
@@ -111,7 +118,14 @@ class Suite(_Table):
         Raises:
             RecipeError: If the recipe is missing or malformed.
         """
-        return read_recipe(self.folder / row.recipe, preset=preset, overrides=overrides, seed=seed)
+        recipe = read_recipe(
+            self.folder / row.recipe,
+            preset=preset,
+            conversion=row.conversion,
+            overrides=overrides,
+            seed=seed,
+        )
+        return recipe if row.conversion else recipe.model_copy(update={"conversion": None})
 
     def chosen(self, patterns: Sequence[str]) -> Suite:
         """Return the suite with only the rows that one of the patterns names.

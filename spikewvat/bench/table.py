@@ -104,6 +104,7 @@ def row_result(cells: Sequence[Mapping[str, Any]]) -> RowResult:
         "samples": first["training"]["samples"],
         "seconds": [sum(e["seconds"] for e in c["training"]["history"]) for c in cells],
         "clean": [cell["clean"] for cell in cells],
+        **({"conversion": [c["conversion"] for c in cells]} if "conversion" in first else {}),
         "rows": [
             {"training_seed": cell["recipe"]["seed"], **row}
             for cell in cells

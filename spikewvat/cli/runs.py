@@ -44,7 +44,7 @@ def train(
     result = runs.train(chosen, folder, data_root=data_root, resume=resume, progress=progress)
     if not result:
         return  # not the first rank of a distributed run
-    _print_rows(f"{chosen.name}, {result['split']} set", result)
+    print_rows(f"{chosen.name}, {result['split']} set", result)
     typer.echo(f"Written to {folder}. More chips: spikewvat evaluate {folder} --chips 100")
 
 
@@ -92,10 +92,10 @@ def evaluate(
         chips=chips,
         target=target,
         seed=seed,
-        weights=trainer.BEST if best else trainer.FINAL,
+        weights=trainer.BEST if best else None,
         progress=progress,
     )
-    _print_rows(f"{out}, {found['split']} set", found)
+    print_rows(f"{out}, {found['split']} set", found)
     if json is not None:
         results.write_json(json, found)
     if plot is not None:
@@ -120,7 +120,7 @@ def _draw_rows(path: Path, found: dict[str, Any]) -> None:
         save_figure(figure, path)
 
 
-def _print_rows(title: str, found: dict[str, Any]) -> None:
+def print_rows(title: str, found: dict[str, Any]) -> None:
     """Print one line per size of the variation."""
     from spikewvat.trainer.console import print_table
 

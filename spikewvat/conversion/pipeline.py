@@ -80,6 +80,54 @@ def convert(
         >>> bool((snn(images) - ann(images)).abs().max() < 0.1)
         True
     """
+    snn = unbalanced(
+        ann,
+        time_steps=time_steps,
+        coding=coding,
+        dynamics=dynamics,
+        leak=leak,
+        unit_spikes=unit_spikes,
+        chunk=chunk,
+    )
+    balance(
+        snn,
+        _Checked(loader, snn, coding),
+        balancing,
+        variation=variation,
+        checkpoint=checkpoint,
+        generator=generator,
+    )
+    return snn
+
+
+def unbalanced(
+    ann: nn.Module,
+    *,
+    time_steps: int,
+    coding: Coding = Direct(),  # noqa: B008 -- frozen
+    dynamics: Dynamics = Dynamics(),  # noqa: B008 -- frozen
+    leak: float = 1.0,
+    unit_spikes: bool = False,
+    chunk: int | None = None,
+) -> SpikingNetwork:
+    """Turn a ReLU network into a spiking one whose thresholds are still to be found or loaded.
+
+    Args:
+        ann: See :func:`convert`, here and below.
+        time_steps: Steps T of a pass.
+        coding: How images drive the network.
+        dynamics: How neurons integrate and fire.
+        leak: Share of the potential left after a step.
+        unit_spikes: Spikes of size 1 instead of the threshold.
+        chunk: Steps that a layer runs at once.
+
+    Returns:
+        The network with thresholds of 1, in evaluation mode, on the ANN's device.
+
+    Raises:
+        UnsupportedModelError: As :func:`convert`.
+        ValueError: If an argument is out of range, or weights are not finite.
+    """
     check_time_steps(time_steps)
     adapter_for(ann).synaptic_weights(ann)  # parametrized, lazy or no weights: its own errors
 
@@ -94,14 +142,6 @@ def convert(
     snn.to(first.device)
     for neurons in snn.neurons().values():
         neurons.to(first.dtype)
-    balance(
-        snn,
-        _Checked(loader, snn, coding),
-        balancing,
-        variation=variation,
-        checkpoint=checkpoint,
-        generator=generator,
-    )
     return snn
 
 

@@ -16,11 +16,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from spikewvat.averaging import SWA, decay_factor, step_factor
 from spikewvat.data import make_loader
 from spikewvat.data.augmentation import Augmentation, Chain, RandomFlip, RandomShift
-from spikewvat.directions import Direction
 from spikewvat.errors import DataError, RecipeError
+from spikewvat.recipes import conversion, methods
 from spikewvat.recipes.devices import build_device
 from spikewvat.recipes.registry import (
-    check_keys,
     checked,
     construct,
     filled,
@@ -32,7 +31,6 @@ from spikewvat.recipes.schema import (
     ENCODINGS,
     GENERATED,
     LOSSES,
-    METHODS,
     MODELS,
     OPTIMIZERS,
     Component,
@@ -40,9 +38,6 @@ from spikewvat.recipes.schema import (
 )
 from spikewvat.trainer.loop import Loss, derived_seed
 from spikewvat.training import PerturbedGradient
-
-_OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
-_NOT_IN_RECIPES = ("model", "weights", "adapter", "reset_state", "generator")
 
 
 @dataclass(frozen=True)
@@ -112,12 +107,7 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
     generator = torch.Generator().manual_seed(derived_seed(recipe.seed, "validation"))
     order = torch.randperm(len(train), generator=generator).tolist()
     kept = train if held_out == 0 else Subset(train, sorted(order[held_out:]))
-
-    def first(dataset: Any) -> Any:
-        images = len(dataset) if plan.images is None else min(plan.images, len(dataset))
-        return dataset if images == len(dataset) else Subset(dataset, range(images))
-
-    test = first(test)
+    test = first(test, plan.images)
     watched = test if held_out == 0 else Subset(train, sorted(order[:held_out]))
 
     def in_order(dataset: Dataset[Any]) -> DataLoader[Any]:
@@ -130,7 +120,7 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
             shuffle=True,  # in an order that the trainer seeds
             workers=settings.workers,
         ),
-        train_in_order=in_order(first(kept)),
+        train_in_order=in_order(first(kept, plan.images)),
         test=in_order(test),
         watch=in_order(watched),
         watching="test" if held_out == 0 else "validation",
@@ -138,6 +128,13 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
         samples={"train": len(kept), "validation": held_out, "test": len(test)},
         black=getattr(train, "black", 0.0),
     )
+
+
+def first(dataset: Any, images: int | None) -> Any:
+    """Return the first so many samples of a data set, all where there are no more or None."""
+    if images is None or images >= len(dataset):
+        return dataset
+    return Subset(dataset, range(images))
 
 
 def build_augmentation(recipe: Recipe, black: float = 0.0) -> Augmentation | None:
@@ -251,23 +248,7 @@ def build_method(recipe: Recipe, model: nn.Module) -> PerturbedGradient | None:
     Raises:
         RecipeError: If its parameters are unknown or impossible.
     """
-    target, given = _method(recipe)
-    if target is plain:
-        return None
-    generator = torch.Generator().manual_seed(derived_seed(recipe.seed, "method"))
-    options = {key: given.pop(key) for key in _OPTIONS if key in given}
-    if "device" in given:
-        given["device"] = build_device(given["device"], "method.device")
-    own = {key: value for key, value in given.items() if key in parameters(target)}
-    if issubclass(target, PerturbedGradient):
-        own |= options
-        wvat: PerturbedGradient = construct(target, own, "method", model=model, generator=generator)
-        return wvat
-    direction: Direction = construct(target, own, "method")
-    noisy: PerturbedGradient = construct(
-        PerturbedGradient, options, "method", model=model, direction=direction, generator=generator
-    )
-    return noisy
+    return methods.build_method(recipe.method, model, seed=derived_seed(recipe.seed, "method"))
 
 
 def check(recipe: Recipe) -> Recipe:
@@ -287,8 +268,6 @@ def check(recipe: Recipe) -> Recipe:
     build_optimizer(recipe, [nn.Parameter(torch.zeros(1))])
     build_method(recipe, nn.Linear(2, 2))
     build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)
-    method, given = _method(recipe)
-    reserved = (*_NOT_IN_RECIPES, "device", "options")
     not_in_data = ("root", "split")
     complete = {
         "data": {
@@ -296,17 +275,14 @@ def check(recipe: Recipe) -> Recipe:
             **filled(data, recipe.data.parameters, reserved=not_in_data),
         },
         "model": {"name": recipe.model.name, **filled(model, recipe.model.parameters)},
-        "method": {"name": recipe.method.name, **filled(method, given, reserved=reserved)},
+        "method": methods.complete(recipe.method),
     }
     # The data knows the shape of its spikes; a default would stand in its way.
     if "input_shape" not in recipe.model.parameters:
         complete["model"].pop("input_shape", None)
     components = {key: Component.model_validate(value) for key, value in complete.items()}
-    return recipe.model_copy(update=components)
-
-
-def plain() -> None:
-    """Stand for training without variation."""
+    complete_conversion = conversion.check(recipe.conversion)
+    return recipe.model_copy(update={**components, "conversion": complete_conversion})
 
 
 def _data(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
@@ -332,19 +308,3 @@ def _time_steps(recipe: Recipe) -> int:
     ]
     found = [table["time_steps"] for table in tables if "time_steps" in table]
     return found[0] if found and isinstance(found[0], int) and found[0] > 0 else 1
-
-
-def _method(recipe: Recipe) -> tuple[Any, dict[str, Any]]:
-    """Return the method's class and its parameters, checked."""
-    target = lookup(METHODS, recipe.method.name, "method.name")
-    given = recipe.method.parameters
-    own = parameters(target, reserved=_NOT_IN_RECIPES)
-    check_keys(given, own if target is plain else [*own, *_OPTIONS], "method")
-    if "device" in own and "device" not in given:
-        raise RecipeError(
-            f"[method] lacks 'device', which {recipe.method.name!r} needs. "
-            'Add device = "gaussian:sigma=0.1".'
-        )
-    simple = {key: value for key, value in given.items() if key in own and key != "device"}
-    reserved = (*_NOT_IN_RECIPES, "device")
-    return target, {**given, **checked(target, simple, "method", reserved=reserved)}

@@ -12,7 +12,7 @@ from torch import nn
 from spikewvat import files
 from spikewvat.adapters import adapter_for
 from spikewvat.errors import CheckpointError
-from spikewvat.recipes import build, results
+from spikewvat.recipes import build, conversion, results
 from spikewvat.recipes.devices import build_device, describe, takes_sigma
 from spikewvat.recipes.schema import Recipe, Spec, recipe_from
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
@@ -22,6 +22,7 @@ from spikewvat.trainer.console import ChipsProgress
 
 RECIPE = "recipe.toml"
 RESULT = "result.json"
+CONVERTED = "snn.safetensors"
 
 
 def train(
@@ -93,7 +94,7 @@ def train(
     if not first:
         return {}
     plan = recipe.evaluation
-    found = _evaluate(
+    found = on_chips(
         trained.model,
         data.test if plan.split == "test" else data.train_in_order,
         plan.device,
@@ -134,7 +135,7 @@ def evaluate(
     chips: int | None = None,
     target: float | None = None,
     seed: int | None = None,
-    weights: str = FINAL,
+    weights: str | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate a trained network on simulated chips.
@@ -148,7 +149,7 @@ def evaluate(
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
-        weights: File of weights in ``out``.
+        weights: File of weights in ``out``; of a conversion its network by default.
         progress: Show a progress bar.
 
     Returns:
@@ -168,9 +169,11 @@ def evaluate(
     recipe = recipe_from(content)
     plan = recipe.evaluation
     build_device(plan.device, "device", sigma=0.0)
+    if weights is None:
+        weights = CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
     model = load_model(out, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
-    found = _evaluate(
+    found = on_chips(
         model,
         data.test if plan.split == "test" else data.train_in_order,
         plan.device,
@@ -180,7 +183,7 @@ def evaluate(
     )
     header = {
         "run": str(out),
-        "method": method_label(recipe),
+        "method": method_label(recipe, converted=weights == CONVERTED),
         "split": plan.split,
         "seeds": [recipe.seed],
         "weights": weights,
@@ -188,11 +191,22 @@ def evaluate(
     return {**header, **results.provenance(), **found}
 
 
-def method_label(recipe: Recipe) -> str:
-    """Return how a recipe trains in one word, for legends: ``"wvat"``, ``"swa"``, ``"adam"``."""
-    if recipe.method.name != "plain":
-        return recipe.method.name
-    return "swa" if recipe.averaging.enabled else recipe.training.optimizer
+def method_label(recipe: Recipe, *, converted: bool = False) -> str:
+    """Return how a recipe trains in a word, for legends: ``"wvat"``, ``"swa"``, ``"adam"``.
+
+    Args:
+        recipe: What was run.
+        converted: Whether the network was converted: ``"wvat, converted, STDB under wvat"``.
+    """
+    name = recipe.method.name
+    if name == "plain":
+        name = "swa" if recipe.averaging.enabled else recipe.training.optimizer
+    if not converted or recipe.conversion is None:
+        return name
+    tuned, how = recipe.conversion.finetune, ""
+    if tuned.epochs:
+        how = ", STDB" if tuned.method.name == "plain" else f", STDB under {tuned.method.name}"
+    return f"{name}, converted{how}"
 
 
 def read_run(out: Path | str) -> Recipe:
@@ -213,17 +227,27 @@ def read_run(out: Path | str) -> Recipe:
 def load_model(out: Path | str, recipe: Recipe, *, weights: str = FINAL) -> nn.Module:
     """Make the recipe's network with the weights of a run, in evaluation mode.
 
+    Args:
+        out: Folder of the run.
+        recipe: The run's.
+        weights: File in ``out``; a checkpoint, or the network of a run that has converted one.
+
     Raises:
         CheckpointError: If the weights are missing, broken or of another model.
     """
     path = Path(out) / weights
     model = build.build_model(recipe)
-    files.load_state(model, files.load(path), source=f"{str(path)!r}")
+    if weights == CONVERTED and recipe.conversion is not None:
+        model = conversion.restored(model, recipe.conversion, path)
+    else:
+        state = files.load(path)
+        state = state["model"] if "position" in state else state  # of a checkpoint
+        files.load_state(model, state, source=f"{str(path)!r}")
     on_gpu = recipe.training.accelerator != "cpu" and torch.cuda.is_available()
     return model.to("cuda" if on_gpu else "cpu").eval()
 
 
-def _evaluate(
+def on_chips(
     model: nn.Module,
     loader: Any,
     device: Spec,

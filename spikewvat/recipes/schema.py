@@ -8,6 +8,7 @@ another recipe, ``[preset.paper]`` changes some keys for a run at the paper's sc
 from __future__ import annotations
 
 import tomllib
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,7 +75,7 @@ RANGES = {
     "fixed": "spikewvat.devices.base:Fixed",
 }
 METHODS = {
-    "plain": "spikewvat.recipes.build:plain",
+    "plain": "spikewvat.recipes.methods:plain",
     "wvat": "spikewvat.training:WVAT",
     "hsv": "spikewvat.directions:HSV",
     "gav": "spikewvat.directions:GAV",
@@ -87,6 +88,14 @@ OPTIMIZERS = {
     "adamw": "torch.optim:AdamW",
     "sgd": "torch.optim:SGD",
     "rmsprop": "torch.optim:RMSprop",
+}
+CODINGS = {
+    "direct": "spikewvat.conversion:Direct",
+    "poisson": "spikewvat.conversion:Poisson",
+}
+SURROGATES = {
+    "triangle": "spikewvat.conversion:Triangle",
+    "spike-time": "spikewvat.conversion:SpikeTime",
 }
 LOSSES = {
     "rate-cross-entropy": "spikewvat.spiking.losses:rate_cross_entropy",
@@ -188,6 +197,43 @@ class Evaluation(_Table):
     """Seed of the chips: the same one for all recipes, so that methods meet the same chips."""
 
 
+class Finetuning(_Table):
+    """How to train a converted network by surrogate gradients, with Adam."""
+
+    epochs: Annotated[int, Field(ge=0)] = 0
+    """0 leaves the network as it was converted."""
+    images: Positive | None = None
+    """Training images of an epoch, others in each; all by default."""
+    batch_size: Positive = 64
+    lr: PositiveFloat = 1e-4
+    weight_decay: Size = 5e-4
+    method: Component = Component(name="plain")
+    thresholds: bool = False
+    """Learn thresholds too."""
+    leak: bool = False
+    """Learn leaks too."""
+
+
+class Conversion(_Table):
+    """How to turn the trained network into a spiking one."""
+
+    time_steps: Positive = 16
+    calibration: Positive = 512
+    """How many training images thresholds are chosen on."""
+    coding: Component = Component(name="direct")
+    neurons: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of ``Dynamics``, ``surrogate`` by name, and ``leak``, ``unit_spikes``."""
+    balancing: dict[str, Any] = Field(default_factory=dict)
+    """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
+    finetune: Finetuning = Finetuning()
+    sweep: tuple[Positive, ...] = ()
+    """Also test after so many steps; by default after fractions of ``time_steps``."""
+    batch_size: Positive = 100
+    """Images that are calibrated on and tested at once."""
+    images: Positive | None = None
+    """Test chips on the first so many samples, but steps on all; by default both on all."""
+
+
 class Recipe(_Table):
     """Everything that a run depends on, beside the data on disk."""
 
@@ -202,6 +248,7 @@ class Recipe(_Table):
     method: Component = Component(name="plain")
     averaging: Averaging = Averaging()
     evaluation: Evaluation = Evaluation()
+    conversion: Conversion | None = None
 
     def content(self) -> dict[str, Any]:
         """Return plain nested values, as TOML and JSON hold them."""
@@ -212,6 +259,7 @@ def read_recipe(
     path: Path | str,
     *,
     preset: str | None = None,
+    conversion: str | None = None,
     overrides: Iterable[str] = (),
     seed: int | None = None,
 ) -> Recipe:
@@ -220,6 +268,7 @@ def read_recipe(
     Args:
         path: A TOML file.
         preset: Take the keys of ``[preset.<name>]`` too; ``"quick"``, the default, needs none.
+        conversion: Take the keys of ``[conversion.variant.<name>]`` for those of ``[conversion]``.
         overrides: ``"training.lr=1e-4"``: dotted keys and TOML values, a bare word is a string.
         seed: Replaces the recipe's seed.
 
@@ -232,11 +281,22 @@ def read_recipe(
         raise RecipeError(
             f"{str(path)!r} has no preset {preset!r}. {nearest(str(preset), presets)}"
         )
-    content = _merged(content, presets.get(preset or "quick", {}))
+    content = merge(content, presets.get(preset or "quick", {}))
     if preset is not None:
         content["scale"] = preset
+    if isinstance(content.get("conversion"), Mapping):
+        table = dict(content["conversion"])
+        variants = table.pop("variant", {})
+        if conversion is not None and conversion not in variants:
+            raise RecipeError(
+                f"{str(path)!r} has no [conversion.variant.{conversion}]. "
+                f"{nearest(conversion, variants)}"
+            )
+        content["conversion"] = merge(table, variants.get(conversion, {}), top=False)
+    elif conversion is not None:
+        raise RecipeError(f"{str(path)!r} has no table [conversion]. Add one, or train only.")
     for override in overrides:
-        content = _merged(content, _parsed(override))
+        content = merge(content, parsed(override))
     if seed is not None:
         content["seed"] = seed
     return recipe_from(content)
@@ -269,12 +329,27 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         return content
     if not isinstance(base, str):
         raise RecipeError(f"extends = {base!r} in {str(path)!r}: expected a path.")
-    return _merged(_extended(path.parent / base, (*seen, path.resolve())), content)
+    return merge(_extended(path.parent / base, (*seen, path.resolve())), content)
 
 
-def _merged(
-    base: Mapping[str, Any], over: Mapping[str, Any], *, top: bool = True
-) -> dict[str, Any]:
+def changed(recipe: Recipe, changes: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """Return a recipe with other values.
+
+    Args:
+        recipe: Stays as it is.
+        changes: Nested values.
+        overrides: See :func:`read_recipe`.
+
+    Raises:
+        RecipeError: If a key is unknown or a value impossible.
+    """
+    content = merge(recipe.content(), changes)
+    for override in overrides:
+        content = merge(content, parsed(override))
+    return recipe_from(content)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
     """Merge tables deeply; one with another name replaces: parameters belong to the name."""
     if not top and "name" in over and "name" in base and over["name"] != base["name"]:
         return dict(over)
@@ -284,11 +359,11 @@ def _merged(
         if isinstance(old, str) and isinstance(value, Mapping):
             old = {"name": old}  # a component by its bare name
         both = isinstance(old, Mapping) and isinstance(value, Mapping)
-        merged[key] = _merged(old, value, top=False) if both else value  # type: ignore[arg-type]
+        merged[key] = merge(old, value, top=False) if both else value  # type: ignore[arg-type]
     return merged
 
 
-def _parsed(override: str) -> dict[str, Any]:
+def parsed(override: str) -> dict[str, Any]:
     """Return ``{"training": {"lr": 1e-4}}`` for ``"training.lr=1e-4"``."""
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
@@ -313,13 +388,21 @@ def toml_value(text: str) -> Any:
         return text.strip()
 
 
+def _table_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the table that a key holds, which may be optional; None where it is no table."""
+    for kind in (annotation, *typing.get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
 def _check_tables(content: Mapping[str, Any], fields: Mapping[str, FieldInfo], key: str) -> None:
     """Check the keys of a table and of those in it, so that the first wrong one is named."""
     check_keys(content, fields, key)
     for name, value in content.items():
-        inner = fields[name].annotation
+        inner = _table_of(fields[name].annotation)
         path = f"{key}.{name}" if key else name
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
+        if inner is not None:
             if inner is Component and isinstance(value, str):
                 continue
             if not isinstance(value, Mapping):

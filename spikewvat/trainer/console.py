@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 from spikewvat.errors import require
 
@@ -190,6 +190,47 @@ class CellsProgress:
         """Note a cell that has ended."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._bar.advance(self._task)
+
+
+class Batches(Protocol):
+    """Something of known length that can be iterated again and again."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Begin a pass."""
+        ...
+
+    def __len__(self) -> int:
+        """Return how many batches a pass has."""
+        ...
+
+
+class Tracked:
+    """Batches with a bar over them, at every pass; on a terminal only.
+
+    Args:
+        batches: What is passed on.
+        what: Name of the bar.
+        enabled: Show anything.
+        console: A ``rich.console.Console``; by default standard error.
+    """
+
+    def __init__(
+        self, batches: Batches, what: str, *, enabled: bool = True, console: Any = None
+    ) -> None:
+        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
+        self._rich = require("rich.progress", extra="cli", purpose="a progress bar")
+        self._console = console or rich_console.Console(stderr=True)
+        self._enabled = enabled and self._console.is_terminal
+        self._batches, self._what = batches, what
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the batches of a pass."""
+        if not self._enabled:
+            yield from self._batches
+            return
+        yield from self._rich.track(
+            self._batches, self._what, total=len(self._batches), console=self._console
+        )
 
 
 class Totals:
