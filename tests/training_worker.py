@@ -131,3 +131,22 @@ class TinyEvents(torch.utils.data.Dataset):
     def __getitem__(self, index):
         spikes, label = self._data[index]
         return spikes.to(torch.uint8), int(label)
+
+
+class TinyImages(torch.utils.data.Dataset):
+    """Images around a pattern of their class, in place of a data set on disk."""
+
+    def __init__(self, root, split: str, *, size: int = 12) -> None:
+        draw = torch.Generator().manual_seed(4)
+        patterns = torch.rand(3, 1, size, size, generator=draw)
+        samples = 24 if split == "test" else 48
+        self._labels = torch.arange(samples) % 3
+        draw.manual_seed(samples)
+        noise = torch.randn(samples, 1, size, size, generator=draw)
+        self._images = (patterns[self._labels] + 0.3 * noise).clamp(0, 1)
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def __getitem__(self, index):
+        return self._images[index], int(self._labels[index])

@@ -93,10 +93,11 @@ def convert_run(
     if plan is None:
         raise RecipeError("the recipe lacks 'conversion'. Add a table [conversion].")
     folder, weights = find(source)
-    ann = runs.load_model(folder, recipe, weights=weights)
     tested = recipe.evaluation.model_copy(update={"batch_size": plan.batch_size})
     recipe = recipe.model_copy(update={"evaluation": tested})
     data = build.build_data(recipe, data_root)
+    recipe = build.with_input_shape(recipe, data.input_shape)
+    ann = runs.load_model(folder, recipe, weights=weights)
     if plan.images is not None:
         tested = tested.model_copy(update={"images": plan.images})
         recipe = recipe.model_copy(update={"evaluation": tested})

@@ -1,0 +1,288 @@
+"""Conversion of trained runs: the command, its files, the rows of a suite."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+
+import pytest
+import torch
+from test_cli import call, error
+
+from spikewvat import files
+from spikewvat.conversion.layers import Neurons
+from spikewvat.errors import CheckpointError, RecipeError
+from spikewvat.recipes import convert as conversions
+from spikewvat.recipes import read_recipe, schema
+from spikewvat.recipes import run as runs
+
+RECIPE = """
+name = "tiny"
+data = "images"
+[model]
+name = "lenet"
+channels = [4]
+hidden = 12
+classes = 3
+[training]
+lr = 0.02
+epochs = 6
+batch_size = 8
+accelerator = "cpu"
+[evaluation]
+sigmas = [0.0, 0.1]
+chips = 3
+target = 0.6
+[conversion]
+time_steps = 8
+calibration = 32
+[conversion.finetune]
+lr = 1e-3
+[conversion.variant.stdb.finetune]
+epochs = 2
+images = 24
+[conversion.variant.robust]
+finetune = { epochs = 1, method = { name = "wvat", device = "gaussian:sigma=0.1" } }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _tiny_images(monkeypatch):
+    monkeypatch.setitem(schema.DATA, "images", "training_worker:TinyImages")
+    monkeypatch.setitem(schema.GENERATED, "images", "training_worker:nowhere")
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    path = tmp_path / "tiny.toml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def run(recipe, tmp_path):
+    call("train", recipe, "--out", tmp_path / "run", "--no-progress")
+    return tmp_path / "run"
+
+
+def result_of(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+def test_convert_writes_a_network_that_evaluates_to_the_same(run, tmp_path):
+    out = tmp_path / "snn"
+    done = call("convert", run, "--out", out, "--sweep", "2,4", "--no-progress")
+    assert sorted(p.name for p in out.iterdir()) == [
+        "recipe.toml",
+        "result.json",
+        "snn.safetensors",
+    ]
+    result = result_of(out)
+    found = result["conversion"]
+    assert found["over_time"]["steps"] == [2, 4, 8]
+    assert "T = 8" in done.stdout
+    assert f"the ANN: {100 * found['ann']:.2f} %" in done.stdout
+    assert found["ann"] == result_of(run)["clean"]
+    assert found["over_time"]["accuracies"][-1] == result["clean"] > 0.6
+    assert result["method"] == "adam, converted"
+    assert result["recipe"] == tomllib.loads((out / "recipe.toml").read_text())
+    assert result["recipe"]["conversion"]["sweep"] == [2, 4]
+    assert result["training"]["samples"]["test"] == 24
+    assert len(found["thresholds"]) == 2
+
+    call("evaluate", out, "--json", tmp_path / "again.json", "--no-progress")
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["rows"] == result["rows"]
+    assert again["clean"] == result["clean"]
+    assert (again["weights"], again["method"]) == ("snn.safetensors", "adam, converted")
+
+
+def test_the_default_folder_and_a_checkpoint(run):
+    call("convert", run / "checkpoint.safetensors", "--no-progress")
+    assert result_of(run / "converted")["source"] == str(run / "checkpoint.safetensors")
+    # Without averaging, the last weights are the final ones.
+    call("convert", run, "--out", run / "other", "--no-progress")
+    first, second = result_of(run / "converted"), result_of(run / "other")
+    assert first["rows"] == second["rows"]
+
+
+def test_options_reach_the_network(run, tmp_path):
+    out = tmp_path / "snn"
+    options = ["--time-steps", 5, "--calibration", 16, "--percentile", 99, "--coding", "poisson"]
+    call(
+        *("convert", run, "--out", out, *options, "--no-progress"),
+        *("conversion.neurons.hard_reset=true", "conversion.neurons.surrogate=spike-time"),
+        *("evaluation.chips=2", "conversion.images=6"),
+    )
+    plan = result_of(out)["recipe"]["conversion"]
+    assert (plan["time_steps"], plan["calibration"]) == (5, 16)
+    assert plan["balancing"]["percentile"] == 99.0
+    assert plan["coding"]["name"] == "poisson"
+    assert {row["images"] for row in result_of(out)["rows"]} == {6}
+    assert result_of(out)["conversion"]["over_time"]["images"] == 24
+    snn = runs.load_model(out, runs.read_run(out), weights=runs.CONVERTED)
+    neurons = [module for module in snn.modules() if isinstance(module, Neurons)]
+    assert type(neurons[0].dynamics.surrogate).__name__ == "SpikeTime"
+    assert snn.time_steps == 5
+
+
+def test_balancing_for_many_chips(run, tmp_path):
+    for name, chips in (("one", 1), ("many", 4)):
+        call(
+            *("convert", run, "--out", tmp_path / name, "--no-progress"),
+            *("conversion.balancing.variation=gaussian:sigma=0.1",),
+            f"conversion.balancing.chips={chips}",
+        )
+    one, many = (result_of(tmp_path / name)["conversion"]["thresholds"] for name in ("one", "many"))
+    assert one.keys() == many.keys()
+    assert one != many
+
+
+def test_finetuning_with_and_without_variation(run, tmp_path):
+    for name, options in (("stdb", ()), ("robust", ("--variation", "gaussian:sigma=0.1"))):
+        out = tmp_path / name
+        call("convert", run, "--out", out, "--finetune-epochs", 2, *options, "--no-progress")
+        assert result_of(out)["training"]["epochs"] == 2
+        assert not (out / "model.safetensors").exists()
+    assert result_of(tmp_path / "stdb")["method"] == "adam, converted, STDB"
+    assert result_of(tmp_path / "robust")["method"] == "adam, converted, STDB under wvat"
+    plain, robust = (files.load(tmp_path / n / "snn.safetensors") for n in ("stdb", "robust"))
+    assert any(not torch.equal(plain[key], robust[key]) for key in plain)
+
+
+def test_an_interrupted_conversion_goes_on_bit_for_bit(run, tmp_path, monkeypatch):
+    options = ("--finetune-epochs", 2, "conversion.finetune.images=24", "--no-progress")
+    call("convert", run, "--out", tmp_path / "straight", *options)
+    real, calls = torch.optim.Adam.step, []
+
+    def dies(self, *arguments, **keywords):
+        calls.append(None)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(self, *arguments, **keywords)
+
+    out = tmp_path / "cut"
+    settings = runs.read_run(run).model_copy(deep=True)
+    wanted = schema.changed(
+        settings, {}, ["conversion.finetune.epochs=2", "conversion.finetune.images=24"]
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            conversions.convert_run(run, out, wanted, progress=False)
+    assert not (out / "result.json").exists()
+    assert "holds an earlier run" in error("convert", run, "--out", out, *options)
+    assert "conversion.time_steps was 8, is 9" in error(
+        "convert", run, "--out", out, *options, "--resume", "--time-steps", 9
+    )
+    call("convert", run, "--out", out, *options, "--resume")
+    straight, cut = (files.load(tmp_path / n / "snn.safetensors") for n in ("straight", "cut"))
+    assert all(torch.equal(straight[key], cut[key]) for key in straight)
+    assert result_of(out)["rows"] == result_of(tmp_path / "straight")["rows"]
+
+
+def test_wrong_input_is_one_line(run, recipe, tmp_path):
+    out = ["--out", tmp_path / "x", "--no-progress"]
+    assert "there is no run and no file" in error("convert", tmp_path / "gone", *out)
+    assert "holds no run" in error("convert", tmp_path, *out)
+    assert "the network is trained already" in error("convert", run, "training.lr=1", *out)
+    assert "conversion.time_steps = 0" in error("convert", run, "--time-steps", 0, *out)
+    assert "conversion.calibration = 0" in error("convert", run, "--calibration", 0, *out)
+    assert "only 48 training samples" in error("convert", run, "--calibration", 49, *out)
+    assert "percentile" in error("convert", run, "--percentile", 101, *out)
+    assert "Did you mean 'poisson'?" in error("convert", run, "--coding", "poison", *out)
+    assert "Pass --finetune-epochs too" in error(
+        "convert", run, "--variation", "gaussian:sigma=0.1", *out
+    )
+    assert "Did you mean 'gaussian'?" in error(
+        "convert", run, "--finetune-epochs", 1, "--variation", "gausian", *out
+    )
+    assert "Did you mean 'triangle'?" in error(
+        "convert", run, "conversion.neurons.surrogate=triange", *out
+    )
+    assert "--sweep" in error("convert", run, "--sweep", "2,x", *out)
+    assert "is the folder of the run" in error("convert", run, "--out", run, "--no-progress")
+    blocked = tmp_path / "file" / "x"
+    (tmp_path / "file").write_text("")
+    assert "cannot write into folder" in error("convert", run, "--out", blocked)
+    assert not (tmp_path / "x" / "result.json").exists()
+    weights = files.load(run / "model.safetensors")
+    files.save(
+        run / "model.safetensors", {k: torch.full_like(v, torch.nan) for k, v in weights.items()}
+    )
+    assert "0.weight holds a value that is not finite" in error("convert", run, *out)
+
+
+def test_a_network_that_is_gone(run):
+    call("convert", run, "--no-progress")
+    out = run / "converted"
+    (out / runs.CONVERTED).unlink()
+    with pytest.raises(CheckpointError, match=r"snn\.safetensors"):
+        runs.load_model(out, runs.read_run(out), weights=runs.CONVERTED)
+
+
+SUITE = """
+title = "Tiny"
+source = "the paper"
+[seeds]
+quick = [0]
+[[setups]]
+name = "ANN"
+rows = [{ method = "plain", recipe = "tiny.toml" }]
+[[setups]]
+name = "converted, STDB"
+rows = [
+    { method = "plain", recipe = "tiny.toml", conversion = "stdb" },
+    { method = "robust", recipe = "tiny.toml", conversion = "robust" },
+]
+"""
+
+
+@pytest.fixture
+def suite(recipe, tmp_path):
+    (tmp_path / "suite.toml").write_text(SUITE)
+    return tmp_path
+
+
+def test_a_suite_trains_once_and_converts_twice(suite, tmp_path, monkeypatch):
+    names = []
+    real = runs.train
+
+    def counted(recipe, *arguments, **options):
+        names.append(recipe.conversion)
+        return real(recipe, *arguments, **options)
+
+    monkeypatch.setattr(runs, "train", counted)
+    arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1]
+    call(*arguments, "--results", tmp_path / "results")
+    assert names == [None]
+    found = {
+        name: json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        for name in ("tiny", "tiny-stdb", "tiny-robust")
+    }
+    assert "conversion" not in found["tiny"]
+    assert found["tiny-stdb"]["conversion"][0]["ann"] == found["tiny"]["clean"][0]
+    call(*arguments, "--rows", "*stdb")  # all is done
+    assert names == [None]
+    call(*arguments, "--rows", "*stdb", "--seeds", 1)  # what a row needs is trained too
+    assert names == [None, None]
+
+
+def test_a_conversion_without_its_network_fails_alone(suite, tmp_path, monkeypatch):
+    def fails(recipe, *arguments, **options):
+        raise ValueError("no luck")
+
+    monkeypatch.setattr(runs, "train", fails)
+    done = call("bench", suite, "--out", tmp_path / "runs", "--jobs", 1, code=1)
+    assert "error: tiny, seed 0: ValueError: no luck" in done.stderr
+    assert "error: tiny-stdb, seed 0: tiny, seed 0 has failed" in done.stderr
+
+
+def test_variants_of_a_recipe(recipe, tmp_path):
+    assert read_recipe(recipe).conversion.finetune.epochs == 0
+    assert read_recipe(recipe, conversion="stdb").conversion.finetune.epochs == 2
+    with pytest.raises(RecipeError, match=r"no \[conversion.variant.sdtb\].*Did you mean 'stdb'"):
+        read_recipe(recipe, conversion="sdtb")
+    (tmp_path / "none.toml").write_text('name = "x"\ndata = "images"\nmodel = "lenet"\n')
+    with pytest.raises(RecipeError, match=r"has no table \[conversion\]"):
+        read_recipe(tmp_path / "none.toml", conversion="stdb")
