@@ -457,6 +457,13 @@ def test_mnist_and_its_encodings(tmp_path):
 # Result files.
 
 
+def test_some_samples_are_spread_over_all():
+    some = build.spread(list(range(10)), 4)
+    assert [some[i] for i in range(len(some))] == [0, 2, 5, 7]
+    for everything in (None, 10, 11):
+        assert build.spread([1] * 10, everything) == [1] * 10
+
+
 def test_result_files(tmp_path):
     rows = {"a": math.nan, "b": [1.5, math.inf], "c": (1, "x", None, True), 3: 0.1}
     results.write_json(tmp_path / "r.json", rows)

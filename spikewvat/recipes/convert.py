@@ -115,7 +115,7 @@ def convert_run(
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
     steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
     over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)
-    some = build.first(test, plan.images)
+    some = build.spread(test, plan.images)
     found = runs.on_chips(
         snn,
         make_loader(some, plan.batch_size, workers=recipe.training.workers),

@@ -192,7 +192,7 @@ class Evaluation(_Table):
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
     images: Positive | None = None
-    """Evaluate on the first so many samples of the split; on all by default."""
+    """Evaluate on so many samples, evenly spaced over the split; on all by default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the chips: the same one for all recipes, so that methods meet the same chips."""
 
@@ -231,7 +231,7 @@ class Conversion(_Table):
     batch_size: Positive = 100
     """Images that are calibrated on and tested at once."""
     images: Positive | None = None
-    """Test chips on the first so many samples, but steps on all; by default both on all."""
+    """Test chips on so many samples, evenly spaced, but steps on all; by default both on all."""
 
 
 class Recipe(_Table):
