@@ -15,6 +15,7 @@ from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.recipes import convert as conversions
 from spikewvat.recipes import read_recipe, schema
 from spikewvat.recipes import run as runs
+from spikewvat.recipes.reading import changed
 
 RECIPE = """
 name = "tiny"
@@ -163,7 +164,7 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(run, tmp_path, monkeypatc
 
     out = tmp_path / "cut"
     settings = runs.read_run(run).model_copy(deep=True)
-    wanted = schema.changed(
+    wanted = changed(
         settings, {}, ["conversion.finetune.epochs=2", "conversion.finetune.images=24"]
     )
     with monkeypatch.context() as patch:

@@ -19,7 +19,7 @@ from spikewvat.data.events import make_loader
 from spikewvat.data.images import Direct, Rate
 from spikewvat.errors import DataError, MissingExtraError
 from spikewvat.recipes import build
-from spikewvat.recipes.schema import recipe_from
+from spikewvat.recipes.reading import recipe_from
 
 TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
 

@@ -27,6 +27,7 @@ from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.recipes import build, registry, results
 from spikewvat.recipes import devices as specs
+from spikewvat.recipes.reading import read_recipe, recipe_from, toml_value
 from spikewvat.recipes.schema import (
     DATA,
     DEVICES,
@@ -37,9 +38,6 @@ from spikewvat.recipes.schema import (
     MODELS,
     OPTIMIZERS,
     RANGES,
-    read_recipe,
-    recipe_from,
-    toml_value,
 )
 from spikewvat.training import WVAT
 

@@ -15,7 +15,7 @@ from spikewvat import SWA, WVAT, Gaussian
 from spikewvat.adapters import adapter_for
 from spikewvat.models.slayer import CNN, FullyConnected
 from spikewvat.recipes.build import build_loss, build_model
-from spikewvat.recipes.schema import recipe_from
+from spikewvat.recipes.reading import recipe_from
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.layers import Dropout, SumPool2d
 from spikewvat.spiking.slayer import (

@@ -60,7 +60,7 @@ def convert(
     """
     from spikewvat.recipes import convert as conversions
     from spikewvat.recipes import run as runs
-    from spikewvat.recipes.schema import changed
+    from spikewvat.recipes.reading import changed
 
     for override in overrides or ():
         if not override.startswith(_KEYS):

@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewvat.conversion.layers import Add, Affine, Call, Dropout, MaxPool2d, Neurons
+from spikewvat.conversion.traced import (
+    folded,
+    is_flatten,
+    is_max_pool,
+    is_shape,
+    keeps_batch,
+    nodes,
+)
 from spikewvat.errors import UnsupportedModelError
 
 INPUT = "<images>"
@@ -100,7 +108,7 @@ class _Builder:
         return Graph(self.modules, self.nodes, self.output)
 
     def read(self, node: fx.Node) -> None:
-        if node in self.env or _is_shape(node):
+        if node in self.env or is_shape(node):
             return
         if node.op == "placeholder":
             if INPUT in self.current and node.users:
@@ -155,23 +163,23 @@ class _Builder:
         kwargs: dict[str, Any] = dict(node.kwargs)
         adds = {operator.add, operator.iadd, torch.add}
         if node.target in adds or name in ("add", "add_", "__add__", "__iadd__"):
-            if kwargs or len(node.args) != 2 or not all(a in self.env for a in _nodes(node)):
+            if kwargs or len(node.args) != 2 or not all(a in self.env for a in nodes(node)):
                 raise self._no_function(node, "Add two branches of the network, nothing else.")
             self._add(node, path, Add())
         elif name in ("relu", "relu_"):
             self._relu(node, path)
         elif name in ("flatten", "view", "reshape"):
-            if not _is_flatten(name, args, kwargs):
+            if not is_flatten(name, args, kwargs):
                 raise self._no_function(node, "Flatten all axes after the batch: flatten(x, 1).")
             self._add(node, path, nn.Flatten())
-        elif name in ("max_pool2d", "boolean_dispatch") and _is_max_pool(node):
+        elif name in ("max_pool2d", "boolean_dispatch") and is_max_pool(node):
             self._max_pool(node, path, nn.MaxPool2d(*args, **kwargs))
         elif name in ("avg_pool2d", "adaptive_avg_pool2d"):
             kinds = {"avg_pool2d": nn.AvgPool2d, "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d}
             self._add(node, path, kinds[name](*args, **kwargs))
         elif name == "dropout":
             self._add(node, path, Dropout(args[0] if args else kwargs.get("p", 0.5)))
-        elif name == "mean" or (name == "getitem" and _keeps_batch(args)):
+        elif name == "mean" or (name == "getitem" and keeps_batch(args)):
             function = torch.mean if name == "mean" else operator.getitem
             self._add(node, path, Call(function, *args, **kwargs))
         elif node.target is functional.pad or name == "pad":
@@ -190,7 +198,7 @@ class _Builder:
 
     def _add(self, node: fx.Node, path: str, module: nn.Module) -> None:
         """Put an application of a module at the end; a path used again is the same module."""
-        inputs = tuple(self.env[a] for a in _nodes(node) if a in self.env)
+        inputs = tuple(self.env[a] for a in nodes(node) if a in self.env)
         if isinstance(module, Dropout) and path in self.modules:
             path = f"{path}_{node.name}"  # each application has a mask of its own
         self.env[node] = name = self._append(node.name, inputs, path, module)
@@ -272,7 +280,7 @@ class _Builder:
         return name in ("relu", "relu_")
 
     def _batch_norm(self, node: fx.Node, path: str, norm: _BatchNorm) -> None:
-        scale, shift = _statistics(path, norm)
+        scale, shift = folded(path, norm)
         source = node.args[0]
         assert isinstance(source, fx.Node)
         layer = self.modules.get(str(source.target)) if source.op == "call_module" else None
@@ -298,61 +306,6 @@ class _Builder:
     def _no_function(self, node: fx.Node, advice: str) -> UnsupportedModelError:
         name = node.target if isinstance(node.target, str) else node.target.__name__
         return UnsupportedModelError(f"operation {name!r} ({node}) cannot be converted. {advice}")
-
-
-def _statistics(path: str, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of a batch norm in evaluation."""
-    mean, variance, seen = norm.running_mean, norm.running_var, norm.num_batches_tracked
-    if mean is None or variance is None or (seen is not None and int(seen) == 0):
-        raise UnsupportedModelError(
-            f"batch norm {path!r} has no statistics of its input (batches seen: "
-            f"{'none kept' if mean is None else 0}), expected running_mean and running_var. "
-            "Train the model, or run refresh_batch_norm(model, loader)."
-        )
-    scale = (variance + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach()
-    shift = -mean * scale
-    if norm.bias is not None:
-        shift = shift + norm.bias.detach()
-    return scale, shift
-
-
-def _nodes(node: fx.Node) -> list[fx.Node]:
-    return [argument for argument in node.args if isinstance(argument, fx.Node)]
-
-
-def _is_shape(node: fx.Node) -> bool:
-    """Return whether a node only asks for a shape."""
-    if node.op == "call_method":
-        return node.target in ("size", "dim")
-    if node.op == "call_function" and node.target is getattr:
-        return node.args[1] in ("shape", "ndim")
-    if node.op == "call_function" and node.target is operator.getitem:
-        return isinstance(node.args[0], fx.Node) and _is_shape(node.args[0])
-    return False
-
-
-def _is_flatten(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a call keeps the batch and flattens all that follows."""
-    if name == "flatten":
-        start = args[0] if args else kwargs.get("start_dim", 0)
-        end = args[1] if len(args) > 1 else kwargs.get("end_dim", -1)
-        return bool(start == 1 and end == -1)
-    shape = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
-    return len(shape) == 2 and (isinstance(shape[0], fx.Node) or shape[0] == -1)
-
-
-def _is_max_pool(node: fx.Node) -> bool:
-    return node.target in (functional.max_pool2d, torch.max_pool2d)
-
-
-def _keeps_batch(args: tuple[Any, ...]) -> bool:
-    """Return whether an index takes slices of axes after the batch."""
-    index = args[0] if isinstance(args[0], tuple) else (args[0],)
-    return index[0] in (slice(None), Ellipsis) and all(
-        isinstance(i, slice) or i is Ellipsis for i in index
-    )
 
 
 def _advice(module: nn.Module) -> str:

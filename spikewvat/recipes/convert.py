@@ -5,29 +5,28 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, Sampler, Subset
+from torch import Generator, nn
+from torch.utils.data import Subset
 
 from spikewvat import files
 from spikewvat.conversion import (
     SpikingNetwork,
     convert,
-    potential_cross_entropy,
     sweep_time,
 )
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.recipes import build, conversion, methods, results
+from spikewvat.recipes import build, conversion, results
 from spikewvat.recipes import run as runs
+from spikewvat.recipes.finetune import fine_tuned
 from spikewvat.recipes.registry import construct
 from spikewvat.recipes.schema import Conversion, Recipe
 from spikewvat.robustness.chips import clean_accuracy
-from spikewvat.trainer import CHECKPOINT, FINAL, Trainer
+from spikewvat.trainer import CHECKPOINT, FINAL
 from spikewvat.trainer.checkpoint import check_identity
 from spikewvat.trainer.console import Tracked
 from spikewvat.trainer.loop import derived_seed
@@ -108,7 +107,7 @@ def convert_run(
     began = time.monotonic()
     snn = _converted(ann, data, recipe, plan, half_way, progress=progress)
     balanced = time.monotonic() - began
-    history = _fine_tuned(snn, data, recipe, plan, out, digest, resume=resume, progress=progress)
+    history = fine_tuned(snn, data, recipe, plan, out, digest, resume=resume, progress=progress)
     files.save(out / runs.CONVERTED, snn.state_dict())
 
     test = (data.test if tested.split == "test" else data.train_in_order).dataset
@@ -148,43 +147,6 @@ def convert_run(
     results.write_json(out / runs.RESULT, result)
     half_way.unlink(missing_ok=True)
     return result
-
-
-class Encoded(nn.Module):
-    """A converted network that takes what its own encoder has made.
-
-    Args:
-        snn: The network.
-    """
-
-    def __init__(self, snn: SpikingNetwork) -> None:
-        super().__init__()
-        self.snn = snn
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return scores [B, classes] of an input over time."""
-        return self.snn.run(inputs)
-
-
-class SomeOf(Sampler[int]):
-    """A few samples of a data set, others in each epoch.
-
-    Args:
-        samples: How many there are.
-        count: How many of them an epoch takes.
-    """
-
-    def __init__(self, samples: int, count: int) -> None:
-        self.generator = Generator()  # the trainer seeds it in every epoch
-        self._samples, self._count = samples, min(count, samples)
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield the numbers of an epoch's samples."""
-        yield from torch.randperm(self._samples, generator=self.generator)[: self._count].tolist()
-
-    def __len__(self) -> int:
-        """Return how many samples an epoch takes."""
-        return self._count
 
 
 def _claim(out: Path, source: Path, recipe: Recipe, *, resume: bool) -> None:
@@ -241,69 +203,6 @@ def _converted(
         generator=_generator(recipe, "balancing"),
     )
     return snn
-
-
-def _fine_tuned(
-    snn: SpikingNetwork,
-    data: build.Data,
-    recipe: Recipe,
-    plan: Conversion,
-    out: Path,
-    digest: str,
-    *,
-    resume: bool,
-    progress: bool,
-) -> list[dict[str, Any]]:
-    """Train the network in place and return the history, empty where there are no epochs."""
-    settings, workers = plan.finetune, recipe.training.workers
-    if settings.epochs == 0:
-        return []
-    trainer = Trainer(
-        out,
-        epochs=settings.epochs,
-        seed=derived_seed(recipe.seed, "finetune"),
-        accelerator=recipe.training.accelerator,
-        progress=progress,
-        resume=resume,
-    )
-    snn.learn(thresholds=settings.thresholds, leak=settings.leak)
-    model = Encoded(snn)
-    samples: Any = data.train.dataset
-    loader = make_loader(samples, settings.batch_size, shuffle=True, workers=workers)
-    if settings.images is not None:
-        loader = DataLoader(
-            samples,
-            settings.batch_size,
-            sampler=SomeOf(len(samples), settings.images),
-            num_workers=workers,
-            collate_fn=loader.collate_fn,
-        )
-    augment = build.build_augmentation(recipe, data.black)
-
-    def encode(images: Tensor) -> Tensor:
-        # Once for both passes of a step, other spikes in every step.
-        images = images if augment is None else augment(images)
-        return snn.encode(images, generator=torch.default_generator)
-
-    seed = derived_seed(recipe.seed, "finetune", "method")
-    key = f"{conversion.KEY}.finetune.method"
-    trained = trainer.fit(
-        model,
-        loader,
-        potential_cross_entropy,
-        torch.optim.Adam(
-            [p for p in snn.parameters() if p.requires_grad],
-            settings.lr,
-            weight_decay=settings.weight_decay,
-            amsgrad=True,
-        ),
-        perturbed=methods.build_method(settings.method, model, seed=seed, key=key),
-        augment=encode,
-        identity={"recipe": recipe.content(), "weights": digest},
-    )
-    (out / FINAL).unlink(missing_ok=True)  # the same as the converted network's file
-    snn.eval()
-    return trained.history
 
 
 def _fractions(time_steps: int) -> list[int]:

@@ -10,8 +10,9 @@ from typing import Any
 
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
+from spikewvat.recipes.reading import toml_value
 from spikewvat.recipes.registry import check_keys, checked, construct, lookup, nearest, parameters
-from spikewvat.recipes.schema import DEVICES, RANGES, Spec, toml_value
+from spikewvat.recipes.schema import DEVICES, RANGES, Spec
 
 _PER_CHANNEL = "-per-channel"
 

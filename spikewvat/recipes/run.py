@@ -14,7 +14,8 @@ from spikewvat.adapters import adapter_for
 from spikewvat.errors import CheckpointError
 from spikewvat.recipes import build, conversion, results
 from spikewvat.recipes.devices import build_device, describe, takes_sigma
-from spikewvat.recipes.schema import Recipe, Spec, recipe_from
+from spikewvat.recipes.reading import recipe_from
+from spikewvat.recipes.schema import Recipe, Spec
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.results import ChipReport
 from spikewvat.trainer import FINAL, Trainer
