@@ -199,7 +199,9 @@ def conversion_peer() -> str:
     steps = [row["steps"] for row in result["speed"]]
     chips = f"σ = {100 * result['sigma']:g} %"
     lines = [
-        row_of(["", *(f"T = {step}" for step in steps), *(f"{chips}, T = {step}" for step in steps)]),
+        row_of(
+            ["", *(f"T = {step}" for step in steps), *(f"{chips}, T = {step}" for step in steps)]
+        ),
         row_of(["---", *["--:"] * (2 * len(steps))]),
     ]
     for row in result["rows"]:
