@@ -9,20 +9,25 @@ import torch
 from torch import fx, nn
 
 from spikewvat.adapters import adapter_for
+from spikewvat.models.alexnet import AlexNet
 from spikewvat.models.lenet import LeNet
-from spikewvat.models.resnet import Block, ResNet20
-from spikewvat.models.vgg import VGG, VGG5, VGG16
+from spikewvat.models.vgg import VGG, VGG5, VGG16, VGG16Bias
 
 SMALL = [
     (lambda: VGG5(width=0.05, hidden=6), (3, 32, 32)),
     (lambda: VGG16(width=0.02, hidden=6, pool="max"), (3, 32, 32)),
     (lambda: LeNet(channels=(2, 3), hidden=5), (1, 28, 28)),
-    (lambda: ResNet20(channels=(2, 3, 6), blocks=1), (3, 32, 32)),
+    (lambda: VGG16Bias(width=0.02, hidden=6), (3, 32, 32)),
+    (lambda: AlexNet(width=0.02, hidden=6), (3, 32, 32)),
 ]
 
 
 def size(model):
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def synaptic(model):
+    return sum(weight.numel() for weight in adapter_for(model).synaptic_weights(model).values())
 
 
 @pytest.mark.parametrize(
@@ -31,13 +36,30 @@ def size(model):
         (VGG5, 50_595_520),
         (VGG16, 39_917_248),
         (lambda: VGG16(classes=100), 40_285_888),
-        (ResNet20, 269_722),
     ],
 )
-def test_sizes_of_the_papers(build, parameters):
+def test_sizes_of_networks_without_biases(build, parameters):
     with torch.device("meta"):
         model = build()
-    assert size(model) == parameters
+    assert size(model) == synaptic(model) == parameters
+
+
+@pytest.mark.parametrize(
+    ("build", "parameters", "weights"),
+    [
+        (VGG16Bias, 15_245_130, 15_239_872),
+        (lambda: VGG16Bias(classes=100), 15_291_300, 15_285_952),
+        (
+            AlexNet,
+            3_311_434,
+            9 * (3 * 64 + 64 * 192 + 192 * 384 + 384 * 256 + 256 * 256) + 1024 * 1024 + 10240,
+        ),
+    ],
+)
+def test_sizes_of_networks_with_biases(build, parameters, weights):
+    with torch.device("meta"):
+        model = build()
+    assert (size(model), synaptic(model)) == (parameters, weights)
 
 
 def test_every_parameter_of_a_vgg_is_a_synapse():
@@ -89,21 +111,26 @@ def test_lenet():
     assert all(p.dim() > 1 for p in model.parameters())
 
 
-def test_shortcuts_of_a_residual_block_have_no_parameters():
-    block = Block(2, 5, 2).eval()
-    nn.init.zeros_(block.conv2.weight)
-    x = torch.rand(3, 2, 6, 6)
-    expected = torch.zeros(3, 5, 3, 3)
-    expected[:, 1:3] = x[:, :, ::2, ::2]
-    torch.testing.assert_close(block(x), expected)
-    same = Block(2, 2, 1).eval()
-    nn.init.zeros_(same.conv2.weight)
-    torch.testing.assert_close(same(x), x)
+def test_layers_of_vgg16_with_biases_in_order():
+    names = [type(module).__name__ for module in VGG16Bias(width=0.02, hidden=6)]
+    conv = ["Conv2d", "ReLU"]
+    convolutions = [n for count in (2, 2, 3, 3, 3) for n in [*conv * count, "MaxPool2d"]]
+    dense = ["Dropout", "Linear", "ReLU"] * 2
+    assert names == [*convolutions, "Flatten", *dense, "Linear"]
+    model = VGG16Bias(hidden=20)
+    for module in model:
+        if isinstance(module, nn.Conv2d):
+            assert not module.bias.any()
+            scale = math.sqrt(9 * module.out_channels / 2)
+            assert module.weight.detach().std() * scale == pytest.approx(1, abs=0.05)
 
 
-def test_resnet_has_twenty_layers():
-    kinds = (nn.Conv2d, nn.Linear)
-    assert sum(isinstance(m, kinds) for m in ResNet20().modules()) == 20
+def test_layers_of_alexnet_in_order():
+    model = AlexNet(width=0.1, hidden=6)
+    short = {"Conv2d": "C", "MaxPool2d": "P", "Linear": "F", "Dropout": "D"}
+    assert "".join(short.get(type(m).__name__, "") for m in model) == "CPCPCCCPDFDF"
+    assert [m.stride for m in model if isinstance(m, nn.Conv2d)] == [(2, 2)] + [(1, 1)] * 4
+    assert AlexNet(input_shape=(1, 15, 15), width=0.1)(torch.rand(2, 1, 15, 15)).shape == (2, 10)
 
 
 @pytest.mark.parametrize(("build", "shape"), SMALL)
@@ -131,9 +158,9 @@ def test_scores_gradients_and_trace(build, shape):
         (lambda: VGG5(input_shape=(3, 32)), r"input_shape must be \(channels, height, width\)"),
         (lambda: LeNet(pool="sum"), r"pool must be 'avg' or 'max', got 'sum'"),
         (lambda: LeNet(input_shape=(1, 3, 3)), r"2 stages leave nothing of images of 3 x 3"),
-        (lambda: ResNet20(blocks=0), r"blocks must be at least 1, got 0"),
-        (lambda: ResNet20(channels=(4, 2)), r"channels must rise from at least 1, got \(4, 2\)"),
-        (lambda: ResNet20(input_shape=(32, 32)), r"input_shape must be"),
+        (lambda: AlexNet(input_shape=(3, 14, 14)), r"leaves nothing of images of 14 x 14.*15 x 15"),
+        (lambda: AlexNet(hidden=0), r"hidden must be at least 1, got 0"),
+        (lambda: VGG16Bias(width=-1), r"width must be above 0, got -1"),
     ],
 )
 def test_impossible_networks_are_errors(build, message):

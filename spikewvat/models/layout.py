@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 
@@ -40,3 +41,25 @@ def conv_features(
             f"of {input_shape[1]} x {input_shape[2]}. Use fewer stages or a smaller pool."
         )
     return channels[-1] * height * width
+
+
+def check_sizes(input_shape: Sequence[int], *, width: float = 1.0, **positive: int) -> None:
+    """Raise for sizes that no network for images has.
+
+    Args:
+        input_shape: Must be channels, height and width.
+        width: A factor of channels, must be above 0 and finite.
+        positive: What must be at least 1, by name.
+
+    Raises:
+        ValueError: Naming the size.
+    """
+    if len(input_shape) != 3:
+        raise ValueError(
+            f"input_shape must be (channels, height, width), got {tuple(input_shape)}."
+        )
+    if not (width > 0 and math.isfinite(width)):
+        raise ValueError(f"width must be above 0, got {width!r}.")
+    for name, value in positive.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value!r}.")

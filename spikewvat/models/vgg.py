@@ -1,4 +1,4 @@
-"""VGG networks without biases and batch norm, made to be converted to spiking networks."""
+"""VGG networks without batch norm: two that are converted to spiking ones, one with biases."""
 
 from __future__ import annotations
 
@@ -8,8 +8,16 @@ from typing import Literal
 
 from torch import nn
 
+from spikewvat.models.layout import check_sizes
+from spikewvat.models.residual import initialise_convolutions
+
+Stages = Sequence[Sequence[int]]
+"""Output channels of each convolution, stage by stage."""
+
+_SIXTEEN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 _HIDDEN = 4096
-_POOLS = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
+_Pool = type[nn.AvgPool2d] | type[nn.MaxPool2d]
+_POOLS: dict[str, _Pool] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
 
 
 class VGG(nn.Sequential):
@@ -43,7 +51,7 @@ class VGG(nn.Sequential):
 
     def __init__(
         self,
-        stages: Sequence[Sequence[int]],
+        stages: Stages,
         *,
         pool_last: bool = True,
         input_shape: Sequence[int] = (3, 32, 32),
@@ -55,41 +63,24 @@ class VGG(nn.Sequential):
     ) -> None:
         if pool not in _POOLS:
             raise ValueError(f"pool must be 'avg' or 'max', got {pool!r}.")
-        if not (width > 0 and math.isfinite(width)):
-            raise ValueError(f"width must be above 0, got {width!r}.")
-        for name, value in (("hidden", hidden), ("classes", classes)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value!r}.")
-        if len(input_shape) != 3:
-            raise ValueError(
-                f"input_shape must be (channels, height, width), got {tuple(input_shape)}."
-            )
-        channels, *sides = input_shape
-        layers: list[nn.Module] = []
-        for number, stage in enumerate(stages, 1):
-            for following in stage:
-                following = max(1, round(width * following))
-                conv = nn.Conv2d(channels, following, 3, padding=1, bias=False)
-                layers += [conv, nn.ReLU(), nn.Dropout(dropout)]
-                channels = following
-            if number < len(stages) or pool_last:
-                layers[-1] = _POOLS[pool](2)  # in place of the dropout
-                sides = [side // 2 for side in sides]
-        if min(sides) < 1:
-            raise ValueError(
-                f"pooling leaves nothing of images of {input_shape[1]} x {input_shape[2]}. "
-                "Use larger images or fewer stages."
-            )
-        layers.append(nn.Flatten())
-        features = channels * math.prod(sides)
+        layers, features = _convolutions(
+            stages,
+            input_shape=input_shape,
+            classes=classes,
+            pool=_POOLS[pool],
+            pool_last=pool_last,
+            width=width,
+            hidden=hidden,
+            dropout=dropout,
+            bias=False,
+        )
         for wide in (features, hidden):
             layers += [nn.Linear(wide, hidden, bias=False), nn.ReLU(), nn.Dropout(0.5)]
         layers.append(nn.Linear(hidden, classes, bias=False))
         super().__init__(*layers)
+        initialise_convolutions(self)
         for module in self:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            elif isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear):
                 nn.init.normal_(module.weight, std=0.01 * math.sqrt(_HIDDEN / hidden))
 
 
@@ -163,7 +154,7 @@ class VGG16(VGG):
         dropout: float = 0.2,
     ) -> None:
         super().__init__(
-            ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)),
+            _SIXTEEN,
             pool_last=False,
             input_shape=input_shape,
             classes=classes,
@@ -172,3 +163,90 @@ class VGG16(VGG):
             hidden=hidden,
             dropout=dropout,
         )
+
+
+class VGG16Bias(nn.Sequential):
+    """VGG-16 for CIFAR with biases: 13 convolutions, five max-pools, 512-512-10.
+
+    15 245 130 parameters. Dropout precedes the two hidden dense layers, and none is among the
+    convolutions. Initial convolutions are normal with variance 2 / (k² C_out) and biases 0; the
+    dense layers begin as torch's.
+
+    Args:
+        input_shape: Channels, height and width of the images.
+        classes: Number of scores; 100 classes make 15 291 300 parameters.
+        width: Factor of the convolutions' channels, rounded, at least one.
+        hidden: Width of the two hidden dense layers.
+        dropout: Probability of silencing a value in front of a hidden dense layer.
+
+    Raises:
+        ValueError: If an option is impossible, or pooling leaves nothing of the images.
+
+    References:
+        Very Deep Convolutional Networks for Large-Scale Image Recognition (Simonyan & Zisserman,
+        2015), https://arxiv.org/abs/1409.1556; this size is that of the code of Izmailov et al.,
+        2018, https://arxiv.org/abs/1803.05407
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int] = (3, 32, 32),
+        classes: int = 10,
+        width: float = 1.0,
+        hidden: int = 512,
+        dropout: float = 0.5,
+    ) -> None:
+        layers, features = _convolutions(
+            _SIXTEEN,
+            input_shape=input_shape,
+            classes=classes,
+            pool=nn.MaxPool2d,
+            pool_last=True,
+            width=width,
+            hidden=hidden,
+            dropout=None,
+            bias=True,
+        )
+        for wide in (features, hidden):
+            layers += [nn.Dropout(dropout), nn.Linear(wide, hidden), nn.ReLU()]
+        super().__init__(*layers, nn.Linear(hidden, classes))
+        initialise_convolutions(self)
+        for module in self:
+            if isinstance(module, nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _convolutions(
+    stages: Stages,
+    *,
+    input_shape: Sequence[int],
+    classes: int,
+    pool: _Pool,
+    pool_last: bool,
+    width: float,
+    hidden: int,
+    dropout: float | None,
+    bias: bool,
+) -> tuple[list[nn.Module], int]:
+    """Return the layers up to the flat features, and how many features those are."""
+    check_sizes(input_shape, width=width, hidden=hidden, classes=classes)
+    channels, *sides = input_shape
+    layers: list[nn.Module] = []
+    for number, stage in enumerate(stages, 1):
+        for place, following in enumerate(stage, 1):
+            following = max(1, round(width * following))
+            conv = nn.Conv2d(channels, following, 3, padding=1, bias=bias)
+            layers += [conv, nn.ReLU()]
+            channels = following
+            if place == len(stage) and (number < len(stages) or pool_last):
+                layers.append(pool(2))
+                sides = [side // 2 for side in sides]
+            elif dropout is not None:
+                layers.append(nn.Dropout(dropout))
+    if min(sides) < 1:
+        raise ValueError(
+            f"pooling leaves nothing of images of {input_shape[1]} x {input_shape[2]}. "
+            "Use larger images or fewer stages."
+        )
+    return [*layers, nn.Flatten()], channels * math.prod(sides)
