@@ -17,7 +17,7 @@ FLOORS = {
     1: ("adapters",),
     2: ("training", "averaging", "conversion", "models"),
     3: ("data", "robustness", "trainer"),
-    4: ("recipes", "bench", "cli", "__main__"),
+    4: ("recipes", "bench", "report", "cli", "__main__"),
 }
 OPTIONAL = {
     "snntorch": "adapters/snntorch.py",

@@ -1,6 +1,6 @@
 """The command line: parse, call, print."""
 
-from spikewvat.cli import bench, convert, data, devices, runs
+from spikewvat.cli import bench, convert, data, devices, report, runs
 from spikewvat.cli.base import Commands, typer
 
 app = typer.Typer(
@@ -14,5 +14,6 @@ app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(convert.convert)
 app.command()(bench.bench)
+app.command()(report.report)
 app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")
