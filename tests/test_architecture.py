@@ -24,6 +24,7 @@ OPTIONAL = {
     "spikingjelly": "adapters/spikingjelly.py",
     "tonic": "data/nmnist.py",
     "PIL": "data/cifar.py",
+    "jinja2": "report/page.py",
 }
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from spikewvat.bench import RowResult, Suite, read_suite
 from spikewvat.bench.runner import ERROR
 from spikewvat.bench.suite import FILE, Row, Setup, suites_folder
+from spikewvat.bench.table import row_result
 from spikewvat.errors import DataError, RecipeError
+from spikewvat.recipes.run import RESULT
+
+# The folder of a cell, see Cell.folder: row, seed of those that train, digest of the recipe.
+_CELL = re.compile(r"(?P<row>.+?)(-seed\d+)?-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -20,25 +28,38 @@ class Section:
         suite: Its rows, in the order of the table.
         folder: Where the results lie.
         results: Results by row name.
-        unreadable: Row files that hold no result, and why.
+        measurements: Content of result files that are no rows, by file name without its ending.
+        unreadable: Files that hold no result, and why.
         failures: Cells that failed, and why.
     """
 
     suite: Suite
     folder: Path
     results: Mapping[str, RowResult]
+    measurements: Mapping[str, Mapping[str, Any]]
     unreadable: tuple[str, ...] = ()
     failures: tuple[str, ...] = ()
 
+    def found(self, setup: Setup) -> list[tuple[Row, RowResult]]:
+        """Return the rows of a set-up that have results."""
+        return [(row, self.results[row.name]) for row in setup.rows if row.name in self.results]
+
     @property
     def missing(self) -> tuple[str, ...]:
-        """Rows of the suite that have no result."""
-        return tuple(
-            f"{setup.name}: {row.method}"
-            for setup in self.suite.setups
-            for row in setup.rows
-            if row.name not in self.results
-        )
+        """Rows without a result, and those that lack seeds which their neighbours have."""
+        scales = {result.content.get("scale") for result in self.results.values()}
+        gaps = []
+        for setup in self.suite.setups:
+            if setup.presets and not scales & set(setup.presets):
+                continue  # belongs to a scale at which nothing was run
+            most = max((_seeds(result) for _, result in self.found(setup)), default=0)
+            for row in setup.rows:
+                label = f"{setup.name}: {row.method}"
+                if row.name not in self.results:
+                    gaps.append(label)
+                elif _seeds(self.results[row.name]) < most:
+                    gaps.append(f"{label} ({_seeds(self.results[row.name])} of {most} seeds)")
+        return tuple(gaps)
 
 
 def collect(folder: Path | str) -> list[Section]:
@@ -69,39 +90,129 @@ def collect(folder: Path | str) -> list[Section]:
 
 def _section(folder: Path) -> Section | None:
     """Return what lies in a suite's folder; None where nothing does."""
-    results, unreadable = {}, []
+    if (folder / RESULT).is_file():
+        return None  # a single run
+    results: dict[str, RowResult] = {}
+    measurements: dict[str, Mapping[str, Any]] = {}
+    unreadable = []
     for path in sorted(folder.glob("*.json")):
         try:
-            results[path.stem] = RowResult.read(path)
-        except DataError as error:
-            unreadable.append(str(error))
-    if not results:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            unreadable.append(f"{str(path)!r} is no JSON ({error})")
+            continue
+        if not isinstance(content, dict):
+            continue
+        if {"seeds", "clean", "rows"} <= content.keys():
+            try:
+                results[path.stem] = _checked(RowResult.read(path))
+            except (DataError, LookupError, ValueError, TypeError) as error:
+                unreadable.append(str(error))
+        else:
+            measurements[path.stem] = content
+    for name, cells in _cells(folder).items():
+        known = results.get(name)
+        if known is None or len(cells) > _seeds(known):
+            try:
+                results[name] = _checked(row_result(cells))
+            except (LookupError, ValueError, TypeError) as error:
+                unreadable.append(f"finished cells of {name!r} cannot be joined ({error!r})")
+    failures = _failures(folder)
+    if not (results or measurements or unreadable or failures):
         return None
-    # Result files of other measurements lie beside those of rows.
-    suite = _suite(folder, tuple(results))
-    named = {row.name for row in suite.rows}
+    suite = _suite(folder, results)
+    for row in suite.rows:
+        if row.name in measurements:
+            unreadable.append(f"{str(folder / row.name)!r}.json is no result of a row")
+            del measurements[row.name]
+    return Section(suite, folder, results, measurements, tuple(unreadable), failures)
+
+
+def _checked(result: RowResult) -> RowResult:
+    """Return a result whose curves belong together.
+
+    Raises:
+        ValueError: If it has no figures, or its seeds were evaluated differently.
+    """
+    if not result.curves or not result.sigmas:
+        raise ValueError("a row without figures")
+    _ = result.pooled
+    return result
+
+
+def _cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the finished cells of each row by seed, of the recipe that finished last.
+
+    A bench that was cut off leaves them without a file that joins them.
+    """
+    groups: dict[str, dict[str, list[tuple[float, dict[str, Any]]]]] = {}
+    for name, run in _runs(folder):
+        path = run / RESULT
+        try:
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            recipe = {key: value for key, value in cell["recipe"].items() if key != "seed"}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # one cell is no reason not to show the others; the row lacks a seed
+        same = groups.setdefault(name, {}).setdefault(json.dumps(recipe, sort_keys=True), [])
+        same.append((path.stat().st_mtime, cell))
+    latest = {
+        name: max(recipes.values(), key=lambda same: max(time for time, _ in same))
+        for name, recipes in groups.items()
+    }
+    return {
+        name: sorted((cell for _, cell in same), key=lambda cell: int(cell["recipe"]["seed"]))
+        for name, same in latest.items()
+    }
+
+
+def _failures(folder: Path) -> tuple[str, ...]:
+    """Return each failed cell with the last line of its error."""
     failures = []
-    for path in sorted(folder.rglob(ERROR)):
-        lines = path.read_text(encoding="utf-8").strip().splitlines()
-        failures.append(f"{path.parent.name}: {lines[-1] if lines else 'unknown'}")
-    return Section(
-        suite,
-        folder,
-        results,
-        tuple(text for text in unreadable if any(f"{name}.json" in text for name in named)),
-        tuple(failures),
-    )
+    for _, run in _runs(folder):
+        if (run / ERROR).is_file():
+            text = (run / ERROR).read_text(encoding="utf-8", errors="replace")
+            failures.append(f"{run.name}: {(text.strip().splitlines() or ['unknown'])[-1]}")
+    return tuple(failures)
 
 
-def _suite(folder: Path, names: tuple[str, ...]) -> Suite:
-    """Return the suite that a folder's results are of, made of its files where none is known."""
+def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the folders of a suite's cells with their rows, those of conversions too."""
+    for path in sorted(folder.iterdir()):
+        name = _CELL.fullmatch(path.name)
+        if name is not None and path.is_dir():
+            yield name["row"], path
+            yield from _runs(path)
+
+
+def _suite(folder: Path, results: Mapping[str, RowResult]) -> Suite:
+    """Return the suite that results are of, made from the results where none is known.
+
+    Raises:
+        DataError: If its file is malformed.
+    """
     own = (folder / FILE).is_file()
     if own or (suites_folder() / folder.name / FILE).is_file():
         try:
             suite = read_suite(folder if own else folder.name)
         except RecipeError as error:
             raise DataError(str(error)) from error
-        if any(row.name in names for row in suite.rows):
+        if own or not results or any(row.name in results for row in suite.rows):
             return suite
-    rows = tuple(Row(method=name, recipe=f"{name}.toml") for name in names)
-    return Suite(title=folder.name, seeds={}, setups=(Setup(name=folder.name, rows=rows),))
+    setups: dict[str, list[Row]] = {}
+    for name, result in results.items():
+        setup = str(result.content.get("setup", folder.name))
+        method = str(result.content.get("method", name))
+        setups.setdefault(setup, []).append(Row(method=method, recipe=f"{name}.toml"))
+    return Suite.model_construct(
+        title=next((str(r.content["title"]) for r in results.values() if "title" in r.content), "")
+        or folder.name.capitalize(),
+        source="",
+        seeds={},
+        hint="",
+        setups=tuple(Setup(name=name, rows=tuple(rows)) for name, rows in setups.items()),
+        folder=folder,
+    )
+
+
+def _seeds(result: RowResult) -> int:
+    return len(result.curves)

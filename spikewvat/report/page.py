@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spikewvat import files
-from spikewvat.bench import markdown
-from spikewvat.bench.table import MISSING, cells, header
-from spikewvat.errors import require
+from spikewvat.errors import DataError, require
 from spikewvat.recipes.results import provenance
 from spikewvat.report.collect import Section, collect
-from spikewvat.report.words import summary
-from spikewvat.robustness import plots
+from spikewvat.report.content import Part
+from spikewvat.report.kinds import parts_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PAGE, TABLES = "report.html", "report.md"
+TITLE = "Robustness of spiking networks"
+
+
+class _Chapter(NamedTuple):
+    """A section with all that is shown of it."""
+
+    section: Section
+    parts: Sequence[Part]
+    gaps: Sequence[tuple[str, Sequence[str]]]
 
 
 def write_report(folder: Path | str, out: Path | str | None = None, *, title: str = "") -> Path:
@@ -36,26 +47,30 @@ def write_report(folder: Path | str, out: Path | str | None = None, *, title: st
     Raises:
         DataError: If there are no results.
         CheckpointError: If the files cannot be written.
-        MissingExtraError: If Jinja2 is not installed.
+        MissingExtraError: If Jinja2 or matplotlib is not installed.
     """
-    jinja2 = require("jinja2", extra="cli", purpose="the report")
-    sections = collect(folder)
+    jinja2 = require("jinja2", extra="cli", purpose="The report")
+    chapters, others = _chapters(collect(folder))
+    if not chapters:
+        raise DataError(
+            f"{str(folder)!r} holds no result that a report knows, only {', '.join(others)}. "
+            "Pass the --out or --results folder of a bench."
+        )
     target = Path(out or folder)
     files.check_writable(target)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template), autoescape=True, undefined=jinja2.StrictUndefined
     )
     page = environment.get_template("page.html").render(
-        title=title or "Robustness of spiking networks",
+        title=title or TITLE,
         made=provenance(),
-        sections=[_content(section) for section in sections],
+        overview=_overview(chapters),
+        chapters=chapters,
+        others=others,
+        picture=_picture,
     )
     files.write_atomic(target / PAGE, page)
-    tables = [
-        f"## {section.suite.title}\n\n{markdown(section.suite, section.results)}\n"
-        for section in sections
-    ]
-    files.write_atomic(target / TABLES, "\n".join([f"# {title or 'Results'}\n", *tables]))
+    files.write_atomic(target / TABLES, _markdown(title or TITLE, chapters))
     return target / PAGE
 
 
@@ -63,56 +78,59 @@ def _template(name: str) -> str:
     return (resources.files("spikewvat.report") / name).read_text(encoding="utf-8")
 
 
-def _content(section: Section) -> dict[str, Any]:
-    """Return what the page shows of a suite."""
-    setups = []
-    for setup in section.suite.setups:
-        found = [
-            (row, section.results[row.name]) for row in setup.rows if row.name in section.results
+def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
+    """Return what there is to show, and the files that no kind of results claims."""
+    chapters, others = [], []
+    for section in sections:
+        parts = parts_of(section)
+        shown = {name for part in parts for name in part.shows}
+        others += [
+            f"{section.folder.name}/{n}.json" for n in section.measurements if n not in shown
         ]
-        if not found:
-            continue
-        columns = header(result for _, result in found)
-        rows = [
-            [row.method, *cells(section.results[row.name], row)]
-            if row.name in section.results
-            else [row.method, *[MISSING] * len(columns)]
-            for row in setup.rows
+        gaps = [
+            (name, texts)
+            for name, texts in (
+                ("Not run", section.missing),
+                ("Failed", section.failures),
+                ("Not readable", section.unreadable),
+            )
+            if texts
         ]
-        curves = {row.method: result.pooled for row, result in found}
-        setups.append(
-            {
-                "name": setup.name,
-                "columns": ["method", *columns],
-                "rows": rows,
-                "picture": _picture(plots.accuracy_against_sigma(curves, title=setup.name)),
-                "runs": [(row.method, _run(result.content)) for row, result in found],
-            }
-        )
-    return {
-        "title": section.suite.title,
-        "source": section.suite.source,
-        "summary": summary(section),
-        "setups": setups,
-        "missing": section.missing,
-        "failures": (*section.failures, *section.unreadable),
-    }
+        if parts or gaps:
+            chapters.append(_Chapter(section, parts, gaps))
+    return chapters, others
 
 
-def _picture(figure: Any) -> str:
+def _overview(chapters: Sequence[_Chapter]) -> str:
+    """Return how much there is and how much is missing, in a sentence."""
+
+    def count(number: int, what: str, many: str) -> str:
+        return f"{number} {what if number == 1 else many}"
+
+    def gaps(kind: str) -> int:
+        return sum(len(texts) for c in chapters for name, texts in c.gaps if name == kind)
+
+    rows = sum(len(chapter.section.results) for chapter in chapters)
+    return (
+        f"{count(len(chapters), 'suite', 'suites')}, {count(rows, 'row', 'rows')} with results; "
+        f"missing or incomplete: {count(gaps('Not run'), 'row', 'rows')}; "
+        f"failed: {count(gaps('Failed'), 'cell', 'cells')}; "
+        f"not readable: {count(gaps('Not readable'), 'file', 'files')}."
+    )
+
+
+def _markdown(title: str, chapters: Sequence[_Chapter]) -> str:
+    blocks = [f"# {title}", _overview(chapters)]
+    for chapter in chapters:
+        blocks.append(f"## {chapter.section.suite.title}")
+        blocks += [f"{name}: {'; '.join(texts)}." for name, texts in chapter.gaps]
+        blocks += [part.markdown() for part in chapter.parts]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _picture(figure: Figure) -> str:
     """Return a figure as a ``data:`` address."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    metadata: dict[str, Any] = {"Software": None}  # the same figures are the same page
+    figure.savefig(buffer, format="png", dpi=130, metadata=metadata)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
-def _run(content: Any) -> str:
-    """Return in words how a row was run."""
-    seeds = ", ".join(str(seed) for seed in content["seeds"])
-    samples, versions = content["samples"], content["versions"]
-    return (
-        f"{content['scale']} scale, training seeds {seeds}, {samples['train']} training and "
-        f"{samples['test']} test samples, {sum(content['seconds']) / 60:.1f} min of training, "
-        f"commit {str(content['commit'])[:12]}, "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-    )

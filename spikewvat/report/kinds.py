@@ -1,0 +1,19 @@
+"""The kinds of results that a report knows, in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spikewvat.report.collect import Section
+from spikewvat.report.content import Part
+from spikewvat.report.conversion import conversion
+from spikewvat.report.overhead import overhead
+from spikewvat.report.variation import variation
+
+KINDS: tuple[Callable[[Section], list[Part]], ...] = (variation, conversion, overhead)
+"""Each returns the parts that it can make of a section, none where it finds nothing."""
+
+
+def parts_of(section: Section) -> list[Part]:
+    """Return everything that there is to show of a section."""
+    return [part for kind in KINDS for part in kind(section)]

@@ -1,0 +1,291 @@
+"""The report: what is found in a folder, what it says in words, the page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import browser
+import pytest
+import torch
+from test_cli import call, error
+
+from spikewvat.bench.suite import Row
+from spikewvat.bench.table import RowResult, row_result
+from spikewvat.errors import DataError
+from spikewvat.report import Table, collect, write_report
+from spikewvat.report.words import gain, summary
+from spikewvat.robustness import ChipReport, Degradation, mean_interval
+
+SUITE = """
+title = "Tiny <suite>"
+source = "the paper"
+[seeds]
+quick = [0, 1]
+[[setups]]
+name = "CNN"
+rows = [
+    { method = "plain", recipe = "plain.toml", paper = [[98.0], [80.0]] },
+    { method = "SWA", recipe = "swa.toml", paper = [[98.0], [85.0]] },
+    { method = "WVAT", recipe = "wvat.toml", paper = [[97.0], [95.0]] },
+    { method = "missing", recipe = "missing.toml" },
+]
+[[setups]]
+name = "large"
+presets = ["paper"]
+rows = [{ method = "plain", recipe = "large.toml" }]
+"""
+
+
+def curve(clean, noisy, *, chips=(0.01, -0.01, 0.03)):
+    """A curve over sigma 0 and 10 %, whose chips lie around ``noisy``."""
+    reports = [
+        ChipReport("Gaussian", sigma, torch.tensor(values, dtype=torch.float64), (3, 4, 5), 10)
+        for sigma, values in ((0.0, [clean] * 3), (0.1, [noisy + c - 0.01 for c in chips]))
+    ]
+    return Degradation(clean, tuple(reports))
+
+
+def cell(seed, degradation, **content):
+    """What a finished cell's file holds."""
+    return {
+        "recipe": {"name": "tiny", "seed": seed},
+        "scale": "quick",
+        "commit": "0123456789abcdef",
+        "versions": {"torch": "2"},
+        "training": {
+            "samples": {"train": 48, "validation": 0, "test": 24},
+            "history": [{"seconds": 60.0}],
+        },
+        **degradation.to_dict(),
+        **content,
+    }
+
+
+def row(*curves, **content):
+    return row_result([cell(seed, one, **content) for seed, one in enumerate(curves)])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A suite with three rows, a row that is missing, and a measurement of step times."""
+    tiny = tmp_path / "runs" / "tiny"
+    tiny.mkdir(parents=True)
+    (tiny / "suite.toml").write_text(SUITE)
+    row(curve(0.98, 0.80), curve(0.96, 0.82)).write(tiny / "plain.json")
+    row(curve(0.98, 0.80), curve(0.96, 0.81)).write(tiny / "swa.json")
+    row(curve(0.97, 0.93), curve(0.96, 0.94)).write(tiny / "wvat.json")
+    steps = [
+        {"setup": "net", "method": name, "ms": 2.0, "ratio": ratio, "quartiles": [ratio, ratio]}
+        for name, ratio in (("plain", 1.0), ("wvat", 1.5), ("sam", 2.0))
+    ]
+    other = tmp_path / "runs" / "speed"
+    other.mkdir()
+    (other / "step.json").write_text(json.dumps({"rows": steps}))
+    (other / "strange.json").write_text('{"something": "else"}')
+    return tmp_path / "runs"
+
+
+def test_the_page_and_its_tables(folder, tmp_path):
+    page = write_report(folder, tmp_path / "out", title="My report")
+    text, tables = page.read_text(), (tmp_path / "out" / "report.md").read_text()
+    assert "<h1>My report</h1>" in text
+    assert "Tiny &lt;suite&gt;" in text  # names are escaped
+    assert not re.search(r'(src|href)="(?!data:|#)', text), "something is loaded from elsewhere"
+    for content in (text, tables):
+        assert "2 suites, 3 rows with results; missing or incomplete: 1 row;" in content
+        assert "At σ = 10 % WVAT reaches 93.5 %, 12.5 points (95 % CI over 2" in content
+        assert "with ideal weights 0.5 points less" in content
+        assert "CNN: missing" in content
+        assert "large: plain" not in content  # belongs to a scale that was not run
+        assert "speed/strange.json" in text
+    assert "| plain | 97.0 ± 1.4 (98.0, -1.0) | 81.0 ± 1.4 (80.0, +1.0) |" in tables
+    assert "| missing | - | - |" in tables
+    assert "| wvat | 1.50 (1.50 .. 1.50) |" in tables
+    assert write_report(folder, tmp_path / "again", title="My report").read_text() == text
+
+
+def test_the_command(folder, tmp_path):
+    done = call("report", folder)
+    assert f"Written: {folder / 'report.html'}" in done.stdout
+    assert (folder / "report.md").is_file()
+    assert "there is no folder" in error("report", tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    assert "holds no result of a suite" in error("report", tmp_path / "empty")
+    (tmp_path / "empty" / "strange.json").write_text("{}")
+    assert "only empty/strange.json" in error("report", tmp_path / "empty")
+
+
+def test_a_single_suite_folder_is_enough(folder):
+    (section,) = collect(folder / "tiny")
+    assert section.suite.title == "Tiny <suite>"
+    assert sorted(section.results) == ["plain", "swa", "wvat"]
+
+
+def test_rows_of_no_known_suite_describe_themselves(tmp_path):
+    content = row(curve(0.9, 0.8)).content
+    for name in ("a", "b"):
+        described = {**content, "title": "Mine", "setup": "net", "method": name.upper()}
+        (tmp_path / f"{name}.json").write_text(json.dumps(described))
+    (section,) = collect(tmp_path)
+    assert section.suite.title == "Mine"
+    (setup,) = section.suite.setups
+    assert (setup.name, [row.method for row in setup.rows]) == ("net", ["A", "B"])
+
+
+def test_what_went_wrong_is_said(folder):
+    tiny = folder / "tiny"
+    (tiny / "swa.json").write_text('{"cut o')
+    (tiny / "missing.json").write_text('{"seeds": [0], "clean": [1.0], "rows": []}')
+    row(curve(0.98, 0.80)).write(tiny / "wvat.json")
+    failed = tiny / "plain-seed0-01234567" / "plain-convert-01234567"
+    failed.mkdir(parents=True)
+    (failed / "error.txt").write_text("Traceback\nValueError: no luck\n")
+    section = next(s for s in collect(folder) if s.folder == tiny)
+    assert section.missing == ("CNN: SWA", "CNN: WVAT (1 of 2 seeds)", "CNN: missing")
+    assert section.failures == ("plain-convert-01234567: ValueError: no luck",)
+    assert len(section.unreadable) == 2
+    assert "swa.json' is no JSON" in "; ".join(section.unreadable)
+    text = write_report(folder).read_text()
+    assert "ValueError: no luck" in text
+    assert "incomplete: 3 rows; failed: 1 cell; not readable: 2 files." in text
+
+
+def test_a_row_whose_file_is_another_measurement(folder):
+    (folder / "tiny" / "missing.json").write_text('{"something": "else"}')
+    section = next(s for s in collect(folder) if s.folder.name == "tiny")
+    assert "missing'.json is no result of a row" in section.unreadable[0]
+
+
+def test_a_malformed_suite_is_an_error(folder):
+    (folder / "tiny" / "suite.toml").write_text("title = 3")
+    with pytest.raises(DataError, match=r"tiny/suite\.toml"):
+        collect(folder)
+
+
+def test_finished_cells_of_a_bench_that_was_cut_off(folder):
+    """No row file was written: the cells are joined, of one recipe only."""
+    for seed in (0, 1):
+        run = folder / "tiny" / f"missing-seed{seed}-0123456{seed}"
+        run.mkdir()
+        content = cell(seed, curve(0.9, 0.7 + 0.1 * seed))
+        (run / "result.json").write_text(json.dumps(content))
+    broken = folder / "tiny" / "missing-seed2-01234562"
+    broken.mkdir()
+    (broken / "result.json").write_text("{")
+    section = next(s for s in collect(folder) if s.folder.name == "tiny")
+    assert section.results["missing"].content["seeds"] == [0, 1]
+    assert section.results["missing"].mean(-1) == pytest.approx(0.75)
+    assert section.missing == ()
+
+
+def found(*methods):
+    """Rows with published accuracies at 0 and 10 %."""
+    return [
+        (Row(method=name, recipe=f"{name}.toml", paper=((98.0,), (paper,))), row(*curves))
+        for name, paper, curves in methods
+    ]
+
+
+def test_the_interval_of_a_gain_is_over_seeds_on_the_same_chips():
+    base, other = row(curve(0.9, 0.5), curve(0.9, 0.7)), row(curve(0.9, 0.6), curve(0.9, 0.9))
+    result = gain(base, other)
+    assert result.mean == pytest.approx(0.15)
+    assert tuple(result.interval) == pytest.approx(tuple(mean_interval([0.1, 0.2])))
+    assert "2 training seeds" in result.words
+    # One training: over its chips.
+    base, other = row(curve(0.9, 0.5)), row(curve(0.9, 0.6, chips=(0.02, -0.01, 0.02)))
+    result = gain(base, other)
+    assert tuple(result.interval) == pytest.approx(tuple(mean_interval([0.11, 0.1, 0.09])))
+    assert "3 chips of one training" in result.words
+    # Other chips: no interval.
+    reports = [ChipReport("d", 0.1, torch.tensor([0.5, 0.6]).double(), (8, 9), 10)]
+    assert gain(base, RowResult({"seeds": [0]}, (Degradation(1.0, tuple(reports)),))).words == (
+        "5.0 points"
+    )
+
+
+def test_whether_the_published_order_is_reproduced():
+    plain = ("plain", 80.0, (curve(0.98, 0.80), curve(0.98, 0.81)))
+    better = ("better", 90.0, (curve(0.98, 0.90), curve(0.98, 0.91)))
+    worse = ("worse", 90.0, (curve(0.98, 0.70), curve(0.98, 0.71)))
+    alike = ("alike", 90.0, (curve(0.98, 0.81), curve(0.98, 0.80)))
+    assert summary(found(plain, better))[1] == (
+        "The published order better > plain is reproduced (by 10.0 points)."
+    )
+    assert "worse > plain is not reproduced, plain leads by 10.0" in summary(found(plain, worse))[1]
+    assert "alike > plain is undecided (+0.0 points" in summary(found(plain, alike))[1]
+    assert "no other method helps here" in summary(found(plain, worse))[0]
+    assert summary(found(plain)) == [
+        "At σ = 10 % plain reaches 80.5 %, 17.5 points below its ideal weights."
+    ]
+
+
+def test_converted_networks_over_time(tmp_path):
+    def converted(scale):
+        time = {"steps": [4, 8], "accuracies": [0.5 * scale, 0.9 * scale], "spikes": [10.0, 20.0]}
+        return {"ann": 0.95, "over_time": {**time, "operations": [1e5, 2e5]}}
+
+    one = cell(0, curve(0.9, 0.8), conversion=converted(1.0))
+    two = cell(1, curve(0.9, 0.8), conversion=converted(0.9))
+    row_result([one, two]).write(tmp_path / "snn.json")
+    tables = write_report(tmp_path).with_name("report.md").read_text()
+    assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 2e+05 |" in tables
+    assert "85.5 % after 8 steps, 9.5 points below its ANN" in tables
+
+
+def test_markdown_cells_are_escaped():
+    assert Table(["a|b", "c"], [["1", "2"]]).markdown().splitlines()[0] == "| a\\|b | c |"
+
+
+def test_the_page_is_in_the_package():
+    text = (resources.files("spikewvat.report") / "page.html").read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+
+
+def test_the_page_in_a_browser(folder, tmp_path):
+    page = write_report(folder, tmp_path / "out")
+    script = """
+      const table = document.querySelector("#s2 table");
+      const order = () => [...table.tBodies[0].rows].map(row => row.cells[0].textContent);
+      const heads = [...table.tHead.rows[0].cells], orders = [order()];
+      for (const column of [0, 0, 2, 2]) {
+        heads[column].querySelector("button").click();
+        orders.push(order());
+      }
+      return {
+        orders,
+        sorted: heads[2].getAttribute("aria-sort"),
+        widths: [...document.images].map(image => image.naturalWidth),
+        overflow: document.documentElement.scrollWidth > window.innerWidth,
+      };
+    """
+    found = browser.ask(page, script, tmp_path / "profile")
+    assert found["orders"] == [
+        ["plain", "SWA", "WVAT", "missing"],
+        ["missing", "plain", "SWA", "WVAT"],  # by name
+        ["WVAT", "SWA", "plain", "missing"],
+        ["WVAT", "plain", "SWA", "missing"],  # by accuracy; what is missing comes last
+        ["SWA", "plain", "WVAT", "missing"],
+    ]
+    assert found["sorted"] == "ascending"
+    assert len(found["widths"]) == 2
+    assert min(found["widths"]) > 500
+    assert not found["overflow"]
+    text = browser.document(f"{page.as_uri()}#sort=1,2", tmp_path / "profile")
+    names = re.findall(r"<tr><td>(.*?)</td>", text)
+    assert names[-4:] == ["WVAT", "plain", "SWA", "missing"]
+
+
+def test_the_page_of_the_repository_in_a_narrow_window(tmp_path):
+    results = Path(__file__).parent.parent / "benchmarks" / "results"
+    page = write_report(results, tmp_path)
+    picture = tmp_path / "narrow.png"
+    browser.run(page.as_uri(), tmp_path / "p", "--window-size=500,900", f"--screenshot={picture}")
+    assert picture.read_bytes()[:4] == b"\x89PNG"
+    script = "return [document.images.length, [...document.images].every(i => i.naturalWidth > 0)];"
+    count, shown = browser.ask(page, script, tmp_path / "p")
+    assert count > 5
+    assert shown
