@@ -1,0 +1,1 @@
+"""What benchmarks/tables.py puts into the documentation."""

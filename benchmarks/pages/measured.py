@@ -1,0 +1,119 @@
+"""Tables of measurements: what a step costs, speed beside peers, simulated beside real data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pages.shared import load, row_of
+
+
+def overhead() -> str:
+    """Return the table of step times."""
+    result = load("overhead", "step")
+    setups = list(dict.fromkeys(row["setup"] for row in result["rows"]))
+    methods = list(dict.fromkeys(row["method"] for row in result["rows"]))
+    lines = [row_of(["", *setups]), row_of(["---", *["--:"] * len(setups)])]
+    for method in methods:
+        cells = []
+        for setup in setups:
+            row = next(r for r in result["rows"] if (r["setup"], r["method"]) == (setup, method))
+            low, high = row["quartiles"]
+            cells.append(
+                f"{row['ms']:.1f} ms"
+                if method == "plain"
+                else f"{row['ratio']:.2f} ({low:.2f} .. {high:.2f})"
+            )
+        lines.append(row_of([method, *cells]))
+    return "\n".join(lines)
+
+
+def simulator() -> str:
+    """Return the table of simulated beside real recordings of the same images."""
+    rows = load("data", "simulator")["rows"][:2]  # calibrated on, and not
+
+    def bursts(recordings: dict[str, Any]) -> str:
+        return ", ".join(f"{burst['centre_ms']:.0f}" for burst in recordings["bursts"])
+
+    lines = [
+        row_of(["", *(f"{row['digits']} digits" for row in rows)]),
+        row_of(["---", *["--:"] * len(rows)]),
+    ]
+    for what, value in (
+        ("events a recording", lambda part: f"{part['events_mean']:.0f}"),
+        ("ON fraction", lambda part: f"{part['on_fraction']:.3f}"),
+        ("centres of the three bursts, ms", bursts),
+    ):
+        for label, key in (("real", "real"), ("re-enacted", "re_enacted")):
+            lines.append(row_of([f"{what}, {label}", *(value(row[key]) for row in rows)]))
+    correlations = [
+        f"{row['map_correlation']['mean']:.3f} ± {row['map_correlation']['std']:.3f}"
+        for row in rows
+    ]
+    lines.append(row_of(["correlation of event maps", *correlations]))
+    return "\n".join(lines)
+
+
+def binning() -> str:
+    """Return the table of binning times beside tonic's."""
+    lines = [
+        row_of(["tonic.transforms.ToFrame", "same frames", "tonic", "ours", "speed-up"]),
+        row_of(["---", "--:", "--:", "--:", "--:"]),
+    ]
+    for row in load("data", "event_binning")["rows"]:
+        settings = ", ".join(f"{key}={value}" for key, value in row["tonic"].items())
+        low, high = row["quartiles_or"]
+        lines.append(
+            row_of(
+                [
+                    f"`{settings}`",
+                    f"{row['equal']} of {row['recordings']}",
+                    f"{row['ms']['tonic']:.2f} ms",
+                    f"{row['ms']['or']:.2f} ms",
+                    f"{row['speed_up_or']:.1f} ({low:.1f} .. {high:.1f})",
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
+def tsslbp() -> str:
+    """Return the table of differences from the official TSSL-BP code."""
+    lines = [
+        row_of(["configuration", "float64: output", "gradient", "float32: output", "gradient"]),
+        row_of(["---", "--:", "--:", "--:", "--:"]),
+    ]
+    found = {(row["case"], row["dtype"]): row for row in load("speed", "tsslbp")["comparison"]}
+    for case in dict.fromkeys(case for case, _ in found):
+        cells = [case]
+        for dtype in ("float64", "float32"):
+            row = found[case, dtype]
+            cells += [f"{row['output_max_abs']:.0e}", f"{row['gradient_max_rel']:.0e}"]
+        lines.append(row_of(cells))
+    return "\n".join(lines)
+
+
+def tsslbp_speed() -> str:
+    """Return the table of step times beside the official TSSL-BP code."""
+    lines = [row_of(["", "step", "share of the official time"]), row_of(["---", "--:", "--:"])]
+    for row in load("speed", "tsslbp")["rows"]:
+        low, high = row["quartiles"]
+        share = f"{row['ratio']:.2f} ({low:.2f} .. {high:.2f})"
+        lines.append(row_of([row["side"], f"{row['ms']:.0f} ms", share]))
+    return "\n".join(lines)
+
+
+def event_input() -> str:
+    """Return the table of event-driven beside dense first layers."""
+    result = load("speed", "event_input")
+    lines = [
+        row_of(["", "dense", "event-driven", "speed-up"]),
+        row_of(["---", "--:", "--:", "--:"]),
+    ]
+    for row in result["rows"]:
+        low, high = row["quartiles"]
+        times = [f"{row[key]:.0f} ms" for key in ("dense_ms", "event_ms")]
+        speed_up = f"{row['speed_up']:.2f} ({low:.2f} .. {high:.2f})"
+        lines.append(row_of([row["what"], *times, speed_up]))
+    memory = [f"{value:.0f} MiB" for value in result["peak_memory_mib"].values()]
+    lines.append(row_of(["peak memory that training adds", *memory, ""]))
+    return "\n".join(lines)
