@@ -61,6 +61,17 @@ def test_yield_curve_is_the_yield_at_every_target():
         assert y[-1] == 0
 
 
+def test_yield_curve_as_numbers():
+    report = ChipReport(
+        "Gaussian", 0.1, torch.tensor([0.8, 0.9, 0.9, 0.7], dtype=torch.float64), (0,) * 4, 10
+    )
+    curve = report.yield_curve()
+    assert [(y.target, y.working) for y in curve] == [(0.7, 4), (0.8, 3), (0.9, 2)]
+    assert [y.working for y in report.yield_curve([0.0, 0.85, 1.0])] == [4, 2, 0]
+    with pytest.raises(ValueError, match="target must be a fraction between 0 and 1, got 85"):
+        report.yield_curve([85])
+
+
 def test_yield_curve_of_perfect_chips_stays_up():
     perfect = ChipReport("Gaussian", 0.0, torch.ones(5).double(), (0,) * 5, 10)
     line = lines(plots.yield_curve({"WVAT": perfect}))["WVAT"]

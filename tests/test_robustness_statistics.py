@@ -12,9 +12,11 @@ from scipy import stats
 
 from spikewvat.robustness.statistics import (
     Interval,
+    holm,
     mean_interval,
     mean_of,
     sample_std,
+    student_t_p_value,
     student_t_quantile,
     wilson_interval,
 )
@@ -25,6 +27,28 @@ from spikewvat.robustness.statistics import (
 def test_student_t_quantile_is_that_of_scipy(degrees, probability):
     expected = float(stats.t.ppf(probability, degrees))
     assert student_t_quantile(probability, degrees) == pytest.approx(expected, rel=1e-10, abs=1e-12)
+
+
+@pytest.mark.parametrize("degrees", [1, 2, 3, 4, 9, 24, 99, 4000])
+@pytest.mark.parametrize("t", [0.0, 1e-3, -0.5, 2.0, 6.0, 40.0, math.inf])
+def test_student_t_p_value_is_that_of_scipy(degrees, t):
+    expected = float(2 * stats.t.sf(abs(t), degrees))
+    assert student_t_p_value(t, degrees) == pytest.approx(expected, rel=1e-9, abs=1e-13)
+
+
+def test_holm_by_hand():
+    # Holm 1979: the smallest of four times 4, the next times 3, ..., never falling.
+    assert holm([0.03, 0.01, 0.04, 0.005]) == pytest.approx([0.06, 0.03, 0.06, 0.02])
+    assert holm([0.5, 0.6]) == [1.0, 1.0]
+    assert holm([0.02]) == [0.02]
+    assert holm([]) == []
+
+
+def test_holm_keeps_false_findings_rare():
+    generator = torch.Generator().manual_seed(2)
+    families = torch.rand(2000, 5, generator=generator, dtype=torch.float64).tolist()
+    found = sum(min(holm(family)) < 0.05 for family in families) / 2000
+    assert found == pytest.approx(1 - 0.99**5, abs=4 * math.sqrt(0.05 * 0.95 / 2000))
 
 
 @settings(max_examples=50, deadline=None)
@@ -82,6 +106,12 @@ def test_impossible_values():
         mean_interval([0.1, 0.2], confidence=95)
     with pytest.raises(ValueError, match="degrees must be at least 1, got 0"):
         student_t_quantile(0.5, 0)
+    with pytest.raises(ValueError, match="degrees must be at least 1, got 0"):
+        student_t_p_value(0.5, 0)
+    with pytest.raises(ValueError, match="t must be a number, got nan"):
+        student_t_p_value(math.nan, 3)
+    with pytest.raises(ValueError, match=r"p_values must lie between 0 and 1, got 1\.5"):
+        holm([0.1, 1.5])
     with pytest.raises(ValueError, match=r"probability must lie between 0 and 1, got 1\.0"):
         student_t_quantile(1.0, 3)
     with pytest.raises(ValueError, match="got 3 of 2"):

@@ -1,25 +1,46 @@
 """How many chips work: accuracy of a network on the weights that simulated chips hold."""
 
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
+from spikewvat.robustness.comparison import Comparison, Difference, compare
+from spikewvat.robustness.hierarchy import (
+    Hierarchy,
+    hierarchical,
+    over_trainings,
+    yield_interval,
+)
+from spikewvat.robustness.planning import chips_needed, chips_needed_per_training
 from spikewvat.robustness.results import ChipReport, Degradation, Yield
 from spikewvat.robustness.statistics import (
     Interval,
+    holm,
     mean_interval,
     sample_std,
+    student_t_p_value,
     student_t_quantile,
     wilson_interval,
 )
 
 __all__ = [
     "ChipReport",
+    "Comparison",
     "Degradation",
+    "Difference",
+    "Hierarchy",
     "Interval",
     "Yield",
+    "chips_needed",
+    "chips_needed_per_training",
     "clean_accuracy",
+    "compare",
+    "hierarchical",
+    "holm",
     "mean_interval",
+    "over_trainings",
     "sample_std",
     "simulate_chips",
+    "student_t_p_value",
     "student_t_quantile",
     "sweep",
     "wilson_interval",
+    "yield_interval",
 ]

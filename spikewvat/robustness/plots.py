@@ -102,13 +102,11 @@ def yield_curve(
     found = np.concatenate([report.accuracies.numpy() for report in reports.values()])
     room = max(0.05 * (found.max() - found.min()), 0.005)
     marked = found if target is None else np.append(found, target)
-    left, right = max(marked.min() - room, 0.0), min(marked.max() + room, 1.0)
+    left, right = float(max(marked.min() - room, 0)), float(min(marked.max() + room, 1))
     for name, style in styles(reports).items():
         report = reports[name]
-        # The share falls right after each accuracy that some chip has, and is flat in between.
-        targets = [left, *np.unique(report.accuracies.numpy()), right]
-        at = [report.yield_at(float(t)) for t in targets]
-        x, low, high = 100 * np.transpose([[t, *y.ci95] for t, y in zip(targets, at, strict=True)])
+        at = [report.yield_at(left), *report.yield_curve(), report.yield_at(right)]
+        x, low, high = 100 * np.transpose([[y.target, *y.ci95] for y in at])
         axes.fill_between(x, low, high, step="pre", color=style.colour, alpha=0.15, linewidth=0)
         share = [100 * y.share for y in at]
         draw_line(axes, x, share, style, label=name, drawstyle="steps-pre")

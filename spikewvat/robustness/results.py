@@ -124,6 +124,22 @@ class ChipReport:
         check_target(target)
         return Yield(target, int((self.accuracies >= target).sum()), self.chips)
 
+    def yield_curve(self, targets: Sequence[float] | None = None) -> tuple[Yield, ...]:
+        """Count the chips that reach each of several accuracies.
+
+        Args:
+            targets: Accuracies as fractions; by default all that some chip has, where the share
+                falls. It is flat in between.
+
+        Returns:
+            A count with its Wilson interval for each target.
+
+        Raises:
+            ValueError: If a target is no fraction.
+        """
+        chosen = sorted(set(self.accuracies.tolist())) if targets is None else targets
+        return tuple(self.yield_at(target) for target in chosen)
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers, fit for JSON; what is not defined for one chip is None."""
         return {

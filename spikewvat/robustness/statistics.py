@@ -1,9 +1,9 @@
-"""Intervals over simulated chips: Student-t for a mean, Wilson for a share."""
+"""Intervals and p-values of simple samples: Student-t for a mean, Wilson for a share, Holm."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from statistics import NormalDist
 from typing import NamedTuple
@@ -90,7 +90,7 @@ def mean_interval(values: Tensor | Sequence[float], *, confidence: float = 0.95)
     mean, count = float(vector.mean()), len(vector)
     if count == 1:
         return Interval(math.nan, math.nan)
-    quantile = student_t_quantile((1 + _checked(confidence)) / 2, count - 1)
+    quantile = student_t_quantile((1 + check_confidence(confidence)) / 2, count - 1)
     half = quantile * sample_std(vector) / math.sqrt(count)
     return Interval(mean - half, mean + half)
 
@@ -126,20 +126,70 @@ def student_t_quantile(probability: float, degrees: int) -> float:
         raise ValueError(f"degrees must be at least 1, got {degrees!r}.")
     if probability < 0.5:
         return -student_t_quantile(1 - probability, degrees)
-    inside = 2 * probability - 1
-    # 1, 2/3, 2/3 4/5 ... for odd degrees, 1, 1/2, 1/2 3/4 ... for even ones.
-    start = 2 + degrees % 2
-    steps = torch.arange(start, max(degrees - 1, start), 2, dtype=torch.float64)
-    coefficients = torch.cat([steps.new_ones(1), torch.cumprod((steps - 1) / steps, 0)])
-    powers = 2 * torch.arange(len(coefficients), dtype=torch.float64) + degrees % 2
+    inside = _probability_inside(degrees)
     low, high = 0.0, math.pi / 2
     for _ in range(64):
         middle = (low + high) / 2
-        series = math.sin(middle) * float((coefficients * math.cos(middle) ** powers).sum())
-        if degrees % 2:
-            series = 2 / math.pi * (middle + (series if degrees > 1 else 0.0))
-        low, high = (middle, high) if series < inside else (low, middle)
+        low, high = (middle, high) if inside(middle) < 2 * probability - 1 else (low, middle)
     return math.sqrt(degrees) * math.tan((low + high) / 2)
+
+
+def student_t_p_value(t: float, degrees: int) -> float:
+    """Return the two-sided p-value of Student's t test.
+
+    Args:
+        t: The statistic, an estimate over its standard error; may be infinite.
+        degrees: Degrees of freedom, at least 1.
+
+    Returns:
+        P(|T| >= |t|), exact to about 1e-15.
+
+    Raises:
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> round(student_t_p_value(2.776445, 4), 6)
+        0.05
+    """
+    if math.isnan(t):
+        raise ValueError("t must be a number, got nan.")
+    if degrees < 1:
+        raise ValueError(f"degrees must be at least 1, got {degrees!r}.")
+    theta = math.atan(abs(t) / math.sqrt(degrees))
+    return min(max(1 - _probability_inside(degrees)(theta), 0.0), 1.0)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    r"""Adjust p-values for their number, so that any false finding among them is as rare as one.
+
+    .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
+
+    Args:
+        p_values: One for each comparison of the family, in any order.
+
+    Returns:
+        Adjusted p-values in the same order.
+
+    Raises:
+        ValueError: If one lies outside [0, 1].
+
+    References:
+        A simple sequentially rejective multiple test procedure (Holm, 1979),
+        https://www.jstor.org/stable/4615733
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        [0.03, 0.06, 0.06]
+    """
+    for p in p_values:
+        if not 0 <= p <= 1:
+            raise ValueError(f"p_values must lie between 0 and 1, got {p!r}.")
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
@@ -172,7 +222,7 @@ def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) ->
             "wilson_interval needs 0 <= successes <= trials and at least 1 trial, "
             f"got {successes!r} of {trials!r}."
         )
-    z = NormalDist().inv_cdf((1 + _checked(confidence)) / 2)
+    z = NormalDist().inv_cdf((1 + check_confidence(confidence)) / 2)
     share, z2 = successes / trials, z * z / trials
     centre = (share + z2 / 2) / (1 + z2)
     half = math.sqrt(z2 * (share * (1 - share) + z2 / 4)) / (1 + z2)
@@ -182,6 +232,23 @@ def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) ->
     return Interval(low, high)
 
 
+def _probability_inside(degrees: int) -> Callable[[float], float]:
+    r"""Return the function from :math:`\theta` to P(|T| <= sqrt(degrees) tan(theta))."""
+    # 1, 2/3, 2/3 4/5 ... for odd degrees, 1, 1/2, 1/2 3/4 ... for even ones.
+    start = 2 + degrees % 2
+    steps = torch.arange(start, max(degrees - 1, start), 2, dtype=torch.float64)
+    coefficients = torch.cat([steps.new_ones(1), torch.cumprod((steps - 1) / steps, 0)])
+    powers = 2 * torch.arange(len(coefficients), dtype=torch.float64) + degrees % 2
+
+    def inside(theta: float) -> float:
+        series = math.sin(theta) * float((coefficients * math.cos(theta) ** powers).sum())
+        if degrees % 2:
+            return 2 / math.pi * (theta + (series if degrees > 1 else 0.0))
+        return series
+
+    return inside
+
+
 def _as_vector(values: Tensor | Sequence[float]) -> Tensor:
     vector = torch.as_tensor(values, dtype=torch.float64).flatten()
     if len(vector) == 0:
@@ -189,7 +256,8 @@ def _as_vector(values: Tensor | Sequence[float]) -> Tensor:
     return vector
 
 
-def _checked(confidence: float) -> float:
+def check_confidence(confidence: float) -> float:
+    """Return a coverage; raise ValueError unless it lies between 0 and 1, both excluded."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
     return confidence

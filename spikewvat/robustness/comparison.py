@@ -1,0 +1,204 @@
+"""Methods against each other on the same chips and images: differences, not overlapping bars."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, TypeAlias
+
+from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
+from spikewvat.robustness.results import ChipReport, Degradation
+from spikewvat.robustness.statistics import holm
+
+Trainings: TypeAlias = Sequence[Degradation] | Sequence[ChipReport]
+"""What the trainings of a method reach, in the order of their training seeds."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One method minus another.
+
+    Args:
+        method: The one.
+        reference: The other.
+        found: Mean difference of accuracy, a fraction, with its standard error.
+        p_adjusted: p-value after Holm's correction for all differences of the table.
+    """
+
+    method: str
+    reference: str
+    found: Hierarchy
+    p_adjusted: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the adjusted p-value is below 5 %."""
+        return self.p_adjusted < 0.05
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, fit for JSON."""
+        return {
+            "method": self.method,
+            "reference": self.reference,
+            "p_adjusted": self.p_adjusted,
+            **self.found.to_dict(),
+        }
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Difference:
+        """Rebuild from :meth:`to_dict`."""
+        return cls(row["method"], row["reference"], Hierarchy.from_dict(row), row["p_adjusted"])
+
+    def __str__(self) -> str:
+        low, high = (100 * bound for bound in self.found.interval())
+        return (
+            f"{self.method} - {self.reference}: {100 * self.found.mean:+.2f} points "
+            f"(95 % CI {low:+.2f} .. {high:+.2f}), p = {self.found.p_value:.2g}, "
+            f"adjusted {self.p_adjusted:.2g}"
+        )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All differences between some methods.
+
+    Args:
+        device: What the chips are, in words.
+        sigma: Size of the variation, None where the device has none.
+        differences: In the order of the methods.
+    """
+
+    device: str
+    sigma: float | None
+    differences: tuple[Difference, ...]
+
+    def between(self, method: str, reference: str) -> Difference:
+        """Return the difference of two methods.
+
+        Raises:
+            KeyError: If they were not compared in this order.
+        """
+        for difference in self.differences:
+            if (difference.method, difference.reference) == (method, reference):
+                return difference
+        known = ", ".join(f"{d.method} - {d.reference}" for d in self.differences)
+        raise KeyError(f"{method} - {reference} was not compared (compared: {known}).")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, fit for JSON."""
+        rows = [difference.to_dict() for difference in self.differences]
+        return {"device": self.device, "sigma": self.sigma, "differences": rows}
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Comparison:
+        """Rebuild from :meth:`to_dict`."""
+        rows = tuple(Difference.from_dict(row) for row in table["differences"])
+        return cls(table["device"], table["sigma"], rows)
+
+    def __str__(self) -> str:
+        return "\n".join(str(difference) for difference in self.differences)
+
+
+def compare(
+    methods: Mapping[str, Trainings],
+    *,
+    sigma: float | None = None,
+    reference: str | None = None,
+) -> Comparison:
+    """Compare methods that were put on the same chips and images.
+
+    Training i of one method is paired with training i of another and chip by chip, so what both
+    share (initial weights, chips, images) drops out of the difference. Its interval is over
+    trainings and chips (:func:`~spikewvat.robustness.hierarchical`) for these images; with a
+    single training it is over chips and holds for these networks only. Intervals are not
+    adjusted for their number, p-values are, by Holm's method over the whole table.
+
+    Args:
+        methods: Results of :func:`~spikewvat.robustness.sweep` or
+            :func:`~spikewvat.robustness.simulate_chips` by method, one for each training seed
+            and in the same order of seeds.
+        sigma: Size of the variation to compare at; by default the last of each curve.
+        reference: Compare every method with this one; by default all pairs, the later of the
+            mapping minus the earlier.
+
+    Returns:
+        The differences.
+
+    Raises:
+        ValueError: If there are fewer than two methods, ``reference`` is none of them, numbers
+            of trainings differ, or they were evaluated on other devices, images or chips.
+        KeyError: If ``sigma`` was not swept.
+
+    Example:
+        >>> import torch
+        >>> def chips(*accuracies):
+        ...     found = torch.tensor(accuracies, dtype=torch.float64)
+        ...     return ChipReport("Gaussian(sigma=0.1)", 0.1, found, (1, 2), images=100)
+        >>> table = compare({
+        ...     "sgd": [chips(0.90, 0.92), chips(0.91, 0.95)],
+        ...     "wvat": [chips(0.94, 0.96), chips(0.95, 0.97)],
+        ... })
+        >>> round(table.between("wvat", "sgd").found.mean, 4)
+        0.035
+    """
+    if reference is not None and reference not in methods:
+        known = ", ".join(repr(name) for name in methods)
+        raise ValueError(f"reference {reference!r} is none of the methods ({known}).")
+    if len(methods) < 2:
+        raise ValueError(f"there is nothing to compare in {list(methods)}, expected two methods.")
+    reports = {name: [_at(item, sigma) for item in items] for name, items in methods.items()}
+    first = _check_alike(reports)
+    if reference is None:
+        pairs = [(later, earlier) for earlier, later in combinations(reports, 2)]
+    else:
+        pairs = [(name, reference) for name in reports if name != reference]
+    found = [_difference(reports[one], reports[other], one, other) for one, other in pairs]
+    adjusted = holm([difference.p_value for difference in found])
+    rows = (
+        Difference(*pair, difference, p)
+        for pair, difference, p in zip(pairs, found, adjusted, strict=True)
+    )
+    return Comparison(first.device, first.sigma, tuple(rows))
+
+
+def _at(item: Degradation | ChipReport, sigma: float | None) -> ChipReport:
+    if isinstance(item, ChipReport):
+        return item
+    return item.reports[-1] if sigma is None else item.at(sigma)
+
+
+def _check_alike(reports: Mapping[str, Sequence[ChipReport]]) -> ChipReport:
+    """Return the first report, after a check that all are of the same kind."""
+    numbers = {name: len(items) for name, items in reports.items()}
+    if len(set(numbers.values())) > 1 or 0 in numbers.values():
+        raise ValueError(f"numbers of trainings are {numbers}, expected as many for each method.")
+    first_name, first = next((name, items[0]) for name, items in reports.items())
+    for name, items in reports.items():
+        for item in items:
+            if (item.device, item.images) != (first.device, first.images):
+                raise ValueError(
+                    f"{name!r} was evaluated on {item.images} images with {item.device}, "
+                    f"{first_name!r} on {first.images} images with {first.device}. "
+                    "Evaluate all methods alike."
+                )
+    return first
+
+
+def _difference(
+    ones: Sequence[ChipReport], others: Sequence[ChipReport], one: str, other: str
+) -> Hierarchy:
+    """Return the paired difference on the chips that both methods were put on."""
+    rows, chips = [], []
+    for mine, theirs in zip(ones, others, strict=True):
+        known = dict(zip(theirs.seeds, theirs.accuracies.tolist(), strict=True))
+        pairs = zip(mine.seeds, mine.accuracies.tolist(), strict=True)
+        row = {seed: accuracy - known[seed] for seed, accuracy in pairs if seed in known}
+        if not row or (len(ones) == 1 and len(row) == 1):
+            raise ValueError(
+                f"{one!r} and {other!r} share {len(row)} chips, expected at least two of the "
+                "same seed. Evaluate both with equal seeds and chips."
+            )
+        rows.append(list(row.values()))
+        chips.append(tuple(row))
+    return hierarchical(rows, same_chips=len(set(chips)) == 1)

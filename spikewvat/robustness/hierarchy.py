@@ -1,0 +1,264 @@
+"""Figures over training seeds and chips: what each of the two contributes, and the interval."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from spikewvat.robustness.results import ChipReport, check_target
+from spikewvat.robustness.statistics import (
+    Interval,
+    check_confidence,
+    student_t_p_value,
+    student_t_quantile,
+    wilson_interval,
+)
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    r"""A mean over training seeds and chips.
+
+    The model is :math:`y_{ij} = \mu + s_i + c_j + e_{ij}` for training i and chip j. The chip's
+    own effect :math:`c_j` can be told apart only where all trainings are put on the same chips.
+
+    Args:
+        mean: Mean over trainings of the mean over their chips.
+        trainings: How many trainings.
+        chips: How many chips each has; their harmonic mean where it differs.
+        seed_std: Standard deviation of :math:`s`, 0 where none is seen; NaN if undefined.
+        common_std: Standard deviation of :math:`c`; 0 where none is seen or can be.
+        chip_std: Standard deviation of :math:`e`; NaN for a single chip.
+        std_error: Standard error of the mean; NaN if undefined.
+        degrees: Degrees of freedom of its t interval; 0 if undefined.
+    """
+
+    mean: float
+    trainings: int
+    chips: float
+    seed_std: float
+    common_std: float
+    chip_std: float
+    std_error: float
+    degrees: int
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        """Return the Student-t interval of the mean; NaN bounds where it is not defined.
+
+        Raises:
+            ValueError: If ``confidence`` lies outside (0, 1).
+        """
+        check_confidence(confidence)
+        if self.degrees < 1:
+            return Interval(math.nan, math.nan)
+        half = student_t_quantile((1 + confidence) / 2, self.degrees) * self.std_error
+        return Interval(self.mean - half, self.mean + half)
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p-value of the mean being 0; NaN where it is not defined."""
+        if self.degrees < 1:
+            return math.nan
+        if self.std_error == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return student_t_p_value(self.mean / self.std_error, self.degrees)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers with the 95 % interval, fit for JSON; NaN is None."""
+        content = {**asdict(self), "ci95": list(self.interval()), "p_value": self.p_value}
+        return {key: _without_nan(value) for key, value in content.items()}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Hierarchy:
+        """Rebuild from :meth:`to_dict`."""
+
+        def number(value: float | None) -> Any:
+            return math.nan if value is None else value
+
+        return cls(**{key: number(row[key]) for key in cls.__dataclass_fields__})
+
+    def __str__(self) -> str:
+        low, high = (100 * bound for bound in self.interval())
+        many = "training" if self.trainings == 1 else "trainings"
+        return (
+            f"{100 * self.mean:.2f} % (95 % CI {low:.2f} .. {high:.2f}; "
+            f"{self.trainings} {many} x {self.chips:g} chips)"
+        )
+
+
+def hierarchical(
+    values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool
+) -> Hierarchy:
+    r"""Summarise figures of several trainings on several chips each.
+
+    Chips of one training are no independent trainings: an interval over all of them is too
+    narrow. The variance of the mean is that of the trainings' own means,
+
+    .. math:: \mathrm{Var}(\bar y) = \frac{1}{a} \frac{\sum_i (\bar y_i - \bar y)^2}{a - 1}
+        + \frac{\hat\sigma_c^2}{n},
+        \qquad \hat\sigma_c^2 = \max\left(0, \frac{M_c - M_e}{a}\right)
+
+    with the mean squares :math:`M` of the two-way layout; without common chips the second term is
+    absent. The t interval has a - 1 degrees of freedom (n - 1 if there are fewer chips and they
+    matter), which is exact without an effect of chips, and errs on the wide side with one:
+    Satterthwaite's larger number covers clearly less than it says for two or three trainings.
+    The components are those of the method of moments, cut at 0.
+
+    One training gives the interval over its chips, which says nothing of other trainings.
+
+    Args:
+        values: One figure per chip for each training; as many for all where ``same_chips``.
+        same_chips: Whether number j is the same chip for all trainings, that is the same seed.
+
+    Returns:
+        The mean with its standard error and components.
+
+    Raises:
+        ValueError: If there are no values, one is not finite, or ``same_chips`` and their numbers
+            differ.
+
+    References:
+        Variance components (Searle, Casella and McCulloch, 1992), chapters 3 and 4.
+
+    Example:
+        >>> found = hierarchical([[0.90, 0.92], [0.94, 0.96]], same_chips=False)
+        >>> round(found.mean, 4), round(found.std_error, 4), found.degrees
+        (0.93, 0.02, 1)
+    """
+    groups = _as_groups(values, same_chips=same_chips)
+    trainings, counts = len(groups), [len(group) for group in groups]
+    means = torch.stack([group.mean() for group in groups])
+    chips = trainings / sum(1 / count for count in counts)
+    if same_chips and trainings > 1 and counts[0] > 1:
+        return _crossed(torch.stack(groups))
+    freedom = sum(counts) - trainings
+    squares = sum(float((group - group.mean()).square().sum()) for group in groups)
+    within = squares / freedom if freedom else math.nan
+    if trainings == 1:
+        return Hierarchy(
+            mean=float(means.mean()),
+            trainings=1,
+            chips=chips,
+            seed_std=math.nan,
+            common_std=0.0,
+            chip_std=math.sqrt(within),
+            std_error=math.sqrt(within / counts[0]),
+            degrees=freedom,
+        )
+    between = float(means.var(correction=1))
+    seed_variance = between - within / chips
+    return Hierarchy(
+        mean=float(means.mean()),
+        trainings=trainings,
+        chips=chips,
+        seed_std=seed_variance if math.isnan(seed_variance) else math.sqrt(max(seed_variance, 0.0)),
+        common_std=0.0,
+        chip_std=math.sqrt(within),
+        std_error=math.sqrt(between / trainings),
+        degrees=trainings - 1,
+    )
+
+
+def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
+    """Summarise the accuracies of several trainings, one report each.
+
+    Args:
+        reports: Of the same device and images; on the same chips where their seeds are equal.
+
+    Returns:
+        As :func:`hierarchical`.
+
+    Raises:
+        ValueError: If there is no report.
+    """
+    return hierarchical([r.accuracies for r in reports], same_chips=_on_same_chips(reports))
+
+
+def yield_interval(
+    reports: Sequence[ChipReport], target: float, *, confidence: float = 0.95
+) -> Interval:
+    """Return the interval of the share of chips that work, over several trainings.
+
+    The t interval over trainings and chips, cut to [0, 1], where it is wider than Wilson's
+    interval over all chips; that one takes the trainings for equal, but has a width even where
+    every chip works.
+
+    Args:
+        reports: One for each training.
+        target: Accuracy that a chip must reach to work, a fraction.
+        confidence: Coverage, between 0 and 1.
+
+    Returns:
+        The smallest interval that holds both.
+
+    Raises:
+        ValueError: If there is no report, or a number is out of its range.
+    """
+    check_target(target)
+    works = [report.accuracies >= target for report in reports]
+    found = hierarchical([share.double() for share in works], same_chips=_on_same_chips(reports))
+    low, high = wilson_interval(
+        sum(int(share.sum()) for share in works),
+        sum(len(share) for share in works),
+        confidence=confidence,
+    )
+    if found.degrees < 1:
+        return Interval(low, high)
+    inner = found.interval(confidence)
+    return Interval(max(min(low, inner.low), 0.0), min(max(high, inner.high), 1.0))
+
+
+def _on_same_chips(reports: Sequence[ChipReport]) -> bool:
+    return len({report.seeds for report in reports}) == 1
+
+
+def _crossed(table: Tensor) -> Hierarchy:
+    """Return the summary of a table ``[trainings, chips]`` whose columns are the same chips."""
+    trainings, chips = table.shape
+    mean, by_training, by_chip = table.mean(), table.mean(1), table.mean(0)
+    rest = table - by_training[:, None] - by_chip[None, :] + mean
+    error = float(rest.square().sum()) / ((trainings - 1) * (chips - 1))
+    between = float(by_training.var(correction=1))
+    seed = max(between - error / chips, 0.0)
+    common = max(float(by_chip.var(correction=1)) - error / trainings, 0.0)
+    return Hierarchy(
+        mean=float(mean),
+        trainings=trainings,
+        chips=float(chips),
+        seed_std=math.sqrt(seed),
+        common_std=math.sqrt(common),
+        chip_std=math.sqrt(error),
+        std_error=math.sqrt(between / trainings + common / chips),
+        degrees=min(trainings, chips) - 1 if common else trainings - 1,
+    )
+
+
+def _as_groups(
+    values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool
+) -> list[Tensor]:
+    groups = [torch.as_tensor(group, dtype=torch.float64).flatten() for group in values]
+    if not groups or any(len(group) == 0 for group in groups):
+        raise ValueError(
+            f"values hold {[len(group) for group in groups]} chips, expected at least one "
+            "training with at least one chip each."
+        )
+    for index, group in enumerate(groups):
+        if not bool(torch.isfinite(group).all()):
+            raise ValueError(f"values of training {index} are not finite: {group.tolist()}.")
+    if same_chips and len({len(group) for group in groups}) > 1:
+        raise ValueError(
+            f"values hold {[len(group) for group in groups]} chips, expected the same chips for "
+            "all trainings. Pass same_chips=False."
+        )
+    return groups
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
