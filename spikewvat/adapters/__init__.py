@@ -6,11 +6,12 @@ from typing import Protocol
 
 from torch import nn
 
+from spikewvat.adapters.neurons import KnowsNeurons, NeuronLayer, Tap
 from spikewvat.adapters.torch import ResetState, TorchAdapter
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import Weights
 
-__all__ = ["Adapter", "ResetState", "adapter_for"]
+__all__ = ["Adapter", "KnowsNeurons", "NeuronLayer", "ResetState", "Tap", "adapter_for"]
 
 
 class Adapter(Protocol):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
 from spikewvat.adapters.torch import TorchAdapter
-from spikewvat.errors import require
+from spikewvat.errors import UnsupportedModelError, require
 
 snn: Any = require("snntorch", extra="snntorch", purpose="An snnTorch network")
 spikegen: Any = require("snntorch.spikegen", extra="snntorch", purpose="Spike encoding")
@@ -18,6 +19,58 @@ surrogate: Any = require("snntorch.surrogate", extra="snntorch", purpose="An snn
 _PARALLEL = tuple(
     getattr(snn, name) for name in ("LeakyParallel", "LeakyKernel") if hasattr(snn, name)
 )
+
+# Their threshold and beta enter step by step, element by element.
+_LEAKY = (snn.Leaky, snn.RLeaky, snn.Synaptic, snn.RSynaptic)
+_STEPWISE = (*_LEAKY, snn.Lapicque, snn.Alpha, snn.SLSTM, snn.SConv2dLSTM)
+_SEVERAL = tuple(getattr(snn, name) for name in ("StateLeaky", "LinearLeaky") if hasattr(snn, name))
+
+
+class SnnTorchNeurons(NeuronLayer):
+    """snnTorch neurons, called once for each step with their input first.
+
+    Args:
+        name: Name of the module.
+        module: The neurons.
+    """
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        parts: set[Part] = {"spikes"}
+        if isinstance(module, _LEAKY) and not module.inhibition:
+            parts |= {"v_threshold", "tau_mem"}
+        super().__init__(name, module, parts=frozenset(parts), timed=False)
+
+    def _varied(
+        self,
+        inner: Callable[..., Any],
+        threshold: Tensor | None,
+        tau: Tensor | None,
+        x: Tensor,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        entries = []
+        for key, factor in (("threshold", threshold), ("beta", tau)):
+            if factor is not None:
+                module = self.module
+                held: Any = module._parameters if key in module._parameters else module._buffers
+                value = held[key]
+                new = value * factor if key == "threshold" else longer(value.clamp(0, 1), factor)
+                entries.append((held, key, new.to(value.dtype)))
+        with exchanged_entries(*entries):
+            return inner(x, *args, **kw)
+
+    def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
+        sent = output[0] if isinstance(output, tuple) else output
+        output = super()._with_spikes(output, spikes, changed)
+        held = self.module._buffers
+        if held.get("spk") is sent:  # what recurrent synapses see in the next step
+            held["spk"] = output[0] if isinstance(output, tuple) else output
+        return output
+
+    def _height(self, output: Tensor) -> Tensor | float:
+        height: Tensor = self.module.graded_spikes_factor.detach()  # type: ignore[operator]
+        return height
 
 
 class SnnTorchAdapter(TorchAdapter):
@@ -39,6 +92,16 @@ class SnnTorchAdapter(TorchAdapter):
         for module in model.modules():
             if isinstance(module, _PARALLEL):
                 yield module.rnn.weight_hh_l0
+
+    def _neurons(self, name: str, module: nn.Module) -> NeuronLayer | None:
+        if isinstance(module, _STEPWISE) and not isinstance(module, _SEVERAL):
+            return SnnTorchNeurons(name, module)
+        if isinstance(module, (snn.SpikingNeuron, *_PARALLEL)):
+            raise UnsupportedModelError(
+                f"neurons {name!r} (snntorch.{type(module).__name__}) run over all steps at once "
+                "in a way that no adapter can tap. Use snn.Leaky step by step."
+            )
+        return super()._neurons(name, module)
 
     def _reset_module(self, module: nn.Module) -> None:
         if not (isinstance(module, snn.SpikingNeuron) and hasattr(module, "reset_mem")):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
+from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
 from spikewvat.adapters.torch import TorchAdapter
-from spikewvat.errors import require
+from spikewvat.errors import UnsupportedModelError, require
 
 _PURPOSE = "A SpikingJelly network"
 base: Any = require("spikingjelly.activation_based.base", extra="spikingjelly", purpose=_PURPOSE)
@@ -19,6 +21,58 @@ neuron: Any = require(
 surrogate: Any = require(
     "spikingjelly.activation_based.surrogate", extra="spikingjelly", purpose=_PURPOSE
 )
+
+_LEAKY = (neuron.LIFNode, neuron.ParametricLIFNode, neuron.SimpleLIFNode)
+_NODES = (*_LEAKY, neuron.IFNode, neuron.SimpleIFNode)
+_SPIKES_ONLY = (neuron.PSN, neuron.MaskedPSN, neuron.SlidingPSN, neuron.KLIFNode)
+_SILENT = (neuron.NonSpikingBaseNode,)
+
+
+class SpikingJellyNeurons(NeuronLayer):
+    """SpikingJelly neurons of a known class, single-step or multi-step.
+
+    Args:
+        name: Name of the module.
+        module: The neurons.
+    """
+
+    def __init__(self, name: str, module: nn.Module) -> None:
+        parts: set[Part] = {"spikes"}
+        if type(module) in _NODES:
+            parts.add("v_threshold")
+        if type(module) in _LEAKY:
+            parts.add("tau_mem")
+        timed = bool(module.step_mode == "m")
+        super().__init__(name, module, parts=frozenset(parts), timed=timed)
+
+    def _varied(
+        self,
+        inner: Callable[..., Any],
+        threshold: Tensor | None,
+        tau: Tensor | None,
+        x: Tensor,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        module: Any = self.module
+        own, surrogate = module.__dict__, module.surrogate_function
+        # The fused kernels take numbers only; for a surrogate that they do not know the framework
+        # falls back to plain torch operations, which broadcast.
+        entries: list[tuple[dict[str, Any], str, Any]] = [
+            (module._modules, "surrogate_function", lambda v: surrogate(v))
+        ]
+        if threshold is not None:
+            entries.append((own, "v_threshold", module.v_threshold * threshold))
+        if tau is not None and "w" in module._parameters:  # 1 / tau is the sigmoid of w
+            beta = longer(1 - module.w.sigmoid(), tau)
+            varied = torch.where(tau == 1, module.w, torch.log((1 - beta) / beta))
+            entries.append((module._parameters, "w", varied))
+        elif tau is not None:
+            beta = longer(1 - 1 / torch.as_tensor(module.tau).to(tau), tau)
+            varied = torch.where(tau == 1, module.tau, 1 / (1 - beta))
+            entries.append((own, "tau", varied))
+        with exchanged_entries(*entries):
+            return inner(x, *args, **kw)
 
 
 class SpikingJellyAdapter(TorchAdapter):
@@ -33,6 +87,20 @@ class SpikingJellyAdapter(TorchAdapter):
         yield from super()._own_synapses(module)
         if isinstance(module, layer.DropConnectLinear):
             yield "weight", module._parameters["weight"]
+
+    def _neurons(self, name: str, module: nn.Module) -> NeuronLayer | None:
+        if isinstance(module, _SILENT):
+            return None
+        known = (*_NODES, *_SPIKES_ONLY)
+        theirs = type(module).__module__.startswith(neuron.__name__)
+        if type(module) in known or (isinstance(module, known) and not theirs):
+            return SpikingJellyNeurons(name, module)
+        if theirs and isinstance(module, base.MemoryModule):
+            raise UnsupportedModelError(
+                f"neurons {name!r} ({type(module).__name__}) are none whose spikes 0/1 an adapter "
+                "can tap. Use LIFNode, ParametricLIFNode or IFNode."
+            )
+        return super()._neurons(name, module)
 
     def _reset_module(self, module: nn.Module) -> None:
         reset: Any = getattr(module, "reset", None)

@@ -12,6 +12,8 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.parameter import UninitializedParameter
 from torch.nn.utils.parametrize import is_parametrized
 
+from spikewvat.adapters.neurons import HasNeurons, NeuronLayer
+from spikewvat.adapters.ours import own_layer
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import Weights
 
@@ -90,6 +92,31 @@ class TorchAdapter:
             self._reset_unknown(model)
         else:
             self._refuse_unknown_state(model)
+
+    def neuron_layers(self, model: nn.Module) -> dict[str, NeuronLayer]:
+        """Return the layers of spiking neurons by name, in the model's order.
+
+        Raises:
+            UnsupportedModelError: If there are none, or some send no spikes 0/1 that are known.
+        """
+        found = {}
+        for name, module in model.named_modules():
+            layer = self._neurons(name, module)
+            if layer is not None:
+                found[name] = layer
+        if not found:
+            seen = ", ".join(sorted({type(module).__name__ for module in model.modules()}))
+            raise UnsupportedModelError(
+                f"model has no spiking neurons that an adapter knows (modules seen: {seen}). "
+                "Give your own neurons a method neuron_layer(name)."
+            )
+        return found
+
+    def _neurons(self, name: str, module: nn.Module) -> NeuronLayer | None:
+        """Return how to see a module that is a layer of spiking neurons, None for any other."""
+        if isinstance(module, HasNeurons):
+            return module.neuron_layer(name)
+        return own_layer(name, module)
 
     def _own_synapses(self, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the synaptic parameters that a module holds itself."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
 from spikewvat.spiking.stdb import Dynamics, State, neurons
 
 
@@ -82,6 +83,10 @@ class Neurons(Timed):
             return spikes * amplitude, state
         return spikes.mul_(amplitude), state
 
+    def neuron_layer(self, name: str) -> NeuronLayer:
+        """Return how to see the neurons from outside."""
+        return _SeenNeurons(name, self)
+
     def analog(self, x: Tensor) -> Tensor:
         """Return the rectified currents."""
         return functional.relu(x)
@@ -91,6 +96,38 @@ class Neurons(Timed):
         level = self.threshold.detach()
         shown = f"{float(level):.4g}" if level.dim() == 0 else f"{len(level)} channels"
         return f"threshold={shown}, leak={float(self.leak.detach()):.4g}, {self.dynamics}"
+
+
+class _SeenNeurons(NeuronLayer):
+    """Converted neurons: all that they do scales with the threshold, but for the amplitude."""
+
+    def __init__(self, name: str, module: Neurons) -> None:
+        parts: set[Part] = {"spikes", "v_threshold"}
+        if bool(module.leak < 1):
+            parts.add("tau_mem")
+        super().__init__(name, module, parts=frozenset(parts), timed=True, method="steps")
+        self._neurons = module
+
+    def _varied(
+        self,
+        inner: Callable[..., Any],
+        threshold: Tensor | None,
+        tau: Tensor | None,
+        x: Tensor,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        if threshold is not None:
+            x = (x / threshold).to(x.dtype)
+        if tau is None:
+            return inner(x, *args, **kw)
+        held: Any = self._neurons._parameters
+        with exchanged_entries((held, "leak", longer(self._neurons.leak, tau))):
+            return inner(x, *args, **kw)
+
+    def _height(self, output: Tensor) -> Tensor | float:
+        module = self._neurons
+        return 1.0 if module.unit else _channels(module.amplitude.detach(), output.dim() - 3)
 
 
 class MaxPool2d(Timed):

@@ -6,7 +6,7 @@ References:
     https://proceedings.neurips.cc/paper/2020/hash/8bdb5058376143fa358981954e7626b8-Abstract.html
 """
 
-from spikewvat.spiking.tsslbp.dynamics import TSSL, neurons, psp
+from spikewvat.spiking.tsslbp.dynamics import TSSL, neurons, psp, spikes_of
 from spikewvat.spiking.tsslbp.layers import Conv2d, Linear, Neurons, Psp
 from spikewvat.spiking.tsslbp.losses import count_loss, desired_psc, kernel_loss
 
@@ -21,4 +21,5 @@ __all__ = [
     "kernel_loss",
     "neurons",
     "psp",
+    "spikes_of",
 ]

@@ -90,7 +90,12 @@ def psp(x: Tensor, tau_syn: float) -> Tensor:
     return filtered
 
 
-def neurons(currents: Tensor, constants: TSSL = TSSL()) -> Tensor:
+def neurons(
+    currents: Tensor,
+    constants: TSSL = TSSL(),
+    *,
+    leak: Tensor | None = None,
+) -> Tensor:
     r"""Run TSSL-BP neurons over all time steps.
 
     .. math::
@@ -118,6 +123,8 @@ def neurons(currents: Tensor, constants: TSSL = TSSL()) -> Tensor:
     Args:
         currents: Weighted post-synaptic currents I ``[T, B, ...]``.
         constants: Time constants and threshold.
+        leak: 1 / tau_mem of each neuron, broadcasting against ``[B, ...]``; by default that of
+            ``constants`` for all.
 
     Returns:
         Post-synaptic currents a of the neurons' spikes (not the spikes), shape of ``currents``.
@@ -135,7 +142,7 @@ def neurons(currents: Tensor, constants: TSSL = TSSL()) -> Tensor:
         [0.0, 0.333333, 0.222222, 0.481481, 0.320988]
     """
     check_not_empty(currents)
-    psc: Tensor = _Neurons.apply(currents, constants)  # type: ignore[no-untyped-call]
+    psc: Tensor = _Neurons.apply(currents, constants, leak)  # type: ignore[no-untyped-call]
     return psc
 
 
@@ -161,27 +168,32 @@ class _Neurons(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, currents: Tensor, constants: TSSL) -> Tensor:
+    def forward(ctx: Any, currents: Tensor, constants: TSSL, leak: Tensor | None) -> Tensor:
         dtype = _state_dtype(currents)
+        own = None if leak is None else 1 - leak.to(dtype)
         u = torch.empty_like(currents, dtype=dtype)  # keeps the memory format
         psc = torch.empty_like(u)
         keep, pace = 1 - 1 / constants.tau_mem, 1 / constants.tau_syn
         m, spike, a = (torch.zeros_like(u[0]) for _ in range(3))
         for current, u_t, psc_t in zip(currents, u, psc, strict=True):
-            torch.add(current, m, alpha=keep, out=u_t)
+            if own is None:
+                torch.add(current, m, alpha=keep, out=u_t)
+            else:
+                torch.addcmul(current, m, own, out=u_t)
             torch.gt(u_t, constants.v_threshold, out=spike)
             torch.addcmul(u_t, u_t, spike, value=-1, out=m)
             a = torch.lerp(a, spike, pace, out=psc_t)
         ctx.constants = constants
-        ctx.save_for_backward(u, psc)
+        ctx.save_for_backward(u, psc, leak)
         return psc.to(currents.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        u, psc = ctx.saved_tensors
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        u, psc, own = ctx.saved_tensors
         constants: TSSL = ctx.constants
-        leak, pace, threshold = 1 / constants.tau_mem, 1 / constants.tau_syn, constants.v_threshold
+        leak: Any = 1 / constants.tau_mem if own is None else own.to(u.dtype)
+        pace, threshold = 1 / constants.tau_syn, constants.v_threshold
         result = torch.empty_like(u)
         response, carry, d, f, dead, silent_before = (torch.zeros_like(u[0]) for _ in range(6))
         silent = torch.le(u[-1], threshold, out=torch.empty_like(d))
@@ -194,7 +206,10 @@ class _Neurons(torch.autograd.Function):
                 d.copy_(u[0])
             # A spike implies d > 0, as what is left of the step before lies below the threshold:
             # the clip of the slope at 0 never acts, and h is also what is carried on.
-            h = torch.addcmul(response, carry, u[t], value=leak, out=result[t])
+            if own is None:
+                h = torch.addcmul(response, carry, u[t], value=leak, out=result[t])
+            else:
+                h = torch.addcmul(response, carry * leak, u[t], out=result[t])
             h.div_(d.clamp_(min=1 / _STEEPEST))
             torch.lerp(h, carry.mul_(1 - leak), silent, out=carry)
             # The surrogate acts on silent neurons alone: its argument is bounded on one side.
@@ -204,7 +219,30 @@ class _Neurons(torch.autograd.Function):
             torch.lt(psc[t], pace / 4, out=dead)
             torch.lerp(carry, f, dead, out=result[t])
             silent, silent_before = silent_before, silent
-        return result.to(grad.dtype), None
+        return result.to(grad.dtype), None, None
+
+
+def spikes_of(psc: Tensor, tau_syn: float) -> Tensor:
+    r"""Return the spikes behind post-synaptic currents: the inverse of :func:`psp` on spikes.
+
+    .. math:: x_t = \tau_s a_t - (\tau_s - 1) a_{t-1}
+
+    Args:
+        psc: Post-synaptic currents ``[T, ...]`` of spikes, or sums of such (pooling).
+        tau_syn: Time constant of the synapse, in time steps.
+
+    Returns:
+        Spikes 0/1, the shape and dtype of ``psc``; of sums whether there was any.
+
+    Example:
+        >>> spikes_of(psp(torch.tensor([0.0, 1.0, 1.0, 0.0]), 3.0), 3.0).tolist()
+        [0.0, 1.0, 1.0, 0.0]
+    """
+    check_tau("tau_syn", tau_syn)
+    a = psc.detach().to(_state_dtype(psc))
+    before = torch.cat([torch.zeros_like(a[:1]), a[:-1]])
+    # A spike adds 1 (a gain times that where sums are pooled); the rest is rounding.
+    return (tau_syn * a - (tau_syn - 1) * before > 0.5).to(psc.dtype)
 
 
 def _low_pass(x: Tensor, tau_syn: float, order: range) -> Tensor:

@@ -49,15 +49,19 @@ class Neurons(nn.Module):
 
     Args:
         constants: Time constants and threshold.
+
+    Attributes:
+        leak: 1 / tau_mem of each neuron where they differ, as on a chip; else None.
     """
 
     def __init__(self, constants: TSSL = TSSL()) -> None:  # noqa: B008 -- frozen
         super().__init__()
         self.constants = constants
+        self.leak: Tensor | None = None
 
     def forward(self, currents: Tensor) -> Tensor:
         """Return post-synaptic currents, same shape."""
-        return neurons(currents, self.constants)
+        return neurons(currents, self.constants, leak=self.leak)
 
     def extra_repr(self) -> str:
         """Return the arguments."""

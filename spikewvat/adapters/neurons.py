@@ -1,0 +1,193 @@
+"""Layers of spiking neurons as seen from outside: their spikes, thresholds and time constants."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Part: TypeAlias = Literal["spikes", "v_threshold", "tau_mem"]
+"""What can be changed from outside: spikes on their way out, a constant of each neuron."""
+
+Factors: TypeAlias = Callable[[torch.Size], Tensor]
+"""From the shape of one sample's neurons to a factor above 0 for each of them."""
+
+
+@dataclass(frozen=True)
+class Tap:
+    """What to do to a layer of neurons while it is tapped.
+
+    Args:
+        v_threshold: Factors of the thresholds.
+        tau_mem: Factors of the membrane's time constants: the decay beta of a step becomes
+            beta ** (1 / factor).
+        spikes: From spikes 0/1 ``[t, B, ...]`` of the next t steps to the spikes that leave.
+    """
+
+    v_threshold: Factors | None = None
+    tau_mem: Factors | None = None
+    spikes: Callable[[Tensor], Tensor] | None = None
+
+
+class NeuronLayer:
+    """A layer of spiking neurons in some model.
+
+    A subclass says how a framework's neurons are varied (:meth:`_varied`) and how the spikes of
+    an output are found and replaced (:meth:`_spikes`, :meth:`_with_spikes`).
+
+    Args:
+        name: Name of the module in its model.
+        module: The neurons.
+        parts: What can be changed.
+        timed: Whether a call runs over time, ``[T, B, ...]``, or one step, ``[B, ...]``.
+        method: The method that runs the neurons, input first.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        module: nn.Module,
+        *,
+        parts: frozenset[Part],
+        timed: bool,
+        method: str = "forward",
+    ) -> None:
+        self.name, self.module = name, module
+        self.parts, self.timed, self.method = parts, timed, method
+
+    @contextmanager
+    def tapped(self, tap: Tap) -> Iterator[None]:
+        """Let a tap act on every call; afterwards the module is as before.
+
+        Taps nest: the inner one sees what the outer one makes of the spikes.
+        """
+        with overridden(self.module, self.method, functools.partial(self._call, tap)):
+            yield
+
+    def _call(self, tap: Tap, inner: Callable[..., Any], x: Tensor, *args: Any, **kw: Any) -> Any:
+        shape = x.shape[2 if self.timed else 1 :]
+        threshold, tau = _factors(tap.v_threshold, shape, x), _factors(tap.tau_mem, shape, x)
+        if threshold is None and tau is None:
+            output = inner(x, *args, **kw)
+        else:
+            output = self._varied(inner, threshold, tau, x, *args, **kw)
+        if tap.spikes is None:
+            return output
+        found = self._spikes(output)
+        spikes = found if self.timed else found[None]
+        changed = tap.spikes(spikes)
+        if torch.equal(changed, spikes):
+            return output
+        return self._with_spikes(output, found, changed if self.timed else changed[0])
+
+    def _varied(
+        self,
+        inner: Callable[..., Any],
+        threshold: Tensor | None,
+        tau: Tensor | None,
+        x: Tensor,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        """Run the neurons with factors of their constants."""
+        raise NotImplementedError
+
+    def _spikes(self, output: Any) -> Tensor:
+        """Return the spikes 0/1 of an output."""
+        first: Tensor = output[0] if isinstance(output, tuple) else output
+        return first.detach().ne(0).to(first.dtype)
+
+    def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
+        """Return the output with other spikes."""
+        first = output[0] if isinstance(output, tuple) else output
+        first = exchanged(first, spikes, changed, self._height(first))
+        return (first, *output[1:]) if isinstance(output, tuple) else first
+
+    def _height(self, output: Tensor) -> Tensor | float:
+        """Return the size of a spike, broadcasting against an output."""
+        return 1.0
+
+
+@runtime_checkable
+class KnowsNeurons(Protocol):
+    """An adapter that finds layers of spiking neurons."""
+
+    def neuron_layers(self, model: nn.Module) -> dict[str, NeuronLayer]:
+        """Return the layers of spiking neurons by name."""
+        ...
+
+
+@runtime_checkable
+class HasNeurons(Protocol):
+    """A module that is a layer of spiking neurons and says so itself."""
+
+    def neuron_layer(self, name: str) -> NeuronLayer:
+        """Return how to see it from outside.
+
+        Args:
+            name: Name of the module in its model.
+        """
+        ...
+
+
+def exchanged(output: Tensor, spikes: Tensor, changed: Tensor, height: Tensor | float) -> Tensor:
+    """Return an output with other spikes; gradients flow where they have not changed."""
+    return torch.where(changed == spikes, output, (changed * height).to(output.dtype))
+
+
+def longer(beta: Tensor, factor: Tensor) -> Tensor:
+    """Return the decay of a step with a time constant that is so many times as long.
+
+    Example:
+        >>> longer(torch.tensor([0.25, 0.9]), torch.tensor([2.0, 1.0])).tolist()
+        [0.5, 0.8999999761581421]
+    """
+    # A power of 1 is not the same number on every processor.
+    return torch.where(factor == 1, beta, beta ** (1 / factor))
+
+
+@contextmanager
+def overridden(module: nn.Module, method: str, wrapper: Callable[..., Any]) -> Iterator[None]:
+    """Put a function in front of a module's method for a while.
+
+    Args:
+        module: Whose method.
+        method: Its name.
+        wrapper: Called with the method as it was before, and then with the call's arguments.
+    """
+    before = module.__dict__.get(method)
+    object.__setattr__(module, method, functools.partial(wrapper, getattr(module, method)))
+    try:
+        yield
+    finally:
+        if before is None:
+            object.__delattr__(module, method)
+        else:
+            object.__setattr__(module, method, before)
+
+
+@contextmanager
+def exchanged_entries(*entries: tuple[dict[str, Any], str, Any]) -> Iterator[None]:
+    """Hold other values in dictionaries (of parameters, buffers, attributes) for a while."""
+    before = [(table, key, table[key]) for table, key, _ in entries]
+    try:
+        for table, key, value in entries:
+            table[key] = value
+        yield
+    finally:
+        for table, key, value in before:
+            table[key] = value
+
+
+def _factors(factors: Factors | None, shape: torch.Size, like: Tensor) -> Tensor | None:
+    """Return the factors of a layer where the tensor is; None where all are 1."""
+    found = None if factors is None else factors(shape)
+    if found is None or bool((found == 1).all()):
+        return None
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    return found.to(device=like.device, dtype=dtype)

@@ -1,0 +1,95 @@
+"""The package's own SLAYER and TSSL-BP neurons as seen from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.spiking import slayer, tsslbp
+
+
+class SlayerNeurons(NeuronLayer):
+    """SLAYER neurons; their decay is the response kernel's, which all neurons share.
+
+    The refractory response is as deep as the threshold is high, so a neuron with a threshold k
+    times as high is one whose potential is k times as small.
+
+    Args:
+        name: Name of the module.
+        module: The neurons.
+    """
+
+    def __init__(self, name: str, module: slayer.Neurons | slayer.Spike) -> None:
+        super().__init__(name, module, parts=frozenset({"spikes", "v_threshold"}), timed=True)
+        self._dt = module.constants.dt
+
+    def _varied(
+        self,
+        inner: Callable[..., Any],
+        threshold: Tensor | None,
+        tau: Tensor | None,
+        x: Tensor,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        return inner(x if threshold is None else (x / threshold).to(x.dtype), *args, **kw)
+
+    def _height(self, output: Tensor) -> Tensor | float:
+        return 1 / self._dt
+
+
+class TsslNeurons(NeuronLayer):
+    """TSSL-BP neurons, whose output is the post-synaptic current of their spikes.
+
+    Args:
+        name: Name of the module.
+        module: The neurons.
+    """
+
+    def __init__(self, name: str, module: tsslbp.Neurons) -> None:
+        parts: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
+        super().__init__(name, module, parts=parts, timed=True)
+        self._neurons = module
+
+    def _varied(
+        self,
+        inner: Callable[..., Any],
+        threshold: Tensor | None,
+        tau: Tensor | None,
+        x: Tensor,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        module = self._neurons
+        if threshold is not None:
+            x = (x / threshold).to(x.dtype)
+        if tau is None:
+            return inner(x, *args, **kw)
+        leak = module.leak
+        if leak is None:
+            leak = torch.full_like(tau, 1 / module.constants.tau_mem)
+        varied = torch.where(tau == 1, leak, 1 - longer(1 - leak, tau))
+        with exchanged_entries((vars(module), "leak", varied)):
+            return inner(x, *args, **kw)
+
+    def _spikes(self, output: Any) -> Tensor:
+        return tsslbp.spikes_of(output, self._neurons.constants.tau_syn)
+
+    def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
+        psc: Tensor = output
+        sent = tsslbp.psp(changed.to(psc.dtype), self._neurons.constants.tau_syn)
+        # The gradient is that of the spikes that were fired.
+        return sent + (psc - psc.detach()) if psc.requires_grad else sent
+
+
+def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
+    """Return how to see one of the package's own layers of neurons, None for any other module."""
+    if isinstance(module, slayer.Neurons | slayer.Spike):
+        return SlayerNeurons(name, module)
+    if isinstance(module, tsslbp.Neurons):
+        return TsslNeurons(name, module)
+    return None
