@@ -148,6 +148,34 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     torch.clear_autocast_cache()
 
 
+def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
+    """Clip each tensor in place to so many of its own population standard deviations about 0.
+
+    Call it after the optimizer's step, when no displacement is held.
+
+    Args:
+        weights: Live parameters by name.
+        sigmas: Standard deviations that stay on each side, above 0.
+
+    Raises:
+        ValueError: If ``sigmas`` is not above 0.
+
+    Example:
+        >>> w = {"fc": torch.tensor([-1.0, -1.0, 1.0, 1.0])}
+        >>> clip_to_std_(w, 0.5)
+        >>> w["fc"].tolist()
+        [-0.5, -0.5, 0.5, 0.5]
+    """
+    if not 0 < sigmas < float("inf"):
+        raise ValueError(f"sigmas must be finite and above 0, got {sigmas!r}.")
+    with torch.no_grad():
+        for weight in weights.values():
+            if weight.numel() > 1:  # a single number has no spread
+                bound = sigmas * weight.std(correction=0)
+                weight.clamp_(-bound, bound)
+    torch.clear_autocast_cache()
+
+
 def _write(live: list[Tensor], values: list[Tensor]) -> None:
     with torch.no_grad():
         torch._foreach_copy_(live, values)

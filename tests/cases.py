@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from spikewvat.devices import (
     AbsMax,
+    BinaryCells,
     DeviceModel,
     DifferentialPair,
     Drift,
@@ -17,6 +18,7 @@ from spikewvat.devices import (
     MinMax,
     MixtureNoise,
     Quantized,
+    RightCensored,
     SixSigma,
     SkewNormal,
     StuckAt,
@@ -68,6 +70,11 @@ DEVICES: list[DeviceCase] = [
     noise(SkewNormal(0.0383)),
     noise(SkewNormal(0.1, MinMax(), a=-2.0)),
     noise(MixtureNoise(0.13)),
+    noise(RightCensored(0.1)),
+    noise(RightCensored(0.1, HalfWidth(per_channel=True), censor=0.3)),
+    DeviceCase(RightCensored(0.1, censor=0.5, standardised=False)),
+    DeviceCase(BinaryCells(bits=4, sigma=0.1)),
+    DeviceCase(BinaryCells(bits=8, sigma=0.05, off_sigma=0.02)),
     DeviceCase(Gaussian(0.1, Fixed(-1.0, 1.0)), std=0.1, mean_zero=True, relative=False),
     DeviceCase(Lognormal(0.3)),
     DeviceCase(Lognormal(0.3, keep_mean=True), mean_zero=True),

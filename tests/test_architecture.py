@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = {
     0: ("errors", "weights", "files", "directions", "devices", "spiking"),
     1: ("adapters",),
-    2: ("training", "averaging", "conversion", "models"),
+    2: ("training", "baselines", "averaging", "conversion", "models"),
     3: ("data", "robustness", "trainer"),
     4: ("recipes", "bench", "report", "cli", "__main__"),
 }

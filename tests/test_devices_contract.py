@@ -176,6 +176,28 @@ def test_expected_norms_are_those_of_draws(case, dtype):
 
 
 @every_device
+def test_moments_are_those_of_many_chips(case):
+    weights = {"w": torch.linspace(-0.5, 0.8, 30, dtype=torch.float64).reshape(5, 6)}
+    weights["w"].requires_grad_()
+    moments = case.device.moments(weights)
+    if moments is None:
+        return
+    mean, variance = moments["w"]
+    assert mean.shape == variance.shape == weights["w"].shape
+    (mean.sum() + variance.sum()).backward()
+    assert weights["w"].grad.isfinite().all()
+    generator = seeded(14)
+    chips = torch.stack(
+        [case.device.program(weights, generator=generator)["w"] for _ in range(3000)]
+    )
+    error = chips.std(0) / math.sqrt(len(chips))
+    assert bool(((chips.mean(0) - mean).abs() <= 5 * error + 1e-9).all())
+    kurtosis = ((chips - chips.mean(0)) / chips.std(0)).pow(4).mean(0)
+    tolerance = 5 * chips.var(0) * (kurtosis / len(chips)).sqrt()
+    assert bool(((chips.var(0) - variance).abs() <= tolerance + 1e-9).all())
+
+
+@every_device
 def test_repr_says_what_it_is(case):
     first = case.device.stages[0] if isinstance(case.device, Pipeline) else case.device
     assert repr(case.device).startswith(type(first).__name__ + "(")

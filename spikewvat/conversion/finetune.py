@@ -14,7 +14,7 @@ from spikewvat.averaging import SWA
 from spikewvat.conversion.balance import images_of
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.devices.base import DeviceModel
-from spikewvat.training import WVAT
+from spikewvat.training import WVAT, GradientMethod
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -57,7 +57,7 @@ def finetune(
     optimizer: torch.optim.Optimizer | None = None,
     loss: Loss = potential_cross_entropy,
     swa: SWA | None = None,
-    wvat: WVAT | None = None,
+    wvat: GradientMethod | None = None,
     on_epoch: Callable[[int, float], object] | None = None,
     generator: Generator | None = None,
 ) -> list[float]:
@@ -75,7 +75,7 @@ def finetune(
         optimizer: By default Adam, learning rate 1e-4, weight decay 5e-4 and AMSGrad as published.
         loss: From output and labels to a scalar.
         swa: Average the weights after each epoch; take ``swa.model`` in the end.
-        wvat: Gradients at displaced weights with settings of your own, instead of ``variation``.
+        wvat: A training method with settings of your own, instead of ``variation``.
         on_epoch: Called after each epoch with its number from 0 and its mean loss.
         generator: Source of the variation.
 
@@ -113,16 +113,19 @@ def finetune(
                     forward: Callable[[Tensor], Tensor] = forward,
                     inputs: Tensor = inputs,
                     labels: Tensor = labels,
-                ) -> Tensor:
-                    return loss(forward(inputs), labels)
+                ) -> tuple[Tensor, Tensor]:
+                    output = forward(inputs)
+                    return loss(output, labels), output
 
                 if wvat is None:
                     adapter.reset_state(snn)
-                    value = closure()
+                    value, _ = closure()
                     value.backward()  # type: ignore[no-untyped-call]
                 else:
                     value = wvat.backward(closure)
                 optimizer.step()
+                if wvat is not None:
+                    wvat.after_step()
                 total += float(value.detach()) * len(labels)
                 count += len(labels)
             if count == 0:

@@ -10,6 +10,8 @@ from spikewvat.devices.base import (
     RangeRule,
     SixSigma,
 )
+from spikewvat.devices.cells import BinaryCells
+from spikewvat.devices.censored import RightCensored
 from spikewvat.devices.conductance import DifferentialPair
 from spikewvat.devices.drift import Drift
 from spikewvat.devices.empirical import Empirical, LevelStatistics, load_device, save_device
@@ -28,6 +30,7 @@ from spikewvat.devices.quantization import Quantized
 __all__ = [
     "AbsMax",
     "AdditiveNoise",
+    "BinaryCells",
     "DeviceModel",
     "DifferentialPair",
     "Drift",
@@ -42,6 +45,7 @@ __all__ = [
     "Pipeline",
     "Quantized",
     "RangeRule",
+    "RightCensored",
     "SixSigma",
     "SkewNormal",
     "StuckAt",

@@ -62,6 +62,15 @@ class DeviceModel(ABC):
         """
         return None
 
+    def moments(self, weights: Weights) -> dict[str, tuple[Tensor, Tensor]] | None:
+        """Return mean and variance of each weight over chips, or None without closed form.
+
+        Both are of the weight's shape, dtype and device. Gradients flow to the weights where the
+        mean, or variance that is relative to each weight, depends on them; a layer's range is a
+        constant.
+        """
+        return None
+
     def __rshift__(self, other: DeviceModel) -> DeviceModel:
         if not isinstance(other, DeviceModel):
             return NotImplemented

@@ -90,6 +90,14 @@ class AdditiveNoise(DeviceModel):
             norms[name] = torch.linalg.vector_norm(size).mul_(self.sigma * share)
         return norms
 
+    def moments(self, weights: Weights) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return w and (sigma * R)^2 (see :meth:`DeviceModel.moments`)."""
+        return {name: (weight, self._variance(weight)) for name, weight in weights.items()}
+
+    def _variance(self, weight: Tensor) -> Tensor:
+        variance = (self.range.size(weight) * self.sigma).square().to(weight.device, weight.dtype)
+        return variance.expand(weight.shape)
+
     def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
         noise = self.standard_noise(weight.shape, dtype=draw_dtype(weight), generator=generator)
         noise = noise.to(weight.device)
@@ -359,6 +367,14 @@ class Lognormal(DeviceModel):
         else:
             mean_square = math.expm1(2 * variance) - 2 * math.expm1(variance / 2)
         return {name: norm_of(weight) * math.sqrt(mean_square) for name, weight in weights.items()}
+
+    def moments(self, weights: Weights) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the moments of the lognormal law (see :meth:`DeviceModel.moments`)."""
+        mean = 1.0 if self.keep_mean else math.exp(self.sigma**2 / 2)
+        relative = math.expm1(self.sigma**2) * mean**2
+        return {
+            name: (mean * weight, relative * weight.square()) for name, weight in weights.items()
+        }
 
     def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
         device = generator_device(generator)

@@ -37,7 +37,7 @@ from spikewvat.recipes.schema import (
     Recipe,
 )
 from spikewvat.trainer.loop import Loss, derived_seed
-from spikewvat.training import PerturbedGradient
+from spikewvat.training import GradientMethod
 
 
 @dataclass(frozen=True)
@@ -245,13 +245,21 @@ def build_averaging(recipe: Recipe, model: nn.Module) -> SWA | None:
     return SWA(model, start=averaging_start(recipe))
 
 
-def build_method(recipe: Recipe, model: nn.Module) -> PerturbedGradient | None:
+def build_method(
+    recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
+) -> GradientMethod | None:
     """Make what takes the gradients, None for plain training; noise comes from the seed.
+
+    Args:
+        recipe: Names the method.
+        model: The network that is trained.
+        optimizer: Trains it; some methods look at its momentum.
 
     Raises:
         RecipeError: If its parameters are unknown or impossible.
     """
-    return methods.build_method(recipe.method, model, seed=derived_seed(recipe.seed, "method"))
+    seed = derived_seed(recipe.seed, "method")
+    return methods.build_method(recipe.method, model, seed=seed, optimizer=optimizer)
 
 
 def check(recipe: Recipe) -> Recipe:
@@ -268,8 +276,9 @@ def check(recipe: Recipe) -> Recipe:
     model = lookup(MODELS, recipe.model.name, "model.name")
     checked(model, recipe.model.parameters, "model")
     build_loss(recipe)
-    build_optimizer(recipe, [nn.Parameter(torch.zeros(1))])
-    build_method(recipe, nn.Linear(2, 2))
+    optimizer, _ = build_optimizer(recipe, [nn.Parameter(torch.zeros(1))])
+    build_method(recipe, nn.Linear(2, 2), optimizer)
+    methods.check_evaluation(recipe)
     build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)
     not_in_data = ("root", "split")
     complete = {

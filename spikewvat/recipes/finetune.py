@@ -81,17 +81,20 @@ def fine_tuned(
 
     seed = derived_seed(recipe.seed, "finetune", "method")
     key = f"{conversion.KEY}.finetune.method"
+    optimizer = torch.optim.Adam(
+        [p for p in snn.parameters() if p.requires_grad],
+        settings.lr,
+        weight_decay=settings.weight_decay,
+        amsgrad=True,
+    )
     trained = trainer.fit(
         model,
         loader,
         potential_cross_entropy,
-        torch.optim.Adam(
-            [p for p in snn.parameters() if p.requires_grad],
-            settings.lr,
-            weight_decay=settings.weight_decay,
-            amsgrad=True,
+        optimizer,
+        perturbed=methods.build_method(
+            settings.method, model, seed=seed, optimizer=optimizer, key=key
         ),
-        perturbed=methods.build_method(settings.method, model, seed=seed, key=key),
         augment=encode,
         identity={"recipe": recipe.content(), "weights": digest},
     )

@@ -86,7 +86,7 @@ def train(
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        perturbed=build.build_method(recipe, model),
+        perturbed=build.build_method(recipe, model, optimizer),
         swa=build.build_averaging(recipe, model),
         scheduler=scheduler,
         augment=build.build_augmentation(recipe, data.black),

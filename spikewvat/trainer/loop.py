@@ -19,7 +19,7 @@ from spikewvat.adapters import Adapter
 from spikewvat.averaging import SWA
 from spikewvat.spiking.losses import class_scores
 from spikewvat.trainer.console import Totals, TrainingProgress
-from spikewvat.training import PerturbedGradient
+from spikewvat.training import GradientMethod
 from spikewvat.weights import clamp_
 
 Augment: TypeAlias = Callable[[Tensor], Tensor]
@@ -83,7 +83,7 @@ class Loop:
         seed: int,
         clip_norm: float | None = None,
         clamp: float | None = None,
-        perturbed: PerturbedGradient | None = None,
+        perturbed: GradientMethod | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         augment: Augment | None = None,
@@ -153,16 +153,16 @@ class Loop:
         """Take one step; return the loss and the number of right answers."""
         scores = torch.empty(0)
 
-        def closure() -> Tensor:
+        def closure() -> tuple[Tensor, Any]:
             nonlocal scores
             output = self._wrapped(spikes)
             scores = class_scores(output).detach()
-            return self.loss(output, labels)
+            return self.loss(output, labels), output
 
         self._stepper.zero_grad()
         if self.perturbed is None:
             self.adapter.reset_state(self.model)
-            loss = closure()
+            loss, _ = closure()
             self.fabric.backward(loss)
         else:
             loss = self.perturbed.backward(closure, backward=self.fabric.backward)
@@ -174,6 +174,8 @@ class Loop:
                 error_if_nonfinite=False,
             )
         self._stepper.step()
+        if self.perturbed is not None:
+            self.perturbed.after_step()
         if self._clamp is not None:
             clamp_(self._clamped, self._clamp)
         self._classes = scores.shape[1]

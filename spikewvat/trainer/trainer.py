@@ -21,7 +21,7 @@ from spikewvat.trainer import checkpoint
 from spikewvat.trainer.checkpoint import Position
 from spikewvat.trainer.console import TrainingProgress
 from spikewvat.trainer.loop import Augment, DivergedError, Loop, Loss, derived_seed
-from spikewvat.training import PerturbedGradient
+from spikewvat.training import GradientMethod
 
 __all__ = ["DivergedError", "Loss", "Trainer", "TrainingResult", "derived_seed"]
 
@@ -58,11 +58,11 @@ class Trainer:
 
     Every epoch begins by seeding torch, numpy, Python and the loader's generator from
     ``(seed, epoch)``, so the position of a run is its epoch; the generators that live longer
-    (those of a :class:`PerturbedGradient`) are part of the checkpoint. On the CPU a run that was
+    (those of a :class:`GradientMethod`) are part of the checkpoint. On the CPU a run that was
     killed at any moment and resumed ends bit-identical to one that ran through; on a GPU as far
     as its kernels are deterministic.
 
-    Make the trainer before a :class:`PerturbedGradient`: it joins the processes of a distributed
+    Make the trainer before a :class:`GradientMethod`: it joins the processes of a distributed
     run, and each of them then draws its own noise.
 
     Args:
@@ -143,7 +143,7 @@ class Trainer:
         *,
         watch: DataLoader[Any] | None = None,
         watching: str = "validation",
-        perturbed: PerturbedGradient | None = None,
+        perturbed: GradientMethod | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         augment: Augment | None = None,

@@ -1,0 +1,17 @@
+"""Variation-aware training methods of others that are more than a direction."""
+
+from spikewvat.baselines.adversary import ParameterAdversary
+from spikewvat.baselines.censored import a_trice, trice
+from spikewvat.baselines.clipping import NoiseInjection
+from spikewvat.baselines.quantization import QAT, qat_wvat
+from spikewvat.baselines.random_perturbation import RandomPerturbation
+
+__all__ = [
+    "QAT",
+    "NoiseInjection",
+    "ParameterAdversary",
+    "RandomPerturbation",
+    "a_trice",
+    "qat_wvat",
+    "trice",
+]

@@ -1,0 +1,232 @@
+"""What every training method is: it takes the gradients, in any training loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor, nn
+
+from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters.torch import running_statistics
+from spikewvat.devices.base import check_probability
+from spikewvat.training.watch import LossWatch
+from spikewvat.weights import Weights, perturbed
+
+Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
+"""Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
+Backward: TypeAlias = Callable[[Tensor], object]
+"""What to do with a loss, such as ``torch.Tensor.backward`` or ``fabric.backward``."""
+
+
+class GradientMethod(ABC):
+    """A way of training that changes what ``loss.backward()`` leaves behind.
+
+    ``backward`` runs the user's closure once or several times, resets neuron state before every
+    pass, leaves the gradients in ``.grad`` (added to what is there, as ``loss.backward()`` does)
+    and puts the weights back bit for bit, whatever is raised. Clipping, accumulation, loss
+    scaling, schedulers and any optimizer work as in plain training. Call :meth:`after_step`
+    after ``optimizer.step()``: most methods do nothing there, some clip the weights.
+
+    Running statistics of batch norm change once a step, on the pass that the method names.
+
+    Args:
+        model: The model that the closure calls, or what it wraps.
+        p: Probability of using the method in a step; otherwise the step is a plain one.
+        weights: Parameters to displace by name; by default the model's synaptic weights.
+        adapter: By default the one for the model's framework.
+        reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
+        generator: Source of randomness; a seed is drawn from it here, and noise is drawn on its
+            device. ``None`` uses torch's global one.
+        same_noise_on_all_ranks: Draw the same noise on every rank of a distributed run.
+        warn_after: Warn once when the loss has not fallen after so many steps, or is not finite;
+            ``None`` never warns.
+
+    Raises:
+        ValueError: If ``p`` lies outside [0, 1].
+        UnsupportedModelError: If the model has no synaptic weights or unknown state.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        p: float = 1.0,
+        weights: Mapping[str, nn.Parameter] | None = None,
+        adapter: Adapter | None = None,
+        reset_state: ResetState | None = None,
+        generator: Generator | None = None,
+        same_noise_on_all_ranks: bool = False,
+        warn_after: int | None = 300,
+    ) -> None:
+        check_probability("p", p)
+        self.model = model
+        self.p = p
+        self.adapter = adapter or adapter_for(model, reset_state=reset_state)
+        self.weights: Weights = (
+            self.adapter.synaptic_weights(model) if weights is None else dict(weights)
+        )
+        self.steps = 0
+        self._scratch: list[Tensor] = []
+        self._choices, self._noise = _generators(generator, same_noise_on_all_ranks)
+        self._watch = LossWatch(warn_after)
+
+    def backward(self, closure: Closure, *, backward: Backward = torch.Tensor.backward) -> Tensor:
+        """Leave the method's gradients in ``.grad``.
+
+        Args:
+            closure: Runs the forward pass and returns the loss (a scalar with a graph), or the
+                loss and the network's output, which some methods need. It is called once or
+                several times; encode inputs outside so that all calls see the same.
+            backward: What to do with a loss: ``lambda l: scaler.scale(l).backward()`` for a
+                loss scaler, ``fabric.backward`` for Fabric.
+
+        Returns:
+            The loss that was differentiated (at the displaced weights, where there are such),
+            detached.
+
+        Raises:
+            UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
+        """
+        plain = self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p
+        loss = self._pass(closure, backward) if plain else self._step(closure, backward)
+        self.steps += 1
+        if not plain:
+            self._watch.note_loss(loss)
+        return loss
+
+    def after_step(self) -> None:  # noqa: B027 -- most methods have nothing to do there
+        """Do to the weights what the method does after ``optimizer.step()``; mostly nothing."""
+
+    def note_accuracy(self, accuracy: float, *, classes: int) -> None:
+        """Warn once if a trained epoch's accuracy is no better than chance.
+
+        Args:
+            accuracy: Training accuracy of the epoch, as a fraction.
+            classes: Number of classes.
+        """
+        self._watch.note_accuracy(accuracy, classes)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return generators and counters, so that a resumed run draws the same noise."""
+        return {
+            "steps": self.steps,
+            "choices": self._choices.get_state(),
+            "noise": self._noise.get_state(),
+            "watch": self._watch.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        self.steps = int(state["steps"])
+        self._choices.set_state(state["choices"].cpu())
+        self._noise.set_state(state["noise"].cpu())
+        self._watch.load_state_dict(state["watch"])
+
+    @abstractmethod
+    def _step(self, closure: Closure, backward: Backward) -> Tensor:
+        """Leave the gradients in ``.grad`` and return the loss, detached."""
+
+    def _run(self, closure: Closure) -> tuple[Tensor, Any]:
+        """Run one forward pass from fresh neuron state; return loss and output, None without."""
+        self.adapter.reset_state(self.model)
+        result = closure()
+        return result if isinstance(result, tuple) else (result, None)
+
+    def _run_with_output(self, closure: Closure) -> tuple[Tensor, Any]:
+        """Run one forward pass; complain if the closure keeps the output to itself."""
+        loss, output = self._run(closure)
+        if output is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the network's output, got the loss alone. "
+                "Return (loss, output) from the function that is passed to backward."
+            )
+        return loss, output
+
+    def _pass(self, closure: Closure, backward: Backward, delta: Weights | None = None) -> Tensor:
+        """Run forward and backward at displaced weights; return the loss, detached."""
+        if delta is None:
+            loss, _ = self._run(closure)
+            backward(loss)
+        else:
+            with perturbed(self.weights, delta, scratch=self._scratch):
+                loss, _ = self._run(closure)
+                backward(loss)
+        return loss.detach()
+
+    @contextmanager
+    def _on_the_side(self) -> Iterator[list[nn.Parameter]]:
+        """Start from no gradients; put them and the running statistics back in the end.
+
+        Yields:
+            All parameters, whose ``.grad`` may be kept.
+        """
+        parameters = self._parameters()
+        stashed = self._kept(parameters)
+        try:
+            for parameter in parameters:
+                parameter.grad = None
+            with _unchanged_statistics(self.model):
+                yield parameters
+        finally:
+            for parameter, grad in zip(parameters, stashed, strict=True):
+                parameter.grad = grad
+
+    def _kept(self, parameters: list[nn.Parameter]) -> list[Tensor | None]:
+        """Return the gradients that are in ``.grad`` now, for :meth:`_add`."""
+        grads = [parameter.grad for parameter in parameters]
+        if dist.is_available() and dist.is_initialized():
+            # They may be views of buckets, which the next pass overwrites.
+            return [None if grad is None else grad.clone() for grad in grads]
+        return grads
+
+    def _add(self, parameters: list[nn.Parameter], grads: list[Tensor | None]) -> None:
+        """Add gradients of an earlier pass to ``.grad``."""
+        for parameter, grad in zip(parameters, grads, strict=True):
+            if grad is not None and parameter.grad is not None:
+                parameter.grad.add_(grad)
+            elif grad is not None:
+                parameter.grad = grad
+
+    def _weight_gradients(self) -> Weights:
+        """Return the gradients of the synaptic weights, zeros where there are none."""
+        return {
+            name: torch.zeros_like(weight) if weight.grad is None else weight.grad
+            for name, weight in self.weights.items()
+        }
+
+    def _parameters(self) -> list[nn.Parameter]:
+        own = (weight for weight in self.weights.values() if isinstance(weight, nn.Parameter))
+        return list({id(p): p for p in [*self.model.parameters(), *own]}.values())
+
+
+def _generators(generator: Generator | None, same_noise: bool) -> tuple[Generator, Generator]:
+    """Return one generator for choices, equal on all ranks, and one for noise."""
+    device = torch.device("cpu") if generator is None else generator.device
+    seed = int(torch.randint(2**62, (), generator=generator, device=device))
+    rank = 0
+    if dist.is_available() and dist.is_initialized():
+        box = [seed]
+        dist.broadcast_object_list(box, src=0)
+        seed = box[0]
+        rank = 0 if same_noise else dist.get_rank()
+    choices = torch.Generator().manual_seed(seed)
+    noise = torch.Generator(device=device).manual_seed(seed + 1 + rank)
+    return choices, noise
+
+
+@contextmanager
+def _unchanged_statistics(model: nn.Module) -> Iterator[None]:
+    """Put back the running statistics that a forward pass in training mode changes."""
+    live = running_statistics(model)
+    saved = [statistic.clone() for statistic in live]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for statistic, value in zip(live, saved, strict=True):
+                statistic.copy_(value)

@@ -1,0 +1,63 @@
+"""The gradient at displaced weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from spikewvat.directions import Direction
+from spikewvat.training.base import Backward, Closure, GradientMethod
+from spikewvat.weights import Weights
+
+
+class PerturbedGradient(GradientMethod):
+    """Takes the training gradient at displaced weights; the weights themselves stay.
+
+    ``backward`` runs the user's closure once, or twice where the direction needs the clean
+    gradient first (see :class:`GradientMethod`). Running statistics of batch norm change on the
+    displaced pass.
+
+    In a distributed run all ranks choose the same kind of step, because the clean pass is a
+    collective operation, and each draws its own noise, which averages several draws in one
+    step. The worst direction uses the gradient that ``backward`` has reduced over all ranks.
+
+    Args:
+        model: The model that the closure calls, or what it wraps.
+        direction: Where to displace the weights to.
+        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``generator``,
+            ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
+
+    Raises:
+        ValueError: If ``p`` lies outside [0, 1].
+        UnsupportedModelError: If the model has no synaptic weights or unknown state.
+
+    Example:
+        >>> import torch
+        >>> from spikewvat.devices import Gaussian
+        >>> from spikewvat.directions import HSV
+        >>> model = nn.Linear(3, 2)
+        >>> noisy = PerturbedGradient(model, HSV(Gaussian(sigma=0.1)))
+        >>> loss = noisy.backward(lambda: model(torch.ones(4, 3)).square().mean())
+        >>> model.weight.grad.shape
+        torch.Size([2, 3])
+    """
+
+    def __init__(self, model: nn.Module, direction: Direction, **options: Any) -> None:
+        super().__init__(model, **options)
+        self.direction = direction
+
+    def _step(self, closure: Closure, backward: Backward) -> Tensor:
+        direction = self.direction.pick(generator=self._choices)
+        return self._pass(closure, backward, self._displacement(direction, closure, backward))
+
+    def _displacement(self, direction: Direction, closure: Closure, backward: Backward) -> Weights:
+        """Return where to go; the clean gradients are freed before the second pass."""
+        grads = self._clean_gradients(closure, backward) if direction.needs_gradient else None
+        return direction(self.weights, grads, generator=self._noise)
+
+    def _clean_gradients(self, closure: Closure, backward: Backward) -> Weights:
+        """Return the gradients at the undisplaced weights and leave no other trace."""
+        with self._on_the_side():
+            self._pass(closure, backward)
+            return self._weight_gradients()
