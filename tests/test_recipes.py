@@ -23,7 +23,7 @@ from spikewvat.devices import (
     Weibull,
 )
 from spikewvat.devices.base import Pipeline
-from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture
+from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture, MomentumVariation
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.recipes import build, registry, results
 from spikewvat.recipes import devices as specs
@@ -53,6 +53,16 @@ lr = 1e-3
 [preset.paper.training]
 epochs = 100
 """
+NEED_A_DEVICE = {
+    "wvat",
+    "hsv",
+    "gav",
+    "variable-noise",
+    "random-perturbation",
+    "qat+wvat",
+    "vortex",
+    "statistical",
+}
 MINIMAL = {"name": "x", "data": "embedded", "model": "snntorch-cnn"}
 
 
@@ -184,6 +194,16 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
             r"\[method.device\]: sigma must be .* at least 0, got -0.1",
         ),
         (["method.name=hsv", "method.device=gaussian"], r"\[method.device\] lacks 'sigma'"),
+        (["method=ptq"], r"method 'ptq' .* but evaluation.device = 'gaussian' quantises nothing"),
+        (
+            ["method=momentum-sam", "training.optimizer=sgd"],
+            r"\[method\]: optimizer must keep a momentum, got SGD without one",
+        ),
+        (
+            ["method={name='wvat', device='gaussian:sigma=0.1', ascent='up'}"],
+            r"method.ascent = 'up': Input should be 'gradient' or 'momentum'",
+        ),
+        (["method={name='trice', range='abs'}"], r"method.range = 'abs' is unknown. Did you mean"),
         (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),
         (["averaging.enabled=true", "averaging.lr=0.1"], r"averaging.lr = 0.1: averaging starts"),
     ],
@@ -332,6 +352,51 @@ def test_methods():
         method = build.build_method(recipe(method=content), model)
         assert method.direction == direction
         assert method.p == content.get("p", 1.0)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_by_name(name):
+    """It is checked, written out and built from its name, with a device where it needs one."""
+    extra = {"device": "gaussian:sigma=0.1"} if name in NEED_A_DEVICE else {}
+    evaluation = {"device": "quantized:bits=8>>gaussian"}
+    data = {"name": "embedded", "time_steps": 5}
+    method = {"name": name, **extra}
+    checked = build.check(recipe(data=data, method=method, evaluation=evaluation))
+    assert build.check(recipe_from(checked.content())) == checked
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    optimizer, _ = build.build_optimizer(checked, model.parameters())
+    method = build.build_method(checked, model, optimizer)
+    if name in ("plain", "ptq"):
+        assert method is None
+        return
+
+    def closure():
+        output = model(torch.ones(2, 3))
+        return nn.functional.cross_entropy(output, torch.tensor([0, 1])), output
+
+    method.backward(closure)
+    assert model[0].weight.grad is not None
+
+
+def test_parameters_of_methods():
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(model.parameters())
+
+    def built(**content):
+        return build.build_method(recipe(method=content), model, optimizer)
+
+    device = "gaussian:sigma=0.1"
+    wvat = built(name="wvat", device=device, ascent="momentum", alpha=0.3, sign="back")
+    assert wvat.direction.ascent == MomentumVariation(
+        Gaussian(0.1), optimizer, 0.5, alpha=0.3, sign="back"
+    )
+    trice = built(name="trice", sigma=0.05, range="absmax-per-channel", p=0.5)
+    assert trice.direction.device.range == AbsMax(per_channel=True)
+    assert trice.p == 0.5
+    injection = built(name="noise-injection", device="weibull:sigma=0.1", clip_sigmas=2.5)
+    assert injection.direction.device == Weibull(0.1)
+    assert injection.clip_sigmas == 2.5
+    assert built(name="qat+wvat", device=device, bits=4, w_th=1.0).quantizer.bits == 4
 
 
 def test_noise_and_weights_come_from_the_seed():

@@ -40,7 +40,9 @@ def check(conversion: Conversion | None) -> Conversion | None:
     build_balancing(conversion)
     build_neurons(conversion)
     key, method = f"{KEY}.finetune.method", conversion.finetune.method
-    methods.build_method(method, nn.Linear(2, 2), seed=0, key=key)
+    layer = nn.Linear(2, 2)
+    optimizer = torch.optim.Adam(layer.parameters())
+    methods.build_method(method, layer, seed=0, optimizer=optimizer, key=key)
     complete = Component.model_validate(methods.complete(method, key))
     return conversion.model_copy(
         update={

@@ -1,0 +1,122 @@
+"""Slow, literal updates of every training method, on a net that is written out."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def scores(w, x):
+    """Class scores of a two-layer ReLU net: x W1^T, ReLU, W2^T."""
+    return (x @ w["0.weight"].T).clamp(min=0) @ w["2.weight"].T
+
+
+def loss(w, x, y):
+    """Cross-entropy, written out."""
+    z = scores(w, x)
+    total = 0.0
+    for row, label in zip(z, y.tolist(), strict=True):
+        total = total - row[label] + torch.log(sum(torch.exp(value) for value in row))
+    return total / len(y)
+
+
+def gradient(objective, w):
+    """The gradient of a function of the weights, at w."""
+    leaves = {name: value.detach().clone().requires_grad_() for name, value in w.items()}
+    grads = torch.autograd.grad(objective(leaves), list(leaves.values()))
+    return dict(zip(leaves, grads, strict=True))
+
+
+def plus(w, v, factor=1.0):
+    """w + factor v."""
+    return {name: w[name] + factor * v[name] for name in w}
+
+
+def along(v, lengths):
+    """Each tensor stretched to its length."""
+    return {name: lengths[name] * v[name] / v[name].square().sum().sqrt() for name in v}
+
+
+def sgd(w, grads_of, *, steps, lr, momentum=0.0, after=lambda w: w):
+    """SGD whose gradient may look at the momentum buffers; ``after`` changes the weights."""
+    buffers = None
+    for step in range(steps):
+        g = grads_of(step, w, buffers)
+        buffers = g if buffers is None else {n: momentum * buffers[n] + g[n] for n in g}
+        w = after({name: w[name] - lr * buffers[name] for name in w})
+    return w
+
+
+def mixed(w, delta, share, x, y):
+    """lambda grad L(w + v) + (1 - lambda) grad L(w)."""
+    noisy = gradient(lambda v: loss(v, x, y), plus(w, delta))
+    clean = gradient(lambda v: loss(v, x, y), w)
+    return {name: share * noisy[name] + (1 - share) * clean[name] for name in w}
+
+
+def clipped(w, sigmas):
+    """Each tensor clipped to so many of its standard deviations about 0."""
+    result = {}
+    for name, value in w.items():
+        numbers = value.flatten().tolist()
+        mean = sum(numbers) / len(numbers)
+        std = math.sqrt(sum((v - mean) ** 2 for v in numbers) / len(numbers))
+        bound = sigmas * std
+        kept = [max(-bound, min(bound, v)) for v in numbers]
+        result[name] = torch.tensor(kept, dtype=value.dtype).reshape(value.shape)
+    return result
+
+
+def kl(z, others):
+    """KL(softmax z || softmax others), mean over rows, written out."""
+    p, q = torch.softmax(z, 1), torch.softmax(others, 1)
+    return (p * (p.log() - q.log())).sum() / len(z)
+
+
+def attack(w, start, zeta, steps, x):
+    """The displacement that moves the outputs most, by a few signed steps."""
+    delta = start
+    clean = scores(w, x).detach()
+    for _ in range(steps):
+        g = gradient(lambda v: kl(clean, scores(v, x)), plus(w, delta))
+        delta = {
+            name: (delta[name] + zeta / steps * w[name].abs() * torch.sign(g[name]))
+            .clamp(min=-zeta * w[name].abs())
+            .clamp(max=zeta * w[name].abs())
+            for name in w
+        }
+    return delta
+
+
+def regularised(w, delta, beta, x, y):
+    """Gradient of L(w) + beta KL(f(w) || f(w + delta)), through both."""
+    return gradient(lambda v: loss(v, x, y) + beta * kl(scores(v, x), scores(plus(v, delta), x)), w)
+
+
+def quantized(w, bits):
+    """Symmetric rounding of each tensor, one number at a time."""
+    top = 2 ** (bits - 1) - 1
+    result = {}
+    for name, value in w.items():
+        scale = max(abs(v) for v in value.flatten().tolist()) / top
+        rounded = [scale * round(v / scale) for v in value.flatten().tolist()]
+        result[name] = torch.tensor(rounded, dtype=value.dtype).reshape(value.shape)
+    return result
+
+
+def cells(number, bits, errors):
+    """What is read of a whole number in two's complement, each bit in a cell with an error."""
+    total = 0.0
+    for i in range(bits):
+        value = -(2 ** (bits - 1)) if i == bits - 1 else 2**i
+        bit = (number >> i) & 1
+        total += value * bit * (1 + errors[i])
+    return total
+
+
+def fixed_point(values, bits):
+    """Stored whole numbers and the value of the lowest bit."""
+    step = 2.0 ** (math.ceil(math.log2(max(abs(v) for v in values))) - (bits - 1))
+    top = 2 ** (bits - 1)
+    return [max(-top, min(top - 1, round(v / step))) for v in values], step

@@ -1,0 +1,374 @@
+"""Every method's update against its literal reference on a small net, and worked examples."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import reference
+import reference_methods as literal
+import torch
+from torch import nn
+
+from spikewvat.baselines import (
+    QAT,
+    NoiseInjection,
+    ParameterAdversary,
+    RandomPerturbation,
+    a_trice,
+    qat_wvat,
+    trice,
+)
+from spikewvat.devices import AbsMax, BinaryCells, DeviceModel, Gaussian, Quantized, RightCensored
+from spikewvat.directions import GAV, HSV, MomentumSAM, MomentumVariation, VariableNoise
+from spikewvat.training import WVAT, PerturbedGradient
+
+LR, STEPS = 0.2, 4
+
+
+def net():
+    torch.manual_seed(1)
+    model = nn.Sequential(nn.Linear(3, 5, bias=False), nn.ReLU(), nn.Linear(5, 3, bias=False))
+    return model.double()
+
+
+X = torch.randn(6, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+Y = torch.tensor([0, 1, 2, 0, 1, 2])
+G = torch.Generator().manual_seed(3)
+DRAW = {
+    "0.weight": 0.1 * torch.randn(5, 3, dtype=torch.float64, generator=G),
+    "2.weight": 0.1 * torch.randn(3, 5, dtype=torch.float64, generator=G),
+}
+
+
+class Given(DeviceModel):
+    """A device whose draw is given, in proportion to the weights' norm."""
+
+    def program(self, weights, *, generator=None):
+        return {name: w.detach() + DRAW[name] * w.detach().norm() for name, w in weights.items()}
+
+
+def draw(w):
+    return {name: DRAW[name] * w[name].norm() for name in w}
+
+
+def trained(make, *, momentum=0.9, steps=STEPS):
+    """Train by a method in a loop as a user writes it; return the weights."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=momentum)
+    method = make(model, optimizer)
+
+    def closure():
+        output = model(X)
+        return nn.functional.cross_entropy(output, Y), output
+
+    for _ in range(steps):
+        optimizer.zero_grad()
+        method.backward(closure)
+        optimizer.step()
+        method.after_step()
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def expected(grads_of, *, momentum=0.9, steps=STEPS, **options):
+    start = {name: weight.detach() for name, weight in net().named_parameters()}
+    return literal.sgd(start, grads_of, steps=steps, lr=LR, momentum=momentum, **options)
+
+
+def same(one, two):
+    for name in two:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-10, atol=1e-12)
+
+
+def grad(w):
+    return literal.gradient(lambda v: literal.loss(v, X, Y), w)
+
+
+def lengths(v, factor):
+    return {name: factor * v[name].norm() for name in v}
+
+
+def perturbed(direction):
+    return lambda model, optimizer: PerturbedGradient(model, direction)
+
+
+def test_hsv_and_gav():
+    same(
+        trained(perturbed(HSV(Given(), gamma=0.5))),
+        expected(lambda step, w, m: grad(literal.plus(w, draw(w), 0.5))),
+    )
+    same(
+        trained(perturbed(GAV(Given(), gamma=0.5, alpha=0.4))),
+        expected(
+            lambda step, w, m: grad(
+                literal.plus(w, literal.along(grad(w), lengths(draw(w), 0.5 * 0.4)))
+            )
+        ),
+    )
+
+
+@pytest.mark.parametrize(("sign", "factor"), [("ahead", -1), ("back", 1)])
+@pytest.mark.parametrize("gamma", [1.0, 0.5])
+def test_momentum_variation(sign, factor, gamma):
+    def grads_of(step, w, m):
+        if m is None:
+            return grad(w)
+        v = literal.along(m, lengths(draw(w), gamma * 0.4))
+        return grad(literal.plus(w, v, factor))
+
+    def make(model, optimizer):
+        return PerturbedGradient(
+            model, MomentumVariation(Given(), optimizer, gamma, alpha=0.4, sign=sign)
+        )
+
+    same(trained(make), expected(grads_of))
+
+
+@pytest.mark.parametrize(("sign", "factor"), [("ahead", -1), ("back", 1)])
+def test_momentum_sam(sign, factor):
+    def grads_of(step, w, m):
+        if m is None:
+            return grad(w)
+        total = math.sqrt(sum(float(buffer.square().sum()) for buffer in m.values()))
+        return grad(literal.plus(w, m, factor * 0.3 / total))
+
+    def make(model, optimizer):
+        return PerturbedGradient(model, MomentumSAM(optimizer, rho=0.3, sign=sign))
+
+    same(trained(make), expected(grads_of))
+
+
+def test_momentum_ahead_is_where_the_next_step_goes():
+    """The published sign: as far along as momentum carries anyway, it is Nesterov's gradient."""
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
+    direction = MomentumSAM(optimizer, rho=1.0)
+    nn.functional.cross_entropy(model(X), Y).backward()
+    before = {name: w.detach().clone() for name, w in model.named_parameters()}
+    optimizer.step()
+    step = torch.cat(
+        [(w.detach() - before[name]).flatten() for name, w in model.named_parameters()]
+    )
+    v = torch.cat([d.flatten() for d in direction(dict(model.named_parameters())).values()])
+    assert float(torch.dot(v, step) / step.norm()) == pytest.approx(1.0)
+
+
+def test_wvat_by_momentum():
+    """w_th = 1 displaces along the momentum alone, and never takes a second pass."""
+    one = trained(
+        lambda model, optimizer: WVAT(
+            model, Given(), w_th=1.0, gamma=1.0, alpha=0.4, ascent="momentum", optimizer=optimizer
+        )
+    )
+    two = trained(
+        lambda model, optimizer: PerturbedGradient(
+            model, MomentumVariation(Given(), optimizer, alpha=0.4)
+        )
+    )
+    same(one, two)
+
+
+def test_adams_running_average_is_followed():
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
+    direction = MomentumVariation(Given(), optimizer, alpha=0.4)
+    weights = dict(model.named_parameters())
+    assert all(float(v.abs().sum()) == 0 for v in direction(weights).values())
+    nn.functional.cross_entropy(model(X), Y).backward()
+    grads = {name: w.grad.clone() for name, w in weights.items()}
+    optimizer.step()
+    v = direction(weights)
+    plain = {name: w.detach() for name, w in weights.items()}
+    same(v, literal.along({n: -g for n, g in grads.items()}, lengths(draw(plain), 0.4)))
+
+
+def test_variable_noise():
+    generator = torch.Generator().manual_seed(5)
+    scale = 0.5 * max(0.0, 1 + 0.3 * float(torch.randn((), generator=generator)))
+    w = {name: weight.detach() for name, weight in net().named_parameters()}
+    delta = VariableNoise(Given(), gamma=0.5, spread=0.3)(
+        w, generator=torch.Generator().manual_seed(5)
+    )
+    same(delta, {name: scale * d for name, d in draw(w).items()})
+    widths = [
+        float(VariableNoise(Given(), spread=3.0)(w, generator=generator)["0.weight"].norm())
+        for _ in range(200)
+    ]
+    share = sum(width == 0 for width in widths) / 200
+    assert share == pytest.approx(0.3694, abs=0.14)  # P(1 + 3 epsilon < 0)
+
+
+def test_random_perturbation():
+    same(
+        trained(lambda model, _: RandomPerturbation(model, Given(), mix=0.3)),
+        expected(lambda step, w, m: literal.mixed(w, draw(w), 0.3, X, Y)),
+    )
+
+
+def test_noise_injection_clips_after_the_step():
+    same(
+        trained(lambda model, _: NoiseInjection(model, device=Given(), clip_sigmas=1.0)),
+        expected(
+            lambda step, w, m: grad(literal.plus(w, draw(w))),
+            after=lambda w: literal.clipped(w, 1.0),
+        ),
+    )
+    assert NoiseInjection(net(), sigma=0.05).direction == HSV(Gaussian(0.05, AbsMax()))
+
+
+def test_parameter_adversary(monkeypatch):
+    start = {name: 0.02 * d.abs().sqrt() for name, d in DRAW.items()}
+    monkeypatch.setattr(
+        ParameterAdversary,
+        "_draw",
+        lambda self, weight: next(d for d in start.values() if d.shape == weight.shape),
+    )
+
+    def grads_of(step, w, m):
+        bounded = {n: torch.minimum(start[n], 0.1 * w[n].abs()) for n in w}  # the start is positive
+        return literal.regularised(w, literal.attack(w, bounded, 0.1, 3, X), 2.0, X, Y)
+
+    def make(model, _):
+        return ParameterAdversary(model, beta=2.0, zeta=0.1, attack_steps=3)
+
+    same(trained(make, steps=2), expected(grads_of, steps=2))
+
+
+def test_the_attack_starts_at_a_share_of_each_weight():
+    adversary = ParameterAdversary(net(), start=0.02, zeta=1.0)
+    weight = torch.full((200, 200), 3.0)
+    assert float(adversary._draw(weight).std()) == pytest.approx(0.06, rel=0.02)
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_qat(bits):
+    same(
+        trained(lambda model, _: QAT(model, bits=bits)),
+        expected(lambda step, w, m: grad(literal.quantized(w, bits))),
+    )
+
+
+def test_qat_under_wvat_displaces_quantized_weights():
+    def noisy(step, w, m):
+        q = literal.quantized(w, 4)
+        return grad(literal.plus(q, draw(q), 0.5))
+
+    def worst(step, w, m):
+        q = literal.quantized(w, 4)
+        return grad(literal.plus(q, literal.along(grad(q), lengths(draw(q), 0.5 * 0.4))))
+
+    for w_th, grads_of in ((0.0, noisy), (1.0, worst)):
+
+        def make(model, _, w_th=w_th):
+            return qat_wvat(model, Given(), bits=4, w_th=w_th, gamma=0.5, alpha=0.4)
+
+        same(trained(make), expected(grads_of))
+
+
+def test_worked_quantizer():
+    w = torch.tensor([0.5, -0.3, 0.1, 0.9, -0.7, 0.2], dtype=torch.float64)
+    for bits, numbers in ((8, [71, -42, 14, 127, -99, 28]), (4, [4, -2, 1, 7, -5, 2])):
+        found = Quantized(bits).program({"w": w})["w"] / Quantized(bits).scale(w)
+        torch.testing.assert_close(found, torch.tensor(numbers, dtype=torch.float64))
+
+
+def test_worked_binary_cells():
+    assert literal.cells(-3, 4, [0.1, -0.1, 0.05, 0.02]) == pytest.approx(-2.86)
+    device = BinaryCells(bits=4, sigma=0.1)
+    assert float(device.spread(torch.tensor([-3.0]))) == pytest.approx(0.9)
+    values = torch.linspace(-0.9, 0.8, 40, dtype=torch.float64)
+    numbers, step = literal.fixed_point(values.tolist(), 4)
+    assert device.numbers(values).tolist() == numbers
+    assert float(device.step(values)) == step
+
+
+def test_binary_cells_have_the_law_of_single_cells():
+    """Errors that are added up before they are drawn spread as errors of each cell do."""
+    device = BinaryCells(bits=5, sigma=0.07, off_sigma=0.03)
+    for number in (-16, -7, 0, 5, 15):
+        squares = 0.0
+        for bit in range(5):
+            on = [0.0] * 5
+            on[bit] = 1.0
+            alone = literal.cells(number, 5, on) - literal.cells(number, 5, [0.0] * 5)
+            squares += (0.07 * alone) ** 2
+            if not (number >> bit) & 1:
+                squares += (0.03 * 2**bit) ** 2
+        spread = device.spread(torch.tensor([float(number)], dtype=torch.float64))
+        assert float(spread) == pytest.approx(math.sqrt(squares))
+
+
+def test_the_largest_power_of_two_is_clipped_and_zeros_stay():
+    device = BinaryCells(bits=4, sigma=0.0)
+    weights = {"w": torch.tensor([1.0, -1.0, 0.5]), "zero": torch.zeros(3)}
+    chip = device.program(weights)
+    assert chip["w"].tolist() == [0.875, -1.0, 0.5]
+    assert chip["zero"].tolist() == [0.0, 0.0, 0.0]
+
+
+def test_worked_right_censored_noise():
+    device = RightCensored(0.1, censor=1.0)
+    assert device.mean == pytest.approx(-0.08332, abs=1e-5)
+    assert device.std == pytest.approx(0.86665, abs=1e-5)
+    numbers = RightCensored(0.1, censor=0.5, standardised=False).standard_noise(
+        torch.Size([100_000]), dtype=torch.float32, generator=torch.Generator().manual_seed(0)
+    )
+    assert float(numbers.max()) == 0.5
+    assert float((numbers == 0.5).float().mean()) == pytest.approx(0.3085, abs=0.01)
+
+
+def test_trice_and_a_trice_are_directions_of_censored_noise():
+    noise = RightCensored(0.05, AbsMax(), censor=0.7, standardised=False)
+    assert trice(0.05, range=AbsMax(), censor=0.7, gamma=0.5) == HSV(noise, 0.5)
+    mixed = a_trice(0.05, range=AbsMax(), censor=0.7, gamma=0.5, alpha=0.2, w_th=0.3)
+    assert mixed.noise == HSV(noise, 0.5)
+    assert mixed.ascent == GAV(noise, 0.5, 0.2)
+    assert mixed.w_th == 0.3
+
+
+def test_literal_clip_is_that_of_the_other_reference():
+    values = torch.tensor([0.5, -0.3, 0.1, 0.9, -0.7, 0.2], dtype=torch.float64)
+    bound = 0.5 * reference.mean_std(values.tolist())[1]
+    assert float(literal.clipped({"w": values}, 0.5)["w"].max()) == pytest.approx(bound)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: NoiseInjection(m, clip_sigmas=0), "clip_sigmas must be .* above 0, got 0"),
+        (lambda m: NoiseInjection(m, sigma=-1), "sigma must be .* at least 0, got -1"),
+        (lambda m: RandomPerturbation(m, Gaussian(0.1), mix=2), "mix must lie between 0 and 1"),
+        (lambda m: ParameterAdversary(m, beta=-1), "beta must be .* at least 0, got -1"),
+        (lambda m: ParameterAdversary(m, attack_steps=0), "attack_steps must be at least 1, got 0"),
+        (lambda m: QAT(m, bits=1), "bits must be a whole number from 2 to 16, got 1"),
+        (lambda m: BinaryCells(bits=99), "bits must be a whole number from 2 to 16, got 99"),
+        (lambda m: BinaryCells(off_sigma=-1), "off_sigma must be .* at least 0, got -1"),
+        (lambda m: RightCensored(0.1, censor=math.inf), "censor must be finite .* got inf"),
+        (lambda m: VariableNoise(Gaussian(0.1), spread=-1), "spread must be .* got -1"),
+        (
+            lambda m: WVAT(m, Gaussian(0.1), ascent="momentum"),
+            "ascent='momentum' needs the optimizer, got None. Pass optimizer=",
+        ),
+        (
+            lambda m: WVAT(m, Gaussian(0.1), ascent="up"),
+            "ascent must be 'gradient' or 'momentum', got 'up'",
+        ),
+        (
+            lambda m: MomentumSAM(torch.optim.SGD(m.parameters(), lr=0.1)),
+            "optimizer must keep a momentum, got SGD without one. Use Adam",
+        ),
+        (
+            lambda m: MomentumSAM(torch.optim.Adam(m.parameters()), sign="up"),
+            "sign must be 'ahead' or 'back', got 'up'",
+        ),
+    ],
+)
+def test_impossible_values(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(net())
+
+
+def test_a_closure_that_keeps_the_output_to_itself():
+    model = net()
+    with pytest.raises(ValueError, match=r"ParameterAdversary needs the network's output.*Return"):
+        ParameterAdversary(model).backward(lambda: model(X).square().mean())
