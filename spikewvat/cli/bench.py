@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
+from spikewvat.cli.own import bench_own, outcome
+from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
     from spikewvat.bench import Found, RowResult, Suite
 
 SuiteName = Annotated[
-    str,
+    str | None,
     typer.Argument(
         metavar="SUITE", help="demo, nmnist, mnist, conversion, or a folder with suite.toml."
     ),
@@ -21,7 +23,7 @@ SuiteName = Annotated[
 
 
 def bench(
-    suite: SuiteName,
+    suite: SuiteName = None,
     preset: Annotated[
         str | None, typer.Option(metavar="quick|paper", help="Scale; quick by default.")
     ] = None,
@@ -43,14 +45,79 @@ def bench(
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="Bench the network that this makes, without a suite."
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="Makes its test loader, or (training, test) loaders."
+        ),
+    ] = None,
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Trains it, called (model, loader, method): compares methods.",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="swa, wvat:alpha=0.05+swa, sam ...; plain, SWA and WVAT by default.",
+        ),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC", help="Devices of --model, such as quantized:bits=4>>gaussian."
+        ),
+    ] = None,
+    sigma: Annotated[
+        str, typer.Option(metavar="0,0.05,0.1", help="Sizes of the variation of --model.")
+    ] = "0,0.05,0.1",
+    chips: Annotated[int, typer.Option(help="Chips of --model at each size.")] = 25,
 ) -> None:
     """Run all rows of a suite with all seeds, and show the table beside published figures.
 
     Finished cells are kept in --out and not run again; a cell that fails does not stop the rest.
     """
+    of_suites = {
+        **{"SUITE": suite, "--preset": preset, "--rows": rows, "--override": override},
+        **{"--data-root": data_root, "--results": results, "--jobs": jobs},
+    }
+    of_models = {"--data": data, "--train": train, "--method": method, "--device": device}
+    if model is not None:
+        _check_absent(of_suites, "belongs to suites. Leave it out beside --model")
+        folder = out / model.replace(":", ".")
+        own = bench_own(
+            model=model,
+            data=data,
+            train=train,
+            methods=method or (),
+            devices=device or (),
+            sigma=sigma,
+            chips=chips,
+            seeds=seeds,
+            folder=folder,
+            progress=progress,
+        )
+        _show(own.suite, own.rows, folder)
+        for name, error in own.failed.items():
+            typer.echo(f"error: {name}: {outcome(error)}", err=True)
+        if own.failed:
+            raise typer.Exit(1)
+        return
+    _check_absent(of_models, "belongs to a network of your own. Add --model MODULE:FUNCTION")
     from spikewvat.bench import cells_of, read_suite, run_suite
     from spikewvat.trainer.console import CellsProgress
 
+    if suite is None:
+        raise RecipeError("which SUITE? Name one, or pass --model and --data.")
     chosen = read_suite(suite).chosen([] if rows is None else rows.split(",")).at(preset)
     folder = out / chosen.folder.name
     kept = results or folder
@@ -75,6 +142,13 @@ def bench(
         raise typer.Exit(1)
     if chosen.hint:
         typer.echo(f"\n{chosen.hint.strip()}")
+
+
+def _check_absent(options: Mapping[str, object], why: str) -> None:
+    """Raise RecipeError if an option was given that would be ignored."""
+    for name, value in options.items():
+        if value is not None:
+            raise RecipeError(f"{name} {why}.")
 
 
 def _outcome(found: Found) -> str:

@@ -168,7 +168,8 @@ def _cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
 def _failures(folder: Path) -> tuple[str, ...]:
     """Return each failed cell with the last line of its error."""
     failures = []
-    for _, run in _runs(folder):
+    runs = [path for _, path in _runs(folder)]
+    for run in sorted({*runs, *(path.parent for path in folder.glob(f"*/{ERROR}"))}):
         if (run / ERROR).is_file():
             text = (run / ERROR).read_text(encoding="utf-8", errors="replace")
             failures.append(f"{run.name}: {(text.strip().splitlines() or ['unknown'])[-1]}")
@@ -198,18 +199,13 @@ def _suite(folder: Path, results: Mapping[str, RowResult]) -> Suite:
             raise DataError(str(error)) from error
         if own or not results or any(row.name in results for row in suite.rows):
             return suite
-    setups: dict[str, list[Row]] = {}
-    for name, result in results.items():
-        setup = str(result.content.get("setup", folder.name))
-        method = str(result.content.get("method", name))
-        setups.setdefault(setup, []).append(Row(method=method, recipe=f"{name}.toml"))
+    rows = tuple(Row(method=name, recipe=f"{name}.toml") for name in results)
+    # Built without checks: there may be no row at all, only other measurements.
     return Suite.model_construct(
-        title=next((str(r.content["title"]) for r in results.values() if "title" in r.content), "")
-        or folder.name.capitalize(),
+        title=folder.name.capitalize(),
         source="",
         seeds={},
-        hint="",
-        setups=tuple(Setup(name=name, rows=tuple(rows)) for name, rows in setups.items()),
+        setups=(Setup(name=folder.name, rows=rows),) if rows else (),
         folder=folder,
     )
 

@@ -65,7 +65,8 @@ def how_run(result: RowResult) -> str:
         parts.append(f"training seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
     if "samples" in content:
         samples = content["samples"]
-        parts.append(f"{samples['train']} training and {samples['test']} test samples")
+        learned = f"{samples['train']} training and " if samples["train"] else ""
+        parts.append(f"{learned}{samples['test']} test samples")
     parts.append(f"{result.curves[0][-1].device} on {result.curves[0][-1].chips} chips a training")
     if sum(content.get("seconds", ())) > 0:
         parts.append(f"{sum(content['seconds']) / 60:.1f} min of training")

@@ -1,0 +1,367 @@
+"""A bench for a network and data of one's own: chips of several devices, training methods."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import re
+import time
+import traceback
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+
+from spikewvat import files
+from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.bench.methods import METHODS, Loader, Method, Steps, Train
+from spikewvat.bench.runner import ERROR
+from spikewvat.bench.suite import FILE, Row, Setup, Suite
+from spikewvat.bench.table import RowResult, markdown
+from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Quantized, StuckAt
+from spikewvat.errors import DataError, UnsupportedModelError
+from spikewvat.recipes.results import provenance
+from spikewvat.robustness import Degradation, clean_accuracy, sweep
+
+Loaders: TypeAlias = Loader | tuple[Loader, Loader]
+"""Test batches, or training and test batches."""
+DeviceAt: TypeAlias = Callable[[float], DeviceModel]
+"""From the size of the variation to what a chip does to weights."""
+
+DEVICES: Mapping[str, DeviceAt] = {
+    "Gaussian": Gaussian,
+    "lognormal": Lognormal,
+    "4 bits, Gaussian": lambda sigma: Quantized(bits=4) >> Gaussian(sigma=sigma),
+    "Gaussian, 1 % of the cells stuck": (
+        lambda sigma: Gaussian(sigma=sigma) >> StuckAt(low=0.005, high=0.005)
+    ),
+}
+"""What chips do to weights by default."""
+AS_IT_IS = "as it is"
+"""Name of the only row where nothing is trained."""
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """What a bench found.
+
+    Args:
+        suite: The rows that were asked for.
+        rows: Results by row name.
+        failed: What was raised, by method.
+    """
+
+    suite: Suite
+    rows: Mapping[str, RowResult]
+    failed: Mapping[str, Exception]
+
+    def row(self, device: str, method: str) -> RowResult:
+        """Return the result of a device and a method.
+
+        Raises:
+            KeyError: If there is none.
+        """
+        for setup in self.suite.setups:
+            for row in setup.rows:
+                if (setup.name, row.method) == (device, method) and row.name in self.rows:
+                    return self.rows[row.name]
+        raise KeyError(f"there is no result for {device!r} and {method!r}.")
+
+    def __str__(self) -> str:
+        return markdown(self.suite, self.rows)
+
+
+def bench(
+    model: nn.Module | Callable[[], nn.Module],
+    loaders: Loaders,
+    train: Train | None = None,
+    *,
+    methods: Mapping[str, Method] = METHODS,
+    devices: Mapping[str, DeviceAt] = DEVICES,
+    sigmas: Sequence[float] = (0.0, 0.05, 0.10),
+    chips: int = 25,
+    target: float | None = None,
+    seeds: Sequence[int] = (0,),
+    title: str = "",
+    out: Path | str | None = None,
+    adapter: Adapter | None = None,
+    reset_state: ResetState | None = None,
+    on_row: Callable[[str, RowResult | Exception], object] = lambda name, found: None,
+) -> BenchResult:
+    """Test a network of one's own on simulated chips, and compare ways of training it.
+
+    All methods and devices meet chips of the same seeds. A method that raises does not stop the
+    others.
+
+    Args:
+        model: The network, or what makes one; from spikes ``[T, B, ...]`` or images ``[B, ...]``
+            to output spikes ``[T, B, classes]`` or scores ``[B, classes]``.
+        loaders: Test batches ``(inputs, labels)``, or a pair of training and test batches; each
+            can be iterated several times.
+        train: Trains a network in place with the methods that are compared; without it the
+            network is tested as it is.
+        methods: What to compare, by name; the first is the baseline.
+        devices: From sigma to what a chip does to weights, by name.
+        sigmas: Sizes of the variation.
+        chips: Chips at each size.
+        target: Accuracy that a chip must reach to work.
+        seeds: Training seeds; they seed torch's global generators too.
+        title: What the report calls it; the network's class by default.
+        out: Folder for a result file a row, each written as soon as it is known, and what
+            ``spikewvat report`` needs to know of them.
+        adapter: By default the one for the network's framework.
+        reset_state: Resets layers that no adapter knows.
+        on_row: Called as each row ends, with its name and what was found or raised.
+
+    Returns:
+        Results by device and method.
+
+    Raises:
+        ValueError: If there is nothing to compare, or a number is out of its range.
+        DataError: If the loaders are not what they should be, or the network and they do not fit.
+        UnsupportedModelError: If the network has no synaptic weights, or a layer keeps state that
+            nothing can reset.
+        CheckpointError: If ``out`` cannot be written to.
+        Exception: What every method raises, if all of them do.
+
+    Example:
+        >>> batches = [(torch.eye(2), torch.arange(2))]
+        >>> network = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.eye_(network.weight)
+        >>> found = bench(network, batches, devices={"Gaussian": Gaussian}, chips=2)
+        >>> found.row("Gaussian", "as it is").mean(0)
+        1.0
+    """
+    training, test = _pair(loaders, wanted=train is not None)
+    example = model if isinstance(model, nn.Module) else _made(model)
+    adapter = adapter or adapter_for(example, reset_state=reset_state)
+    _try(example, test, adapter)
+
+    def make() -> nn.Module:
+        # A live network cannot be copied, but the trial has reset this one.
+        return copy.deepcopy(model) if isinstance(model, nn.Module) else _made(model)
+
+    named = methods if train is not None else {AS_IT_IS: Method()}
+    suite = _suite(title or type(example).__name__, list(devices), list(named), seeds)
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        files.check_writable(folder)
+        files.write_toml(folder / FILE, _content(suite))
+    plan = _Plan(make, training, test, train, adapter, tuple(seeds), tuple(sigmas), chips, target)
+    plan.rehearse(example, devices.values())
+    common = {
+        "recipe": {"network": suite.title},
+        "seeds": list(seeds),
+        "scale": "own",
+        **provenance(),
+        "samples": {"train": _count(training) if train else 0, "test": _count(test)},
+    }
+
+    rows: dict[str, RowResult] = {}
+    failed: dict[str, Exception] = {}
+    for number, (name, method) in enumerate(named.items()):
+        log = None if folder is None else folder / f"{_slug(name)}-failed" / ERROR
+        try:
+            networks, seconds = plan.trained(method)
+            for setup, device_at in zip(suite.setups, devices.values(), strict=True):
+                row = setup.rows[number].name
+                curves = [plan.tested(network, device_at) for network in networks]
+                rows[row] = _row({**common, "seconds": seconds}, curves)
+                if folder is not None:
+                    rows[row].write(folder / f"{row}.json")
+                on_row(row, rows[row])
+            if log is not None:
+                log.unlink(missing_ok=True)
+        except Exception as error:  # whatever it is, the other methods go on
+            failed[name] = error
+            on_row(name, error)
+            if log is not None:
+                files.write_atomic(log, "".join(traceback.format_exception(error)))
+    if not rows:
+        raise next(iter(failed.values()))
+    return BenchResult(suite, rows, failed)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How networks are made, trained and tested, the same for all methods."""
+
+    make: Callable[[], nn.Module]
+    training: Loader
+    test: Loader
+    train: Train | None
+    adapter: Adapter
+    seeds: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    chips: int
+    target: float | None
+
+    def trained(self, method: Method) -> tuple[list[nn.Module], list[float]]:
+        """Return a network for each seed, and how many seconds its training took."""
+        networks, seconds = [], []
+        for seed in self.seeds:
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                network, started = self.make(), time.perf_counter()
+                if self.train is not None:
+                    steps = Steps(method, network, self.adapter, Generator().manual_seed(seed))
+                    self.train(network, self.training, steps)
+                    network = steps.finished(self.training)
+                networks.append(network)
+                seconds.append(time.perf_counter() - started)
+        return networks, seconds
+
+    def rehearse(self, network: nn.Module, devices: Iterable[DeviceAt]) -> None:
+        """Put a network on one chip of each device, on one batch: mistakes show before training."""
+        first = replace(self, test=list(itertools.islice(self.test, 1)), chips=min(self.chips, 1))
+        for device_at in devices:
+            first.tested(network, device_at)
+
+    def tested(self, network: nn.Module, device_at: DeviceAt) -> Degradation:
+        """Put a network on chips, the same for all."""
+        return sweep(
+            network,
+            self.test,
+            device_at,
+            self.sigmas,
+            chips=self.chips,
+            target=self.target,
+            adapter=self.adapter,
+            generator=Generator().manual_seed(0),
+        )
+
+
+def _made(make: Callable[[], nn.Module]) -> nn.Module:
+    """Return what the user's function makes.
+
+    Raises:
+        UnsupportedModelError: If that is no network.
+    """
+    network = make()
+    if not isinstance(network, nn.Module):
+        raise UnsupportedModelError(
+            f"the function that makes the network returned {network!r}, expected a torch.nn.Module."
+        )
+    return network
+
+
+def _pair(loaders: Loaders, *, wanted: bool) -> tuple[Loader, Loader]:
+    """Return training and test batches.
+
+    Raises:
+        DataError: If they are something else, or there are no training batches though wanted.
+    """
+    pair = isinstance(loaders, tuple) and len(loaders) == 2
+    pair = pair and not any(isinstance(part, Tensor) or _is_batch(part) for part in loaders)
+    training, test = loaders if pair else ((), loaders)
+    if wanted and not pair:
+        raise DataError(
+            "a training function needs training batches too, got test batches alone. "
+            "Pass a pair (training, test) of loaders."
+        )
+    for loader, what in ((test, "test"), *([(training, "training")] if wanted else [])):
+        _check(loader, what)
+    return training, test
+
+
+def _check(loader: Loader, what: str) -> None:
+    """Raise DataError unless something yields batches, and does so again."""
+    problem = f"the {what} loader is {type(loader).__name__!r}"
+    remedy = "Pass a DataLoader or a list of batches (inputs, labels)."
+    if isinstance(loader, Tensor | nn.Module | str | Mapping) or not isinstance(loader, Iterable):
+        raise DataError(f"{problem}, expected batches (inputs, labels). {remedy}")
+    if iter(loader) is loader:
+        raise DataError(f"{problem}, which can be iterated only once. {remedy}")
+    first = next(iter(loader), None)
+    if first is None:
+        raise DataError(f"the {what} loader yields no batch. Check the data set and its split.")
+    if not _is_batch(first):
+        raise DataError(
+            f"a batch of the {what} loader is {type(first).__name__!r}, expected a pair (inputs, "
+            f"labels) of tensors. {remedy}"
+        )
+
+
+def _is_batch(value: object) -> bool:
+    return (
+        isinstance(value, tuple | list)
+        and len(value) == 2
+        and all(isinstance(part, Tensor) for part in value)
+    )
+
+
+def _try(model: nn.Module, test: Loader, adapter: Adapter) -> None:
+    """Test a network on one batch, so that what does not fit is known before hours of training.
+
+    Raises:
+        DataError: If the network and the batches do not fit.
+        UnsupportedModelError: If it has no synaptic weights.
+    """
+    adapter.synaptic_weights(model)
+    try:
+        clean_accuracy(model, list(itertools.islice(test, 1)), adapter=adapter)
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the network does not fit the test batches: {error}") from error
+
+
+def _suite(title: str, devices: list[str], methods: list[str], seeds: Sequence[int]) -> Suite:
+    """Return the rows, device by device.
+
+    Raises:
+        ValueError: If there are none, or two have one name in files.
+    """
+    for names, what in ((devices, "devices"), (methods, "methods"), (seeds, "seeds")):
+        if not names or len({_slug(str(name)) for name in names}) < len(names):
+            raise ValueError(
+                f"{what} are {list(names)!r}, expected at least one, with names that differ in "
+                "letters or digits."
+            )
+    setups = [
+        Setup(
+            name=device,
+            rows=tuple(
+                Row(method=method, recipe=f"{_slug(device)}-{_slug(method)}.toml")
+                for method in methods
+            ),
+        )
+        for device in devices
+    ]
+    return Suite(title=title, seeds={"own": tuple(seeds)}, setups=tuple(setups))
+
+
+def _content(suite: Suite) -> dict[str, Any]:
+    """Return what a suite's file holds, for the report."""
+    return {
+        "title": suite.title,
+        "seeds": {name: list(seeds) for name, seeds in suite.seeds.items()},
+        "setups": [
+            {
+                "name": setup.name,
+                "rows": [{"method": row.method, "recipe": row.recipe} for row in setup.rows],
+            }
+            for setup in suite.setups
+        ],
+    }
+
+
+def _row(common: Mapping[str, Any], curves: Sequence[Degradation]) -> RowResult:
+    rows = [
+        {"training_seed": seed, **row}
+        for seed, curve in zip(common["seeds"], curves, strict=True)
+        for row in curve.to_dict()["rows"]
+    ]
+    content = {**common, "clean": [curve.clean for curve in curves], "rows": rows}
+    return RowResult(content, tuple(curves))
+
+
+def _count(loader: Loader) -> int:
+    """Return how many samples a loader yields."""
+    return sum(len(labels) for _, labels in loader)
+
+
+def _slug(name: str) -> str:
+    """Return a name as part of a file's."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

@@ -1,0 +1,177 @@
+"""``bench --model``: a network, data and a training function of one's own, found by name."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spikewvat.cli.base import numbers, whole_numbers
+from spikewvat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import Generator, nn
+
+    from spikewvat.adapters import Adapter
+    from spikewvat.bench import BenchResult, Method, RowResult
+    from spikewvat.bench.own import DeviceAt
+    from spikewvat.training import PerturbedGradient
+
+_AVERAGED = "+swa"
+
+
+def bench_own(
+    *,
+    model: str,
+    data: str | None,
+    train: str | None,
+    methods: Sequence[str],
+    devices: Sequence[str],
+    sigma: str,
+    chips: int,
+    seeds: str | None,
+    folder: Path,
+    progress: bool,
+) -> BenchResult:
+    """Run the bench of a network that the user brings; see the options of ``bench``.
+
+    Raises:
+        RecipeError: If an option names nothing, or something impossible.
+        DataError: If the loaders are not what they should be.
+        UnsupportedModelError: If the network has no synaptic weights.
+        CheckpointError: If ``folder`` cannot be written to.
+    """
+    from spikewvat.bench import bench
+    from spikewvat.bench.methods import METHODS
+    from spikewvat.bench.own import DEVICES
+    from spikewvat.trainer.console import CellsProgress
+
+    if data is None:
+        raise RecipeError("--model needs data. Add --data MODULE:FUNCTION, which makes loaders.")
+    if methods and train is None:
+        raise RecipeError("--method needs --train MODULE:FUNCTION, which trains the network.")
+    chosen = {text: _method(text) for text in methods} or METHODS
+    on_chips = {text: _device(text) for text in devices} or DEVICES
+    sigmas = numbers(sigma, "--sigma")
+    if min(sigmas) < 0 or chips < 1:
+        raise RecipeError(f"--sigma {sigma} --chips {chips}: expected sizes from 0 and a chip.")
+    numbered = [0] if seeds is None else whole_numbers(seeds, "--seeds")
+    with _current_folder_first():
+        make, loaders = imported(model, "--model"), imported(data, "--data")
+        own_train = None if train is None else imported(train, "--train")
+        rows = len(on_chips) * (1 if own_train is None else len(chosen))
+        with CellsProgress(rows, enabled=progress) as bar:
+            return bench(
+                make,
+                loaders(),
+                own_train,
+                methods=chosen,
+                devices=on_chips,
+                sigmas=sigmas,
+                chips=chips,
+                seeds=numbered,
+                title=model,
+                out=folder,
+                on_row=lambda name, found: bar.cell(f"{name}: {outcome(found)}"),
+            )
+
+
+def imported(text: str, option: str) -> Callable[..., Any]:
+    """Return the function that ``"module:function"`` stands for.
+
+    Args:
+        text: What was typed.
+        option: Where.
+
+    Raises:
+        RecipeError: If there is no such module or function, or importing the module fails.
+    """
+    name, colon, attribute = text.partition(":")
+    if not (name and colon and attribute):
+        raise RecipeError(f"{option} {text!r}: expected MODULE:FUNCTION, such as mine:make_model.")
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise RecipeError(f"{option} {text!r}: {name} needs {error.name}: {error}.") from error
+        raise RecipeError(
+            f"{option} {text!r}: there is no module {name!r} in {str(Path.cwd())!r} or installed."
+        ) from error
+    except Exception as error:
+        raise RecipeError(
+            f"{option} {text!r}: {name} cannot be imported: {type(error).__name__}: {error}."
+        ) from error
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        from spikewvat.recipes.registry import nearest
+
+        functions = [key for key, value in vars(module).items() if callable(value)]
+        raise RecipeError(
+            f"{option} {text!r}: {name} has no function {attribute!r}. "
+            f"{nearest(attribute, functions)}"
+        )
+    function: Callable[..., Any] = found
+    return function
+
+
+def outcome(found: RowResult | Exception) -> str:
+    """Return what became of a row or a method in one line."""
+    if isinstance(found, Exception):
+        return f"failed: {type(found).__name__}: {' '.join(str(found).split())}"
+    return str(found.pooled[-1])
+
+
+def _method(text: str) -> Method:
+    """Read ``"name:key=value"``, averaged where it ends in ``+swa``; ``"swa"`` is plain averaging.
+
+    Raises:
+        RecipeError: If a name or parameter is unknown.
+    """
+    from spikewvat.bench import Method
+    from spikewvat.recipes import methods
+    from spikewvat.recipes.devices import stages
+    from spikewvat.recipes.registry import lookup, parameters
+    from spikewvat.recipes.schema import METHODS, Component
+
+    name = "plain" if text == "swa" else text.removesuffix(_AVERAGED)
+    table, *more = stages(name, "--method")
+    if more:
+        raise RecipeError(f"--method {text!r}: expected one method, such as sam:rho=0.1.")
+    target = lookup(METHODS, table["name"], "--method")
+    if "device" in parameters(target):
+        table = {"device": "gaussian:sigma=0.1", **table}
+    component = Component.model_validate(table)
+    methods.complete(component, "--method")
+
+    def make(
+        model: nn.Module, *, adapter: Adapter, generator: Generator
+    ) -> PerturbedGradient | None:
+        return methods.build_method(component, model, seed=generator.initial_seed(), key="--method")
+
+    return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))
+
+
+def _device(text: str) -> DeviceAt:
+    """Read a device whose size is open.
+
+    Raises:
+        RecipeError: If a name or parameter is unknown.
+    """
+    from spikewvat.recipes.devices import build_device
+
+    build_device(text, "--device", sigma=0.0)
+    return lambda sigma: build_device(text, "--device", sigma=sigma)
+
+
+@contextmanager
+def _current_folder_first() -> Iterator[None]:
+    """Find modules in the current folder for a while, as ``python -m`` does."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
