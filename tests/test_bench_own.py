@@ -17,8 +17,10 @@ from spikewvat.bench import Method, RowResult, bench
 from spikewvat.bench.methods import METHODS, Steps
 from spikewvat.devices import Gaussian, Uniform
 from spikewvat.errors import DataError, UnsupportedModelError
+from spikewvat.recipes.schema import METHODS as METHOD_NAMES
 from spikewvat.report import collect
 from spikewvat.robustness import sweep
+from spikewvat.training import GradientMethod
 
 DEVICES = {"Gaussian": Gaussian, "uniform": Uniform}
 BATCHES = [
@@ -156,18 +158,31 @@ def test_a_method_that_raises_does_not_stop_the_others(tmp_path):
 def test_methods_of_ones_own():
     steps = []
 
-    class Noted:
-        def backward(self, closure):
-            steps.append(1)
-            loss = closure()
-            loss.backward()
-            return loss.detach()
+    class Noted(GradientMethod):
+        def _step(self, closure, backward):
+            steps.append("step")
+            return self._pass(closure, backward)
 
-    methods = {"mine": Method(lambda model, *, adapter, generator: Noted())}
+        def after_step(self):
+            steps.append("after")
+
+    methods = {"mine": Method(lambda model, *, optimizer, **options: Noted(model, **options))}
     options = {"devices": {"g": Gaussian}, "sigmas": [0.0], "chips": 1}
     found = bench(linear, (BATCHES, BATCHES), train, methods=methods, **options)
     assert found.row("g", "mine").mean(0) >= 0
-    assert len(steps) == 8
+    assert steps.count("step") == 8
+    # After each step, before the next one and before weights are averaged or tested.
+    assert "stepstep" not in "".join(steps)
+    assert steps[-1] == "after"
+
+
+def test_some_methods_look_at_the_optimizer_and_at_outputs(mine):
+    """Every method by name; those that need more than the loss say so."""
+    options = ("--device", "gaussian", "--sigma", "0.1", "--chips", 1)
+    names = [name for name in METHOD_NAMES if name != "ptq"]
+    methods = [part for name in names for part in ("--method", name)]
+    done = call(*mine, "--train", "mine:shows_all", *options, *methods)
+    assert all(f"│ {name} " in done.stdout for name in names)
 
 
 @pytest.mark.parametrize(
@@ -232,6 +247,16 @@ def train(model, loader, method):
             optimizer.step()
         method.epoch_ended(epoch, 4)
 
+def shows_all(model, loader, method):
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    for images, labels in BATCHES:
+        def closure():
+            scores = model(images)
+            return nn.functional.cross_entropy(scores, labels), scores
+        optimizer.zero_grad()
+        method.backward(closure, optimizer=optimizer)
+        optimizer.step()
+
 def forgets(model, loader, method):
     pass
 """
@@ -293,6 +318,7 @@ def test_methods_and_devices_by_name(mine, tmp_path):
         (("--method", "sam"), "--method needs --train"),
         (("--train", "mine:train", "--method", "samm"), "--method = 'samm' is unknown"),
         (("--train", "mine:train", "--method", "sam>>awp"), "expected one method"),
+        (("--train", "mine:train", "--method", "ptq"), "is plain training"),
         (("--rows", "a"), "--rows belongs to suites"),
     ],
 )

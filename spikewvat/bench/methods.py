@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 from torch import Generator, Tensor, nn
+from torch.optim import Optimizer
 
 from spikewvat.adapters import Adapter
 from spikewvat.averaging import SWA
 from spikewvat.devices import Gaussian
-from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.training import WVAT, Closure, GradientMethod
 
 Loader: TypeAlias = Iterable[Any]
 """Batches ``(inputs, labels)``."""
@@ -21,8 +22,13 @@ class Make(Protocol):
     """Makes what takes the gradients for a network."""
 
     def __call__(
-        self, model: nn.Module, *, adapter: Adapter, generator: Generator
-    ) -> PerturbedGradient | None:
+        self,
+        model: nn.Module,
+        *,
+        adapter: Adapter,
+        generator: Generator,
+        optimizer: Optimizer | None,
+    ) -> GradientMethod | None:
         """Return it; None trains plainly."""
 
 
@@ -31,7 +37,9 @@ class Method:
     """A training method to compare.
 
     Args:
-        make: Makes what takes the gradients; None trains plainly.
+        make: Makes what takes the gradients, called in the first step with the network and
+            ``adapter``, ``generator`` and ``optimizer``, see :meth:`Steps.backward`; None trains
+            plainly.
         averaged: Average the weights of the last quarter of the epochs.
     """
 
@@ -39,7 +47,7 @@ class Method:
     averaged: bool = False
 
 
-def _wvat(model: nn.Module, *, adapter: Adapter, generator: Generator) -> WVAT:
+def _wvat(model: nn.Module, *, adapter: Adapter, generator: Generator, **_: object) -> WVAT:
     return WVAT(model, Gaussian(sigma=0.10), adapter=adapter, generator=generator)
 
 
@@ -60,27 +68,36 @@ class Steps:
         self._method = method
         self._model = model
         self._adapter = adapter
-        self._gradient = (
-            None
-            if method.make is None
-            else method.make(model, adapter=adapter, generator=generator)
-        )
+        self._generator = generator
+        self._gradient: GradientMethod | None = None
+        self._started = False
         self._averages: SWA | None = None
 
-    def backward(self, closure: Callable[[], Tensor]) -> Tensor:
+    def backward(self, closure: Closure, *, optimizer: Optimizer | None = None) -> Tensor:
         """Leave the method's gradients in ``.grad``; call ``optimizer.step()`` afterwards.
 
         Args:
-            closure: Runs the forward pass and returns the loss; called once or twice, each time
-                from fresh neuron state.
+            closure: Runs the forward pass and returns the loss, or the loss and the output, which
+                some methods need; called once or several times, each time from fresh neuron state.
+            optimizer: What steps; some methods look at its momentum.
 
         Returns:
             The loss, detached.
         """
+        if not self._started and self._method.make is not None:
+            self._gradient = self._method.make(
+                self._model,
+                adapter=self._adapter,
+                generator=self._generator,
+                optimizer=optimizer,
+            )
+        self._started = True
         if self._gradient is not None:
+            self._after_step()
             return self._gradient.backward(closure)
         self._adapter.reset_state(self._model)
-        loss = closure()
+        result = closure()
+        loss = result[0] if isinstance(result, tuple) else result
         loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
 
@@ -91,6 +108,7 @@ class Steps:
             epoch: The one that has ended, counted from 0.
             epochs: How many there will be.
         """
+        self._after_step()
         if self._method.averaged:
             if self._averages is None:
                 start = epochs - max(1, round(epochs / 4))
@@ -106,6 +124,7 @@ class Steps:
         Raises:
             ValueError: If weights should have been averaged but no epoch was noted.
         """
+        self._after_step()
         self._adapter.reset_state(self._model)
         if not self._method.averaged:
             return self._model
@@ -116,6 +135,11 @@ class Steps:
             )
         device = next(self._model.parameters()).device
         return self._averages.finish(loader, device=device)
+
+    def _after_step(self) -> None:
+        """Do what the method does to weights between a step and whatever looks at them next."""
+        if self._gradient is not None:
+            self._gradient.after_step()
 
 
 Train: TypeAlias = Callable[[nn.Module, Loader, Steps], object]

@@ -14,11 +14,11 @@ from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Generator, nn
+    from torch.optim import Optimizer
 
-    from spikewvat.adapters import Adapter
     from spikewvat.bench import BenchResult, Method, RowResult
     from spikewvat.bench.own import DeviceAt
-    from spikewvat.training import PerturbedGradient
+    from spikewvat.training import GradientMethod
 
 _AVERAGED = "+swa"
 
@@ -140,16 +140,25 @@ def _method(text: str) -> Method:
     table, *more = stages(name, "--method")
     if more:
         raise RecipeError(f"--method {text!r}: expected one method, such as sam:rho=0.1.")
-    target = lookup(METHODS, table["name"], "--method")
-    if "device" in parameters(target):
+    if table["name"] == "ptq":
+        raise RecipeError(
+            '--method ptq is plain training. Add --device "quantized:bits=8>>gaussian".'
+        )
+    if "device" in parameters(lookup(METHODS, table["name"], "--method")):
         table = {"device": "gaussian:sigma=0.1", **table}
     component = Component.model_validate(table)
     methods.complete(component, "--method")
 
     def make(
-        model: nn.Module, *, adapter: Adapter, generator: Generator
-    ) -> PerturbedGradient | None:
-        return methods.build_method(component, model, seed=generator.initial_seed(), key="--method")
+        model: nn.Module, *, generator: Generator, optimizer: Optimizer | None, **_: object
+    ) -> GradientMethod | None:
+        return methods.build_method(
+            component,
+            model,
+            seed=generator.initial_seed(),
+            optimizer=optimizer,
+            key="--method",
+        )
 
     return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))
 
