@@ -199,3 +199,25 @@ def step_factor(epoch: int, *, horizon: int) -> float:
         raise ValueError(f"horizon must be at least 1 epoch, got {horizon!r}.")
     passed = sum(100 * epoch >= percent * horizon for percent in (60, 80, 90))
     return float(0.1**passed)
+
+
+def exponential_factor(epoch: int, *, decay: float) -> float:
+    """Return the learning-rate factor of an epoch: the decay to the power of the epoch.
+
+    Args:
+        epoch: Counted from 0.
+        decay: Factor from one epoch to the next, above 0 and at most 1.
+
+    Returns:
+        The factor for ``torch.optim.lr_scheduler.LambdaLR``.
+
+    Raises:
+        ValueError: If ``decay`` is out of range.
+
+    Example:
+        >>> [round(1e-4 * exponential_factor(e, decay=0.95), 9) for e in (0, 1, 2)]
+        [0.0001, 9.5e-05, 9.025e-05]
+    """
+    if not 0 < decay <= 1:
+        raise ValueError(f"decay must be above 0 and at most 1, got {decay!r}.")
+    return float(decay**epoch)

@@ -13,6 +13,7 @@ import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import torch
@@ -173,6 +174,50 @@ def load(path: Path | str) -> Tree:
             f"{str(path)!r} is no readable safetensors file ({error}). "
             "Delete it and train again, or restore it from a copy."
         ) from error
+
+
+def load_weights(path: Path | str) -> dict[str, Tensor]:
+    """Load the weights of a network from a safetensors or a torch file.
+
+    Torch files are read without running what may be written in them (``weights_only``). Of a
+    training checkpoint, the weights under ``"model"`` or ``"state_dict"`` are taken; the prefix
+    ``"module."`` of distributed runs is dropped.
+
+    Args:
+        path: The file; ``.safetensors``, else one that ``torch.save`` has written.
+
+    Returns:
+        Tensors by name, on the CPU.
+
+    Raises:
+        CheckpointError: If the file is missing or damaged, or holds no tensors by name.
+    """
+    path = Path(path)
+    if path.suffix == ".safetensors":
+        content = load(path)
+    else:
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        # Damaged files fail in the archive, the unpickler or torch's own checks.
+        except (OSError, EOFError, ValueError, LookupError, RuntimeError, UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"cannot read the weights {str(path)!r}: {reason}. Expected a safetensors file, or "
+                "a state_dict that torch.save has written."
+            ) from error
+    for key in ("model", "state_dict"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not content or not _all_tensors(content):
+        raise CheckpointError(
+            f"{str(path)!r} holds no tensors by name. Expected a safetensors file, or a "
+            "state_dict that torch.save has written."
+        )
+    return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
+
+
+def _all_tensors(content: Mapping[Any, Any]) -> bool:
+    return all(isinstance(value, Tensor) for value in content.values())
 
 
 def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:

@@ -28,7 +28,8 @@ class RandomShift:
 
     Args:
         pixels: Largest shift, at least 1.
-        fill: What comes in; for images the value of a black pixel.
+        fill: What comes in, the same for all channels or one for each; for images the value of
+            a black pixel.
 
     Raises:
         ValueError: If ``pixels`` is below 1.
@@ -40,7 +41,7 @@ class RandomShift:
     """
 
     pixels: int
-    fill: float = 0.0
+    fill: float | tuple[float, ...] = 0.0
 
     def __post_init__(self) -> None:
         if self.pixels < 1:
@@ -57,20 +58,24 @@ class RandomShift:
             A batch of the same shape, dtype and device.
 
         Raises:
-            ValueError: If the batch has another number of dimensions, or is sparse and ``fill``
-                is not 0.
+            ValueError: If the batch has another number of dimensions or, where ``fill`` has one
+                value for each, of channels; or is sparse and ``fill`` is not 0.
         """
         _check(batch, "RandomShift")
-        samples, _, height, width = batch.shape[-4:]
+        samples, channels, height, width = batch.shape[-4:]
+        if isinstance(self.fill, tuple) and len(self.fill) != channels:
+            raise ValueError(
+                f"fill has {len(self.fill)} values, but the batch {channels} channels."
+            )
         low, high = -self.pixels, self.pixels + 1
         shifts = torch.randint(low, high, (samples, 2), generator=generator)
         if batch.is_sparse:
-            if self.fill:
+            if self.fill != 0:
                 raise ValueError(f"fill must be 0 for sparse spikes, got {self.fill!r}.")
             return _shifted_events(batch, shifts)
         if batch.dim() == 4:
             return self._cropped(batch, shifts)
-        shifted = torch.full_like(batch, self.fill)
+        shifted = self._filled(batch, batch.shape)
         for index, (dy, dx) in enumerate(shifts.tolist()):
             to_y, from_y = _overlap(dy, height)
             to_x, from_x = _overlap(dx, width)
@@ -80,11 +85,21 @@ class RandomShift:
     def _cropped(self, images: Tensor, shifts: Tensor) -> Tensor:
         """Return one window of each padded image; all windows are views of one memory."""
         height, width = images.shape[2:]
-        padded = functional.pad(images, (self.pixels,) * 4, value=self.fill)
+        border = self.pixels
+        if isinstance(self.fill, tuple):
+            size = (*images.shape[:2], height + 2 * border, width + 2 * border)
+            padded = self._filled(images, size)
+            padded[:, :, border:-border, border:-border] = images
+        else:
+            padded = functional.pad(images, (border,) * 4, value=self.fill)
         windows = padded.unfold(2, height, 1).unfold(3, width, 1)
         top, left = (self.pixels - shifts).to(images.device).unbind(1)
         each = torch.arange(len(images), device=images.device)
         return windows[each, :, top, left]
+
+    def _filled(self, like: Tensor, shape: Sequence[int]) -> Tensor:
+        """Return a tensor of what comes in."""
+        return like.new_tensor(self.fill).reshape(-1, 1, 1).expand(*shape).clone()
 
 
 @dataclass(frozen=True)

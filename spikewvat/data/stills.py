@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any, TypeAlias
+
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikewvat.data.encodings import Direct, Encoding
+from spikewvat.errors import DataError
+
+Level: TypeAlias = float | tuple[float, ...]
+"""An intensity, the same for all channels or one for each."""
+
+STATISTICS: dict[str, tuple[Level, Level]] = {
+    "cifar": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation of each channel in a set's training images, as everyone has them."""
 
 
 class StillImages(Dataset[tuple[Tensor, int]]):
@@ -20,7 +34,7 @@ class StillImages(Dataset[tuple[Tensor, int]]):
         encoding: How images become spikes; ``None`` leaves them as they are.
         seed: With a number, the spikes of an image are the same at every access; ``None`` draws
             them anew from torch's global generator.
-        mean: Subtracted from intensities in 0..1.
+        mean: Subtracted from intensities in 0..1, the same for all channels or one for each.
         std: What they are then divided by.
 
     Attributes:
@@ -36,13 +50,13 @@ class StillImages(Dataset[tuple[Tensor, int]]):
         *,
         encoding: Encoding | None = None,
         seed: int | None = 0,
-        mean: float = 0.0,
-        std: float = 1.0,
+        mean: Level = 0.0,
+        std: Level = 1.0,
     ) -> None:
         self.images, self.targets = images, targets
-        self.black = -mean / std
+        self.black = scaled_black(mean, std)
         self._encoding, self._seed = encoding, seed
-        self._mean, self._std = mean, std
+        self._scale = (mean, std)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -70,7 +84,51 @@ class StillImages(Dataset[tuple[Tensor, int]]):
         images = images.float() / 255
         if images.dim() == 3:
             images = images[:, None]
-        return images if (self._mean, self._std) == (0, 1) else (images - self._mean) / self._std
+        return scaled(images, *self._scale)
+
+
+def scaled(images: Tensor, mean: Level, std: Level) -> Tensor:
+    """Return images [..., C, H, W], shifted by minus the mean and divided by std."""
+    if (mean, std) == (0, 1):
+        return images
+    return (images - _of_channels(mean)) / _of_channels(std)
+
+
+def scaled_black(mean: Level, std: Level) -> Level:
+    """Return the value of a black pixel, for each channel where the scaling is by channel."""
+    if isinstance(mean, tuple) and isinstance(std, tuple):
+        return tuple(-m / s for m, s in zip(mean, std, strict=True))
+    assert not isinstance(mean, tuple)
+    assert not isinstance(std, tuple)
+    return -mean / std
+
+
+def _of_channels(level: Level) -> Tensor | float:
+    return torch.tensor(level)[:, None, None] if isinstance(level, tuple) else level
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file that a data set cannot do without.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"cannot read {str(path)!r}: {error.strerror or error}. Add the missing file."
+        ) from error
+
+
+def check_labels(labels: NDArray[Any], path: Path, classes: int) -> None:
+    """Raise DataError for the first label that is not one of 0..classes - 1."""
+    if len(labels) and not (labels.min() >= 0 and labels.max() < classes):
+        wrong = labels[(labels < 0) | (labels >= classes)][0]
+        raise DataError(
+            f"{str(path)!r} holds the label {wrong}, expected 0..{classes - 1}: it is damaged or "
+            "of another data set. Replace the file."
+        )
 
 
 def check_options(

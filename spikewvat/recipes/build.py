@@ -13,11 +13,12 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from spikewvat.averaging import SWA, decay_factor, step_factor
+from spikewvat.averaging import SWA, decay_factor, exponential_factor, step_factor
 from spikewvat.data import make_loader
 from spikewvat.data.augmentation import Augmentation, Chain, RandomFlip, RandomShift
+from spikewvat.data.stills import Level
 from spikewvat.errors import DataError, RecipeError
-from spikewvat.recipes import conversion, methods
+from spikewvat.recipes import conversion, methods, start
 from spikewvat.recipes.devices import build_device
 from spikewvat.recipes.registry import (
     checked,
@@ -52,7 +53,8 @@ class Data:
         watching: What that is, ``"validation"`` or ``"test"``.
         input_shape: Channels, height and width of the spikes.
         samples: How many samples each part has.
-        black: Value of an empty pixel.
+        black: Value of an empty pixel, for each channel where they differ.
+        classes: How many classes there are, None where the data does not say.
     """
 
     train: DataLoader[Any]
@@ -62,7 +64,8 @@ class Data:
     watching: str
     input_shape: tuple[int, ...]
     samples: dict[str, int]
-    black: float = 0.0
+    black: Level = 0.0
+    classes: int | None = None
 
 
 def data_folder(name: str, root: Path | str | None = None) -> Path:
@@ -106,9 +109,13 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
     held_out = int(settings.validation * len(train))
     generator = torch.Generator().manual_seed(derived_seed(recipe.seed, "validation"))
     order = torch.randperm(len(train), generator=generator).tolist()
-    kept = train if held_out == 0 else Subset(train, sorted(order[held_out:]))
+    # Where the data set itself augments, what is evaluated on is not augmented.
+    plain = train.without_augmentation() if hasattr(train, "without_augmentation") else train
+    kept, kept_plain = (
+        part if held_out == 0 else Subset(part, sorted(order[held_out:])) for part in (train, plain)
+    )
     test = spread(test, plan.images)
-    watched = test if held_out == 0 else Subset(train, sorted(order[:held_out]))
+    watched = test if held_out == 0 else Subset(plain, sorted(order[:held_out]))
 
     def in_order(dataset: Dataset[Any]) -> DataLoader[Any]:
         return make_loader(dataset, plan.batch_size, shuffle=False, workers=settings.workers)
@@ -120,13 +127,14 @@ def build_data(recipe: Recipe, root: Path | str | None = None) -> Data:
             shuffle=True,  # in an order that the trainer seeds
             workers=settings.workers,
         ),
-        train_in_order=in_order(spread(kept, plan.images)),
+        train_in_order=in_order(spread(kept_plain, plan.images)),
         test=in_order(test),
         watch=in_order(watched),
         watching="test" if held_out == 0 else "validation",
         input_shape=tuple(train[0][0].shape[-3:]),
         samples={"train": len(kept), "validation": held_out, "test": len(test)},
         black=getattr(train, "black", 0.0),
+        classes=getattr(train, "classes", None),
     )
 
 
@@ -140,7 +148,7 @@ def spread(dataset: Any, images: int | None) -> Any:
     return Subset(dataset, [i * len(dataset) // images for i in range(images)])
 
 
-def build_augmentation(recipe: Recipe, black: float = 0.0) -> Augmentation | None:
+def build_augmentation(recipe: Recipe, black: Level = 0.0) -> Augmentation | None:
     """Make what changes training batches, None where the recipe has nothing that does.
 
     Args:
@@ -167,6 +175,21 @@ def build_model(recipe: Recipe) -> nn.Module:
         torch.manual_seed(derived_seed(recipe.seed, "model"))
         model: nn.Module = construct(target, given, "model")
     return model
+
+
+def check_classes(recipe: Recipe, classes: int | None) -> None:
+    """Raise unless the network has a score for every class of the data, as far as both are known.
+
+    Raises:
+        RecipeError: Naming both numbers.
+    """
+    target = lookup(MODELS, recipe.model.name, "model.name")
+    scores = filled(target, recipe.model.parameters).get("classes")
+    if classes is not None and isinstance(scores, int) and scores < classes:
+        raise RecipeError(
+            f"model.classes = {scores}: the data has {classes} classes. "
+            f"Set model.classes = {classes}."
+        )
 
 
 def with_input_shape(recipe: Recipe, shape: Iterable[int]) -> Recipe:
@@ -214,6 +237,11 @@ def build_optimizer(
             )
         options["momentum"] = training.momentum
     optimizer: torch.optim.Optimizer = construct(target, options, "training", params=list(weights))
+    if training.decay is not None and training.schedule != "exponential":
+        raise RecipeError(
+            f"training.decay = {training.decay}: schedule = {training.schedule!r} has no such "
+            "factor. Leave it out, or use schedule = 'exponential'."
+        )
     horizon, last = training.epochs, None
     if averaging.enabled and averaging.lr is not None:
         horizon, last = averaging_start(recipe), averaging.lr
@@ -228,6 +256,13 @@ def build_optimizer(
         factor = functools.partial(decay_factor, horizon=horizon, ratio=last / training.lr)
     elif training.schedule == "step":
         factor = functools.partial(step_factor, horizon=training.epochs)
+    elif training.schedule == "exponential":
+        if training.decay is None:
+            raise RecipeError(
+                "training.schedule = 'exponential' lacks its factor of an epoch. "
+                "Add training.decay = 0.95."
+            )
+        factor = functools.partial(exponential_factor, decay=training.decay)
     else:
         return optimizer, None
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
@@ -277,6 +312,7 @@ def check(recipe: Recipe) -> Recipe:
     checked(model, recipe.model.parameters, "model")
     build_loss(recipe)
     optimizer, _ = build_optimizer(recipe, [nn.Parameter(torch.zeros(1))])
+    start.check(recipe)
     build_method(recipe, nn.Linear(2, 2), optimizer)
     methods.check_evaluation(recipe)
     build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)

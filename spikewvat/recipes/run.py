@@ -12,7 +12,7 @@ from torch import nn
 from spikewvat import files
 from spikewvat.adapters import adapter_for
 from spikewvat.errors import CheckpointError
-from spikewvat.recipes import build, conversion, results
+from spikewvat.recipes import build, conversion, results, start
 from spikewvat.recipes.devices import build_device, describe, takes_sigma
 from spikewvat.recipes.reading import recipe_from
 from spikewvat.recipes.schema import Recipe, Spec
@@ -52,7 +52,8 @@ def train(
     Raises:
         RecipeError: If a component's parameters are unknown or impossible.
         DataError: If the data is missing or malformed.
-        CheckpointError: If files cannot be written or belong to another run.
+        CheckpointError: If files cannot be written or belong to another run, or the weights to
+            start from are missing or of another network.
         DivergedError: If loss or weights are no longer finite.
     """
     recipe = build.check(recipe)
@@ -73,11 +74,14 @@ def train(
         resume=resume,
     )
     data = build.build_data(recipe, data_root)
+    build.check_classes(recipe, data.classes)
     recipe = build.with_input_shape(recipe, data.input_shape)
     first = trainer.fabric.is_global_zero
     if first and not trainer.resumes:
         files.write_toml(trainer.out / RECIPE, recipe.content())
     model = build.build_model(recipe)
+    if not trainer.resumes:  # a checkpoint holds later weights
+        start.load(recipe, model)
     optimizer, scheduler = build.build_optimizer(recipe, model.parameters())
     trained = trainer.fit(
         model,

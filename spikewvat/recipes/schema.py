@@ -21,6 +21,8 @@ DATA = {
     "nmnist": "spikewvat.data.nmnist:NMNIST",
     "mnist": "spikewvat.data.images:MNIST",
     "cifar10": "spikewvat.data.cifar:CIFAR10",
+    "cifar100": "spikewvat.data.cifar:CIFAR100",
+    "imagenet": "spikewvat.data.imagenet:ImageNet",
 }
 GENERATED = {
     "embedded": "spikewvat.data.embedded:embedded_root",
@@ -46,12 +48,21 @@ MODELS = {
     "preresnet20": "spikewvat.models.preresnet:PreResNet20",
     "preresnet110": "spikewvat.models.preresnet:PreResNet110",
     "wrn28-10": "spikewvat.models.wide_resnet:WideResNet",
+    "torchvision-resnet34": "spikewvat.models.vision:resnet34",
+    "mobilenetv2": "spikewvat.models.vision:mobilenet_v2",
+    "efficientnet-b0": "spikewvat.models.vision:efficientnet_b0",
     "slayer-fc": "spikewvat.models.slayer:FullyConnected",
     "slayer-cnn": "spikewvat.models.slayer:CNN",
     "tsslbp-cnn1": "spikewvat.models.tsslbp:SpikingCNN1",
     "tsslbp-cnn2": "spikewvat.models.tsslbp:SpikingCNN2",
     "tsslbp-nmnist": "spikewvat.models.tsslbp:NMNISTCNN",
 }
+PUBLISHED = {
+    "torchvision-resnet34": "spikewvat.models.vision:resnet34_weights",
+    "mobilenetv2": "spikewvat.models.vision:mobilenet_v2_weights",
+    "efficientnet-b0": "spikewvat.models.vision:efficientnet_b0_weights",
+}
+"""Networks whose trained weights a library downloads: what fetches them by name."""
 DEVICES = {
     "gaussian": "spikewvat.devices:Gaussian",
     "uniform": "spikewvat.devices:Uniform",
@@ -153,10 +164,14 @@ class Training(_Table):
     lr: PositiveFloat = 1e-3
     weight_decay: Size = 0.0
     momentum: Size | None = None
-    schedule: Literal["constant", "decay", "step"] = "constant"
+    schedule: Literal["constant", "decay", "step", "exponential"] = "constant"
     """``"decay"`` is that of Izmailov et al., ``"step"`` divides by 10 at 60, 80 and 90 %."""
     final_lr: PositiveFloat | None = None
     """Last learning rate of ``schedule = "decay"``; one hundredth of the first by default."""
+    decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Factor of the learning rate from epoch to epoch of ``schedule = "exponential"``."""
+    start: str | None = None
+    """Weights to begin with: a file, or the name of some that the network's library downloads."""
     epochs: Positive = 20
     batch_size: Positive = 64
     loss: Component = Component(name="rate-cross-entropy")
