@@ -53,6 +53,22 @@ def test_every_image_is_a_crop_of_itself_padded():
     assert len(seen) > 18
 
 
+def test_each_channel_has_its_own_border():
+    images = torch.rand(20, 3, 5, 4)
+    fill = (-1.0, 2.0, 0.25)
+    one, two, three = (torch.Generator().manual_seed(4) for _ in range(3))
+    shifted = RandomShift(2, fill=fill)(images, generator=one)
+    for channel, value in enumerate(fill):
+        alone = images[:, channel, None].repeat(1, 3, 1, 1)
+        generator = torch.Generator().manual_seed(4)
+        expected = RandomShift(2, fill=value)(alone, generator=generator)[:, channel]
+        assert torch.equal(shifted[:, channel], expected)
+    timed = RandomShift(2, fill=fill)(images[None], generator=two)
+    assert torch.equal(timed[0], shifted)
+    with pytest.raises(ValueError, match=r"fill has 3 values, but the batch 2 channels"):
+        RandomShift(2, fill=fill)(images[:, :2], generator=three)
+
+
 def test_images_and_spikes_of_one_step_are_shifted_alike():
     images = torch.rand(9, 2, 5, 4)
     shift = RandomShift(3, fill=0.5)

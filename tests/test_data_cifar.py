@@ -1,4 +1,4 @@
-"""CIFAR-10: both forms on disk, what is refused, and that nothing else of an archive is read."""
+"""CIFAR: both forms on disk, what is refused, and that nothing else of an archive is read."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ import pytest
 import torch
 
 from spikewvat.data import cifar, cifar_files
-from spikewvat.data.cifar import CIFAR10
+from spikewvat.data.cifar import CIFAR10, CIFAR100
 from spikewvat.data.events import make_loader
 from spikewvat.data.images import Direct, Rate
-from spikewvat.errors import DataError, MissingExtraError
+from spikewvat.errors import DataError, MissingExtraError, RecipeError
 from spikewvat.recipes import build
 from spikewvat.recipes.reading import recipe_from
 
@@ -82,6 +82,20 @@ def test_the_binary_version(binary):
     plain = CIFAR10(binary / "cifar-10-batches-bin", "train", symmetric=False)
     assert torch.equal(plain[9][0], images[1].float() / 255)
     assert plain.black == 0
+
+
+def test_channels_are_standardised(binary):
+    images, _, _ = records(4, seed=2)
+    for name, mean, std in (
+        ("cifar", (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        ("imagenet", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ):
+        data = CIFAR10(binary, "train", standardize=name)
+        for channel, (m, s) in enumerate(zip(mean, std, strict=True)):
+            expected = (images[1, channel].double() / 255 - m) / s
+            torch.testing.assert_close(data[9][0][channel].double(), expected, atol=1e-6, rtol=0)
+        assert data.black == tuple(-m / s for m, s in zip(mean, std, strict=True))
+        assert torch.equal(data.__getitems__([9])[0][0], data[9][0])
 
 
 def test_a_limit_reads_no_more_than_it_needs(binary):
@@ -197,23 +211,31 @@ def test_a_missing_folder_is_an_error(tmp_path):
         ({"split": "valid"}, r"split must be 'train' or 'test', got 'valid'"),
         ({"limit": 0}, r"limit must be at least 1, got 0"),
         ({"encoding": Rate(2)}, r"symmetric=True gives intensities .* or symmetric=False"),
+        (
+            {"encoding": Rate(2), "standardize": "cifar"},
+            r"standardize=True gives intensities outside 0..1",
+        ),
+        ({"standardize": "mnist"}, r"standardize must be 'cifar' or 'imagenet', got 'mnist'"),
+        (
+            {"standardize": "cifar", "symmetric": True},
+            r"symmetric=True and standardize='cifar' exclude each other",
+        ),
     ],
 )
 def test_impossible_options_are_errors(tmp_path, options, message):
-    with pytest.raises(ValueError, match=message):
-        CIFAR10(tmp_path, **{"split": "train", **options})
+    for kind in (CIFAR10, CIFAR100):
+        with pytest.raises(ValueError, match=message):
+            kind(tmp_path, **{"split": "train", **options})
 
 
-def archive(names, extra=()):
+def archive(names, extra=(), folder="cifar-10-batches-bin", content=None):
+    content = records(4)[2] if content is None else content
     file = io.BytesIO()
     with tarfile.open(fileobj=file, mode="w:gz") as tar:
-        for name, content in [
-            *((f"cifar-10-batches-bin/{n}", records(4)[2]) for n in names),
-            *extra,
-        ]:
+        for name, data in [*((f"{folder}/{n}", content) for n in names), *extra]:
             info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return file.getvalue()
 
 
@@ -289,6 +311,71 @@ def test_a_recipe_augments_images_with_black_borders(binary):
     assert model(changed).shape == (20, 10)
     nothing = recipe_from({"name": "x", "data": "cifar10", "model": "vgg5"})
     assert build.build_augmentation(nothing) is None
+
+
+# CIFAR-100.
+
+
+def hundred(count, seed=0):
+    """Return images, fine labels and records with a coarse and a fine label."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    fine = 99 - torch.arange(count, dtype=torch.uint8)
+    coarse = torch.arange(count, dtype=torch.uint8) % 20
+    content = torch.cat([coarse[:, None], fine[:, None], images.flatten(1)], 1).numpy().tobytes()
+    return images, fine, content
+
+
+@pytest.mark.parametrize("place", ["", "cifar100", "cifar-100-binary", "cifar100/cifar-100-binary"])
+def test_the_binary_version_of_cifar100(tmp_path, place):
+    images, fine, content = hundred(5)
+    (tmp_path / place).mkdir(parents=True, exist_ok=True)
+    (tmp_path / place / "train.bin").write_bytes(content)
+    (tmp_path / place / "test.bin").write_bytes(hundred(3, seed=1)[2])
+    data = CIFAR100(tmp_path, "train")
+    assert (len(data), data.classes, data.black) == (5, 100, -1)
+    assert torch.equal(data.images, images)
+    assert data.targets.tolist() == fine.tolist() == [99, 98, 97, 96, 95]
+    torch.testing.assert_close(data[1][0], 2 * images[1].float() / 255 - 1)
+    assert len(CIFAR100(tmp_path, "test", limit=2)) == 2
+    assert CIFAR100(tmp_path, "test", standardize="cifar").black[0] == pytest.approx(-2.4291, 1e-4)
+
+
+def test_damaged_files_of_cifar100_are_errors(tmp_path):
+    with pytest.raises(DataError, match=r"no train.bin in .*cifar100' or 'cifar-100-binary' in it"):
+        CIFAR100(tmp_path, "train")
+    path = tmp_path / "train.bin"
+    path.write_bytes(hundred(2)[2][:-1])
+    with pytest.raises(DataError, match=r"6147 bytes, expected a multiple of 3074 \(2 of labels"):
+        CIFAR100(tmp_path, "train")
+    path.write_bytes(b"\x00\x64" + hundred(1)[2][2:])
+    with pytest.raises(DataError, match=r"train.bin' holds the label 100, expected 0..99"):
+        CIFAR100(tmp_path, "train")
+
+
+def test_a_download_of_cifar100(tmp_path, monkeypatch):
+    names = ["train.bin", "test.bin"]
+    content = archive(names, folder="cifar-100-binary", content=hundred(3)[2])
+    asked = serve(monkeypatch, content)
+    with pytest.raises(DataError, match=r"checksum .*, expected 03b5dce01913d631647c71ecec9e9cb8"):
+        CIFAR100(tmp_path, "train", download=True)
+    trust(monkeypatch, "HUNDRED", content)
+    assert len(CIFAR100(tmp_path, "train", download=True)) == 3
+    assert len(CIFAR100(tmp_path, "test", download=True)) == 3
+    assert asked == [("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", 10)] * 2
+
+
+def test_a_recipe_of_cifar100_needs_a_hundred_scores(tmp_path):
+    for name in ("train.bin", "test.bin"):
+        (tmp_path / name).write_bytes(hundred(4)[2])
+    content = {"name": "x", "data": {"name": "cifar100", "standardize": "cifar"}}
+    recipe = recipe_from({**content, "model": "resnet20", "training": {"shift": 2}})
+    data = build.build_data(recipe, tmp_path)
+    with pytest.raises(RecipeError, match=r"model.classes = 10: the data has 100 classes"):
+        build.check_classes(recipe, data.classes)
+    images, _ = next(iter(data.train))
+    shifted = build.build_augmentation(recipe, data.black)(images)
+    assert shifted.shape == images.shape
 
 
 def test_the_real_images(real_data):

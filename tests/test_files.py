@@ -227,3 +227,45 @@ def test_weights_of_another_model_are_named_and_nothing_is_loaded():
 def test_many_differences_are_cut_short():
     with pytest.raises(CheckpointError, match="and 5 more differences"):
         files.load_state(torch.nn.Module(), {str(i): torch.zeros(1) for i in range(11)}, source="x")
+
+
+# Weights of other programs.
+
+
+def test_weights_of_torch_files(tmp_path):
+    state = {"a.weight": torch.arange(3.0), "b": torch.ones(2, 2)}
+    wrapped = {"module." + name: tensor for name, tensor in state.items()}
+    for content in (state, {"state_dict": wrapped, "epoch": 7}, {"model": state}):
+        torch.save(content, tmp_path / "w.pth")
+        read = files.load_weights(tmp_path / "w.pth")
+        assert list(read) == list(state)
+        assert all(torch.equal(read[name], state[name]) for name in state)
+    files.save(tmp_path / "w.safetensors", state)
+    assert torch.equal(files.load_weights(tmp_path / "w.safetensors")["b"], state["b"])
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('it was run')",))
+
+
+def test_files_without_weights_are_errors_and_run_nothing(tmp_path):
+    path = tmp_path / "w.pth"
+    for content in (Evil(), {"a": Evil()}):
+        torch.save(content, path)
+        with pytest.raises(
+            CheckpointError, match=r"cannot read the weights '.*w.pth': Weights only"
+        ):
+            files.load_weights(path)
+    for content in ([1, 2], {}, {"a": 1}, torch.ones(2)):
+        torch.save(content, path)
+        with pytest.raises(CheckpointError, match=r"w.pth' holds no tensors by name. Expected a"):
+            files.load_weights(path)
+    for content in (b"", b"no weights", b"PK\x03\x04half"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"cannot read the weights '.*w.pth'"):
+            files.load_weights(path)
+    with pytest.raises(CheckpointError, match=r"gone.pth': .*No such file"):
+        files.load_weights(tmp_path / "gone.pth")
+    with pytest.raises(CheckpointError, match=r"there is no file .*gone.safetensors"):
+        files.load_weights(tmp_path / "gone.safetensors")

@@ -25,7 +25,7 @@ from spikewvat.devices import (
 from spikewvat.devices.base import Pipeline
 from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture, MomentumVariation
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.recipes import build, registry, results
+from spikewvat.recipes import build, registry, results, start
 from spikewvat.recipes import devices as specs
 from spikewvat.recipes.reading import read_recipe, recipe_from, toml_value
 from spikewvat.recipes.schema import (
@@ -37,6 +37,7 @@ from spikewvat.recipes.schema import (
     METHODS,
     MODELS,
     OPTIMIZERS,
+    PUBLISHED,
     RANGES,
 )
 from spikewvat.training import WVAT
@@ -79,7 +80,8 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_tables_name_things_that_exist():
-    for table in (DATA, GENERATED, ENCODINGS, MODELS, DEVICES, RANGES, METHODS, OPTIMIZERS, LOSSES):
+    tables = (DATA, GENERATED, ENCODINGS, MODELS, PUBLISHED, DEVICES, RANGES, METHODS, OPTIMIZERS)
+    for table in (*tables, LOSSES):
         for name in table:
             assert callable(registry.lookup(table, name, "key"))
 
@@ -147,7 +149,7 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
         ("training.lr=nan", r"training.lr = nan: .*finite"),
         ("training.validation=1", r"training.validation = 1: .*less than 1"),
         ("training.precision=8", r"training.precision = 8: .*'32-true'"),
-        ("training.schedule=cosine", r"schedule = 'cosine': .*'constant', 'decay' or 'step'"),
+        ("training.schedule=cosine", r"schedule = 'cosine': .*'step' or 'exponential'"),
         ("averaging.start=1.5", r"averaging.start = 1.5: .*less than 1"),
         ("evaluation.sigmas=[0.1, -1]", r"evaluation.sigmas.1 = -1"),
         ("training=5", r"training = 5: expected a table"),
@@ -206,6 +208,14 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
         (["method={name='trice', range='abs'}"], r"method.range = 'abs' is unknown. Did you mean"),
         (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),
         (["averaging.enabled=true", "averaging.lr=0.1"], r"averaging.lr = 0.1: averaging starts"),
+        (["training.schedule=exponential"], r"'exponential' lacks its factor .*training.decay = 0"),
+        (["training.decay=0.9"], r"training.decay = 0.9: schedule = 'constant' has no such factor"),
+        (["training.start=gone.pth"], r"training.start = 'gone.pth': there is no such file"),
+        (["training.start=IMAGENET1K_V1"], r"training.start = 'IMAGENET1K_V1': there is no such"),
+        (
+            ["model=mobilenetv2", "training.start=a/b"],
+            r"training.start = 'a/b': there is no such file. Pass the path of a safetensors",
+        ),
     ],
 )
 def test_wrong_parameters_of_components(base, overrides, message):
@@ -440,6 +450,8 @@ def test_learning_rates():
     assert decay[10] == pytest.approx(0.01)
     step = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "step"}}, 11)
     assert step == pytest.approx([1] * 6 + [0.1] * 2 + [0.01] + [0.001] * 2)
+    shrinking = {"lr": 1e-4, "epochs": 4, "schedule": "exponential", "decay": 0.95}
+    assert rates({"training": shrinking}, 4) == pytest.approx([1e-4 * 0.95**e for e in range(4)])
     averaged = {"enabled": True, "start": 0.75, "lr": 0.005}
     swa = rates({"training": {"lr": 0.01, "epochs": 200}, "averaging": averaged}, 200)
     for epoch, expected in [
@@ -515,6 +527,37 @@ def test_mnist_and_its_encodings(tmp_path):
         build.check(recipe(data={"name": "mnist", "encoding": {"name": "rat"}}))
     with pytest.raises(RecipeError, match=r"unknown key 'steps' in \[data.encoding\]"):
         build.check(recipe(data={"name": "mnist", "encoding": {"name": "rate", "steps": 3}}))
+
+
+def test_a_network_needs_a_score_for_every_class():
+    few = recipe(model={"name": "resnet20"})
+    with pytest.raises(RecipeError, match=r"model.classes = 10: the data has 100 .* = 100."):
+        build.check_classes(few, 100)
+    build.check_classes(few, 2)
+    build.check_classes(few, None)
+    build.check_classes(recipe(model="dense"), 100)
+
+
+def test_weights_to_start_from(tmp_path):
+    small = {"name": "resnet20", "channels": [2, 3], "blocks": 1}
+    trained = build.build_model(recipe(model=small, seed=1))
+    files.save(tmp_path / "w.safetensors", trained.state_dict())
+    torch.save({"state_dict": trained.state_dict(), "epoch": 3}, tmp_path / "w.pth")
+    for name in ("w.safetensors", "w.pth"):
+        begun = recipe(model=small, training={"start": str(tmp_path / name)})
+        model = build.build_model(begun)
+        assert not torch.equal(model.layers[0].weight, trained.layers[0].weight)
+        start.check(begun)
+        start.load(begun, model)
+        for key, tensor in trained.state_dict().items():
+            assert torch.equal(model.state_dict()[key], tensor)
+    other = recipe(model="dense", training={"start": str(tmp_path / "w.pth")})
+    with pytest.raises(CheckpointError, match=r"w.pth' belongs to another model: it lacks '1.we"):
+        start.load(other, build.build_model(other))
+    model = build.build_model(recipe(model=small))
+    before = model.layers[0].weight.clone()
+    start.load(recipe(model=small), model)
+    assert torch.equal(model.layers[0].weight, before)
 
 
 # Result files.
