@@ -14,6 +14,10 @@ class DataError(ValueError):
     """Data on disk is missing, incomplete or malformed."""
 
 
+class MissingDataError(DataError):
+    """Data that a user has to bring is not there."""
+
+
 class CheckpointError(ValueError):
     """A saved file cannot be written, read, or does not belong to this run."""
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture serves here too)
 
+from spikewvat import files
 from spikewvat.bench import RowResult, cells_of, markdown, read_suite, run_suite
 from spikewvat.bench.suite import suites_folder
 from spikewvat.bench.table import cells
-from spikewvat.errors import DataError, RecipeError
+from spikewvat.errors import CheckpointError, DataError, RecipeError
+from spikewvat.places import suite_names
 from spikewvat.recipes import run as runs
 from spikewvat.robustness import ChipReport, Degradation
 
@@ -106,12 +108,125 @@ def test_a_failing_cell_does_not_stop_the_rest(suite, tmp_path, monkeypatch):
     done = call("bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0", code=1)
     assert "error: plain, seed 0: ValueError: no luck today (see" in done.stderr
     (log,) = (tmp_path / "runs" / "tiny").glob("plain-seed0-*/error.txt")
-    assert "Traceback" in log.read_text()
     assert str(log) in done.stderr
+    (log,) = (tmp_path / "runs" / "trained").glob("tiny-snntorch-cnn-swa-seed0-*/error.txt")
+    assert "Traceback" in log.read_text()
     table = (tmp_path / "runs" / "tiny" / "table.md").read_text()
     assert "| plain | - | - |" in table
     (found,) = (line for line in table.splitlines() if line.startswith("| WVAT"))
     assert "| - |" not in found
+
+
+def test_rows_that_change_keys_and_rows_that_only_test(suite, tmp_path, monkeypatch):
+    text = (suite / "suite.toml").read_text()
+    rows = """rows = [
+    { method = "tested", recipe = "wvat.toml" },
+    { method = "weibull", recipe = "wvat.toml", evaluation = "weibull" },
+    { method = "again", recipe = "wvat.toml", name = "own-name", evaluation = "weibull" },
+    { method = "w 0", recipe = "wvat.toml", name = "w-0", overrides = ["method.w_th=0.0"] },
+    { method = "chips", recipe = "wvat.toml", name = "chips", overrides = ["evaluation.chips=2"] },
+]
+"""
+    (suite / "suite.toml").write_text(text[: text.index("rows = [")] + rows)
+    variant = '[evaluation.variant.weibull]\ndevice = "weibull"\nsigmas = [0.2]\n'
+    (suite / "wvat.toml").write_text(RECIPE + variant)
+    names = trained(monkeypatch)
+    arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0"]
+    call(*arguments, "--results", tmp_path / "results")
+    assert names == [("wvat", 0), ("wvat", 0)]  # w_th is of the training, chips are not
+    found = {p.stem: RowResult.read(p) for p in (tmp_path / "results").glob("*.json")}
+    assert set(found) == {"wvat", "wvat-weibull", "own-name", "w-0", "chips"}
+    assert found["w-0"].content["recipe"]["method"]["w_th"] == 0.0
+    assert found["wvat"].content["recipe"]["method"]["w_th"] == 0.5
+    assert found["chips"].content["rows"][0]["chips"] == 2
+    assert found["wvat-weibull"].sigmas == (0.2,)
+    assert "Weibull" in found["wvat-weibull"].content["rows"][0]["device"]
+    assert found["wvat-weibull"].content["rows"] == found["own-name"].content["rows"]
+    assert found["wvat-weibull"].content["clean"] == found["wvat"].content["clean"]
+    assert found["wvat"].content["seconds"] == found["chips"].content["seconds"]
+    assert len(list((tmp_path / "runs" / "trained").iterdir())) == 2
+    call(*arguments, "--override", "evaluation.chips=4")
+    assert len(names) == 2
+    # Another suite that trains the same network takes it from there.
+    other = suite.rename(tmp_path / "other")
+    call("bench", other, *arguments[2:], "--rows", "wvat")
+    assert len(names) == 2
+    assert (tmp_path / "runs" / "other" / "wvat.json").is_file()
+
+
+def test_what_a_training_depends_on(suite):
+    (cell,) = cells_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[0])
+
+    def identity(*overrides):
+        chosen = read_suite(suite).chosen(["wvat"])
+        (other,) = cells_of(chosen, preset=None, seeds=[0], overrides=overrides)
+        return other.training.identity
+
+    assert identity("evaluation.images=7", "description=other") == cell.training.identity
+    assert identity("training.epochs=7") != cell.training.identity
+    assert identity("model.channels=[4]") != cell.training.identity
+    # An early stop looks at the test images where none are held out.
+    patient = ("training.patience=1",)
+    assert identity(*patient, "evaluation.images=7") != identity(*patient)
+    held_out = (*patient, "training.validation=0.2")
+    assert identity(*held_out, "evaluation.images=7") == identity(*held_out)
+
+
+def test_tables_of_devices_without_a_size_and_times(suite):
+    def chips(sigma, *accuracies):
+        return ChipReport("d", sigma, torch.tensor(accuracies, dtype=torch.float64), (0, 1), 10)
+
+    samples = {"train": 1, "test": 1}
+    sizes = {"seeds": [0], "scale": "quick", "samples": samples}
+    plain = RowResult({**sizes, "seconds": [2.0]}, (Degradation(0.9, (chips(None, 0.8, 0.6),)),))
+    wvat = RowResult(
+        {**sizes, "seconds": [3.0]}, (Degradation(0.9, (chips(0.0, 0.9), chips(0.1, 0.8))),)
+    )
+    assert cells(plain) == ["90.0", "70.0", "20.0", "14.1", "60.0", "-"]
+    text = (suite / "suite.toml").read_text()
+    other = '[[setups]]\nname = "other"\nrows = [{ method = "WVAT", recipe = "wvat.toml" }]\n'
+    text = text[: text.rindex("    {")] + "]\n" + other
+    (suite / "suite.toml").write_text(text.replace('"CNN"', '"CNN"\nbaseline = "plain"'))
+    read = read_suite(suite)
+    first, second, note = markdown(read, {"plain": plain, "wvat": wvat}).split("\n\n")
+    assert "| ideal weights | on chips | drop | spread" in first
+    assert first.splitlines()[-1].startswith("| CNN | plain | 90.0 (98.0, -8.0) | 70.0 (80.0,")
+    assert first.splitlines()[-1].endswith("| - | 1.00 |")
+    assert "| σ = 0 % | σ = 10 % | drop at 10 % |" in second
+    assert second.splitlines()[-1] == "| other | WVAT | 90.0 | 80.0 | 10.0 | nan | 80.0 | - |"
+    assert "Training time" in note
+    # Set-ups without any result yet are shown in the first table.
+    first, note = markdown(read, {"wvat": wvat}).split("\n\n")
+    assert "| CNN | plain | - |" in first
+
+
+def test_missing_data_is_skipped_not_failed(suite, tmp_path, monkeypatch):
+    monkeypatch.delenv("SPIKEWVAT_DATA", raising=False)
+    real = '[data]\nname = "nmnist"\ntime_steps = 2\n'
+    (suite / "plain.toml").write_text('extends = "wvat.toml"\nmethod = "plain"\n' + real)
+    arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0"]
+    done = call(*arguments)
+    assert "skipped: plain, seed 0: the data set 'nmnist' needs" in done.stderr
+    assert "error:" not in done.stderr
+    done = call(*arguments, "--rows", "plain", code=1)  # nothing is left
+    assert "skipped: plain, seed 0" in done.stderr
+
+
+def test_a_full_disk_at_the_end_is_one_line(suite, tmp_path, monkeypatch):
+    arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0"]
+    call(*arguments)
+    real = files.write_atomic
+
+    def full(path, content):
+        if path.name == "plain.json":
+            raise CheckpointError(f"cannot write {str(path)!r}: No space left on device.")
+        real(path, content)
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    done = call(*arguments, code=1)
+    (line,) = (text for text in done.stderr.splitlines() if text.startswith("error"))
+    assert "No space left" in line
+    assert "WVAT" in done.stdout
 
 
 def test_a_cell_that_was_cut_off_goes_on(suite, tmp_path, monkeypatch):
@@ -129,7 +244,7 @@ def test_a_cell_that_was_cut_off_goes_on(suite, tmp_path, monkeypatch):
         patch.setattr(torch.optim.Adam, "step", dies)
         with pytest.raises(KeyboardInterrupt):
             run_suite([cell], tmp_path / "cut")
-    assert (cell.folder(tmp_path / "cut") / "checkpoint.safetensors").is_file()
+    assert (cell.training.folder(tmp_path / "cut") / "checkpoint.safetensors").is_file()
     names = trained(monkeypatch)
     resumed = run_suite([cell], tmp_path / "cut").rows["wvat"]
     assert names == [("wvat", 0)]
@@ -184,6 +299,13 @@ def test_wrong_input_is_one_line(suite, tmp_path):
     assert "unknown key 'lrr'" in error("bench", suite, "--override", "training.lrr=1", *out)
     (suite / "suite.toml").write_text(SUITE.replace("plain.toml", "wvat.toml"))
     assert "has two rows named wvat" in error("bench", suite, *out)
+    named = SUITE.replace('name = "CNN"', 'name = "CNN"\nbaseline = "plan"')
+    (suite / "suite.toml").write_text(named)
+    assert "speaks of a row 'plan'. Did you mean 'plain'?" in error("bench", suite, *out)
+    evaluated = SUITE.replace('recipe = "wvat.toml"', 'recipe = "wvat.toml", evaluation = "x"')
+    (suite / "suite.toml").write_text(evaluated)
+    assert "has no [evaluation.variant.x]" in error("bench", suite, *out)
+    assert "which SUITE? There are" in error("bench")
     (suite / "suite.toml").write_text(SUITE.replace("[[setups]]", "[[setup]]"))
     assert "setup" in error("bench", suite, *out)
     (suite / "suite.toml").write_text(SUITE.replace('method = "WVAT"', "method = 3"))
@@ -197,6 +319,14 @@ def test_every_recipe_of_the_suites_is_sound(folder):
         assert cells_of(suite, preset=preset, seeds=seeds[:1])
     named = {row.recipe for row in suite.rows}
     assert named == {path.name for path in folder.glob("*.toml")} - {"suite.toml"}
+
+
+def test_the_suites_are_listed():
+    listed = call("bench", "--list").stdout.splitlines()
+    assert [line.split()[0] for line in listed] == suite_names()
+    assert "Embedded event digits" in next(line for line in listed if line.startswith("demo "))
+    shown = " ".join(call("bench", "--help").stdout.split())
+    assert all(name in shown for name in suite_names())
 
 
 def test_a_missing_recipe_is_an_error(suite):

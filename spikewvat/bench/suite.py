@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-import spikewvat
 from spikewvat import files
 from spikewvat.errors import RecipeError
+from spikewvat.places import SUITE as FILE
+from spikewvat.places import suite_names, suites_folder
 from spikewvat.recipes import Recipe, read_recipe
 from spikewvat.recipes.registry import (
     BaseModel,
@@ -17,10 +18,13 @@ from spikewvat.recipes.registry import (
     Field,
     ValidationError,
     check_keys,
+    field_validator,
+    model_validator,
     nearest,
 )
+from spikewvat.recipes.schema import VARIED
 
-FILE = "suite.toml"
+__all__ = ["FILE", "Claim", "Row", "Setup", "Suite", "read_suite", "suites_folder"]
 
 
 class _Table(BaseModel):
@@ -33,20 +37,30 @@ class Row(_Table):
     method: str
     recipe: str
     """File of the recipe, relative to the suite's."""
+    name: str = ""
+    """Names files; by default that of the recipe without its ending, and the variants'."""
+    overrides: tuple[str, ...] = ()
+    """Keys of the recipe that this row changes, such as ``"method.w_th=0.25"``."""
+    evaluation: str | None = None
+    """Test the network that the recipe trains as ``[evaluation.variant.<name>]`` says."""
     conversion: str | None = None
     """Convert the network that the recipe trains, as ``[conversion.variant.<name>]`` says."""
     paper: tuple[tuple[float] | tuple[float, float], ...] = ()
     """Published accuracy in % and, where there is one, its standard deviation, for each sigma."""
 
-    @property
-    def name(self) -> str:
-        """The recipe's file name without its ending, and the conversion; names files."""
-        return self.trained if self.conversion is None else f"{self.trained}-{self.conversion}"
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "name" in value or "recipe" not in value:
+            return value
+        variants = [str(value[key]) for key in VARIED if value.get(key) is not None]
+        return {**value, "name": "-".join([Path(str(value["recipe"])).stem, *variants])}
 
     @property
-    def trained(self) -> str:
-        """Name of the row that trains the network."""
-        return Path(self.recipe).stem
+    def variants(self) -> dict[str, str]:
+        """The variants of the recipe's tables that were chosen."""
+        chosen = {key: getattr(self, key) for key in VARIED}
+        return {key: name for key, name in chosen.items() if name is not None}
 
 
 class Setup(_Table):
@@ -56,6 +70,29 @@ class Setup(_Table):
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     presets: tuple[str, ...] = ()
     """Presets that it belongs to; all by default."""
+    baseline: str | None = None
+    """Row whose time of training is the unit of the others'; none shows no times."""
+
+
+class Claim(_Table):
+    """A published statement in a form that results can be held against."""
+
+    text: str
+    better: str
+    """Row that is above all of ``worse``; of the drop, below."""
+    worse: Annotated[tuple[str, ...], Field(min_length=1)]
+    """One row or several."""
+    sigma: Annotated[float, Field(ge=0)] | None = None
+    """Size of the variation; 0 means ideal weights. None is for devices without a size."""
+    of: Literal["accuracy", "drop"] = "accuracy"
+    """What is compared: the mean over chips, or how far it is below that of ideal weights."""
+    margin: float = 0.0
+    """By more than how many points; below zero, how many points it may be worse."""
+
+    @field_validator("worse", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
 
 class Suite(_Table):
@@ -69,6 +106,8 @@ class Suite(_Table):
     hint: str = ""
     """What to try next, shown at the end."""
     setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
+    claims: tuple[Claim, ...] = ()
+    """What is published about the rows."""
     folder: Path = Path()
 
     @property
@@ -113,7 +152,7 @@ class Suite(_Table):
             row: One of the suite's.
             preset: See :func:`spikewvat.recipes.read_recipe`.
             seed: Seed of the training.
-            overrides: ``"training.lr=1e-4"``, for all cells alike.
+            overrides: ``"training.lr=1e-4"``, for all cells alike, over the row's own.
 
         Raises:
             RecipeError: If the recipe is missing or malformed.
@@ -121,8 +160,8 @@ class Suite(_Table):
         recipe = read_recipe(
             self.folder / row.recipe,
             preset=preset,
-            conversion=row.conversion,
-            overrides=overrides,
+            variants=row.variants,
+            overrides=(*row.overrides, *overrides),
             seed=seed,
         )
         return recipe if row.conversion else recipe.model_copy(update={"conversion": None})
@@ -150,13 +189,6 @@ class Suite(_Table):
         return self.model_copy(update={"setups": tuple(setups)})
 
 
-def suites_folder() -> Path:
-    """Return the folder of the suites that come with the package."""
-    package = Path(spikewvat.__file__).parent
-    installed = package / "suites"
-    return installed if installed.is_dir() else package.parent / "benchmarks" / "recipes"
-
-
 def read_suite(name: str | Path) -> Suite:
     """Read a suite.
 
@@ -164,9 +196,10 @@ def read_suite(name: str | Path) -> Suite:
         name: One that comes with the package, or a folder with a ``suite.toml``.
 
     Raises:
-        RecipeError: If there is none, a key is unknown, or two rows have one name.
+        RecipeError: If there is none, a key is unknown, two rows have one name, or a claim or a
+            baseline names no row.
     """
-    ours = sorted(path.parent.name for path in suites_folder().glob(f"*/{FILE}"))
+    ours = suite_names()
     folder = suites_folder() / name if str(name) in ours else Path(name)
     if not (folder / FILE).is_file():
         raise RecipeError(
@@ -181,8 +214,20 @@ def read_suite(name: str | Path) -> Suite:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise RecipeError(f"{str(folder / FILE)!r}: {key}: {first['msg']}.") from error
+    _check_names(suite, folder / FILE)
+    return suite
+
+
+def _check_names(suite: Suite, path: Path) -> None:
+    """Raise RecipeError unless rows have names of their own, and nothing names another row."""
     names = [row.name for row in suite.rows]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise RecipeError(f"{str(folder / FILE)!r} has two rows named {', '.join(twice)}.")
-    return suite
+        raise RecipeError(f"{str(path)!r} has two rows named {', '.join(twice)}.")
+    wanted = [(name, names) for claim in suite.claims for name in (claim.better, *claim.worse)]
+    for setup in suite.setups:
+        if setup.baseline is not None:
+            wanted.append((setup.baseline, [row.name for row in setup.rows]))
+    for name, known in wanted:
+        if name not in known:
+            raise RecipeError(f"{str(path)!r} speaks of a row {name!r}. {nearest(name, known)}")

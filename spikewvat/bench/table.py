@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikewvat.bench.suite import Row, Suite
+from spikewvat.bench.suite import Row, Setup, Suite
 from spikewvat.errors import DataError
 from spikewvat.recipes.results import write_json
 from spikewvat.robustness.results import ChipReport, Degradation
@@ -70,6 +70,21 @@ class RowResult:
         return self.curves[0].sigmas
 
     @property
+    def sized(self) -> bool:
+        """Whether the device has a size of its own, sigma."""
+        return all(report.sigma is not None for report in self.curves[0])
+
+    @property
+    def clean(self) -> float:
+        """Mean over seeds of the accuracy of ideal weights, a fraction."""
+        return mean_of(_tensor(curve.clean for curve in self.curves))
+
+    @property
+    def clean_std(self) -> float:
+        """Standard deviation over seeds of the accuracy of ideal weights."""
+        return sample_std(_tensor(curve.clean for curve in self.curves))
+
+    @property
     def pooled(self) -> Degradation:
         """One curve whose chips are those of all training seeds."""
         return Degradation.pooled(list(self.curves))
@@ -117,10 +132,11 @@ def row_result(cells: Sequence[Mapping[str, Any]]) -> RowResult:
 def header(results: Iterable[RowResult]) -> list[str]:
     """Return the columns of a table of rows that were evaluated alike."""
     some = next(iter(results))
-    sigmas = [f"{100 * sigma:g} %" for sigma in some.sigmas]
+    sizes = [_size(report.sigma) for report in some.curves[0]]
     return [
-        *(f"σ = {sigma}" for sigma in sigmas),
-        f"drop at {sigmas[-1]}",
+        *([] if _holds_ideal(some) else ["ideal weights"]),
+        *sizes,
+        f"drop at {sizes[-1].removeprefix('σ = ')}" if some.sized else "drop",
         "spread over chips",
         "worst chip",
         "chips that work",
@@ -134,14 +150,17 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
         result: Our figures.
         row: Holds the published ones, if there are any.
     """
+    figures = [(result.mean(i), result.std(i)) for i in range(len(result.sigmas))]
+    if not _holds_ideal(result):
+        figures.insert(0, (result.clean, result.clean_std))
     texts = []
-    for index in range(len(result.sigmas)):
-        text = _percent(result.mean(index))
+    for index, (mean, std) in enumerate(figures):
+        text = _percent(mean)
         if len(result.curves) > 1:
-            text += f" ± {_percent(result.std(index))}"
+            text += f" ± {_percent(std)}"
         if row is not None and index < len(row.paper):
             published = row.paper[index][0]
-            text += f" ({published:.1f}, {100 * result.mean(index) - published:+.1f})"
+            text += f" ({published:.1f}, {100 * mean - published:+.1f})"
         texts.append(text)
     everything = result.pooled
     report = everything.reports[-1]
@@ -156,11 +175,28 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
     return [*texts, f"{chips.working} of {chips.chips} ≥ {100 * report.target:g} %"]
 
 
+def times(setup: Setup, results: Mapping[str, RowResult]) -> dict[str, str]:
+    """Return how long rows were trained by name, in units of the set-up's baseline.
+
+    Args:
+        setup: Names the baseline; without one nothing is returned.
+        results: Results by row name.
+    """
+    if setup.baseline is None or setup.baseline not in results:
+        return {}
+    unit = mean_of(results[setup.baseline].content["seconds"])
+    found = {row.name: results[row.name] for row in setup.rows if row.name in results}
+    if unit == 0:
+        return {}
+    return {n: f"{mean_of(r.content['seconds']) / unit:.2f}" for n, r in found.items()}
+
+
 def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     """Return the table of a suite with a note on what its figures are.
 
     Args:
-        suite: Its rows, in the order of the table.
+        suite: Its rows, in the order of the table. Set-ups that were evaluated at other sizes
+            get a table of their own.
         results: Results by row name; a row without one is shown as missing.
 
     Raises:
@@ -170,25 +206,71 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
         raise DataError(f"no row of {suite.title!r} has a result yet. Run the suite first.")
     runs = {name: _run(result) for name, result in results.items()}
     mixed = len(set(runs.values())) > 1
-    several = len(suite.setups) > 1
-    columns = [*header(results.values()), *(["run"] if mixed else [])]
-    head = [*([""] if several else []), "", *columns]
-    lines = [_line(head), _line(["---"] * (1 + several) + ["--:"] * len(columns))]
+    tables: dict[tuple[str, ...], list[Setup]] = {}
     for setup in suite.setups:
-        for number, row in enumerate(setup.rows):
-            texts = [MISSING] * len(columns)
-            if row.name in results:
-                texts = cells(results[row.name], row) + ([runs[row.name]] if mixed else [])
-            first = [setup.name if number == 0 else ""] if several else []
-            lines.append(_line([*first, row.method, *texts]))
+        columns = _columns(setup, results) or next(iter(tables), ())
+        tables.setdefault(columns, []).append(setup)
+    first, *others = tables  # set-ups before the first that has a result have no columns
+    if not first:
+        tables[others[0]] = tables.pop(()) + tables[others[0]]
+    parts = [
+        _table(setups, columns, results, runs if mixed else {}, several=len(suite.setups) > 1)
+        for columns, setups in tables.items()
+    ]
     note = (
         f"Accuracy in %, mean ± standard deviation over training seeds"
         f"{'' if mixed else f' ({next(iter(runs.values()))})'}; σ relative to the 6-sigma width "
         "of each layer; spread is the standard deviation over chips."
     )
+    if any(setup.baseline for setup in suite.setups):
+        note += " Training time is in units of the first method's."
     if any(row.paper for row in suite.rows):
         note += f" In brackets: {suite.source or 'the published figure'}, and ours minus it."
-    return "\n".join([*lines, "", note])
+    return "\n\n".join([*parts, note])
+
+
+def _columns(setup: Setup, results: Mapping[str, RowResult]) -> tuple[str, ...]:
+    """Return the headings of a set-up's results, none where it has no result."""
+    found = [results[row.name] for row in setup.rows if row.name in results]
+    if not found:
+        return ()
+    return (*header(found), *(["training time"] if setup.baseline else []))
+
+
+def _table(
+    setups: Sequence[Setup],
+    columns: Sequence[str],
+    results: Mapping[str, RowResult],
+    runs: Mapping[str, str],
+    *,
+    several: bool,
+) -> str:
+    """Return one table; ``runs`` says how large each run was, where they differ."""
+    heads = [*columns, *(["run"] if runs else [])]
+    lines = [
+        _line([*([""] if several else []), "", *heads]),
+        _line(["---"] * (1 + several) + ["--:"] * len(heads)),
+    ]
+    for setup in setups:
+        taken = times(setup, results)
+        for number, row in enumerate(setup.rows):
+            texts = [MISSING] * len(heads)
+            if row.name in results:
+                texts = cells(results[row.name], row)
+                texts += [taken.get(row.name, MISSING)] if setup.baseline else []
+                texts += [runs[row.name]] if runs else []
+            first = [setup.name if number == 0 else ""] if several else []
+            lines.append(_line([*first, row.method, *texts]))
+    return "\n".join(lines)
+
+
+def _holds_ideal(result: RowResult) -> bool:
+    """Return whether one of the sizes is no variation at all."""
+    return any(report.sigma == 0 for report in result.curves[0])
+
+
+def _size(sigma: float | None) -> str:
+    return "on chips" if sigma is None else f"σ = {100 * sigma:g} %"
 
 
 def _run(result: RowResult) -> str:

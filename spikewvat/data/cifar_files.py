@@ -22,7 +22,7 @@ from torch import Tensor
 from spikewvat.data.cache import temporary_beside
 from spikewvat.data.sheets import first_sheet
 from spikewvat.data.stills import check_labels, read_bytes
-from spikewvat.errors import DataError
+from spikewvat.errors import DataError, MissingDataError
 
 _TIMEOUT_S = 10
 _PIXELS = 3 * 32 * 32
@@ -108,7 +108,7 @@ def data_folder(
         folder = official.find(root, split, sheets=sheets)
     if folder is None:
         or_sheets = f" nor {first_sheet(split)}" if sheets else ""
-        raise DataError(
+        raise MissingDataError(
             f"there is no {official.files[split][0]}{or_sheets} in {str(root)!r}, nor in "
             f"{official.folders[0]!r} or {official.folder!r} in it. Unpack {official.url} there, "
             "or pass download=True where there is a network."

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from spikewvat.data.pictures import RandomCrop, centre, pixels, read_picture
 from spikewvat.data.stills import STATISTICS, scaled, scaled_black
-from spikewvat.errors import DataError
+from spikewvat.errors import DataError, MissingDataError
 
 _SPLITS = {"train": "train", "test": "val"}
 _FOLDERS = ("", "imagenet", "ImageNet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC")
@@ -122,7 +122,7 @@ def _find(root: Path, split: str) -> Path:
         folder = root / around / _SPLITS[split]
         if folder.is_dir():
             return folder
-    raise DataError(
+    raise MissingDataError(
         f"there is no folder {_SPLITS[split]!r} in {str(root)!r}, nor in 'imagenet' in it. "
         f"ImageNet cannot be downloaded without an account: get it from {_SITE} and unpack it "
         "into train/<class>/ and val/<class>/."

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spikewvat.data.encodings import Direct, Encoding, Latency, Rate
 from spikewvat.data.stills import StillImages, check_options
-from spikewvat.errors import DataError
+from spikewvat.errors import DataError, MissingDataError
 
 __all__ = ["MNIST", "Direct", "Encoding", "Latency", "Rate", "read_idx"]
 
@@ -132,7 +132,7 @@ def _find(root: Path, stem: str, kind: str) -> Path:
         for name in names:
             if (root / folder / name).is_file():
                 return root / folder / name
-    raise DataError(
+    raise MissingDataError(
         f"there is no {names[0]}, packed (.gz) or not, in {str(root)!r}, its folder 'mnist' or "
         "'MNIST/raw'. Put the four original files of MNIST there, or choose another root."
     )

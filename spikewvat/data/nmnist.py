@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from spikewvat.data.cache import RowCache, cache_folder
 from spikewvat.data.events import Events, Reduce, bin_events, check_on_sensor
-from spikewvat.errors import DataError, require
+from spikewvat.errors import DataError, MissingDataError, require
 
 tonic: Any = require("tonic", extra="tonic", purpose="N-MNIST")
 _source: Any = require("tonic.datasets.nmnist", extra="tonic", purpose="N-MNIST")
@@ -234,7 +234,7 @@ def _folder(root: Path, split: str, download: bool) -> Path:
     for place in places:
         if place.is_dir():
             return place
-    raise DataError(
+    raise MissingDataError(
         f"there is no folder {str(places[0])!r} nor {str(places[1])!r}. Choose the root that holds "
         f"NMNIST/{name}/<digit>/*.bin, or pass download=True where there is a network."
     )

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from spikewvat.errors import DataError
+from spikewvat.errors import DataError, MissingDataError
 
 Column: TypeAlias = str | int
 """A column's name in the header, or its 0-based number."""
@@ -116,7 +116,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             content = gzip.decompress(content)
         text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
-        raise DataError(f"there is no file {str(path)!r}. Check the path.") from error
+        raise MissingDataError(f"there is no file {str(path)!r}. Check the path.") from error
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(
             f"{str(path)!r} cannot be read ({error}). Expected CSV or TSV text, or its .gz."

@@ -17,7 +17,7 @@ from spikewvat.averaging import SWA, decay_factor, exponential_factor, step_fact
 from spikewvat.data import make_loader
 from spikewvat.data.augmentation import Augmentation, Chain, RandomFlip, RandomShift
 from spikewvat.data.stills import Level
-from spikewvat.errors import DataError, RecipeError
+from spikewvat.errors import DataError, MissingDataError, RecipeError
 from spikewvat.recipes import conversion, methods, start
 from spikewvat.recipes.devices import build_device
 from spikewvat.recipes.registry import (
@@ -76,7 +76,8 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
         root: Folder that the user gave.
 
     Raises:
-        DataError: If there is no such folder, or none is known.
+        DataError: If there is no such folder.
+        MissingDataError: If none is known.
     """
     if root is not None:
         if not Path(root).is_dir():
@@ -86,7 +87,7 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
         return Path(lookup(GENERATED, name, "data.name")())
     if os.environ.get("SPIKEWVAT_DATA"):
         return Path(os.environ["SPIKEWVAT_DATA"])
-    raise DataError(
+    raise MissingDataError(
         f"the data set {name!r} needs a folder. Pass --data-root, or set SPIKEWVAT_DATA."
     )
 

@@ -11,14 +11,14 @@ from typing import Any
 from spikewvat import files
 from spikewvat.errors import RecipeError
 from spikewvat.recipes.registry import BaseModel, FieldInfo, ValidationError, check_keys, nearest
-from spikewvat.recipes.schema import Component, Recipe
+from spikewvat.recipes.schema import VARIED, Component, Recipe
 
 
 def read_recipe(
     path: Path | str,
     *,
     preset: str | None = None,
-    conversion: str | None = None,
+    variants: Mapping[str, str] | None = None,
     overrides: Iterable[str] = (),
     seed: int | None = None,
 ) -> Recipe:
@@ -27,7 +27,8 @@ def read_recipe(
     Args:
         path: A TOML file.
         preset: Take the keys of ``[preset.<name>]`` too; ``"quick"``, the default, needs none.
-        conversion: Take the keys of ``[conversion.variant.<name>]`` for those of ``[conversion]``.
+        variants: ``{"evaluation": "drift"}`` takes the keys of ``[evaluation.variant.drift]`` for
+            those of ``[evaluation]``; also for the other tables that may have variants.
         overrides: ``"training.lr=1e-4"``: dotted keys and TOML values, a bare word is a string.
         seed: Replaces the recipe's seed.
 
@@ -43,17 +44,7 @@ def read_recipe(
     content = merge(content, presets.get(preset or "quick", {}))
     if preset is not None:
         content["scale"] = preset
-    if isinstance(content.get("conversion"), Mapping):
-        table = dict(content["conversion"])
-        variants = table.pop("variant", {})
-        if conversion is not None and conversion not in variants:
-            raise RecipeError(
-                f"{str(path)!r} has no [conversion.variant.{conversion}]. "
-                f"{nearest(conversion, variants)}"
-            )
-        content["conversion"] = merge(table, variants.get(conversion, {}), top=False)
-    elif conversion is not None:
-        raise RecipeError(f"{str(path)!r} has no table [conversion]. Add one, or train only.")
+    content = _with_variants(content, variants or {}, Path(path))
     for override in overrides:
         content = merge(content, parsed(override))
     if seed is not None:
@@ -76,6 +67,26 @@ def recipe_from(content: Mapping[str, Any]) -> Recipe:
         if first["type"] == "missing":
             raise RecipeError(f"the recipe lacks {key!r}.") from error
         raise RecipeError(f"{key} = {first['input']!r}: {first['msg']}.") from error
+
+
+def _with_variants(
+    content: dict[str, Any], chosen: Mapping[str, str], path: Path
+) -> dict[str, Any]:
+    """Merge the chosen variants over their tables, and drop the others."""
+    merged = dict(content)
+    for key in VARIED:
+        name = chosen.get(key)
+        if isinstance(content.get(key), Mapping):
+            table = dict(content[key])
+            variants = table.pop("variant", {})
+            if name is not None and name not in variants:
+                raise RecipeError(
+                    f"{str(path)!r} has no [{key}.variant.{name}]. {nearest(name, variants)}"
+                )
+            merged[key] = merge(table, variants.get(name, {}), top=False)
+        elif name is not None:
+            raise RecipeError(f"{str(path)!r} has no table [{key}]. Add one with variants.")
+    return merged
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:

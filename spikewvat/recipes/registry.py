@@ -20,6 +20,7 @@ from pydantic import (  # noqa: E402 -- after the check: the only file that impo
     PydanticUserError,
     TypeAdapter,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic.errors import PydanticSchemaGenerationError  # noqa: E402
@@ -34,6 +35,7 @@ __all__ = [
     "check_keys",
     "checked",
     "construct",
+    "field_validator",
     "filled",
     "lookup",
     "model_validator",

@@ -32,6 +32,7 @@ def train(
     *,
     data_root: Path | str | None = None,
     resume: bool = False,
+    test: bool = True,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Train and evaluate a recipe.
@@ -44,6 +45,7 @@ def train(
         out: Folder for the files.
         data_root: Where the recipe's data set lies; by default its usual place.
         resume: Go on from the checkpoint in ``out`` if there is one.
+        test: Test the network on chips; else only with its ideal weights.
         progress: Show progress bars.
 
     Returns:
@@ -94,7 +96,7 @@ def train(
         swa=build.build_averaging(recipe, model),
         scheduler=scheduler,
         augment=build.build_augmentation(recipe, data.black),
-        identity={"recipe": recipe.content()},
+        identity={"recipe": recipe.training_content()},
     )
     if not first:
         return {}
@@ -103,7 +105,7 @@ def train(
         trained.model,
         data.test if plan.split == "test" else data.train_in_order,
         plan.device,
-        plan.sigmas,
+        plan.sigmas if test else (),
         recipe=recipe,
         progress=progress,
     )
@@ -172,10 +174,38 @@ def evaluate(
     if sigmas is not None:
         content["evaluation"]["sigmas"] = list(sigmas)
     recipe = recipe_from(content)
-    plan = recipe.evaluation
-    build_device(plan.device, "device", sigma=0.0)
     if weights is None:
         weights = CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
+    return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
+
+
+def evaluate_as(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    weights: str = FINAL,
+    data_root: Path | str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a trained network as a recipe says.
+
+    Args:
+        recipe: Says which network it is and, in its ``evaluation``, which chips to simulate.
+        out: Folder of a training run.
+        weights: File of weights in ``out``.
+        data_root: Where the recipe's data set lies; by default its usual place.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+
+    Raises:
+        CheckpointError: If the weights are missing, or of another network.
+        RecipeError: If the device cannot be made.
+        DataError: If the data is missing or malformed.
+    """
+    plan = recipe.evaluation
+    build_device(plan.device, "device", sigma=0.0)
     model = load_model(out, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
     found = on_chips(

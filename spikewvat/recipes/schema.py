@@ -259,6 +259,10 @@ class Conversion(_Table):
     """Test chips on so many samples, evenly spaced, but steps on all; by default both on all."""
 
 
+VARIED = ("evaluation", "conversion")
+"""Tables about what comes after training; ``[<table>.variant.<name>]`` changes keys of one."""
+
+
 class Recipe(_Table):
     """Everything that a run depends on, beside the data on disk."""
 
@@ -278,3 +282,12 @@ class Recipe(_Table):
     def content(self) -> dict[str, Any]:
         """Return plain nested values, as TOML and JSON hold them."""
         return self.model_dump(exclude_none=True)
+
+    def training_content(self) -> dict[str, Any]:
+        """Return what the trained weights depend on: neither names nor what comes afterwards."""
+        content = self.content()
+        for key in ("name", "description", "scale", *VARIED):
+            content.pop(key, None)
+        if self.training.patience is not None and not self.training.validation:
+            content["watched_images"] = self.evaluation.images  # they decide when to stop
+        return content

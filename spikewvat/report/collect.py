@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from spikewvat.bench import RowResult, Suite, read_suite
-from spikewvat.bench.runner import ERROR
+from spikewvat.bench.cells import ERROR, TRAINED
 from spikewvat.bench.suite import FILE, Row, Setup, suites_folder
 from spikewvat.bench.table import row_result
 from spikewvat.errors import DataError, RecipeError
@@ -78,7 +78,8 @@ def collect(folder: Path | str) -> list[Section]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"there is no folder {str(root)!r}. Pass the --out folder of a bench.")
-    folders = [root, *sorted(path for path in root.iterdir() if path.is_dir())]
+    inner = (path for path in root.iterdir() if path.is_dir() and path.name != TRAINED)
+    folders = [root, *sorted(inner)]
     sections = [section for path in folders if (section := _section(path)) is not None]
     if not sections:
         raise DataError(
@@ -177,7 +178,7 @@ def _failures(folder: Path) -> tuple[str, ...]:
 
 
 def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the folders of a suite's cells with their rows, those of conversions too."""
+    """Yield the folders of a suite's cells with their rows, also those in another cell's."""
     for path in sorted(folder.iterdir()):
         name = _CELL.fullmatch(path.name)
         if name is not None and path.is_dir():

@@ -1,0 +1,119 @@
+"""Published statements held against results: reproduced or not, and by which numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spikewvat.bench.suite import Claim
+from spikewvat.bench.table import RowResult
+from spikewvat.recipes.results import write_json
+
+FILE = "claims.json"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what was found.
+
+    Args:
+        claim: The statement.
+        better: Accuracy or drop in % of the row that should be ahead, mean over seeds; None where
+            it has no result.
+        worse: The same of the other rows, by name.
+    """
+
+    claim: Claim
+    better: float | None
+    worse: Mapping[str, float | None]
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether the row is ahead of all others by more than the margin; None if one is missing.
+
+        Of equal figures neither is ahead.
+        """
+        others = list(self.worse.values())
+        if self.better is None or any(value is None for value in others):
+            return None
+        sign = 1 if self.claim.of == "accuracy" else -1
+        leads = [sign * (self.better - value) for value in others if value is not None]
+        return min(leads) > self.claim.margin
+
+    @property
+    def word(self) -> str:
+        """``"reproduced"``, ``"not reproduced"`` or ``"unknown"``."""
+        if self.reproduced is None:
+            return "unknown"
+        return "reproduced" if self.reproduced else "not reproduced"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON."""
+        return {
+            **self.claim.model_dump(),
+            "verdict": self.word,
+            "values": {self.claim.better: self.better, **self.worse},
+        }
+
+    def __str__(self) -> str:
+        values = {self.claim.better: self.better, **self.worse}
+        numbers = ", ".join(
+            f"{name} {'no result' if value is None else f'{value:.1f}'}"
+            for name, value in values.items()
+        )
+        what = "accuracy" if self.claim.of == "accuracy" else "points lost"
+        where = "on chips" if self.claim.sigma is None else f"at σ = {100 * self.claim.sigma:g} %"
+        where = "of ideal weights" if self.claim.sigma == 0 else where
+        return f"{self.word}: {self.claim.text} ({what} {where}: {numbers})"
+
+
+def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
+    """Hold claims against results.
+
+    Args:
+        claims: A suite's.
+        results: Results by row name.
+
+    Returns:
+        One verdict for each claim that any result speaks of.
+    """
+    found = []
+    for claim in claims:
+        better, *others = (_value(claim, results.get(n)) for n in (claim.better, *claim.worse))
+        verdict = Verdict(claim, better, dict(zip(claim.worse, others, strict=True)))
+        if any(value is not None for value in (better, *others)):
+            found.append(verdict)
+    return tuple(found)
+
+
+def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
+    """Write verdicts as JSON, atomically.
+
+    Raises:
+        CheckpointError: If the file cannot be written.
+    """
+    write_json(path, {"claims": [verdict.to_dict() for verdict in found]})
+
+
+def _value(claim: Claim, result: RowResult | None) -> float | None:
+    """Return what a claim compares, in %; None where the row was not tested so."""
+    if result is None:
+        return None
+    if claim.sigma == 0:
+        accuracy = result.clean
+    else:
+        sizes = [report.sigma for report in result.curves[0]]
+        places = [n for n, size in enumerate(sizes) if _same(size, claim.sigma)]
+        if not places:
+            return None
+        accuracy = result.mean(places[0])
+    return 100 * (accuracy if claim.of == "accuracy" else result.clean - accuracy)
+
+
+def _same(size: float | None, wanted: float | None) -> bool:
+    if size is None or wanted is None:
+        return size is wanted
+    return math.isclose(size, wanted, abs_tol=1e-12)

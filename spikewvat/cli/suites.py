@@ -1,0 +1,151 @@
+"""``bench SUITE``: run the cells of a suite, show and keep what comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
+from spikewvat.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from spikewvat.bench import Cell, CellFailed, Found, Job, RowResult, Suite
+
+
+def bench_suite(
+    name: str,
+    *,
+    preset: str | None,
+    rows: str | None,
+    seeds: str | None,
+    overrides: Sequence[str],
+    data_root: Path | None,
+    out: Path,
+    results: Path | None,
+    jobs: int | None,
+    dask: str | None,
+    progress: bool,
+) -> None:
+    """Run a suite; see the options of ``bench``.
+
+    Raises:
+        Exit: With 1 if something failed, with 130 if it was interrupted.
+    """
+    from spikewvat.bench import cells_of, read_suite, run_suite, trainings_of
+    from spikewvat.trainer.console import CellsProgress
+
+    chosen = read_suite(name).chosen([] if rows is None else rows.split(",")).at(preset)
+    folder = out / chosen.folder.name
+    kept = results or folder
+    check_writable(folder / "table.md", kept / "row.json")
+    numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
+    cells = cells_of(chosen, preset=preset, seeds=numbers, overrides=overrides)
+    done = 0
+
+    def ended(job: Job, found: Found) -> None:
+        nonlocal done
+        done += 1
+        bar.cell(f"{job}: {_ended(found)}")
+
+    total = len(cells) + len(trainings_of(cells, out))
+    try:
+        with CellsProgress(total, enabled=progress) as bar:
+            found = run_suite(
+                cells,
+                out,
+                data_root=data_root,
+                jobs=jobs or os.cpu_count() or 1,
+                dask=dask,
+                on_job=ended,
+            )
+    except KeyboardInterrupt:
+        typer.echo(
+            f"interrupted: {done} of {total} trainings and tests are done and kept in {out}. "
+            "Run the same command again to go on.",
+            err=True,
+        )
+        raise typer.Exit(130) from None
+    _finish(chosen, found.rows, found.failed, folder, kept)
+
+
+def _finish(
+    suite: Suite,
+    results: Mapping[str, RowResult],
+    failed: Sequence[tuple[Cell, CellFailed]],
+    folder: Path,
+    kept: Path,
+) -> None:
+    """Write and show what came out, and end with an exit code that says whether that is all.
+
+    Raises:
+        Exit: If something is missing that was not merely skipped.
+    """
+    from spikewvat.bench import verdicts
+    from spikewvat.bench.claims import FILE, write_verdicts
+
+    unwritten = []
+    found = verdicts(suite.claims, results)
+    try:
+        for name, result in results.items():
+            result.write(kept / f"{name}.json")
+        if found:
+            write_verdicts(found, kept / FILE)
+    except CheckpointError as error:  # the cells have files of their own: nothing is lost
+        unwritten.append(str(error))
+    if results:
+        try:
+            show(suite, results, folder)
+        except CheckpointError as error:
+            unwritten.append(str(error))
+    for verdict in found:
+        typer.echo(str(verdict))
+    for cell, failure in failed:
+        word = "skipped" if failure.skipped else "error"
+        typer.echo(f"{word}: {cell}: {failure.message} (see {failure.log})", err=True)
+    for text in unwritten:
+        typer.echo(f"error: {text}", err=True)
+    if unwritten or not results or not all(failure.skipped for _, failure in failed):
+        raise typer.Exit(1)
+    if suite.hint:
+        typer.echo(f"\n{suite.hint.strip()}")
+
+
+def _ended(found: Found) -> str:
+    """Return what became of a cell in one line."""
+    from spikewvat.bench import CellFailed
+    from spikewvat.robustness import Degradation
+
+    if isinstance(found, CellFailed):
+        return f"{'skipped' if found.skipped else 'failed'}: {found.message}"
+    curve = Degradation.from_dict(found)
+    reports = [str(curve.reports[-1])] if curve.reports else []
+    return ", ".join([f"clean {100 * curve.clean:.1f} %", *reports])
+
+
+def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
+    """Print, write and draw what came out."""
+    from spikewvat import files
+    from spikewvat.bench import markdown
+    from spikewvat.bench.table import MISSING, cells, header, times
+    from spikewvat.robustness import plots
+    from spikewvat.trainer.console import print_table
+
+    for number, setup in enumerate(suite.setups, start=1):
+        found = {row.method: (row, results[row.name]) for row in setup.rows if row.name in results}
+        if not found:
+            continue
+        columns, taken = header(result for _, result in found.values()), times(setup, results)
+        columns += ["training time"] if taken else []
+        rows = []
+        for method, (row, result) in found.items():
+            last = [taken.get(row.name, MISSING)] if taken else []
+            rows.append([method, *cells(result, row), *last])
+        print_table(f"{suite.title}: {setup.name}", ["", *columns], rows)
+        curves = {m: result.pooled for m, (_, result) in found.items() if result.sized}
+        if curves:
+            name = "accuracy.png" if len(suite.setups) == 1 else f"accuracy{number}.png"
+            save_figure(plots.accuracy_against_sigma(curves, title=setup.name), folder / name)
+    files.write_atomic(folder / "table.md", markdown(suite, results) + "\n")
+    typer.echo(f"Written: {folder / 'table.md'}")

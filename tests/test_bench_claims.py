@@ -1,0 +1,93 @@
+"""Published statements held against results."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from spikewvat.bench import Claim, RowResult, verdicts
+from spikewvat.bench.claims import write_verdicts
+from spikewvat.robustness import ChipReport, Degradation
+
+
+def row(clean, *chips, sigmas=(0.1,)):
+    """Return a row of one seed for each clean accuracy, its chips alike."""
+    curves = [
+        Degradation(
+            accuracy,
+            tuple(
+                ChipReport("d", sigma, torch.tensor([chip, chip], dtype=torch.float64), (0, 1), 9)
+                for sigma, chip in zip(sigmas, chips)
+            ),
+        )
+        for accuracy in clean
+    ]
+    return RowResult({}, tuple(curves))
+
+
+ROWS = {
+    "hsv": row([0.92, 0.94], 0.90),
+    "wvat": row([0.95, 0.95], 0.88),
+    "gav": row([0.97, 0.97], 0.70),
+    "measured": row([0.9], 0.8, sigmas=(None,)),
+}
+
+
+@pytest.mark.parametrize(
+    ("claim", "word", "numbers"),
+    [
+        (Claim(text="t", better="gav", worse="hsv", sigma=0), "reproduced", [97, 93]),
+        (Claim(text="t", better="gav", worse="hsv", sigma=0.1), "not reproduced", [70, 90]),
+        (
+            Claim(text="t", better="hsv", worse=["wvat", "gav"], sigma=0.1),
+            "reproduced",
+            [90, 88, 70],
+        ),
+        (Claim(text="t", better="hsv", worse=["gav", "wvat"], sigma=0), "not reproduced", None),
+        (Claim(text="t", better="hsv", worse="wvat", sigma=0.1, of="drop"), "reproduced", [3, 7]),
+        (Claim(text="t", better="gav", worse="wvat", sigma=0.1, of="drop"), "not reproduced", None),
+        # By more than a margin; below zero, not worse by more.
+        (Claim(text="t", better="hsv", worse="gav", sigma=0.1, margin=19), "reproduced", None),
+        (Claim(text="t", better="hsv", worse="gav", sigma=0.1, margin=21), "not reproduced", None),
+        (Claim(text="t", better="hsv", worse="wvat", sigma=0, margin=-2.5), "reproduced", None),
+        (Claim(text="t", better="hsv", worse="wvat", sigma=0, margin=-1.5), "not reproduced", None),
+        # Equal figures put nobody ahead.
+        (Claim(text="t", better="hsv", worse="hsv", sigma=0.1), "not reproduced", None),
+        (Claim(text="t", better="hsv", worse="gone", sigma=0.1), "unknown", [90, None]),
+        (Claim(text="t", better="hsv", worse="gav", sigma=0.05), None, None),
+        (Claim(text="t", better="measured", worse="measured"), "not reproduced", [80, 80]),
+        (Claim(text="t", better="gone", worse="away"), None, None),
+    ],
+)
+def test_verdicts(claim, word, numbers):
+    found = verdicts([claim], ROWS)
+    if word is None:
+        assert found == ()
+        return
+    (verdict,) = found
+    assert verdict.word == word
+    if numbers is not None:
+        values = [verdict.better, *verdict.worse.values()]
+        assert [v if v is None else round(v, 9) for v in values] == numbers[:1] + numbers[1:][
+            : len(values) - 1
+        ]
+
+
+def test_words_and_file(tmp_path):
+    claims = [
+        Claim(text="ascent is more accurate", better="gav", worse="hsv", sigma=0),
+        Claim(text="noise loses less", better="hsv", worse="gav", sigma=0.1, of="drop"),
+        Claim(text="nobody knows", better="measured", worse="gone"),
+    ]
+    found = verdicts(claims, ROWS)
+    assert [str(verdict) for verdict in found] == [
+        "reproduced: ascent is more accurate (accuracy of ideal weights: gav 97.0, hsv 93.0)",
+        "reproduced: noise loses less (points lost at σ = 10 %: hsv 3.0, gav 27.0)",
+        "unknown: nobody knows (accuracy on chips: measured 80.0, gone no result)",
+    ]
+    write_verdicts(found, tmp_path / "claims.json")
+    written = json.loads((tmp_path / "claims.json").read_text())["claims"]
+    assert [claim["verdict"] for claim in written] == ["reproduced", "reproduced", "unknown"]
+    assert written[2]["values"] == {"measured": pytest.approx(80), "gone": None}
