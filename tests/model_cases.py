@@ -14,6 +14,7 @@ from spikewvat.conversion import HYBRID, convert
 from spikewvat.devices import Gaussian, Weibull
 from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.models.dense import FullyConnected
+from spikewvat.models.sew import SEWResNet
 from spikewvat.models.slayer import FullyConnected as SlayerFullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as JellyCNN
@@ -239,6 +240,26 @@ ADAPTERS = [
         lambda: JellyCNN(**_CNN, step_mode="s"),
         ("layers.0.weight", "layers.3.weight", "layers.7.weight"),
         shape=(4, 2, 2, 8, 8),
+    ),
+    *(
+        AdapterCase(
+            f"spikingjelly-sew-{step_mode}",
+            lambda step_mode=step_mode: SEWResNet(
+                input_shape=(2, 8, 8),
+                channels=(3, 4),
+                classes=4,
+                threshold=0.5,
+                step_mode=step_mode,
+            ),
+            (
+                "layers.0.weight",
+                *(f"layers.{n}.layers.{i}.weight" for n in (3, 4) for i in (0, 3)),
+                "layers.4.shortcut.0.weight",
+                "layers.7.weight",
+            ),
+            shape=(4, 2, 2, 8, 8),
+        )
+        for step_mode in "ms"
     ),
     AdapterCase(
         "tsslbp-cnn",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,6 +11,42 @@ from torch import Tensor, nn
 
 from spikewvat.adapters.spikingjelly import layer, neuron, surrogate
 from spikewvat.models.layout import conv_features
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Makes leaky integrate-and-fire neurons: soft reset, input not scaled by the decay.
+
+    Args:
+        beta: Decay of the membrane potential per step, in (0, 1).
+        threshold: Firing threshold (model units).
+        slope: Slope of the arctangent surrogate.
+        step_mode: ``"m"`` over all time steps at once, ``"s"`` one step after the other.
+
+    Raises:
+        ValueError: If ``step_mode`` is neither.
+    """
+
+    beta: float
+    threshold: float
+    slope: float
+    step_mode: str
+
+    def __post_init__(self) -> None:
+        if self.step_mode not in ("m", "s"):
+            raise ValueError(f"step_mode must be 'm' or 's', got {self.step_mode!r}.")
+
+    def __call__(self) -> Any:
+        """Return a layer of neurons."""
+        return neuron.LIFNode(
+            tau=1 / (1 - self.beta),
+            decay_input=False,
+            v_threshold=self.threshold,
+            v_reset=None,  # soft reset: the threshold is subtracted
+            surrogate_function=surrogate.ATan(alpha=self.slope),
+            detach_reset=True,
+            step_mode=self.step_mode,
+        )
 
 
 class SpikingCNN(nn.Module):
@@ -55,21 +92,8 @@ class SpikingCNN(nn.Module):
         step_mode: str = "m",
     ) -> None:
         super().__init__()
-        if step_mode not in ("m", "s"):
-            raise ValueError(f"step_mode must be 'm' or 's', got {step_mode!r}.")
         features = conv_features(input_shape, channels, kernel_size, stride, pool)
-
-        def neurons() -> Any:
-            return neuron.LIFNode(
-                tau=1 / (1 - beta),
-                decay_input=False,
-                v_threshold=threshold,
-                v_reset=None,  # soft reset: the threshold is subtracted
-                surrogate_function=surrogate.ATan(alpha=slope),
-                detach_reset=True,
-                step_mode=step_mode,
-            )
-
+        neurons = Neurons(beta, threshold, slope, step_mode)
         modules: list[nn.Module] = []
         inputs = [input_shape[0], *channels[:-1]]
         for i, o in zip(inputs, channels, strict=True):

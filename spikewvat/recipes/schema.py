@@ -36,6 +36,7 @@ ENCODINGS = {
 MODELS = {
     "snntorch-cnn": "spikewvat.models.snntorch:SpikingCNN",
     "spikingjelly-cnn": "spikewvat.models.spikingjelly:SpikingCNN",
+    "spikingjelly-sew": "spikewvat.models.sew:SEWResNet",
     "dense": "spikewvat.models.dense:FullyConnected",
     "lenet": "spikewvat.models.lenet:LeNet",
     "vgg5": "spikewvat.models.vgg:VGG5",
