@@ -14,11 +14,13 @@ from spikewvat.baselines import (
     NoiseInjection,
     ParameterAdversary,
     RandomPerturbation,
+    Statistical,
+    Vortex,
     a_trice,
     qat_wvat,
     trice,
 )
-from spikewvat.devices import BinaryCells, Gaussian
+from spikewvat.devices import BinaryCells, Gaussian, Lognormal
 from spikewvat.directions import (
     ASAM,
     AWP,
@@ -91,6 +93,9 @@ METHODS: list[MethodCase] = [
     MethodCase("trice", direction(lambda _: trice())),
     MethodCase("a-trice", direction(lambda _: a_trice()), backwards=1.5),
     MethodCase("binary-cells", direction(lambda _: HSV(BinaryCells(6, 0.1)))),
+    MethodCase("vortex", method(Vortex, Lognormal(0.3)), random=False),
+    MethodCase("statistical", method(Statistical, GAUSSIAN), random=False),
+    MethodCase("statistical-sampled", method(Statistical, Lognormal(0.2), form="sampled")),
     MethodCase("qat", method(QAT, bits=4), random=False),
     MethodCase("qat+wvat", method(qat_wvat, GAUSSIAN, bits=4), backwards=1.5),
 ]

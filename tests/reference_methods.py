@@ -120,3 +120,71 @@ def fixed_point(values, bits):
     step = 2.0 ** (math.ceil(math.log2(max(abs(v) for v in values))) - (bits - 1))
     top = 2 ** (bits - 1)
     return [max(-top, min(top - 1, round(v / step))) for v in values], step
+
+
+def vortex(w, variance, strength, rho, x, y):
+    """Gradient of the loss where the right score falls and the others rise by a deviation."""
+
+    def objective(v):
+        h = (x @ v["0.weight"].T).clamp(min=0)
+        z = h @ v["2.weight"].T
+        rows = []
+        for b in range(len(z)):
+            row = []
+            for i in range(z.shape[1]):
+                spread = sum(variance(v["2.weight"][i, j]) * h[b, j] ** 2 for j in range(len(h[b])))
+                sign = -1.0 if i == y[b] else 1.0
+                row.append(z[b, i] + sign * strength * rho * spread.clamp(min=1e-12).sqrt())
+            rows.append(torch.stack(row))
+        return -torch.log_softmax(torch.stack(rows), 1)[range(len(y)), y].mean()
+
+    return gradient(objective, w)
+
+
+def rectified(m, v):
+    """Mean and variance of max(0, N(m, v))."""
+    s = v.sqrt()
+    q = m / s
+    below = (1 + torch.erf(q / math.sqrt(2))) / 2
+    density = torch.exp(-q * q / 2) / math.sqrt(2 * math.pi)
+    mean = m * below + s * density
+    return mean, (m * m + v) * below + m * s * density - mean * mean
+
+
+def propagated(layers, x):
+    """Mean and variance through [(mean, variance) of a matrix | "relu"], x exact."""
+    m, v = x, torch.zeros_like(x)
+    for layer in layers:
+        if layer == "relu":
+            m, v = rectified(m, v)
+        else:
+            e, s = layer
+            m, v = m @ e.T, m.square() @ s.T + v @ e.square().T + v @ s.T
+    return m, v
+
+
+def statistical(w, moments, penalty, x, y):
+    """Gradient of the loss of moderated scores, and of the mean variance."""
+
+    def objective(v):
+        layers = [moments(v["0.weight"]), "relu", moments(v["2.weight"])]
+        mean, variance = propagated(layers, x)
+        z = mean / torch.sqrt(1 + math.pi * variance / 8)
+        entropy = -torch.log_softmax(z, 1)[range(len(y)), y].mean()
+        return entropy + penalty * variance.mean()
+
+    return gradient(objective, w)
+
+
+def sampled(w, moments, draws, x, y):
+    """Gradient of the loss where each layer adds noise of its weights' variance."""
+
+    def objective(v):
+        h = x
+        for name, epsilon in draws.items():
+            mean, variance = moments(v[name])
+            z = h @ mean.T + (h.square() @ variance.T).clamp(min=1e-12).sqrt() * epsilon
+            h = z.clamp(min=0) if name == "0.weight" else z
+        return -torch.log_softmax(h, 1)[range(len(y)), y].mean()
+
+    return gradient(objective, w)

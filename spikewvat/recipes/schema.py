@@ -100,6 +100,8 @@ METHODS = {
     "parameter-adversary": "spikewvat.baselines:ParameterAdversary",
     "trice": "spikewvat.baselines:trice",
     "a-trice": "spikewvat.baselines:a_trice",
+    "vortex": "spikewvat.baselines:Vortex",
+    "statistical": "spikewvat.baselines:Statistical",
     "binary-cells": "spikewvat.recipes.methods:binary_cells",
     "ptq": "spikewvat.recipes.methods:ptq",
     "qat": "spikewvat.baselines:QAT",
