@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 
 from pages.compared import balancing, comparison, conversion_peer, conversion_steps, reenacted
+from pages.figures import figures
 from pages.measured import binning, event_input, overhead, simulator, tsslbp, tsslbp_speed
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
 
@@ -31,6 +32,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-steps": conversion_steps,
     "conversion-peer": conversion_peer,
     "balancing": balancing,
+    "figures": figures,
     "overhead": overhead,
     "reenacted": reenacted,
     "simulator": simulator,

@@ -99,10 +99,12 @@ def test_the_page_and_its_tables(folder, tmp_path):
         assert "At σ = 10 % WVAT reaches 93.5 %, 12.5 points (95 % CI over 2" in content
         assert "with ideal weights 0.5 points less" in content
         assert "CNN: missing" in content
+        assert "Minus plain, on the same chips at the largest variation" in content
         assert "large: plain" not in content  # belongs to a scale that was not run
         assert "speed/strange.json" in text
     assert "| plain | 97.0 ± 1.4 (98.0, -1.0) | 81.0 ± 1.4 (80.0, +1.0) |" in tables
     assert "| missing | - | - |" in tables
+    assert "| SWA | -0.5 | -6.9 .. +5.9 | 0.5 |" in tables
     assert "| wvat | 1.50 (1.50 .. 1.50) |" in tables
     assert write_report(folder, tmp_path / "again", title="My report").read_text() == text
 
@@ -186,22 +188,28 @@ def found(*methods):
     ]
 
 
-def test_the_interval_of_a_gain_is_over_seeds_on_the_same_chips():
-    base, other = row(curve(0.9, 0.5), curve(0.9, 0.7)), row(curve(0.9, 0.6), curve(0.9, 0.9))
+def named(name, *curves, **content):
+    return Row(method=name, recipe=f"{name}.toml"), row(*curves, **content)
+
+
+def test_the_interval_of_a_gain_is_over_trainings_on_the_same_chips():
+    base = named("base", curve(0.9, 0.5), curve(0.9, 0.7))
+    other = named("other", curve(0.9, 0.6), curve(0.9, 0.9))
     result = gain(base, other)
     assert result.mean == pytest.approx(0.15)
     assert tuple(result.interval) == pytest.approx(tuple(mean_interval([0.1, 0.2])))
-    assert "2 training seeds" in result.words
+    assert "over 2 trainings" in result.words
+    # Only seeds that both have count.
+    assert gain(base, named("more", curve(0.9, 0.6))).mean == pytest.approx(0.1)
     # One training: over its chips.
-    base, other = row(curve(0.9, 0.5)), row(curve(0.9, 0.6, chips=(0.02, -0.01, 0.02)))
-    result = gain(base, other)
+    base = named("base", curve(0.9, 0.5))
+    result = gain(base, named("other", curve(0.9, 0.6, chips=(0.02, -0.01, 0.02))))
     assert tuple(result.interval) == pytest.approx(tuple(mean_interval([0.11, 0.1, 0.09])))
-    assert "3 chips of one training" in result.words
+    assert "over one training" in result.words
     # Other chips: no interval.
     reports = [ChipReport("d", 0.1, torch.tensor([0.5, 0.6]).double(), (8, 9), 10)]
-    assert gain(base, RowResult({"seeds": [0]}, (Degradation(1.0, tuple(reports)),))).words == (
-        "5.0 points"
-    )
+    elsewhere = RowResult({"seeds": [0]}, (Degradation(1.0, tuple(reports)),))
+    assert gain(base, (base[0], elsewhere)).words == "5.0 points"
 
 
 def test_whether_the_published_order_is_reproduced():
@@ -272,8 +280,9 @@ def test_the_page_in_a_browser(folder, tmp_path):
     assert min(found["widths"]) > 500
     assert not found["overflow"]
     text = browser.document(f"{page.as_uri()}#sort=1,2", tmp_path / "profile")
-    names = re.findall(r"<tr><td>(.*?)</td>", text)
-    assert names[-4:] == ["WVAT", "plain", "SWA", "missing"]
+    first = text[text.index('id="s2"') :].split("</table>")[0]
+    names = re.findall(r"<tr><td>(.*?)</td>", first)
+    assert names == ["WVAT", "plain", "SWA", "missing"]
 
 
 def test_the_page_of_the_repository_in_a_narrow_window(tmp_path):

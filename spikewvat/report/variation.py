@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from spikewvat.bench.suite import Row, Setup
 from spikewvat.bench.table import RowResult, cells, header
 from spikewvat.report.collect import Section
 from spikewvat.report.content import MISSING, Part, Picture, Table
-from spikewvat.report.words import summary
+from spikewvat.report.words import differences, summary
 from spikewvat.robustness import plots
 
 
@@ -34,6 +36,7 @@ def _part(setup: Setup, found: list[tuple[Row, RowResult]], source: str) -> Part
             figures |= {row.name: blank for row in setup.rows if row.name not in known}
         rows = [[row.method, *figures[row.name]] for row in setup.rows if row.name in figures]
         tables.append(Table(["method", *columns], rows))
+        tables += _differences(group)
         curves = {row.method: result.pooled for row, result in group}
         if len(sigmas) > 1:
             text = f"{setup.name}: accuracy against variation for {', '.join(curves)}"
@@ -54,6 +57,26 @@ def _part(setup: Setup, found: list[tuple[Row, RowResult]], source: str) -> Part
         note=note,
         runs=[(row.method, how_run(result)) for row, result in found],
     )
+
+
+def _differences(group: list[tuple[Row, RowResult]]) -> list[Table]:
+    """Return the table of differences from the first row, none where they cannot be paired."""
+    found = differences(group)
+    if not found:
+        return []
+    rows = []
+    for (row, _), difference in zip(group[1:], found, strict=True):
+        low, high = (100 * bound for bound in difference.found.interval())
+        interval = MISSING if math.isnan(low) else f"{low:+.1f} .. {high:+.1f}"
+        p = MISSING if math.isnan(difference.p_adjusted) else f"{difference.p_adjusted:.2g}"
+        rows.append([row.method, f"{100 * difference.found.mean:+.1f}", interval, p])
+    return [
+        Table(
+            ["method", "points", "95 % CI", "p, adjusted"],
+            rows,
+            title=f"Minus {group[0][0].method}, on the same chips at the largest variation",
+        )
+    ]
 
 
 def how_run(result: RowResult) -> str:

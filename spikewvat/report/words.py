@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -9,7 +10,8 @@ from typing import NamedTuple
 from spikewvat.bench import RowResult
 from spikewvat.bench.suite import Row
 from spikewvat.report.content import percent, points
-from spikewvat.robustness.statistics import Interval, mean_interval, mean_of
+from spikewvat.robustness import Difference, Interval, compare
+from spikewvat.robustness.statistics import mean_of
 
 Found = Sequence[tuple[Row, RowResult]]
 
@@ -19,14 +21,14 @@ class Gain(NamedTuple):
 
     Args:
         mean: The difference, a fraction.
-        interval: Its 95 % interval; None where the methods did not meet the same chips, or there
-            is one chip only.
-        over: What the interval is over.
+        interval: Its 95 % interval over trainings and chips; None where the methods did not meet
+            the same chips, or there is one chip only.
+        trainings: How many trainings of each were compared.
     """
 
     mean: float
     interval: Interval | None
-    over: str
+    trainings: int
 
     @property
     def words(self) -> str:
@@ -36,37 +38,46 @@ class Gain(NamedTuple):
         low, high = (100 * bound for bound in self.interval)
         if self.mean < 0:
             low, high = -high, -low
-        return f"{points(abs(self.mean))} (95 % CI over {self.over} {low:.1f} .. {high:.1f})"
+        over = f"{self.trainings} trainings, same chips" if self.trainings > 1 else "one training"
+        return f"{points(abs(self.mean))} (95 % CI over {over} {low:.1f} .. {high:.1f})"
 
 
-def gain(base: RowResult, other: RowResult, index: int = -1) -> Gain:
-    """Compare two methods at one magnitude of the variation.
-
-    The interval is over training seeds where both have several in common, and over the chips of
-    the one training otherwise: it then says nothing of other trainings.
+def differences(found: Found) -> tuple[Difference, ...]:
+    """Compare every row of a set-up with the first, at the largest variation.
 
     Args:
-        base: The method that is compared with.
-        other: The method that may be better.
-        index: Which magnitude.
+        found: Rows evaluated at the same magnitudes.
+
+    Returns:
+        The differences over the training seeds that all rows have; none where rows did not meet
+        the same chips.
     """
-    mean = other.mean(index) - base.mean(index)
-    seeds, others = (list(result.content.get("seeds", ())) for result in (base, other))
-    both = [seed for seed in seeds if seed in others]
-    pairs = [
-        (base.curves[seeds.index(seed)][index], other.curves[others.index(seed)][index])
-        for seed in both
-    ]
-    if not pairs or any(one.seeds != two.seeds for one, two in pairs):
-        return Gain(mean, None, "")
-    differences = [two.accuracies - one.accuracies for one, two in pairs]
-    if len(differences) > 1:
-        means = [mean_of(difference) for difference in differences]
-        over = f"{len(means)} training seeds, the same chips"
-        return Gain(mean_of(means), mean_interval(means), over)
-    (chips,) = differences
-    interval = mean_interval(chips) if len(chips) > 1 else None
-    return Gain(mean_of(chips), interval, f"{len(chips)} chips of one training")
+    seeds = [list(result.content.get("seeds", ())) for _, result in found]
+    common = [seed for seed in seeds[0] if all(seed in others for others in seeds)]
+    if len(found) < 2 or not common:
+        return ()
+    reports = {
+        row.name: [result.curves[own.index(seed)][-1] for seed in common]
+        for (row, result), own in zip(found, seeds, strict=True)
+    }
+    try:
+        return compare(reports, reference=found[0][0].name).differences
+    except ValueError:  # other devices, images or chips
+        return ()
+
+
+def gain(base: tuple[Row, RowResult], other: tuple[Row, RowResult]) -> Gain:
+    """Compare two rows at the largest variation.
+
+    Args:
+        base: The row that is compared with.
+        other: The row that may be better.
+    """
+    for difference in differences([base, other]):
+        low, high = difference.found.interval()
+        interval = None if math.isnan(low) else Interval(low, high)
+        return Gain(difference.found.mean, interval, difference.found.trainings)
+    return Gain(other[1].mean(-1) - base[1].mean(-1), None, 0)
 
 
 def summary(found: Found) -> list[str]:
@@ -88,17 +99,16 @@ def _best(found: Found) -> str:
         return f"{text}, {points(_clean(best) - best.mean(-1))} below its ideal weights."
     base_row, base = found[0]
     if base is best:
-        other_row, other = ranked[1]
         return (
-            f"{text}, {gain(other, base).words} more than {other_row.method}: no other method "
-            "helps here."
+            f"{text}, {gain(ranked[1], ranked[0]).words} more than {ranked[1][0].method}: no other "
+            "method helps here."
         )
     change = _clean(best) - _clean(base)
     price = f"{points(abs(change))} {'more' if change > 0 else 'less'}"
     if points(abs(change)) == points(0):
         price = "as much"
     return (
-        f"{text}, {gain(base, best).words} more than {base_row.method} "
+        f"{text}, {gain(found[0], ranked[0]).words} more than {base_row.method} "
         f"({percent(base.mean(-1))} %); with ideal weights {price}."
     )
 
@@ -110,7 +120,8 @@ def _published(found: Found) -> list[str]:
         return []
     theirs = sorted(rows, key=lambda pair: -pair[0].paper[-1][0])
     verdicts, leads = [], []
-    for (above, better), (below, worse) in pairwise(theirs):
+    for better, worse in pairwise(theirs):
+        above, below = better[0], worse[0]
         found_gain = gain(worse, better)
         low, high = found_gain.interval or (found_gain.mean, found_gain.mean)
         if low > 0:

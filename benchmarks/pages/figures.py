@@ -1,0 +1,142 @@
+"""The table of the paper's figures and tables: what reproduces them, and what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pages.shared import NotRunError, load, results_of, row_of
+from spikewvat.bench import RowResult, Suite, read_suite
+from spikewvat.bench.suite import Row, Setup
+from spikewvat.errors import RecipeError
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One of the paper's.
+
+    Args:
+        name: Its number.
+        shows: What is in it.
+        suite: Suite with its rows, if it is one.
+        rows: Names of the rows, in which ``*`` stands for anything.
+        options: What the command takes beside the rows.
+        command: What makes it, if it is no suite.
+        result: Reads what came out, if it is no suite.
+    """
+
+    name: str
+    shows: str
+    suite: str = ""
+    rows: tuple[str, ...] = ()
+    options: str = ""
+    command: str = ""
+    result: Callable[[], str] | None = None
+
+    @property
+    def runs(self) -> str:
+        """The command."""
+        if not self.suite:
+            return self.command
+        chosen = f' --rows "{",".join(self.rows)}"' if self.rows else ""
+        return f"spikewvat bench {self.suite}{chosen}{self.options}"
+
+
+def step_times() -> str:
+    """Return what steps cost at the paper's settings."""
+    rows = load("overhead", "step")["rows"]
+    setup = rows[-1]["setup"]
+    found = {row["method"]: row["ratio"] for row in rows if row["setup"] == setup}
+    return f"{setup}: " + ", ".join(f"{name} {found[name]:.2f}" for name in ("gav", "wvat"))
+
+
+FIGURES = (
+    Figure("Figure 1", "accuracy lost at σ = 10 %, VGG-5 on CIFAR-10", "cifar10", ("vgg5_*",)),
+    Figure("Figure 4", "choice of `w_th` and `gamma`", "ablation"),
+    Figure("Figure 7", "loss along directions of variation", "landscape"),
+    Figure(
+        "Figures 8, 14, 15",
+        "weights of each layer",
+        command="spikewvat landscape RUN --histograms",
+    ),
+    Figure("Figure 9", "AlexNet on CIFAR-10, binary cells", "cifar10", ("alexnet_*",)),
+    Figure(
+        "Section 4",
+        "time of a step over plain training's; published 1.49 for the worst direction alone, "
+        "1.16 for WVAT",
+        command="python benchmarks/step_overhead.py",
+        result=step_times,
+    ),
+    Figure("Section 4.5, A.5", "trained for one distribution, tested on others", "distributions"),
+    Figure("Table 1", "CIFAR-10", "cifar10", options=" --preset paper"),
+    Figure("Table 1", "CIFAR-100", "cifar100", options=" --preset paper"),
+    Figure("Table 1", "conversion of a VGG-16, CIFAR-10", "conversion", ("vgg*",)),
+    Figure("A.1", "two-layer network on MNIST, other methods", "mnist", ("two_layer_*",)),
+    Figure(
+        "A.2",
+        "MNIST and N-MNIST",
+        "mnist",
+        ("fc_*", "slayer_*", "cnn1_*", "cnn2_*"),
+    ),
+    Figure("A.3", "quantisation, ResNet-18 on CIFAR-10", "quantization"),
+    Figure("A.4", "fine-tuning on ImageNet", "imagenet", options=" --data-root DIR"),
+    Figure("FTJ", "ferroelectric tunnel junctions, inter- and intra-device", "ftj"),
+)
+NOT_REPRODUCED = (
+    ("Figures 2, 3, 5, 6, 10 to 13", "no recipe: drawings, or figures that give no numbers"),
+)
+
+
+def figures() -> str:
+    """Return the table."""
+    heads = ["in the paper", "what it shows", "command", "scale", "result (published)"]
+    lines = [row_of(heads), row_of(["---"] * len(heads))]
+    for figure in FIGURES:
+        command = f"`{figure.runs}`"
+        for number, (scale, result) in enumerate(_results(figure)):
+            first = [figure.name, figure.shows, command] if number == 0 else [""] * 3
+            lines.append(row_of([*first, scale, result]))
+    lines += [row_of([name, why, "-", "-", "not reproduced"]) for name, why in NOT_REPRODUCED]
+    return "\n".join(lines)
+
+
+def _results(figure: Figure) -> list[tuple[str, str]]:
+    """Return scale and result of each set-up, one line at least."""
+    if not figure.suite:
+        try:
+            return [("-", figure.result())] if figure.result else [("-", NOT_RUN)]
+        except NotRunError:
+            return [("-", NOT_RUN)]
+    try:
+        suite = read_suite(figure.suite).chosen(figure.rows)
+    except RecipeError:
+        return [("-", NOT_RUN)]
+    found = results_of(suite)
+    if not found:
+        return [("-", NOT_RUN)]
+    return [_setup(suite, setup, found) for setup in suite.setups]
+
+
+def _setup(suite: Suite, setup: Setup, found: dict[str, RowResult]) -> tuple[str, str]:
+    rows = [(row, found[row.name]) for row in setup.rows if row.name in found]
+    if not rows:
+        return "-", f"{setup.name}: {NOT_RUN}"
+    scales = {f"{r.content['scale']}, {_seeds(len(r.curves))}" for _, r in rows}
+    sigmas = {result.sigmas[-1] for _, result in rows}
+    at = " and ".join(f"σ = {100 * sigma:g} %" for sigma in sorted(sigmas))
+    missing = [row.method for row in setup.rows if row.name not in found]
+    texts = [*(_cell(row, result) for row, result in rows), *(f"{m} {NOT_RUN}" for m in missing)]
+    name = f"{setup.name}, " if len(suite.setups) > 1 else ""
+    return " / ".join(sorted(scales)), f"{name}{at}: {', '.join(texts)}"
+
+
+def _cell(row: Row, result: RowResult) -> str:
+    """Return accuracy at the largest variation, the published one in brackets."""
+    text = f"{row.method} {100 * result.mean(-1):.1f}"
+    return f"{text} ({row.paper[-1][0]:.1f})" if len(row.paper) == len(result.sigmas) else text
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' * (count > 1)}"
