@@ -10,8 +10,8 @@ from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture
 
 from spikewvat import files
 from spikewvat.bench import RowResult, cells_of, markdown, read_suite, run_suite
-from spikewvat.bench.suite import suites_folder
-from spikewvat.bench.table import cells
+from spikewvat.bench.suite import Row, suites_folder
+from spikewvat.bench.table import cells, published
 from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.places import suite_names
 from spikewvat.recipes import run as runs
@@ -273,6 +273,16 @@ def test_cells_of_a_table(suite):
         "2 of 4 ≥ 80 %",
     ]
     assert cells(RowResult({}, curves[:1]))[:2] == ["98.0", "80.0"]
+
+
+def test_published_figures_with_and_without_ideal_weights():
+    result = RowResult({}, (Degradation(0.98, (report(0.05, [0.7, 0.9]),)),))
+    without = Row(method="a", recipe="a.toml", paper=((85.0,),))
+    both = Row(method="a", recipe="a.toml", paper=((97.0,), (85.0,)))
+    assert cells(result, without)[:2] == ["98.0", "80.0 (85.0, -5.0)"]
+    assert cells(result, both)[:2] == ["98.0 (97.0, +1.0)", "80.0 (85.0, -5.0)"]
+    assert published(without, result) == published(both, result) == 85.0
+    assert published(Row(method="a", recipe="a.toml"), result) is None
 
 
 def test_a_result_file_is_read_back(suite, tmp_path):

@@ -139,17 +139,21 @@ def test_what_went_wrong_is_said(folder):
     (tiny / "swa.json").write_text('{"cut o')
     (tiny / "missing.json").write_text('{"seeds": [0], "clean": [1.0], "rows": []}')
     row(curve(0.98, 0.80)).write(tiny / "wvat.json")
-    failed = tiny / "plain-seed0-01234567" / "plain-convert-01234567"
-    failed.mkdir(parents=True)
-    (failed / "error.txt").write_text("Traceback\nValueError: no luck\n")
+    for seed in (1, 2):
+        failed = tiny / f"wvat-seed{seed}-01234567"
+        failed.mkdir()
+        (failed / "error.txt").write_text("Traceback\nValueError: no luck\n")
+    (folder / "trained" / "network-seed1-01234567").mkdir(parents=True)  # is no suite
+    (folder / "trained" / "network-seed1-01234567" / "result.json").write_text("{}")
     section = next(s for s in collect(folder) if s.folder == tiny)
     assert section.missing == ("CNN: SWA", "CNN: WVAT (1 of 2 seeds)", "CNN: missing")
-    assert section.failures == ("plain-convert-01234567: ValueError: no luck",)
+    names = ("wvat-seed1-01234567", "wvat-seed2-01234567")
+    assert section.failures == {"ValueError: no luck": names}
     assert len(section.unreadable) == 2
     assert "swa.json' is no JSON" in "; ".join(section.unreadable)
     text = write_report(folder).read_text()
     assert "ValueError: no luck" in text
-    assert "incomplete: 3 rows; failed: 1 cell; not readable: 2 files." in text
+    assert "incomplete: 3 rows; failed: 2 cells; not readable: 2 files." in text
 
 
 def test_a_row_whose_file_is_another_measurement(folder):
@@ -239,6 +243,54 @@ def test_converted_networks_over_time(tmp_path):
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 2e+05 |" in tables
     assert "85.5 % after 8 steps, 9.5 points below its ANN" in tables
+
+
+def test_published_statements(folder):
+    suite = folder / "tiny" / "suite.toml"
+    suite.write_text(
+        SUITE
+        + """
+[[claims]]
+text = "WVAT leads at 10 %"
+better = "wvat"
+worse = ["plain", "swa"]
+sigma = 0.1
+[[claims]]
+text = "averaging helps"
+better = "swa"
+worse = "plain"
+sigma = 0.1
+[[claims]]
+text = "more of it"
+better = "missing"
+worse = "plain"
+sigma = 0.1
+"""
+    )
+    tables = write_report(folder).with_name("report.md").read_text()
+    assert "Of 3 published statements 1 is reproduced, 1 not, 1 cannot be judged." in tables
+    assert "not reproduced: averaging helps (accuracy at σ = 10 %: swa 80.5, plain 81.0)." in tables
+    assert "| WVAT leads at 10 % | reproduced | wvat 93.5 | plain 81.0, swa 80.5 |" in tables
+    assert "| more of it | unknown | missing - | plain 81.0 |" in tables
+
+
+def test_devices_without_a_size_and_leagues_of_many_rows(tmp_path):
+    """Ideal weights come first, dots stand for lines, training time is in the baseline's unit."""
+    names = [f"m{number}" for number in range(8)]
+    rows = ", ".join(f'{{ method = "{name}", recipe = "{name}.toml" }}' for name in names)
+    text = f'title = "T"\nseeds = {{}}\n[[setups]]\nname = "S"\nbaseline = "m0"\nrows = [{rows}]'
+    (tmp_path / "suite.toml").write_text(text)
+    for number, name in enumerate(names):
+        report = ChipReport("FTJ", None, torch.full((3,), 0.1 * number).double(), (1, 2, 3), 10)
+        one = Degradation(0.9, (report,))
+        seconds = [{"seconds": 1.0 + number}]
+        content = cell(0, one)
+        content["training"]["history"] = seconds
+        row_result([content]).write(tmp_path / f"{name}.json")
+    tables = write_report(tmp_path).with_name("report.md").read_text()
+    assert "On chips m7 reaches 70.0 %" in tables
+    assert "| method | ideal weights | on chips | drop |" in tables
+    assert "| m7 | 90.0 | 70.0 | 20.0 | 0.0 | 70.0 | - | 8.00 |" in tables
 
 
 def test_markdown_cells_are_escaped():

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pages.shared import NotRunError, load, results_of, row_of
 from spikewvat.bench import RowResult, Suite, read_suite
 from spikewvat.bench.suite import Row, Setup
+from spikewvat.bench.table import published
 from spikewvat.errors import RecipeError
 
 NOT_RUN = "not run"
@@ -135,7 +136,8 @@ def _setup(suite: Suite, setup: Setup, found: dict[str, RowResult]) -> tuple[str
 def _cell(row: Row, result: RowResult) -> str:
     """Return accuracy at the largest variation, the published one in brackets."""
     text = f"{row.method} {100 * result.mean(-1):.1f}"
-    return f"{text} ({row.paper[-1][0]:.1f})" if len(row.paper) == len(result.sigmas) else text
+    figure = published(row, result)
+    return text if figure is None else f"{text} ({figure:.1f})"
 
 
 def _seeds(count: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,13 @@ def row_result(cells: Sequence[Mapping[str, Any]]) -> RowResult:
     return RowResult(content, tuple(Degradation.from_dict(cell) for cell in cells))
 
 
+def published(row: Row, result: RowResult) -> float | None:
+    """Return the published accuracy in % at the largest variation, None where there is none."""
+    without_ideal = len(row.paper) == len(result.sigmas)
+    with_ideal = not _holds_ideal(result) and len(row.paper) == len(result.sigmas) + 1
+    return row.paper[-1][0] if without_ideal or with_ideal else None
+
+
 def header(results: Iterable[RowResult]) -> list[str]:
     """Return the columns of a table of rows that were evaluated alike."""
     some = next(iter(results))
@@ -151,15 +159,18 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
         row: Holds the published ones, if there are any.
     """
     figures = [(result.mean(i), result.std(i)) for i in range(len(result.sigmas))]
+    paper = () if row is None else row.paper
     if not _holds_ideal(result):
         figures.insert(0, (result.clean, result.clean_std))
+        if 0 < len(paper) <= len(result.sigmas):
+            paper = ((math.nan,), *paper)  # published without the accuracy of ideal weights
     texts = []
     for index, (mean, std) in enumerate(figures):
         text = _percent(mean)
         if len(result.curves) > 1:
             text += f" ± {_percent(std)}"
-        if row is not None and index < len(row.paper):
-            published = row.paper[index][0]
+        if index < len(paper) and not math.isnan(paper[index][0]):
+            published = paper[index][0]
             text += f" ({published:.1f}, {100 * mean - published:+.1f})"
         texts.append(text)
     everything = result.pooled

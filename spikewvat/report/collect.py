@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,8 @@ from spikewvat.bench.table import row_result
 from spikewvat.errors import DataError, RecipeError
 from spikewvat.recipes.run import RESULT
 
-# The folder of a cell, see Cell.folder: row, seed of those that train, digest of the recipe.
-_CELL = re.compile(r"(?P<row>.+?)(-seed\d+)?-[0-9a-f]{8}")
+# The folder of a cell, see Cell.folder: row, seed, digest of the recipe.
+_CELL = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Section:
         results: Results by row name.
         measurements: Content of result files that are no rows, by file name without its ending.
         unreadable: Files that hold no result, and why.
-        failures: Cells that failed, and why.
+        failures: Names of the cells that failed, by error.
     """
 
     suite: Suite
@@ -38,7 +38,7 @@ class Section:
     results: Mapping[str, RowResult]
     measurements: Mapping[str, Mapping[str, Any]]
     unreadable: tuple[str, ...] = ()
-    failures: tuple[str, ...] = ()
+    failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def found(self, setup: Setup) -> list[tuple[Row, RowResult]]:
         """Return the rows of a set-up that have results."""
@@ -166,24 +166,21 @@ def _cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _failures(folder: Path) -> tuple[str, ...]:
-    """Return each failed cell with the last line of its error."""
-    failures = []
-    runs = [path for _, path in _runs(folder)]
-    for run in sorted({*runs, *(path.parent for path in folder.glob(f"*/{ERROR}"))}):
-        if (run / ERROR).is_file():
-            text = (run / ERROR).read_text(encoding="utf-8", errors="replace")
-            failures.append(f"{run.name}: {(text.strip().splitlines() or ['unknown'])[-1]}")
-    return tuple(failures)
+def _failures(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the failed cells by error."""
+    cells: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(f"*/{ERROR}")):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        cells.setdefault((text.splitlines() or ["unknown"])[-1], []).append(path.parent.name)
+    return {error: tuple(names) for error, names in cells.items()}
 
 
 def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the folders of a suite's cells with their rows, also those in another cell's."""
+    """Yield the folders of a suite's cells with their rows."""
     for path in sorted(folder.iterdir()):
         name = _CELL.fullmatch(path.name)
         if name is not None and path.is_dir():
             yield name["row"], path
-            yield from _runs(path)
 
 
 def _suite(folder: Path, results: Mapping[str, RowResult]) -> Suite:

@@ -7,7 +7,7 @@ from typing import Any
 
 from spikewvat.report.collect import Section
 from spikewvat.report.content import MISSING, Part, Picture, Table, spread
-from spikewvat.report.pictures import bars
+from spikewvat.report.pictures import dots
 
 _KEYS = {"setup", "method", "ms", "ratio", "quartiles"}
 
@@ -50,7 +50,7 @@ def _part(name: str, rows: list[Mapping[str, Any]]) -> Part:
         shows=frozenset([name]),
         sentences=sentences,
         tables=[Table(["method", *by_setup], table)],
-        pictures=[Picture(bars(ratios, x_label="time of a step over plain training's"), name)],
+        pictures=[Picture(dots(ratios, x_label="time of a step over plain training's"), name)],
         note="Median time of a step over that of plain training in the same round, quartiles of "
         "the rounds in brackets; milliseconds for plain training.",
     )

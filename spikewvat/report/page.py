@@ -91,7 +91,7 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
             (name, texts)
             for name, texts in (
                 ("Not run", section.missing),
-                ("Failed", section.failures),
+                ("Failed", [f"{', '.join(n)}: {why}" for why, n in section.failures.items()]),
                 ("Not readable", section.unreadable),
             )
             if texts
@@ -111,10 +111,11 @@ def _overview(chapters: Sequence[_Chapter]) -> str:
         return sum(len(texts) for c in chapters for name, texts in c.gaps if name == kind)
 
     rows = sum(len(chapter.section.results) for chapter in chapters)
+    failed = sum(len(names) for c in chapters for names in c.section.failures.values())
     return (
         f"{count(len(chapters), 'suite', 'suites')}, {count(rows, 'row', 'rows')} with results; "
         f"missing or incomplete: {count(gaps('Not run'), 'row', 'rows')}; "
-        f"failed: {count(gaps('Failed'), 'cell', 'cells')}; "
+        f"failed: {count(failed, 'cell', 'cells')}; "
         f"not readable: {count(gaps('Not readable'), 'file', 'files')}."
     )
 

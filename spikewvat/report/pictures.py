@@ -1,11 +1,11 @@
-"""Pictures that several kinds of results share: lines with bands, bars."""
+"""Pictures that several kinds of results share: lines with bands, dots with error bars."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from spikewvat.robustness.canvas import INK, STYLES, add_legend, blank, draw_line, styles
+from spikewvat.robustness.canvas import STYLES, add_legend, blank, draw_line, styles
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,8 +59,8 @@ def lines(
     return figure
 
 
-def bars(groups: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_label: str) -> Figure:
-    """Draw horizontal bars with error bars, side by side for each group.
+def dots(groups: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_label: str) -> Figure:
+    """Draw a dot with error bars for each name, side by side for each group.
 
     Args:
         groups: By group and name: the value, the lower and the upper end of its error bar.
@@ -71,20 +71,17 @@ def bars(groups: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_la
     """
     names = list(dict.fromkeys(name for group in groups.values() for name in group))
     figure, (axes,) = blank(1, "")
-    figure.set_figheight(max(2.4, 0.26 * len(names) * (len(groups) + 1) / 2 + 1.4))
-    height = 0.8 / len(groups)
+    figure.set_figheight(1.2 + (0.16 + 0.14 * len(groups)) * len(names))
+    step = 0.6 / len(groups)
     for number, (label, group) in enumerate(groups.items()):
-        held = [name for name in names if name in group]
-        values, lows, highs = zip(*(group[name] for name in held), strict=True)
-        at = [names.index(name) + (number - (len(groups) - 1) / 2) * height for name in held]
-        errors = (
-            [value - low for value, low in zip(values, lows, strict=True)],
-            [high - value for value, high in zip(values, highs, strict=True)],
-        )
-        axes.barh(at, values, height, color=STYLES[number % len(STYLES)].colour, label=label)
-        axes.errorbar(values, at, xerr=errors, fmt="none", ecolor=INK, elinewidth=0.9)
+        style = STYLES[number % len(STYLES)]
+        for name, (value, low, high) in group.items():
+            y = names.index(name) + (number - (len(groups) - 1) / 2) * step
+            axes.plot([low, high], [y, y], color=style.colour, linewidth=2, alpha=0.5)
+            axes.plot(value, y, style.marker, color=style.colour, markersize=6)
+        axes.plot([], [], style.marker, color=style.colour, label=label)
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
+    axes.set_ylim(len(names) - 0.4, -0.6)
     axes.set_xlabel(x_label)
     if len(groups) > 1:
         add_legend(axes, "")

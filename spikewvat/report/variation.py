@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
 
 from spikewvat.bench.suite import Row, Setup
-from spikewvat.bench.table import RowResult, cells, header
+from spikewvat.bench.table import RowResult, cells, header, times
 from spikewvat.report.collect import Section
 from spikewvat.report.content import MISSING, Part, Picture, Table
-from spikewvat.report.words import differences, summary
+from spikewvat.report.pictures import dots
+from spikewvat.report.words import Found, differences, summary, where
 from spikewvat.robustness import plots
+
+_FEW = 6
+"""Up to so many rows are drawn as lines; more would hide each other."""
 
 
 def variation(section: Section) -> list[Part]:
@@ -21,31 +28,25 @@ def variation(section: Section) -> list[Part]:
     ]
 
 
-def _part(setup: Setup, found: list[tuple[Row, RowResult]], source: str) -> Part:
-    # Rows evaluated at other magnitudes are another table.
-    groups: dict[tuple[float, ...], list[tuple[Row, RowResult]]] = {}
+def _part(setup: Setup, found: Found, source: str) -> Part:
+    # Rows evaluated at other sizes are another table.
+    groups: dict[tuple[str, ...], list[tuple[Row, RowResult]]] = {}
     for row, result in found:
-        groups.setdefault(result.sigmas, []).append((row, result))
+        groups.setdefault(tuple(header([result])), []).append((row, result))
+    first, *_ = groups.values()
+    absent = [row for row in setup.rows if row not in [known for known, _ in found]]
     tables, pictures, sentences = [], [], []
-    for number, (sigmas, group) in enumerate(groups.items()):
-        columns = header(result for _, result in group)
-        figures = {row.name: cells(result, row) for row, result in group}
-        if number == 0:  # the rows without a result are shown in one table only
-            blank = [MISSING] * len(columns)
-            known = {row.name for row, _ in found}
-            figures |= {row.name: blank for row in setup.rows if row.name not in known}
-        rows = [[row.method, *figures[row.name]] for row in setup.rows if row.name in figures]
-        tables.append(Table(["method", *columns], rows))
+    for group in groups.values():
+        tables.append(_figures(setup, group, absent if group is first else []))
         tables += _differences(group)
-        curves = {row.method: result.pooled for row, result in group}
-        if len(sigmas) > 1:
-            text = f"{setup.name}: accuracy against variation for {', '.join(curves)}"
-            pictures.append(Picture(plots.accuracy_against_sigma(curves), text))
+        pictures += _pictures(setup, group)
         sentences += summary(group)
     note = (
         "Accuracy in %, mean ± standard deviation over training seeds; σ relative to the range of "
         "each layer's weights; spread is the standard deviation over chips."
     )
+    if setup.baseline:
+        note += " Training time is in units of the first method's."
     if any(row.paper for row, _ in found):
         note += f" In brackets: {source or 'the published figure'}, and ours minus it."
     return Part(
@@ -59,7 +60,42 @@ def _part(setup: Setup, found: list[tuple[Row, RowResult]], source: str) -> Part
     )
 
 
-def _differences(group: list[tuple[Row, RowResult]]) -> list[Table]:
+def _figures(setup: Setup, group: Found, absent: Sequence[Row]) -> Table:
+    """Return the table of a group, in the order of the set-up, rows without a result too."""
+    results = {row.name: result for row, result in group}
+    taken = times(setup, results)
+    columns = [*header(results.values()), *(["training time"] if taken else [])]
+    rows = []
+    for row in setup.rows:
+        if row.name in results:
+            last = [taken.get(row.name, MISSING)] if taken else []
+            rows.append([row.method, *cells(results[row.name], row), *last])
+        elif row in absent:
+            rows.append([row.method, *[MISSING] * len(columns)])
+    return Table(["method", *columns], rows)
+
+
+def _pictures(setup: Setup, group: Found) -> list[Picture]:
+    """Return lines over the sizes and, of a single size or many rows, dots at the largest."""
+    drawn = []
+    curves = {row.method: result.pooled for row, result in group}
+    sizes = len(group[0][1].sigmas)
+    if sizes > 1 and len(curves) <= _FEW:
+        text = f"{setup.name}: accuracy against variation for {', '.join(curves)}"
+        drawn.append(Picture(plots.accuracy_against_sigma(curves), text))
+    elif len(curves) > 1:
+        ordered = sorted(curves, key=lambda name: -curves[name][-1].mean)
+        found = {}
+        for name in ordered:
+            report = curves[name][-1]
+            low, high = np.quantile(report.accuracies.numpy(), [0.1, 0.9])
+            found[name] = (100 * report.mean, 100 * float(low), 100 * float(high))
+        label = f"accuracy {where(group[0][1]).lower()} (%), 10th to 90th percentile of chips"
+        drawn.append(Picture(dots({"": found}, x_label=label), f"{setup.name}: {label}"))
+    return drawn
+
+
+def _differences(group: Found) -> list[Table]:
     """Return the table of differences from the first row, none where they cannot be paired."""
     found = differences(group)
     if not found:

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from spikewvat.bench import RowResult
 from spikewvat.bench.suite import Row
+from spikewvat.bench.table import published
 from spikewvat.report.content import percent, points
 from spikewvat.robustness import Difference, Interval, compare
-from spikewvat.robustness.statistics import mean_of
 
 Found = Sequence[tuple[Row, RowResult]]
 
@@ -89,21 +89,26 @@ def summary(found: Found) -> list[str]:
     return [_best(found), *_published(found)]
 
 
+def where(result: RowResult) -> str:
+    """Return the largest variation that a row was tested at, as the start of a sentence."""
+    sigma = result.curves[0][-1].sigma
+    return "On chips" if sigma is None else f"At σ = {100 * sigma:g} %"
+
+
 def _best(found: Found) -> str:
     """Say what keeps the most accuracy under the largest variation, and what that costs."""
-    sigma = f"σ = {100 * found[0][1].sigmas[-1]:g} %"
     ranked = sorted(found, key=lambda pair: pair[1].mean(-1), reverse=True)
     row, best = ranked[0]
-    text = f"At {sigma} {row.method} reaches {percent(best.mean(-1))} %"
+    text = f"{where(best)} {row.method} reaches {percent(best.mean(-1))} %"
     if len(ranked) == 1:
-        return f"{text}, {points(_clean(best) - best.mean(-1))} below its ideal weights."
+        return f"{text}, {points(best.clean - best.mean(-1))} below its ideal weights."
     base_row, base = found[0]
     if base is best:
         return (
             f"{text}, {gain(ranked[1], ranked[0]).words} more than {ranked[1][0].method}: no other "
             "method helps here."
         )
-    change = _clean(best) - _clean(base)
+    change = best.clean - base.clean
     price = f"{points(abs(change))} {'more' if change > 0 else 'less'}"
     if points(abs(change)) == points(0):
         price = "as much"
@@ -115,10 +120,10 @@ def _best(found: Found) -> str:
 
 def _published(found: Found) -> list[str]:
     """Say which neighbours in the published order stand in it here too."""
-    rows = [(row, result) for row, result in found if len(row.paper) == len(result.sigmas)]
-    if len(rows) < 2:
+    known = [(figure, pair) for pair in found if (figure := published(*pair)) is not None]
+    theirs = [pair for _, pair in sorted(known, key=lambda item: -item[0])]
+    if len(theirs) < 2:
         return []
-    theirs = sorted(rows, key=lambda pair: -pair[0].paper[-1][0])
     verdicts, leads = [], []
     for better, worse in pairwise(theirs):
         above, below = better[0], worse[0]
@@ -137,7 +142,3 @@ def _published(found: Found) -> list[str]:
     if all(verdict.endswith("is reproduced") for verdict in verdicts):
         return [f"The published order {order} is reproduced (by {', '.join(leads)} points)."]
     return [f"Of the published order {order}: {'; '.join(verdicts)}."]
-
-
-def _clean(result: RowResult) -> float:
-    return mean_of([curve.clean for curve in result.curves])

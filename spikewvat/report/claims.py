@@ -1,0 +1,47 @@
+"""Published statements, each held against the results of its suite."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from spikewvat.bench import Verdict, verdicts
+from spikewvat.bench.claims import FILE
+from spikewvat.report.collect import Section
+from spikewvat.report.content import MISSING, Part, Table
+
+
+def claims(section: Section) -> list[Part]:
+    """Return a part on what is published about the rows of a suite, if anything is."""
+    found = verdicts(section.suite.claims, section.results)
+    if not found:
+        return []
+    counts = Counter(verdict.word for verdict in found)
+    sentences = [
+        f"Of {len(found)} published statements {counts['reproduced']} "
+        f"{'is' if counts['reproduced'] == 1 else 'are'} reproduced, {counts['not reproduced']} "
+        f"not, {counts['unknown']} cannot be judged."
+    ]
+    sentences += [f"{verdict}." for verdict in found if verdict.reproduced is False]
+    table = Table(
+        ["statement", "here", "row that should lead", "others"],
+        [[verdict.claim.text, verdict.word, *_numbers(verdict)] for verdict in found],
+    )
+    return [
+        Part(
+            "Published statements",
+            frozenset([FILE.removesuffix(".json")]),
+            sentences,
+            [table],
+            note="Mean over training seeds and chips, accuracy or lost points in %.",
+        )
+    ]
+
+
+def _numbers(verdict: Verdict) -> list[str]:
+    """Return the figure of the row that should lead, and those of the others."""
+
+    def text(name: str, value: float | None) -> str:
+        return f"{name} {MISSING if value is None else f'{value:.1f}'}"
+
+    others = ", ".join(text(name, value) for name, value in verdict.worse.items())
+    return [text(verdict.claim.better, verdict.better), others]
