@@ -104,6 +104,7 @@ def test_the_page_and_its_tables(folder, tmp_path):
         assert "speed/strange.json" in text
     assert "| plain | 97.0 ± 1.4 (98.0, -1.0) | 81.0 ± 1.4 (80.0, +1.0) |" in tables
     assert "| missing | - | - |" in tables
+    assert "- **Tiny <suite>**: CNN: At σ = 10 % WVAT reaches 93.5 %" in tables
     assert "| SWA | -0.5 | -6.9 .. +5.9 | 0.5 |" in tables
     assert "| wvat | 1.50 (1.50 .. 1.50) |" in tables
     assert write_report(folder, tmp_path / "again", title="My report").read_text() == text
@@ -241,7 +242,7 @@ def test_converted_networks_over_time(tmp_path):
     two = cell(1, curve(0.9, 0.8), conversion=converted(0.9))
     row_result([one, two]).write(tmp_path / "snn.json")
     tables = write_report(tmp_path).with_name("report.md").read_text()
-    assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 2e+05 |" in tables
+    assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 200000 |" in tables
     assert "85.5 % after 8 steps, 9.5 points below its ANN" in tables
 
 

@@ -89,3 +89,8 @@ def points(difference: float) -> str:
 def spread(low: float, high: float, digits: int = 2) -> str:
     """Return a range in brackets."""
     return f"({low:.{digits}f} .. {high:.{digits}f})"
+
+
+def count(number: float) -> str:
+    """Return a mean number of things, to three digits or the last whole one."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

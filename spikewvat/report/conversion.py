@@ -7,7 +7,7 @@ from typing import Any
 
 from spikewvat.bench.suite import Setup
 from spikewvat.report.collect import Section
-from spikewvat.report.content import Part, Picture, Table, percent, points
+from spikewvat.report.content import Part, Picture, Table, count, percent, points
 from spikewvat.report.pictures import Line, lines
 from spikewvat.robustness.statistics import mean_of
 
@@ -44,7 +44,7 @@ def _part(
                 method,
                 percent(ann),
                 *(percent(accuracy) for accuracy in accuracies),
-                *(f"{last[key]:.3g}" for key in ("spikes", "operations")),
+                *(count(last[key]) for key in ("spikes", "operations")),
             ]
         )
         curves[method] = Line(steps, [100 * accuracy for accuracy in accuracies])

@@ -30,6 +30,13 @@ class _Chapter(NamedTuple):
     parts: Sequence[Part]
     gaps: Sequence[tuple[str, Sequence[str]]]
 
+    @property
+    def headline(self) -> str:
+        """What the first part says, and whether what is published is reproduced, if it says so."""
+        said = [part for part in self.parts if part.sentences]
+        said = said[: 2 if self.section.suite.claims else 1]
+        return " ".join(f"{part.name}: {part.sentences[0]}" for part in said)
+
 
 def write_report(folder: Path | str, out: Path | str | None = None, *, title: str = "") -> Path:
     """Write one page on all suites in a folder of results, and their tables as Markdown.
@@ -121,7 +128,8 @@ def _overview(chapters: Sequence[_Chapter]) -> str:
 
 
 def _markdown(title: str, chapters: Sequence[_Chapter]) -> str:
-    blocks = [f"# {title}", _overview(chapters)]
+    short = [f"- **{c.section.suite.title}**: {c.headline or 'no results'}" for c in chapters]
+    blocks = [f"# {title}", _overview(chapters), "\n".join(short)]
     for chapter in chapters:
         blocks.append(f"## {chapter.section.suite.title}")
         blocks += [f"{name}: {'; '.join(texts)}." for name, texts in chapter.gaps]
