@@ -74,7 +74,7 @@ FIGURES = (
     Figure("Table 1", "CIFAR-10", "cifar10", options=" --preset paper"),
     Figure("Table 1", "CIFAR-100", "cifar100", options=" --preset paper"),
     Figure("Table 1", "conversion of a VGG-16, CIFAR-10", "conversion", ("vgg*",)),
-    Figure("A.1", "two-layer network on MNIST, other methods", "mnist", ("two_layer_*",)),
+    Figure("A.1", "two-layer network on MNIST, other methods", "twolayer"),
     Figure(
         "A.2",
         "MNIST and N-MNIST",
@@ -83,7 +83,7 @@ FIGURES = (
     ),
     Figure("A.3", "quantisation, ResNet-18 on CIFAR-10", "quantization"),
     Figure("A.4", "fine-tuning on ImageNet", "imagenet", options=" --data-root DIR"),
-    Figure("FTJ", "ferroelectric tunnel junctions, inter- and intra-device", "ftj"),
+    Figure("FTJ", "ferroelectric tunnel junctions, one and many", "ftj", ("*-intra", "*-inter")),
 )
 NOT_REPRODUCED = (
     ("Figures 2, 3, 5, 6, 10 to 13", "no recipe: drawings, or figures that give no numbers"),

@@ -23,8 +23,8 @@ def claims(section: Section) -> list[Part]:
     ]
     sentences += [f"{verdict}." for verdict in found if verdict.reproduced is False]
     table = Table(
-        ["statement", "here", "row that should lead", "others"],
-        [[verdict.claim.text, verdict.word, *_numbers(verdict)] for verdict in found],
+        ["statement", "here", "figures"],
+        [[verdict.claim.text, verdict.word, _figures(verdict)] for verdict in found],
     )
     return [
         Part(
@@ -37,11 +37,7 @@ def claims(section: Section) -> list[Part]:
     ]
 
 
-def _numbers(verdict: Verdict) -> list[str]:
-    """Return the figure of the row that should lead, and those of the others."""
-
-    def text(name: str, value: float | None) -> str:
-        return f"{name} {MISSING if value is None else f'{value:.1f}'}"
-
-    others = ", ".join(text(name, value) for name, value in verdict.worse.items())
-    return [text(verdict.claim.better, verdict.better), others]
+def _figures(verdict: Verdict) -> str:
+    """Return the figures that are compared, those that should lead first."""
+    values = verdict.to_dict()["values"].items()
+    return ", ".join(f"{name} {MISSING if v is None else f'{v:.1f}'}" for name, v in values)

@@ -48,6 +48,12 @@ class Section:
     def missing(self) -> tuple[str, ...]:
         """Rows without a result, and those that lack seeds which their neighbours have."""
         scales = {result.content.get("scale") for result in self.results.values()}
+        measured = {
+            (row["setup"], row["method"])
+            for content in self.measurements.values()
+            for row in content.get("rows", ())
+            if isinstance(row, dict) and {"setup", "method"} <= row.keys()
+        }
         gaps = []
         for setup in self.suite.setups:
             if setup.presets and not scales & set(setup.presets):
@@ -55,6 +61,8 @@ class Section:
             most = max((_seeds(result) for _, result in self.found(setup)), default=0)
             for row in setup.rows:
                 label = f"{setup.name}: {row.method}"
+                if (setup.name, row.method) in measured:
+                    continue
                 if row.name not in self.results:
                     gaps.append(label)
                 elif _seeds(self.results[row.name]) < most:
