@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from spikewvat import files
+from spikewvat.bench.suite import suites_folder
 from spikewvat.data.events import make_loader
 from spikewvat.data.imagenet import ImageNet
 from spikewvat.data.pictures import RandomCrop, centre, pixels, read_picture
 from spikewvat.errors import DataError, MissingExtraError
-from spikewvat.recipes import build, recipe_from, run
+from spikewvat.recipes import build, read_recipe, recipe_from, run
 
 Image = pytest.importorskip("PIL.Image")
 CLASSES = ("n01440764", "n01443537")
@@ -307,3 +308,47 @@ def test_a_small_network_learns_the_colours(made, tmp_path):
     recipe = tiny(optimizer="adam", momentum=None, lr=1e-2, decay=1.0, epochs=12)
     result = run.train(recipe, tmp_path / "out", data_root=made, progress=False)
     assert result["clean"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("row", "changes"),
+    [
+        ("mobilenetv2_wvat", ["model.width=0.25"]),
+        ("efficientnet_b0_wvat", []),
+        ("efficientnet_b0_rmsprop", ["method.name=noise-injection"]),
+    ],
+)
+def test_the_recipes_for_imagenet(row, changes, made, tmp_path):
+    """Small pictures, two classes, weights from a file: all else as in the quick preset."""
+    pytest.importorskip("spikewvat.models.vision", exc_type=MissingExtraError)
+    small = ["data.size=32", "model.classes=2", "training.batch_size=4", "training.workers=0"]
+    options = [*small, "evaluation.chips=2", *changes]
+    path = suites_folder() / "imagenet" / f"{row}.toml"
+    model = build.build_model(read_recipe(path, overrides=options))
+    torch.save(model.state_dict(), tmp_path / "w.pth")
+    recipe = read_recipe(path, overrides=[*options, f"training.start={tmp_path / 'w.pth'}"])
+    result = run.train(recipe, tmp_path / "out", data_root=made, progress=False)
+    assert result["device"] == "gaussian:range=half-width"
+    (chips,) = result["rows"]
+    assert (chips["sigma"], len(chips["accuracies"])) == (0.038, 2)
+    (epoch,) = result["training"]["history"]
+    assert epoch["learning_rate"] == recipe.training.lr
+    trained = files.load(tmp_path / "out" / "model.safetensors")
+    weights = [name for name, tensor in model.state_dict().items() if tensor.dim() == 4]
+    change = sum(float((trained[name] - model.state_dict()[name]).norm()) for name in weights)
+    assert 0 < change < 0.2 * sum(float(model.state_dict()[name].norm()) for name in weights)
+
+
+def test_paper_scale_of_the_recipes_for_imagenet():
+    expected = {
+        "resnet34_wvat": ("sgd", 5e-5, 1e-4, "constant", None, 10, 0.833),
+        "mobilenetv2_wvat": ("sgd", 1e-4, 1e-4, "exponential", 0.95, 10, 1.0),
+        "efficientnet_b0_wvat": ("rmsprop", 1e-5, 1e-5, "exponential", 0.965, 5, 1.0),
+    }
+    for row, values in expected.items():
+        recipe = read_recipe(suites_folder() / "imagenet" / f"{row}.toml", preset="paper")
+        plan, method = recipe.training, recipe.method.parameters
+        found = (plan.optimizer, plan.lr, plan.weight_decay, plan.schedule, plan.decay, plan.epochs)
+        assert (*found, method["gamma"]) == values
+        assert (plan.momentum, method["p"], method["alpha"]) == (0.9, 1.0, 0.005)
+        assert method["device"] == "gaussian:sigma=0.038,range=half-width"
