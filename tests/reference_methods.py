@@ -188,3 +188,12 @@ def sampled(w, moments, draws, x, y):
         return -torch.log_softmax(h, 1)[range(len(y)), y].mean()
 
     return gradient(objective, w)
+
+
+def affine(value, low, high, bits):
+    """One number on 2^bits levels of a range that holds 0."""
+    top = 2**bits - 1
+    scale = (high - low) / top
+    zero = round(-low / scale)
+    level = max(0, min(top, round(value / scale) + zero))
+    return scale * (level - zero)

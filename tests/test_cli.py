@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from spikewvat import files
 from spikewvat.cli import app
 from spikewvat.errors import TrainingStalledWarning
+from spikewvat.recipes import run as runs
 from spikewvat.recipes import schema
 
 RECIPE = """
@@ -127,6 +128,24 @@ def test_held_out_samples_are_watched(recipe, tmp_path):
     training = json.loads((out / "result.json").read_text())["training"]
     assert training["watching"] == "validation"
     assert training["samples"] == {"train": 36, "validation": 12, "test": 24}
+
+
+def test_activations_are_quantised_while_chips_are_tested(recipe, tmp_path, monkeypatch):
+    seen = []
+
+    def spy(model, *arguments, tested=runs.on_chips, **options):
+        seen.append([len(module._forward_pre_hooks) for module in model.convs])
+        return tested(model, *arguments, **options)
+
+    monkeypatch.setattr(runs, "on_chips", spy)
+    out = tmp_path / "run"
+    short = ("training.epochs=1", "averaging.enabled=false", "evaluation.chips=1")
+    options = ("evaluation.activation_bits=4", *short, "--no-progress")
+    call("train", recipe, "--out", out, *options)
+    call("evaluate", out, "--no-progress")
+    call("train", recipe, "--out", tmp_path / "plain", *short, "--no-progress")
+    assert seen == [[1], [1], [0]]
+    assert "evaluation.activation_bits" in error("train", recipe, "evaluation.activation_bits=1")
 
 
 def test_a_part_of_the_samples_is_evaluated(recipe, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from method_cases import METHODS
 from torch import nn
 
 from spikewvat.devices import Gaussian
@@ -60,6 +61,21 @@ def _train(rank, port, results):
             torch.stack(spy.deltas),
             torch.cat([p.detach().flatten() for p in model.parameters()]),
         )
+    for case in METHODS:
+        model = nn.parallel.DistributedDataParallel(_net())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+        method = case.make(model, optimizer)
+
+        def closure(model=model):
+            output = model(x)
+            return nn.functional.cross_entropy(output, y), output
+
+        for _ in range(3):
+            optimizer.zero_grad()
+            method.backward(closure)
+            optimizer.step()
+            method.after_step()
+        found[f"method {case.name}"] = torch.cat([p.detach().flatten() for p in model.parameters()])
     # A mixture must choose the same kind of step on every rank, or the all-reduce would hang,
     # even where the ranks' own seeds differ.
     torch.manual_seed(rank)
@@ -90,6 +106,11 @@ def ranks(tmp_path_factory):
 @pytest.mark.parametrize("method", ["own", "same", "gav"])
 def test_ranks_stay_bit_identical(ranks, method):
     assert torch.equal(ranks[0][method][1], ranks[1][method][1])
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda case: case.name)
+def test_ranks_stay_bit_identical_under_every_method(ranks, method):
+    assert torch.equal(ranks[0][f"method {method.name}"], ranks[1][f"method {method.name}"])
 
 
 def test_every_rank_draws_its_own_noise_by_default(ranks):

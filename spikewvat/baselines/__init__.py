@@ -1,5 +1,6 @@
 """Variation-aware training methods of others that are more than a direction."""
 
+from spikewvat.baselines.activations import quantized_activations
 from spikewvat.baselines.adversary import ParameterAdversary
 from spikewvat.baselines.censored import a_trice, trice
 from spikewvat.baselines.clipping import NoiseInjection
@@ -17,5 +18,6 @@ __all__ = [
     "Vortex",
     "a_trice",
     "qat_wvat",
+    "quantized_activations",
     "trice",
 ]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spikewvat.baselines.activations import check_bits, on_levels, range_of
+from spikewvat.baselines.synapses import hooked_inputs, synaptic_layers
 from spikewvat.devices import DeviceModel, Quantized
 from spikewvat.directions import HSV, Direction
 from spikewvat.directions.momentum import Sign
@@ -25,11 +27,16 @@ class QAT(PerturbedGradient):
     gradient and its lengths are those of the quantised weights. Test on
     ``Quantized(bits) >> device``.
 
+    With ``activation_bits``, what goes into each layer of synapses is quantised too, over the
+    range of the minibatch; test inside :func:`quantized_activations`, whose ranges are
+    calibrated. Spikes of 0 and 1 are levels already.
+
     Args:
         model: The model that the closure calls.
         bits: Bits of a weight, from 2 to 16.
         per_channel: One scale for each output channel instead of one for the tensor.
         direction: Where to displace the quantised weights to; nowhere by default.
+        activation_bits: Bits of an activation, from 2 to 16; None leaves activations alone.
         **options: ``p`` (of the displacement), ``weights``, ``generator`` and others of
             :class:`spikewvat.training.GradientMethod`.
 
@@ -48,16 +55,29 @@ class QAT(PerturbedGradient):
         bits: int = 8,
         per_channel: bool = False,
         direction: Direction | None = None,
+        activation_bits: int | None = None,
         **options: Any,
     ) -> None:
         self.quantizer = Quantized(bits, per_channel)
         self._only_quantized = direction is None
+        self.activation_bits = activation_bits
         super().__init__(model, direction or HSV(self.quantizer), **options)
+        self._layers: dict[nn.Module, str] = {}
+        if activation_bits is not None:
+            check_bits(activation_bits)
+            self._layers = synaptic_layers(model, self.weights)
 
     def backward(self, closure: Closure, *, backward: Backward = torch.Tensor.backward) -> Tensor:
         """Leave the gradients in ``.grad`` (see :meth:`GradientMethod.backward`)."""
-        with replaced(self.weights, self.quantizer.program(self.weights)):
+        with (
+            replaced(self.weights, self.quantizer.program(self.weights)),
+            hooked_inputs(self._layers, self._on_levels),
+        ):
             return super().backward(closure, backward=backward)
+
+    def _on_levels(self, layer: nn.Module, inputs: Tensor) -> Tensor | None:
+        bits = self.activation_bits
+        return None if bits is None else on_levels(inputs, range_of(inputs), bits)
 
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         if self._only_quantized:
@@ -77,6 +97,7 @@ def qat_wvat(
     ascent: Ascent = "gradient",
     sign: Sign = "ahead",
     optimizer: Optimizer | None = None,
+    activation_bits: int | None = None,
     **options: Any,
 ) -> QAT:
     """Return QAT with WVAT on top: weights are quantised first, then displaced.
@@ -93,6 +114,7 @@ def qat_wvat(
         ascent: ``"gradient"`` or ``"momentum"``.
         sign: Of the momentum.
         optimizer: Whose momentum to follow.
+        activation_bits: Bits of an activation; None leaves activations alone.
         **options: ``p``, ``weights``, ``generator`` and others of
             :class:`spikewvat.training.GradientMethod`.
 
@@ -109,4 +131,11 @@ def qat_wvat(
         sign=sign,
         optimizer=optimizer,
     )
-    return QAT(model, bits=bits, per_channel=per_channel, direction=direction, **options)
+    return QAT(
+        model,
+        bits=bits,
+        per_channel=per_channel,
+        direction=direction,
+        activation_bits=activation_bits,
+        **options,
+    )

@@ -91,7 +91,9 @@ class Statistical(GradientMethod):
         self.device, self.variance_penalty = device, variance_penalty
         self._layers = synaptic_layers(model, self.weights)
         moments_of(device, self.weights)
-        self._chain = None if form == "sampled" else chain_of(model)
+        wrapped = isinstance(model, nn.parallel.DistributedDataParallel)
+        self._inner: nn.Module = model.get_submodule("module") if wrapped else model
+        self._chain = None if form == "sampled" else chain_of(self._inner)
         if form == "analytic" and self._chain is None:
             raise UnsupportedModelError(
                 f"{type(model).__name__} is no sequence of linear, convolutional, ReLU, "
@@ -131,11 +133,11 @@ class Statistical(GradientMethod):
             mean, self._variance = through(chain, inputs, moments, self._layers)
             return moderated(mean, self._variance)
 
-        self.model.__dict__["forward"] = forward  # the class's own is found again afterwards
+        self._inner.__dict__["forward"] = forward  # the class's own is found again afterwards
         try:
             yield
         finally:
-            del self.model.__dict__["forward"]
+            del self._inner.__dict__["forward"]
 
     @contextmanager
     def _sampled(self) -> Iterator[None]:

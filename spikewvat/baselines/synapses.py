@@ -17,6 +17,8 @@ from spikewvat.weights import Weights
 
 Hook = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 """From a layer, its input and its output to another output, or None for the same."""
+InputHook = Callable[[nn.Module, Tensor], Tensor | None]
+"""From a layer and its input to another input, or None for the same."""
 Moments = dict[str, tuple[Tensor, Tensor]]
 """Mean and variance of each weight over chips."""
 
@@ -119,6 +121,27 @@ def hooked(layers: Iterable[nn.Module], hook: Hook) -> Iterator[None]:
             busy = False
 
     handles = [layer.register_forward_hook(guarded) for layer in layers]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def hooked_inputs(layers: Iterable[nn.Module], hook: InputHook) -> Iterator[None]:
+    """Call a hook before each layer's forward pass.
+
+    Args:
+        layers: Layers to watch.
+        hook: May return another input.
+    """
+
+    def before(layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        changed = hook(layer, args[0])
+        return None if changed is None else (changed, *args[1:])
+
+    handles = [layer.register_forward_pre_hook(before) for layer in layers]
     try:
         yield
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import nn
 
 from spikewvat import files
 from spikewvat.adapters import adapter_for
+from spikewvat.baselines import quantized_activations
+from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError
 from spikewvat.recipes import build, conversion, results, start
 from spikewvat.recipes.devices import build_device, describe, takes_sigma
@@ -24,6 +27,7 @@ from spikewvat.trainer.console import ChipsProgress
 RECIPE = "recipe.toml"
 RESULT = "result.json"
 CONVERTED = "snn.safetensors"
+_CALIBRATION = 512  # samples, evenly spaced, that ranges of activations are taken from
 
 
 def train(
@@ -101,14 +105,15 @@ def train(
     if not first:
         return {}
     plan = recipe.evaluation
-    found = on_chips(
-        trained.model,
-        data.test if plan.split == "test" else data.train_in_order,
-        plan.device,
-        plan.sigmas if test else (),
-        recipe=recipe,
-        progress=progress,
-    )
+    with _converters(recipe, trained.model, data):
+        found = on_chips(
+            trained.model,
+            data.test if plan.split == "test" else data.train_in_order,
+            plan.device,
+            plan.sigmas if test else (),
+            recipe=recipe,
+            progress=progress,
+        )
     content = {
         "recipe": recipe.content(),
         "seeds": [recipe.seed],
@@ -208,14 +213,15 @@ def evaluate_as(
     build_device(plan.device, "device", sigma=0.0)
     model = load_model(out, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
-    found = on_chips(
-        model,
-        data.test if plan.split == "test" else data.train_in_order,
-        plan.device,
-        plan.sigmas,
-        recipe=recipe,
-        progress=progress,
-    )
+    with _converters(recipe, model, data):
+        found = on_chips(
+            model,
+            data.test if plan.split == "test" else data.train_in_order,
+            plan.device,
+            plan.sigmas,
+            recipe=recipe,
+            progress=progress,
+        )
     header = {
         "run": str(out),
         "method": method_label(recipe, converted=weights == CONVERTED),
@@ -317,3 +323,13 @@ def on_chips(
             model, loader, build_device(device, "device"), progress=bar, **options
         )
     return {**named, "clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}
+
+
+def _converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
+    """Quantise activations while a network is tested, if its recipe says so."""
+    plan = recipe.evaluation
+    if plan.activation_bits is None:
+        return nullcontext()
+    some = build.spread(data.train.dataset, _CALIBRATION)
+    loader = make_loader(some, plan.batch_size, workers=recipe.training.workers)
+    return quantized_activations(model, loader, bits=plan.activation_bits)

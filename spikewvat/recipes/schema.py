@@ -223,6 +223,8 @@ class Evaluation(_Table):
     """Evaluate on so many samples, evenly spaced over the split; on all by default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the chips: the same one for all recipes, so that methods meet the same chips."""
+    activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
+    """Quantise what goes into each layer of synapses, calibrated on training data."""
 
 
 class Finetuning(_Table):
