@@ -98,6 +98,17 @@ def test_convert_writes_a_network_that_evaluates_to_the_same(run, tmp_path):
     assert (again["weights"], again["method"]) == ("snn.safetensors", "adam, converted")
 
 
+def test_activations_of_a_converted_network_are_quantised(run, tmp_path):
+    rows = []
+    for name, options in (("some", ("evaluation.activation_bits=2",)), ("all", ())):
+        out = tmp_path / name
+        call("convert", run, "--out", out, "--sweep", "2", *options, "--no-progress")
+        call("evaluate", out, "--json", tmp_path / "again.json", "--no-progress")
+        rows.append(result_of(out)["rows"])
+        assert json.loads((tmp_path / "again.json").read_text())["rows"] == rows[-1]
+    assert rows[0] != rows[1]
+
+
 def test_the_default_folder_and_a_checkpoint(run):
     call("convert", run / "checkpoint.safetensors", "--no-progress")
     assert result_of(run / "converted")["source"] == str(run / "checkpoint.safetensors")

@@ -115,14 +115,15 @@ def convert_run(
     steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
     over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)
     some = build.spread(test, plan.images)
-    found = runs.on_chips(
-        snn,
-        make_loader(some, plan.batch_size, workers=recipe.training.workers),
-        tested.device,
-        tested.sigmas,
-        recipe=recipe,
-        progress=progress,
-    )
+    with runs.converters(recipe, snn, data):
+        found = runs.on_chips(
+            snn,
+            make_loader(some, plan.batch_size, workers=recipe.training.workers),
+            tested.device,
+            tested.sigmas,
+            recipe=recipe,
+            progress=progress,
+        )
     result = {
         "recipe": recipe.content(),
         "seeds": [recipe.seed],

@@ -105,7 +105,7 @@ def train(
     if not first:
         return {}
     plan = recipe.evaluation
-    with _converters(recipe, trained.model, data):
+    with converters(recipe, trained.model, data):
         found = on_chips(
             trained.model,
             data.test if plan.split == "test" else data.train_in_order,
@@ -213,7 +213,7 @@ def evaluate_as(
     build_device(plan.device, "device", sigma=0.0)
     model = load_model(out, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
-    with _converters(recipe, model, data):
+    with converters(recipe, model, data):
         found = on_chips(
             model,
             data.test if plan.split == "test" else data.train_in_order,
@@ -325,8 +325,14 @@ def on_chips(
     return {**named, "clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}
 
 
-def _converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
-    """Quantise activations while a network is tested, if its recipe says so."""
+def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
+    """Return a block that quantises a network's activations, if its recipe says so.
+
+    Args:
+        recipe: Says how many bits, if any.
+        model: The network that is tested.
+        data: Whose training samples the ranges are taken from.
+    """
     plan = recipe.evaluation
     if plan.activation_bits is None:
         return nullcontext()
