@@ -1,6 +1,6 @@
 """The command line: parse, call, print."""
 
-from spikewvat.cli import bench, convert, data, devices, report, runs
+from spikewvat.cli import bench, convert, data, devices, landscape, report, runs
 from spikewvat.cli.base import Commands, typer
 
 app = typer.Typer(
@@ -12,6 +12,7 @@ app = typer.Typer(
 )
 app.command()(runs.train)
 app.command()(runs.evaluate)
+app.command()(landscape.landscape)
 app.command()(convert.convert)
 app.command()(bench.bench)
 app.command()(report.report)

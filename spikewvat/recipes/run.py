@@ -172,15 +172,10 @@ def evaluate(
         RecipeError: If the device cannot be made.
         DataError: If the data is missing or malformed.
     """
-    recipe = read_run(out)
     given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
-    content = recipe.content()
-    content["evaluation"] |= {key: value for key, value in given.items() if value is not None}
-    if sigmas is not None:
-        content["evaluation"]["sigmas"] = list(sigmas)
-    recipe = recipe_from(content)
-    if weights is None:
-        weights = CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
+    sizes = {} if sigmas is None else {"sigmas": list(sigmas)}
+    recipe = evaluated_otherwise(read_run(out), **given, **sizes)
+    weights = weights or final_weights(out)
     return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
 
 
@@ -263,6 +258,22 @@ def read_run(out: Path | str) -> Recipe:
             "Pass the --out folder of spikewvat train."
         )
     return recipe_from(files.read_toml(path))
+
+
+def evaluated_otherwise(recipe: Recipe, **given: Any) -> Recipe:
+    """Return a recipe with other values in its table ``[evaluation]``; None keeps what is there.
+
+    Raises:
+        RecipeError: If a value is impossible.
+    """
+    content = recipe.content()
+    content["evaluation"] |= {key: value for key, value in given.items() if value is not None}
+    return recipe_from(content)
+
+
+def final_weights(out: Path | str) -> str:
+    """Return the file of the network that a run has made, a converted one where there is one."""
+    return CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
 
 
 def load_model(out: Path | str, recipe: Recipe, *, weights: str = FINAL) -> nn.Module:

@@ -27,6 +27,10 @@ Progress: TypeAlias = Callable[[int, int, float], object]
 """Called after each chip with chips done, chips at most in all, and that chip's accuracy."""
 
 
+CACHE_BYTES = 2**30
+_SEEDS = 2**32  # torch's CPU generator keeps 32 bits of a seed
+
+
 @dataclass(frozen=True)
 class Plan:
     """Which chips to simulate and when to stop."""
@@ -71,8 +75,19 @@ class Bench:
             loss=loss,
             cache_bytes=cache_bytes,
         )
+        self._with_loss = loss is not None
         # The last weights evaluated and what they gave: equal chips need no second evaluation.
         self._last: tuple[Weights, tuple[float, float | None]] | None = None
+
+    @property
+    def weights(self) -> Weights:
+        """The ideal weights, detached; not to be written to."""
+        return {name: weight.detach() for name, weight in self._live.items()}
+
+    @property
+    def images(self) -> int:
+        """How many images the test set has; 0 before the first evaluation."""
+        return self._test.images
 
     @contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -95,14 +110,34 @@ class Bench:
         self._last = ({name: weight.clone() for name, weight in self._live.items()}, found)
         return found
 
+    def holding(self, values: Weights, what: str) -> tuple[float, float | None]:
+        """Return accuracy and loss with other values in the weights.
+
+        Args:
+            values: Equal names and shapes.
+            what: What they are, for messages.
+        """
+        if self._last is not None and _equal(self._last[0], values):
+            return self._last[1]
+        largest = max(float(w.abs().max()) for w in self._live.values() if w.numel())
+        remedy = f"Check the device model, and the network: its largest weight is {largest:.3g}."
+        _check_finite(values, f"{what} holds a weight that is not finite", remedy)
+        with replaced(self._live, values):
+            found = self._test.evaluate(what)
+        self._last = (values, found)
+        return found
+
+    def gradient(self) -> Weights:
+        """Return the gradient of the mean loss at the ideal weights."""
+        if not self._with_loss:
+            raise ValueError("loss is None, expected a loss to take the gradient of.")
+        return self._test.gradient(self._live)
+
     def report(
         self, device: DeviceModel, sigma: float | None, plan: Plan, progress: Progress | None
     ) -> ChipReport:
         """Simulate the chips of a plan."""
-        if not isinstance(device, DeviceModel):
-            raise TypeError(
-                f"device must be a device model such as Gaussian(sigma=0.1), got {device!r}."
-            )
+        check_device(device)
         _check_finite(self._live, "the model holds a weight that is not finite", "Train it anew.")
         accuracies: list[float] = []
         losses: list[float] = []
@@ -126,18 +161,31 @@ class Bench:
         )
 
     def _chip(self, device: DeviceModel, seed: int) -> tuple[float, float | None]:
-        clean = {name: weight.detach() for name, weight in self._live.items()}
-        chip = device.program(clean, generator=Generator().manual_seed(seed))
-        if self._last is not None and _equal(self._last[0], chip):
-            return self._last[1]
-        what = f"the chip with seed {seed} of {device!r}"
-        largest = max(float(weight.abs().max()) for weight in clean.values() if weight.numel())
-        remedy = f"Check the device model, and the network: its largest weight is {largest:.3g}."
-        _check_finite(chip, f"{what} holds a weight that is not finite", remedy)
-        with replaced(self._live, chip):
-            found = self._test.evaluate(what)
-        self._last = (chip, found)
-        return found
+        chip = device.program(self.weights, generator=Generator().manual_seed(seed))
+        return self.holding(chip, f"the chip with seed {seed} of {device!r}")
+
+
+def check_device(device: object) -> None:
+    """Raise TypeError unless ``device`` is a device model."""
+    if not isinstance(device, DeviceModel):
+        raise TypeError(
+            f"device must be a device model such as Gaussian(sigma=0.1), got {device!r}."
+        )
+
+
+def draw_seeds(count: int, generator: Generator | None) -> tuple[int, ...]:
+    """Draw the seeds of chips; number i does not depend on how many there are."""
+    device = torch.device("cpu") if generator is None else generator.device
+    # One call for each: a vectorised draw may depend on how many there are.
+    return tuple(
+        int(torch.randint(_SEEDS, (), generator=generator, device=device)) for _ in range(count)
+    )
+
+
+def sigma_of(device: DeviceModel) -> float | None:
+    """Return the magnitude of a device's variation, None where it has none."""
+    sigma = getattr(device, "sigma", None)
+    return float(sigma) if isinstance(sigma, int | float) else None
 
 
 def _check_finite(weights: Weights, problem: str, remedy: str) -> None:

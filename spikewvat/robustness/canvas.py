@@ -8,6 +8,7 @@ stays readable for colour-blind readers.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,11 +121,17 @@ def save(figure: Figure, path: Path | str) -> None:
     write_atomic(path, content.getvalue())
 
 
-def blank(panels: int, title: str) -> tuple[Figure, Sequence[Any]]:
-    """Return an empty figure and its panels side by side."""
+def blank(panels: int, title: str, *, columns: int | None = None) -> tuple[Figure, Sequence[Any]]:
+    """Return an empty figure and its panels, side by side unless there are fewer columns."""
     library = require("matplotlib.figure", extra="cli", purpose="A picture")
-    figure = library.Figure(figsize=(6.4 if panels == 1 else 10.0, 4.2), layout="constrained")
-    row = figure.subplots(1, panels, squeeze=False)[0]
+    columns = min(columns or panels, panels)
+    rows = math.ceil(panels / columns)
+    size = (6.4 if columns == 1 else 10.0, 4.2 if rows == 1 else 2.4 * rows)
+    figure = library.Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid[panels:]:
+        axes.set_axis_off()
+    row = grid[:panels]
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)

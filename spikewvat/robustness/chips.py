@@ -6,18 +6,23 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
 from torch import Generator, nn
 
 from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices.base import DeviceModel, check_at_least_zero
-from spikewvat.robustness.bench import Bench, ChipLoss, Plan, Progress, Scores
+from spikewvat.robustness.bench import (
+    CACHE_BYTES,
+    Bench,
+    ChipLoss,
+    Plan,
+    Progress,
+    Scores,
+    draw_seeds,
+    sigma_of,
+)
 from spikewvat.robustness.results import ChipReport, Degradation, check_target
 from spikewvat.spiking.losses import class_scores
 from spikewvat.weights import Weights
-
-CACHE_BYTES = 2**30
-_SEEDS = 2**32  # torch's CPU generator keeps 32 bits of a seed
 
 
 def simulate_chips(
@@ -86,13 +91,10 @@ def simulate_chips(
         set: it models the programming of a chip.
     """
     _check_plan(chips, target, interval_width, min_chips)
-    plan = Plan(_draw_seeds(chips, generator), target, interval_width, min_chips)
+    plan = Plan(draw_seeds(chips, generator), target, interval_width, min_chips)
     bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
-    sigma = getattr(device, "sigma", None)
     with bench.evaluating():
-        return bench.report(
-            device, sigma if isinstance(sigma, int | float) else None, plan, progress
-        )
+        return bench.report(device, sigma_of(device), plan, progress)
 
 
 def sweep(
@@ -148,7 +150,7 @@ def sweep(
     for sigma in sigmas:
         check_at_least_zero("sigma", sigma)
     _check_plan(chips, target, interval_width, min_chips)
-    plan = Plan(_draw_seeds(chips, generator), target, interval_width, min_chips)
+    plan = Plan(draw_seeds(chips, generator), target, interval_width, min_chips)
     bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
     reports = []
     with bench.evaluating():
@@ -189,14 +191,6 @@ def clean_accuracy(
     bench = Bench(model, loader, None, scores, adapter, reset_state, weights, cache_bytes=0)
     with bench.evaluating():
         return bench.clean()[0]
-
-
-def _draw_seeds(chips: int, generator: Generator | None) -> tuple[int, ...]:
-    device = torch.device("cpu") if generator is None else generator.device
-    # One call for each: a vectorised draw may depend on how many there are.
-    return tuple(
-        int(torch.randint(_SEEDS, (), generator=generator, device=device)) for _ in range(chips)
-    )
 
 
 def _check_plan(

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spikewvat.weights import Weights
+
 
 class TestSet:
     """A network in evaluation mode and the images that it is tested on.
@@ -83,6 +85,42 @@ class TestSet:
             )
         self.images = images
         return correct / images, None if self._loss is None else loss / images
+
+    def gradient(self, weights: Weights) -> Weights:
+        """Return the gradient of the mean loss over all images.
+
+        Args:
+            weights: Live parameters of the network by name.
+
+        Raises:
+            ValueError: If a parameter is frozen, or the loss does not depend on any of them.
+        """
+        frozen = [name for name, weight in weights.items() if not weight.requires_grad]
+        if frozen:
+            raise ValueError(
+                f"weights {', '.join(map(repr, frozen))} are frozen, expected to take gradients. "
+                "Call requires_grad_() on them, or do without the ascent."
+            )
+        total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+        images = 0
+        with torch.enable_grad():
+            for inputs, labels in self._batches():
+                self._reset(self._model)
+                output = self._model(inputs)
+                labels = labels.to(self._scores(output).device)
+                loss = self._loss(output, labels) * len(labels) if self._loss else None
+                if loss is None or not loss.requires_grad:
+                    raise ValueError(
+                        "the loss has no gradient, expected one through the network. "
+                        "Use surrogate gradients, or do without the ascent."
+                    )
+                parts = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+                for name, part in zip(weights, parts, strict=True):
+                    if part is not None:
+                        total[name] += part
+                images += len(labels)
+        self._reset(self._model)
+        return {name: gradient.detach() / images for name, gradient in total.items()}
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         if self._kept is not None:

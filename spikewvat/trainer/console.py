@@ -106,18 +106,19 @@ class ChipsProgress:
     """A bar over simulated chips; call it with chips done, chips in all, and an accuracy.
 
     Args:
+        what: What is counted.
         enabled: Show anything; on a terminal only.
         console: A ``rich.console.Console``; by default standard error.
     """
 
-    def __init__(self, *, enabled: bool = True, console: Any = None) -> None:
+    def __init__(self, what: str = "chip", *, enabled: bool = True, console: Any = None) -> None:
         self._bar: Any = None
         rich_console = require("rich.console", extra="cli", purpose="a progress bar")
         rich = require("rich.progress", extra="cli", purpose="a progress bar")
         console = console or rich_console.Console(stderr=True)
         if enabled and console.is_terminal:
             self._bar = rich.Progress(
-                rich.TextColumn("chip {task.completed}/{task.total}"),
+                rich.TextColumn(f"{what} {{task.completed}}/{{task.total}}"),
                 rich.BarColumn(),
                 rich.TextColumn("accuracy {task.fields[accuracy]}"),
                 rich.TimeRemainingColumn(),

@@ -1,0 +1,125 @@
+"""``landscape``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from spikewvat.cli.base import check_writable, save_figure, typer
+from spikewvat.cli.runs import DataRoot
+
+
+def landscape(
+    run: Annotated[Path, typer.Argument(help="Folder that train has written.")],
+    data_root: DataRoot = None,
+    split: Annotated[str | None, typer.Option(metavar="train|test", help="Which samples.")] = None,
+    device: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="As evaluate takes it; the recipe's.")
+    ] = None,
+    sigma: Annotated[
+        float, typer.Option(min=0, help="Variation at the ends, for devices that have a size.")
+    ] = 0.15,
+    directions: Annotated[int, typer.Option(min=1, help="Lines through the weights.")] = 10,
+    points: Annotated[int, typer.Option(min=2, help="Places on each line.")] = 13,
+    chips: Annotated[int, typer.Option(min=1, help="Chips for the sharpness.")] = 25,
+    ascent: Annotated[
+        int, typer.Option(min=0, help="Places on the steepest ascent; 0 takes no gradient.")
+    ] = 5,
+    surface: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Also a plane of N x N places, from 2 on.")
+    ] = 0,
+    histograms: Annotated[
+        bool, typer.Option("--histograms", help="Also the weights of each layer.")
+    ] = False,
+    images: Annotated[int | None, typer.Option(min=1, help="Evaluate so many images only.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="Another loss than the run was trained with.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
+    best: Annotated[
+        bool, typer.Option("--best", help="Weights of the best watched epoch, not the final ones.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the figures here, JSON.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Draw the lines here, and what else there is beside it.")
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Look at the loss around trained weights, where a device would take them.
+
+    Prints loss and accuracy along lines to simulated chips, how far the loss rises on average,
+    on the worst chip and along the steepest ascent. What is not given is the recipe's.
+    """
+    from spikewvat import trainer
+    from spikewvat.errors import RecipeError
+    from spikewvat.recipes.landscape import figures, landscape_run
+
+    check_writable(out, plot)
+    if surface == 1:
+        raise RecipeError("--surface 1: expected at least 2 places along either side, or 0.")
+    found = landscape_run(
+        run,
+        out,
+        data_root=data_root,
+        split=split,
+        device=device,
+        sigma=sigma,
+        directions=directions,
+        points=points,
+        chips=chips,
+        ascent_points=ascent,
+        surface=surface,
+        histograms=histograms,
+        images=images,
+        loss=loss,
+        seed=seed,
+        weights=trainer.BEST if best else None,
+        progress=progress,
+    )
+    _print(f"{run}, {found['split']} set", found)
+    if out is not None:
+        typer.echo(f"Written to {out}")
+    if plot is not None:
+        for name, figure in figures({found["method"]: found}).items():
+            place = plot if name == "lines" else plot.with_stem(f"{plot.stem}-{name}")
+            save_figure(figure, place)
+
+
+def _print(title: str, found: dict[str, Any]) -> None:
+    """Print one line per place, the sharpness, and one line per layer."""
+    from spikewvat.robustness.landscape import LossLines, LossSurface, Sharpness
+    from spikewvat.trainer.console import print_table
+
+    lines = LossLines.from_dict(found["lines"])
+    sized = lines.sigma is not None
+    rows = []
+    for index, magnitude in enumerate(lines.magnitudes):
+        losses, accuracies = lines.losses[:, index], 100 * lines.accuracies[:, index]
+        figures = (losses.mean(), losses.min(), losses.max())
+        rows.append(
+            [
+                f"{100 * magnitude:+.3g} %" if sized else f"{magnitude:+.3g}",
+                *(f"{float(figure):.4g}" for figure in figures),
+                *(f"{float(figure):.1f}" for figure in (accuracies.mean(), accuracies.min())),
+            ]
+        )
+    first = "variation" if sized else "place (1: chip)"
+    columns = [first, "loss", "lowest", "highest", "accuracy %", "worst"]
+    print_table(f"{title}; {len(lines.seeds)} lines of {found['device']}", columns, rows)
+    typer.echo(f"Sharpness: {Sharpness.from_dict(found['sharpness'])}")
+    if found["surface"]:
+        typer.echo(f"Plane: {LossSurface.from_dict(found['surface'])}")
+    if found["histograms"]:
+        layers = [
+            [
+                layer["name"],
+                str(layer["size"]),
+                *(f"{layer[key]:.4g}" for key in ("mean", "std")),
+                f"{layer['edges'][0]:.4g}",
+                f"{layer['edges'][-1]:.4g}",
+                "-" if layer["kurtosis"] is None else f"{layer['kurtosis']:+.2f}",
+            ]
+            for layer in found["histograms"]
+        ]
+        columns = ["layer", "weights", "mean", "std", "smallest", "largest", "kurtosis"]
+        print_table("Weights", columns, layers)

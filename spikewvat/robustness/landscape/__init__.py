@@ -1,0 +1,18 @@
+"""The loss around trained weights: along what devices do, over a plane, and how steep it is."""
+
+from spikewvat.robustness.landscape.histograms import LayerHistogram, weight_histograms
+from spikewvat.robustness.landscape.lines import LossLines, loss_lines
+from spikewvat.robustness.landscape.sharpness import Sharpness, sharpness
+from spikewvat.robustness.landscape.surface import LossSurface, filter_normalised, loss_surface
+
+__all__ = [
+    "LayerHistogram",
+    "LossLines",
+    "LossSurface",
+    "Sharpness",
+    "filter_normalised",
+    "loss_lines",
+    "loss_surface",
+    "sharpness",
+    "weight_histograms",
+]

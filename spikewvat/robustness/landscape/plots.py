@@ -1,0 +1,126 @@
+"""Pictures of the loss around trained weights, and of the weights themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, draw_line, styles
+from spikewvat.robustness.landscape.histograms import LayerHistogram
+from spikewvat.robustness.landscape.lines import LossLines
+from spikewvat.robustness.landscape.surface import LossSurface
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_LEVELS = 16
+_COLUMNS = 3
+
+
+def draw_lines(curves: Mapping[str, LossLines], *, title: str = "") -> Figure:
+    """Draw loss and accuracy along what a device does to the weights.
+
+    Args:
+        curves: Results of :func:`~spikewvat.robustness.landscape.loss_lines` by method.
+        title: Above the picture.
+
+    Returns:
+        A figure, loss on the left and accuracy on the right, with a line for each method at the
+        mean over directions, and a band from the lowest to the highest direction.
+
+    Raises:
+        ValueError: If there are no curves.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    if not curves:
+        raise ValueError("there are no curves to draw, expected at least one by method.")
+    figure, panels = blank(2, title)
+    sized = all(curve.sigma is not None for curve in curves.values())
+    for name, style in styles(curves).items():
+        curve = curves[name]
+        x = [100 * size for size in curve.magnitudes] if sized else list(curve.positions)
+        for axes, values in zip(panels, (curve.losses, 100 * curve.accuracies), strict=True):
+            low, high = values.min(0).values.tolist(), values.max(0).values.tolist()
+            axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
+            draw_line(axes, x, values.mean(0).tolist(), style, label=name, marker=style.marker)
+    for axes, label in zip(panels, ("loss", "accuracy (%)"), strict=True):
+        axes.set_xlabel("variation γσ (% of the range)" if sized else "place (1: chip)")
+        axes.set_ylabel(label)
+    cap_percent(panels[1])
+    add_legend(panels[0], "line: mean of directions\nband: lowest to highest")
+    return figure
+
+
+def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Figure:
+    """Draw contours of the loss over the planes of some methods, all with the same levels.
+
+    Args:
+        surfaces: Results of :func:`~spikewvat.robustness.landscape.loss_surface` by method.
+        title: Above the picture.
+
+    Returns:
+        A figure with a panel for each method; a cross marks the trained weights.
+
+    Raises:
+        ValueError: If there are no surfaces, or no loss is finite.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    finite = [s.losses[s.losses.isfinite()] for s in surfaces.values()]
+    if not any(len(losses) for losses in finite):
+        raise ValueError("there are no finite losses to draw, expected a surface by method.")
+    low = min(float(losses.min()) for losses in finite if len(losses))
+    high = max(float(losses.max()) for losses in finite if len(losses))
+    step = max(high - low, 1e-12) / _LEVELS
+    levels = [low + i * step for i in range(_LEVELS + 1)]
+    figure, panels = blank(len(surfaces), title, columns=_COLUMNS)
+    for axes, (name, surface) in zip(panels, surfaces.items(), strict=True):
+        # The first direction goes to the right: its index becomes the column.
+        places, losses = surface.positions, surface.losses.T.numpy()
+        filled = axes.contourf(places, places, losses, levels=levels, cmap="viridis")
+        axes.contour(places, places, losses, levels=levels, colors="white", linewidths=0.4)
+        axes.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=1.6)
+        axes.set_aspect("equal")
+        axes.set_xlabel("first direction (filter norms)")
+        axes.set_ylabel("second direction")
+        axes.set_title(name, fontsize=10, color=INK)
+    figure.colorbar(filled, ax=list(panels), label="loss", shrink=0.9)
+    return figure
+
+
+def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: str = "") -> Figure:
+    """Draw how the weights of each layer are distributed.
+
+    Args:
+        methods: Results of :func:`~spikewvat.robustness.landscape.weight_histograms` by method.
+        title: Above the picture.
+
+    Returns:
+        A figure with a panel for each layer and a line for each method; densities are logarithmic
+        because the tails make the range.
+
+    Raises:
+        ValueError: If there are no layers.
+        MissingExtraError: If matplotlib is not installed.
+    """
+    layers = list(dict.fromkeys(layer.name for found in methods.values() for layer in found))
+    if not layers:
+        raise ValueError("there are no layers to draw, expected histograms by method.")
+    figure, panels = blank(len(layers), title, columns=_COLUMNS)
+    for axes, name in zip(panels, layers, strict=True):
+        for method, style in styles(methods).items():
+            for layer in methods[method]:
+                if layer.name == name:
+                    axes.stairs(
+                        layer.density,
+                        layer.edges,
+                        color=style.colour,
+                        linestyle=style.line,
+                        linewidth=1.4,
+                        label=f"{method} (std {layer.std:.3g})",
+                    )
+        axes.set_yscale("log")
+        axes.set_title(name, fontsize=9, color=INK)
+        axes.set_xlabel("weight")
+        axes.set_ylabel("density")
+        add_legend(axes, "")
+    return figure
