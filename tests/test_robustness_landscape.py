@@ -329,6 +329,12 @@ def test_histograms_are_those_of_numpy():
         assert str(layer).startswith(f"{layer.name}: {weight.numel()} weights")
 
 
+def test_larger_layers_have_more_bins():
+    weights = {"a": torch.randn(30), "b": torch.randn(1000), "c": torch.randn(2_000_000)}
+    found = weight_histograms(nn.Identity(), weights=weights)
+    assert [len(layer.counts) for layer in found] == [7, 20, 200]
+
+
 def test_equal_weights_have_no_kurtosis():
     (layer,) = weight_histograms(nn.Identity(), weights={"w": torch.ones(3), "e": torch.ones(0)})
     assert math.isnan(layer.kurtosis)

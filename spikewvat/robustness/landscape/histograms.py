@@ -14,6 +14,8 @@ from torch import nn
 from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.weights import Weights
 
+_MOST_BINS = 200
+
 
 @dataclass(frozen=True)
 class LayerHistogram:
@@ -67,7 +69,7 @@ class LayerHistogram:
 def weight_histograms(
     model: nn.Module,
     *,
-    bins: int = 100,
+    bins: int | None = None,
     adapter: Adapter | None = None,
     reset_state: ResetState | None = None,
     weights: Weights | None = None,
@@ -76,7 +78,8 @@ def weight_histograms(
 
     Args:
         model: The network.
-        bins: Bins between the smallest and the largest weight of a layer, at least 1.
+        bins: Bins between the smallest and the largest weight of a layer, at least 1; by default
+            twice the cube root of the number of its weights, at most 200.
         adapter: By default the one for the model's framework.
         reset_state: Resets layers that no adapter knows.
         weights: Weights by name; by default all synaptic ones.
@@ -95,7 +98,7 @@ def weight_histograms(
         >>> weight_histograms(net, bins=2)[0].counts
         (0, 4)
     """
-    if bins < 1:
+    if bins is not None and bins < 1:
         raise ValueError(f"bins must be at least 1, got {bins!r}.")
     if weights is None:
         adapter = adapter or adapter_for(model, reset_state=reset_state)
@@ -107,7 +110,8 @@ def weight_histograms(
         values = weight.detach().to("cpu", torch.float64).flatten()
         if not bool(torch.isfinite(values).all()):
             raise ValueError(f"the model holds a weight that is not finite: {name!r}.")
-        counts, edges = np.histogram(values.numpy(), bins)
+        parts = bins or min(math.ceil(2 * len(values) ** (1 / 3)), _MOST_BINS)
+        counts, edges = np.histogram(values.numpy(), parts)
         deviations = values - values.mean()
         variance = float(deviations.square().mean())
         fourth = float(deviations.pow(4).mean())

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, draw_line, styles
+from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, draw_line, save, styles
 from spikewvat.robustness.landscape.histograms import LayerHistogram
 from spikewvat.robustness.landscape.lines import LossLines
 from spikewvat.robustness.landscape.surface import LossSurface
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+__all__ = ["draw_histograms", "draw_lines", "draw_surfaces", "save"]
 
 _LEVELS = 16
 _COLUMNS = 3
@@ -80,10 +82,13 @@ def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Fi
         axes.contour(places, places, losses, levels=levels, colors="white", linewidths=0.4)
         axes.plot(0, 0, "+", color="white", markersize=10, markeredgewidth=1.6)
         axes.set_aspect("equal")
+        ends = (places[0], 0, places[-1])
+        axes.set_xticks(ends, [f"{end:g}" for end in ends])
+        axes.set_yticks(ends, [f"{end:g}" for end in ends])
         axes.set_xlabel("first direction (filter norms)")
         axes.set_ylabel("second direction")
         axes.set_title(name, fontsize=10, color=INK)
-    figure.colorbar(filled, ax=list(panels), label="loss", shrink=0.9)
+    figure.colorbar(filled, ax=list(panels), label="loss", shrink=0.9, format="%.3g")
     return figure
 
 
@@ -119,6 +124,7 @@ def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: s
                         label=f"{method} (std {layer.std:.3g})",
                     )
         axes.set_yscale("log")
+        axes.margins(y=0.3)
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_xlabel("weight")
         axes.set_ylabel("density")
