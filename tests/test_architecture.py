@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "spikewvat"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: ("errors", "places", "weights", "files", "directions", "devices", "spiking"),
+    0: ("errors", "memory", "places", "weights", "files", "directions", "devices", "spiking"),
     1: ("adapters",),
     2: ("training", "baselines", "averaging", "conversion", "models"),
     3: ("data", "robustness", "trainer"),

@@ -21,6 +21,7 @@ from spikewvat import files
 from spikewvat.bench import locks
 from spikewvat.bench.suite import Suite
 from spikewvat.errors import CheckpointError, MissingDataError
+from spikewvat.memory import keep_freed_memory
 from spikewvat.recipes import Recipe, build, results
 from spikewvat.recipes import run as runs
 from spikewvat.recipes.convert import convert_run
@@ -206,6 +207,7 @@ def run_job(
             found = finished(folder)  # by whoever held it until now
             if found is None:
                 torch.set_num_threads(1)
+                keep_freed_memory()
                 root = None if job.recipe.data.name in GENERATED else data_root
                 found = job.run(out, root)
             (folder / ERROR).unlink(missing_ok=True)

@@ -31,7 +31,10 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
+        from spikewvat.memory import keep_freed_memory
         from spikewvat.trainer.loop import DivergedError
+
+        keep_freed_memory()
 
         ours = (
             *(CheckpointError, DataError, DivergedError, MissingExtraError),

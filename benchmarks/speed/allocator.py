@@ -1,0 +1,99 @@
+"""A training step with freed memory kept, beside one with the C library's default.
+
+    python benchmarks/speed/allocator.py [--rounds 20]
+
+Two processes train the demo network; they take turns, so that whatever else the machine does hits
+both alike. Ratios are those of a round.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from spikewvat import adapter_for
+from spikewvat.memory import keep_freed_memory
+from spikewvat.recipes import read_recipe
+from spikewvat.recipes.build import build_model
+from spikewvat.recipes.results import provenance, write_json
+
+ROOT = Path(__file__).parents[1]
+SETUPS = {"demo CNN, snnTorch": "adam.toml", "demo CNN, SpikingJelly": "adam_spikingjelly.toml"}
+STEPS = 5
+
+
+def serve(pipe: Connection, recipe_file: str, keep: bool) -> None:
+    """Make training steps when asked to, and answer with the seconds of a step."""
+    if keep and not keep_freed_memory():
+        raise SystemExit("this C library has no mallopt: nothing to compare.")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    recipe = read_recipe(ROOT / "recipes" / "demo" / recipe_file, preset="quick")
+    steps, batch = recipe.data.parameters["time_steps"], recipe.training.batch_size
+    spikes = (torch.rand(steps, batch, 2, 34, 34) < 0.08).float()
+    labels = torch.arange(batch) % 10
+    model = build_model(recipe)
+    adapter, optimizer = adapter_for(model), torch.optim.Adam(model.parameters(), 1e-3)
+    while pipe.recv():
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            adapter.reset_state(model)
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(model(spikes).sum(0), labels).backward()
+            optimizer.step()
+        pipe.send((time.perf_counter() - start) / STEPS)
+
+
+def measure(recipe_file: str, rounds: int) -> dict[str, object]:
+    """Return median ratio and quartiles of kept over default, and the times of a step."""
+    context = multiprocessing.get_context("spawn")
+    taken: dict[bool, list[float]] = {False: [], True: []}
+    pipes = {}
+    for keep in taken:
+        pipes[keep], theirs = context.Pipe()
+        context.Process(target=serve, args=(theirs, recipe_file, keep), daemon=True).start()
+    for number in range(rounds + 1):  # the first one warms up
+        for keep in (False, True) if number % 2 else (True, False):
+            pipes[keep].send(True)
+            taken[keep].append(pipes[keep].recv())
+    for pipe in pipes.values():
+        pipe.send(False)
+    default, kept = (torch.tensor(taken[keep][1:]) for keep in (False, True))
+    low, ratio, high = (kept / default).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    return {
+        "ratio": round(ratio, 3),
+        "quartiles": [round(low, 3), round(high, 3)],
+        "kept_ms": round(1e3 * float(kept.median()), 2),
+        "default_ms": round(1e3 * float(default.median()), 2),
+        "rounds": rounds,
+    }
+
+
+def main() -> None:
+    """Measure, print, write the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=20)
+    out = ROOT / "results" / "speed" / "allocator.json"
+    parser.add_argument("--out", type=Path, default=out)
+    arguments = parser.parse_args()
+    rows = []
+    for name, recipe_file in SETUPS.items():
+        row = {"setup": name, **measure(recipe_file, arguments.rounds)}
+        rows.append(row)
+        low, high = row["quartiles"]  # type: ignore[misc]
+        print(
+            f"{name:<24} kept {row['kept_ms']} ms, default {row['default_ms']} ms, "
+            f"ratio {row['ratio']} ({low} .. {high})"
+        )
+    content = {"recipe": "benchmarks/speed/allocator.py", "seeds": [0], "scale": "quick"}
+    write_json(arguments.out, {**content, **provenance(), "rows": rows})
+
+
+if __name__ == "__main__":
+    main()
