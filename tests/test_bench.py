@@ -327,7 +327,7 @@ def test_every_recipe_of_the_suites_is_sound(folder):
     suite = read_suite(folder)
     for preset, seeds in suite.seeds.items():
         assert cells_of(suite, preset=preset, seeds=seeds[:1])
-    named = {row.recipe for row in suite.rows}
+    named = {row.recipe for row in suite.rows if not row.recipe.startswith("../")}
     assert named == {path.name for path in folder.glob("*.toml")} - {"suite.toml"}
 
 

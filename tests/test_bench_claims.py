@@ -48,6 +48,8 @@ ROWS = {
         (Claim(text="t", better="hsv", worse=["gav", "wvat"], sigma=0), "not reproduced", None),
         (Claim(text="t", better="hsv", worse="wvat", sigma=0.1, of="drop"), "reproduced", [3, 7]),
         (Claim(text="t", better="gav", worse="wvat", sigma=0.1, of="drop"), "not reproduced", None),
+        (Claim(text="t", better=["hsv", "wvat"], worse="gav", sigma=0.1), "reproduced", None),
+        (Claim(text="t", better=["hsv", "gav"], worse="wvat", sigma=0.1), "not reproduced", None),
         # By more than a margin; below zero, not worse by more.
         (Claim(text="t", better="hsv", worse="gav", sigma=0.1, margin=19), "reproduced", None),
         (Claim(text="t", better="hsv", worse="gav", sigma=0.1, margin=21), "not reproduced", None),
@@ -69,7 +71,7 @@ def test_verdicts(claim, word, numbers):
     (verdict,) = found
     assert verdict.word == word
     if numbers is not None:
-        values = [verdict.better, *verdict.worse.values()]
+        values = [*verdict.better.values(), *verdict.worse.values()]
         assert [v if v is None else round(v, 9) for v in values] == numbers[:1] + numbers[1:][
             : len(values) - 1
         ]

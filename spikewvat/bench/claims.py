@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -21,26 +22,27 @@ class Verdict:
 
     Args:
         claim: The statement.
-        better: Accuracy or drop in % of the row that should be ahead, mean over seeds; None where
-            it has no result.
-        worse: The same of the other rows, by name.
+        better: Accuracy or drop in % of the rows that should be ahead, by name, means over seeds;
+            None where there is no result.
+        worse: The same of the others.
     """
 
     claim: Claim
-    better: float | None
+    better: Mapping[str, float | None]
     worse: Mapping[str, float | None]
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether the row is ahead of all others by more than the margin; None if one is missing.
+        """Whether each is ahead of all others by more than the margin; None if one is missing.
 
         Of equal figures neither is ahead.
         """
-        others = list(self.worse.values())
-        if self.better is None or any(value is None for value in others):
-            return None
         sign = 1 if self.claim.of == "accuracy" else -1
-        leads = [sign * (self.better - value) for value in others if value is not None]
+        leads = []
+        for ahead, behind in itertools.product(self.better.values(), self.worse.values()):
+            if ahead is None or behind is None:
+                return None
+            leads.append(sign * (ahead - behind))
         return min(leads) > self.claim.margin
 
     @property
@@ -55,14 +57,13 @@ class Verdict:
         return {
             **self.claim.model_dump(),
             "verdict": self.word,
-            "values": {self.claim.better: self.better, **self.worse},
+            "values": {**self.better, **self.worse},
         }
 
     def __str__(self) -> str:
-        values = {self.claim.better: self.better, **self.worse}
         numbers = ", ".join(
             f"{name} {'no result' if value is None else f'{value:.1f}'}"
-            for name, value in values.items()
+            for name, value in {**self.better, **self.worse}.items()
         )
         what = "accuracy" if self.claim.of == "accuracy" else "points lost"
         where = "on chips" if self.claim.sigma is None else f"at σ = {100 * self.claim.sigma:g} %"
@@ -82,10 +83,12 @@ def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple
     """
     found = []
     for claim in claims:
-        better, *others = (_value(claim, results.get(n)) for n in (claim.better, *claim.worse))
-        verdict = Verdict(claim, better, dict(zip(claim.worse, others, strict=True)))
-        if any(value is not None for value in (better, *others)):
-            found.append(verdict)
+        better, worse = (
+            {name: _value(claim, results.get(name)) for name in names}
+            for names in (claim.better, claim.worse)
+        )
+        if any(value is not None for value in (*better.values(), *worse.values())):
+            found.append(Verdict(claim, better, worse))
     return tuple(found)
 
 

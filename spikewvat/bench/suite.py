@@ -78,10 +78,9 @@ class Claim(_Table):
     """A published statement in a form that results can be held against."""
 
     text: str
-    better: str
-    """Row that is above all of ``worse``; of the drop, below."""
+    better: Annotated[tuple[str, ...], Field(min_length=1)]
+    """One row or several, of which each is above all of ``worse``; of the drop, below."""
     worse: Annotated[tuple[str, ...], Field(min_length=1)]
-    """One row or several."""
     sigma: Annotated[float, Field(ge=0)] | None = None
     """Size of the variation; 0 means ideal weights. None is for devices without a size."""
     of: Literal["accuracy", "drop"] = "accuracy"
@@ -89,7 +88,7 @@ class Claim(_Table):
     margin: float = 0.0
     """By more than how many points; below zero, how many points it may be worse."""
 
-    @field_validator("worse", mode="before")
+    @field_validator("better", "worse", mode="before")
     @classmethod
     def _one_or_several(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
@@ -224,7 +223,7 @@ def _check_names(suite: Suite, path: Path) -> None:
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RecipeError(f"{str(path)!r} has two rows named {', '.join(twice)}.")
-    wanted = [(name, names) for claim in suite.claims for name in (claim.better, *claim.worse)]
+    wanted = [(name, names) for claim in suite.claims for name in (*claim.better, *claim.worse)]
     for setup in suite.setups:
         if setup.baseline is not None:
             wanted.append((setup.baseline, [row.name for row in setup.rows]))

@@ -77,6 +77,7 @@ DEVICES = {
     "stuck-at": "spikewvat.devices:StuckAt",
     "drift": "spikewvat.devices:Drift",
     "differential-pair": "spikewvat.devices:DifferentialPair",
+    "measured": "spikewvat.devices.measured:measured",
 }
 RANGES = {
     "six-sigma": "spikewvat.devices.base:SixSigma",
