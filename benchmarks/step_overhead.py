@@ -10,16 +10,16 @@ alike. SAM of the package pytorch_optimizer runs beside ours as a peer.
 from __future__ import annotations
 
 import argparse
-import random
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_optimizer import SAM as PeerSAM
 from torch import Tensor, nn
 
 from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, adapter_for
+from spikewvat.bench.steps import STEPS, Step, interleaved, step_of
 from spikewvat.models.dense import FullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as SpikingJellyCNN
@@ -28,7 +28,6 @@ from spikewvat.recipes.results import provenance, write_json
 from spikewvat.training import WVAT
 
 SIGMA = 0.10
-STEPS = 10  # steps of one method in a row; WVAT's mixture averages over them
 RECIPES = Path(__file__).parent / "recipes" / "demo"
 
 
@@ -41,32 +40,16 @@ class Setup:
         self.name, self.make, self.inputs, self.spiking = name, make, inputs, spiking
         self.labels = torch.arange(inputs.shape[1 if spiking else 0]) % 10
 
-    def stepper(self, method: str) -> Callable[[], None]:
+    def loss(self, output: Tensor) -> Tensor:
+        """Return the cross-entropy of the class scores."""
+        return nn.functional.cross_entropy(output.sum(0) if self.spiking else output, self.labels)
+
+    def stepper(self, method: str) -> Step:
         """Return a function that makes one training step."""
         torch.manual_seed(0)
         model = self.make()
-        adapter = adapter_for(model)
-
-        def loss() -> Tensor:
-            output = model(self.inputs)
-            return nn.functional.cross_entropy(
-                output.sum(0) if self.spiking else output, self.labels
-            )
-
         if method == "sam (pytorch_optimizer)":
-            peer = PeerSAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=1e-3)
-
-            def peer_step() -> None:
-                adapter.reset_state(model)
-                loss().backward()
-                peer.first_step(zero_grad=True)
-                adapter.reset_state(model)
-                loss().backward()
-                peer.second_step(zero_grad=True)
-
-            return peer_step
-
-        optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+            return self.peer(model)
         device = Gaussian(SIGMA)
         gradient = {
             "plain": lambda: None,
@@ -76,15 +59,25 @@ class Setup:
             "sam": lambda: PerturbedGradient(model, SAM(), warn_after=None),
             "awp": lambda: PerturbedGradient(model, AWP(), warn_after=None),
         }[method]()
+        return step_of(
+            model,
+            torch.optim.SGD(model.parameters(), lr=1e-3),
+            self.loss,
+            self.inputs,
+            method=gradient,
+            adapter=adapter_for(model),
+        )
+
+    def peer(self, model: nn.Module) -> Step:
+        """Return a step of another package's SAM."""
+        adapter = adapter_for(model)
+        peer = PeerSAM(model.parameters(), torch.optim.SGD, rho=0.05, lr=1e-3)
 
         def step() -> None:
-            optimizer.zero_grad()
-            if gradient is None:
+            for move in (peer.first_step, peer.second_step):
                 adapter.reset_state(model)
-                loss().backward()
-            else:
-                gradient.backward(loss)
-            optimizer.step()
+                self.loss(model(self.inputs)).backward()
+                move(zero_grad=True)
 
         return step
 
@@ -106,35 +99,11 @@ def setups() -> list[Setup]:
     ]
 
 
-def measure(setup: Setup, rounds: int, seed: int) -> list[dict[str, object]]:
+def measure(setup: Setup, rounds: int, seed: int) -> list[dict[str, Any]]:
     """Return a row for each method: median ratio to plain, quartiles, milliseconds."""
-    order = random.Random(seed)
-    steppers = {method: setup.stepper(method) for method in METHODS}
-    for step in steppers.values():
-        step()
-    times: dict[str, list[float]] = {method: [] for method in METHODS}
-    for _ in range(rounds):
-        for method in order.sample(METHODS, len(METHODS)):
-            start = time.perf_counter()
-            for _ in range(STEPS):
-                steppers[method]()
-            times[method].append((time.perf_counter() - start) / STEPS)
-    plain = torch.tensor(times["plain"])
-    rows: list[dict[str, object]] = []
-    for method in METHODS:
-        taken = torch.tensor(times[method])
-        ratio = (taken / plain).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-        rows.append(
-            {
-                "setup": setup.name,
-                "method": method,
-                "ratio": round(ratio[1], 3),
-                "quartiles": [round(ratio[0], 3), round(ratio[2], 3)],
-                "ms": round(1e3 * float(taken.median()), 2),
-                "rounds": rounds,
-            }
-        )
-    return rows
+    steps = {method: setup.stepper(method) for method in METHODS}
+    found = interleaved(steps, baseline="plain", rounds=rounds, seed=seed)
+    return [{"setup": setup.name, "method": m, **times} for m, times in found.items()]
 
 
 def main() -> None:
@@ -152,7 +121,7 @@ def main() -> None:
         print(f"\n{setup.name}")
         for row in measure(setup, arguments.rounds, arguments.seed):
             rows.append(row)
-            low, high = row["quartiles"]  # type: ignore[misc]
+            low, high = row["quartiles"]
             print(
                 f"  {row['method']:<26} {row['ratio']:5.2f}  ({low:.2f} .. {high:.2f})"
                 f"  {row['ms']:8.2f} ms"

@@ -22,7 +22,9 @@ from spikewvat.devices import (
     save_device,
 )
 from spikewvat.devices.levels import MAX_ERRORS, MeasuredLevel
-from spikewvat.errors import CheckpointError, DataError
+from spikewvat.devices.measured import measured
+from spikewvat.errors import CheckpointError, DataError, MissingDataError
+from spikewvat.recipes.devices import build_device
 
 UNIT = Fixed(0.0, 1.0)
 
@@ -386,6 +388,24 @@ class OwnRange(SixSigma):
 def test_impossible_devices(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_table_named_where_the_device_is(table, tmp_path, monkeypatch):
+    path = table([(0, 1.0, 0, "a", 1), (0, 1.2, 0, "a", 1), (1, 2.0, 0, "a", 2)])
+    columns = {"level_column": "level", "value_column": "g", "min_count": 1}
+    device = measured(str(path), **columns)
+    assert device == fit(path)
+    half = measured(str(path), **columns, range=HalfWidth(), smooth=True)
+    assert (half.range, half.smooth, half.levels) == (HalfWidth(), True, device.levels)
+    monkeypatch.setenv("SPIKEWVAT_DATA", str(tmp_path))
+    assert measured(path.name, **columns) == device
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SPIKEWVAT_DATA")
+    assert measured(path.name, **columns) == device
+    spec = f"measured:table={path.name},level_column=level,value_column=g,min_count=1"
+    assert build_device(f"{spec},range=absmax", "device").range == AbsMax()
+    with pytest.raises(MissingDataError, match="no table of measurements 'gone.tsv'"):
+        measured("gone.tsv", **columns)
 
 
 def test_measured_reram(real_data):

@@ -107,6 +107,10 @@ class Suite(_Table):
     setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
     """What is published about the rows."""
+    measures: Literal["accuracy", "step-time"] = "accuracy"
+    """Train rows and test them on chips, or only time their training steps."""
+    rounds: Annotated[int, Field(gt=0)] = 30
+    """How often each method has its turn where step times are measured."""
     folder: Path = Path()
 
     @property

@@ -40,6 +40,9 @@ def bench_suite(
     folder = out / chosen.folder.name
     kept = results or folder
     check_writable(folder / "table.md", kept / "row.json")
+    if chosen.measures == "step-time":
+        _bench_steps(chosen, preset, overrides, data_root, folder, kept, progress=progress)
+        return
     numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
     cells = cells_of(chosen, preset=preset, seeds=numbers, overrides=overrides)
     done = 0
@@ -68,6 +71,68 @@ def bench_suite(
         )
         raise typer.Exit(130) from None
     _finish(chosen, found.rows, found.failed, folder, kept)
+
+
+def _bench_steps(
+    suite: Suite,
+    preset: str | None,
+    overrides: Sequence[str],
+    data_root: Path | None,
+    folder: Path,
+    kept: Path,
+    *,
+    progress: bool,
+) -> None:
+    """Time training steps; always one process after the other, whatever else was asked for.
+
+    Raises:
+        Exit: If a row failed.
+    """
+    from spikewvat.bench import overhead
+    from spikewvat.recipes.results import write_json
+    from spikewvat.trainer.console import CellsProgress, print_table
+
+    with CellsProgress(len(suite.rows), enabled=progress) as bar:
+        found = overhead.run_step_times(
+            suite,
+            folder,
+            preset=preset,
+            overrides=overrides,
+            data_root=data_root,
+            on_row=lambda row, what: bar.cell(f"{row.name}: {_timed(what)}"),
+        )
+    for setup in suite.setups:
+        rows = [row for row in found.content["rows"] if row["setup"] == setup.name]
+        table = [
+            [
+                r["method"],
+                f"{r['ratio']:.2f}",
+                *(f"{q:.2f}" for q in r["quartiles"]),
+                f"{r['ms']:.1f}",
+            ]
+            for r in rows
+        ]
+        columns = ["", "time of a step", "quartile", "quartile", "ms"]
+        if table:
+            print_table(f"{suite.title}: {setup.name}", columns, table)
+    if found.content["rows"]:
+        write_json(kept / overhead.FILE, found.content)
+        typer.echo(f"Written: {kept / overhead.FILE}")
+    for name, failure in found.failed.items():
+        word = "skipped" if failure.skipped else "error"
+        typer.echo(f"{word}: {name}: {failure.message} (see {failure.log})", err=True)
+    failures = found.failed.values()
+    if not found.content["rows"] or not all(failure.skipped for failure in failures):
+        raise typer.Exit(1)
+
+
+def _timed(found: Found) -> str:
+    """Return what a step takes in one line."""
+    from spikewvat.bench import CellFailed
+
+    if isinstance(found, CellFailed):
+        return _ended(found)
+    return f"{found['ms']:.1f} ms, {found['ratio']:.2f} of the baseline"
 
 
 def _finish(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from spikewvat.devices.base import RangeRule, SixSigma
+from spikewvat.devices.base import RangeRule
 from spikewvat.devices.empirical import Empirical
 from spikewvat.devices.measurements import Column
 from spikewvat.errors import MissingDataError
@@ -26,7 +27,7 @@ def measured(
     range: RangeRule | None = None,
     smooth: bool = False,
 ) -> Empirical:
-    """Return :meth:`Empirical.fit` of a table; of equal arguments, the same device again.
+    """Return :meth:`Empirical.fit` of a table, which is read once.
 
     Args:
         table: File, relative to the current folder or to the folder ``SPIKEWVAT_DATA``.
@@ -45,7 +46,7 @@ def measured(
         MissingDataError: If there is no such file.
         DataError: If the table is malformed or does not hold what is asked for.
     """
-    return _fitted(
+    device = _fitted(
         _found(table),
         level_column,
         value_column,
@@ -55,9 +56,8 @@ def measured(
         device_column,
         value_range,
         min_count,
-        SixSigma() if range is None else range,
-        smooth,
     )
+    return replace(device, range=range or device.range, smooth=smooth)
 
 
 def _found(table: str) -> Path:
@@ -84,8 +84,6 @@ def _fitted(
     device_column: Column | None,
     value_range: tuple[float, float] | None,
     min_count: int,
-    range: RangeRule,
-    smooth: bool,
 ) -> Empirical:
     return Empirical.fit(
         path,
@@ -97,6 +95,4 @@ def _fitted(
         device_column=device_column,
         value_range=value_range,
         min_count=min_count,
-        range=range,
-        smooth=smooth,
     )
