@@ -14,10 +14,12 @@ from test_cli import call, error
 
 from spikewvat.bench.suite import Row
 from spikewvat.bench.table import RowResult, row_result
+from spikewvat.devices import Gaussian
 from spikewvat.errors import DataError
 from spikewvat.report import Table, collect, write_report
 from spikewvat.report.words import gain, summary
 from spikewvat.robustness import ChipReport, Degradation, mean_interval
+from spikewvat.robustness.landscape import loss_lines, sharpness, weight_histograms
 
 SUITE = """
 title = "Tiny <suite>"
@@ -244,6 +246,30 @@ def test_converted_networks_over_time(tmp_path):
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 200000 |" in tables
     assert "85.5 % after 8 steps, 9.5 points below its ANN" in tables
+
+
+def test_the_loss_around_weights(tmp_path):
+    labels = [(torch.randn(8, 3), torch.arange(8) % 2)]
+    shared = {"device": "gaussian", "scale": "quick", "split": "test", "loss": "cross-entropy"}
+    for name, slope in (("adam", 4.0), ("wvat", 0.5)):
+        model = torch.nn.Linear(3, 2)
+        with torch.no_grad():
+            model.weight.mul_(slope)
+        generator = torch.Generator().manual_seed(0)
+        options = {"loss": torch.nn.functional.cross_entropy, "generator": generator}
+        lines = loss_lines(model, labels, Gaussian(0.15), directions=2, points=3, **options)
+        rise = sharpness(model, labels, Gaussian(0.15), chips=3, ascent_points=0, **options)
+        layers = [layer.to_dict() for layer in weight_histograms(model)]
+        found = {"lines": lines.to_dict(), "sharpness": rise.to_dict(), "histograms": layers}
+        content = {"method": name, **shared, **found, "surface": None}
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    page = write_report(tmp_path)
+    tables = page.with_name("report.md").read_text()
+    assert "### Loss around the weights: gaussian" in tables
+    assert tables.count("\n| adam |") == tables.count("\n| wvat |") == 1
+    assert f"| wvat | {lines.clean_loss:.3g} |" in tables
+    assert f"{rise.expected:.3g} for wvat" in tables
+    assert page.read_text().count("<img") == 2  # lines and histograms
 
 
 def test_published_statements(folder):

@@ -8,10 +8,17 @@ from spikewvat.report.claims import claims
 from spikewvat.report.collect import Section
 from spikewvat.report.content import Part
 from spikewvat.report.conversion import conversion
+from spikewvat.report.landscape import landscape
 from spikewvat.report.overhead import overhead
 from spikewvat.report.variation import variation
 
-KINDS: tuple[Callable[[Section], list[Part]], ...] = (claims, variation, conversion, overhead)
+KINDS: tuple[Callable[[Section], list[Part]], ...] = (
+    claims,
+    variation,
+    conversion,
+    landscape,
+    overhead,
+)
 """Each returns the parts that it can make of a section, none where it finds nothing."""
 
 
