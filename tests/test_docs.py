@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from spikewvat.bench import read_suite
 from spikewvat.cli import app
+from spikewvat.places import suite_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -55,6 +57,18 @@ def test_commands_of_the_docs_exist(command):
     assert shown.exit_code == 0, shown.output
     for option in re.findall(r"(?<!\S)--[a-z-]+", " ".join(words)):
         assert option in shown.output, f"{command}: no option {option}"
+
+
+def test_figures_of_the_paper_name_suites_and_rows_that_exist(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    figures = importlib.import_module("pages.figures")
+    known = [figure for figure in figures.FIGURES if figure.suite in suite_names()]
+    assert len(known) >= 5
+    for figure in known:
+        assert read_suite(figure.suite).chosen(figure.rows).rows
+    text = figures.figures()
+    assert all(figure.name in text for figure in figures.FIGURES)
+    assert "not reproduced" in text
 
 
 def test_there_are_examples_to_run():

@@ -71,9 +71,13 @@ FIGURES = (
         result=step_times,
     ),
     Figure("Section 4.5, A.5", "trained for one distribution, tested on others", "distributions"),
-    Figure("Table 1", "CIFAR-10", "cifar10", options=" --preset paper"),
-    Figure("Table 1", "CIFAR-100", "cifar100", options=" --preset paper"),
-    Figure("Table 1", "conversion of a VGG-16, CIFAR-10", "conversion", ("vgg*",)),
+    Figure(
+        "Table 1",
+        "CIFAR-10: VGG-5, ResNet-110, a converted VGG-16",
+        "cifar10",
+        ("vgg5_*", "preresnet110_*", "vgg16_*"),
+    ),
+    Figure("Table 1", "CIFAR-100: WRN-28-10, ResNet-110, VGG-16", "cifar100"),
     Figure("A.1", "two-layer network on MNIST, other methods", "twolayer"),
     Figure(
         "A.2",
