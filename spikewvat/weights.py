@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 Weights: TypeAlias = dict[str, Tensor]
 """Synaptic weights by parameter name; equal keys and shapes for weights, grads and deltas."""
@@ -174,6 +174,47 @@ def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
                 bound = sigmas * weight.std(correction=0)
                 weight.clamp_(-bound, bound)
     torch.clear_autocast_cache()
+
+
+class _Calls(nn.Module):
+    """Calls a function of a module, so that other parameters can be put under it."""
+
+    def __init__(self, module: nn.Module, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.module, self._function = module, function
+
+    def forward(self, *args: Any, **kw: Any) -> Any:
+        return self._function(*args, **kw)
+
+
+def call_with(
+    module: nn.Module,
+    function: Callable[..., Any],
+    parameters: Mapping[str, Tensor],
+    *args: Any,
+    **kw: Any,
+) -> Any:
+    """Call a module's function with other tensors in the place of some of its parameters.
+
+    Nothing is written: gradients flow into what the tensors were made of.
+
+    Args:
+        module: Holds the parameters.
+        function: What to call, a method of the module for example.
+        parameters: Tensors by parameter name.
+        *args: Arguments of the function.
+        **kw: Its named arguments.
+
+    Returns:
+        What the function returns.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> call_with(layer, layer.forward, {"weight": torch.ones(1, 2)}, torch.ones(2)).item()
+        2.0
+    """
+    values = {f"module.{name}": value for name, value in parameters.items()}
+    return torch.func.functional_call(_Calls(module, function), values, args, kw)
 
 
 def _write(live: list[Tensor], values: list[Tensor]) -> None:

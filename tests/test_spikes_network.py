@@ -33,7 +33,8 @@ from spikewvat.robustness.spikes import (
     corrupt,
 )
 from spikewvat.robustness.spikes.base import Corruption
-from spikewvat.robustness.spikes.context import _derived, steps_of, synapse_layers
+from spikewvat.robustness.spikes.context import _derived
+from spikewvat.robustness.spikes.synapses import steps_of, synapse_layers
 from spikewvat.spiking import slayer, tsslbp
 from spikewvat.spiking.events import EventLinear
 from spikewvat.spiking.stdb import Dynamics

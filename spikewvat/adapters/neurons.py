@@ -69,6 +69,10 @@ class NeuronLayer:
         with overridden(self.module, self.method, functools.partial(self._call, tap)):
             yield
 
+    def arriving(self, x: Tensor) -> Tensor:
+        """Return where spikes of such neurons arrive, 0/1, in an input of the synapses behind."""
+        return x.ne(0)
+
     def _call(self, tap: Tap, inner: Callable[..., Any], x: Tensor, *args: Any, **kw: Any) -> Any:
         shape = x.shape[2 if self.timed else 1 :]
         threshold, tau = _factors(tap.v_threshold, shape, x), _factors(tap.tau_mem, shape, x)

@@ -76,6 +76,10 @@ class TsslNeurons(NeuronLayer):
         with exchanged_entries((vars(module), "leak", varied)):
             return inner(x, *args, **kw)
 
+    def arriving(self, x: Tensor) -> Tensor:
+        """Return where spikes arrive: what comes in are their currents."""
+        return tsslbp.spikes_of(x, self._neurons.constants.tau_syn)
+
     def _spikes(self, output: Any) -> Tensor:
         return tsslbp.spikes_of(output, self._neurons.constants.tau_syn)
 
@@ -93,3 +97,8 @@ def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
     if isinstance(module, tsslbp.Neurons):
         return TsslNeurons(name, module)
     return None
+
+
+def is_filter(module: nn.Module) -> bool:
+    """Return whether a module filters spikes in front of synapses that they then reach."""
+    return type(module) in (slayer.Psp, tsslbp.Psp)

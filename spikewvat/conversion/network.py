@@ -40,6 +40,8 @@ class SpikingNetwork(nn.Module):
         layers: The modules at the names that they have in the ANN; synaptic weights are the
             ANN's, batch norm folded in.
         time_steps: T; may be changed at any time.
+        every_step: Run the layers behind the last neurons in every step too, as a chip does, for
+            counting and for noise of reading; scores are the same up to rounding.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class SpikingNetwork(nn.Module):
             _place(self.layers, path, module)
         self.nodes, self.output = tuple(graph.nodes), graph.output
         self.coding, self.time_steps, self.chunk = coding, time_steps, chunk
+        self.every_step = False
         self._tail = self._linear_tail()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -244,7 +247,7 @@ class SpikingNetwork(nn.Module):
                 if observe is None:
                     continue
             inputs = tuple(values[name] for name in node.inputs)
-            if node.name in self._tail and not every_step:
+            if node.name in self._tail and not (every_step or self.every_step):
                 inputs = tuple(i if len(i) == 1 else i.mean(0, keepdim=True) for i in inputs)
             if node.name == until:
                 assert observe is not None

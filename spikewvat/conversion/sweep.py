@@ -13,6 +13,7 @@ from spikewvat.conversion.balance import images_of
 from spikewvat.conversion.graph import INPUT, Node
 from spikewvat.conversion.layers import Neurons
 from spikewvat.conversion.network import SpikingNetwork, check_time_steps
+from spikewvat.spiking.fan_out import fan_out
 
 
 @dataclass(frozen=True)
@@ -229,9 +230,5 @@ class _Cost:
     def _reached(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
         """Return how many synapses each input of a layer has, borders of images included."""
         if name not in self._fan_out:
-            with torch.enable_grad():
-                probe = torch.ones_like(x[0, :1], requires_grad=True)
-                ones = {n: torch.ones_like(p) for n, p in module.named_parameters()}
-                total = torch.func.functional_call(module, ones, (probe,)).sum()
-                self._fan_out[name] = torch.autograd.grad(total, probe)[0][0]
+            self._fan_out[name] = fan_out(module, x[0, :1])[0]
         return self._fan_out[name]

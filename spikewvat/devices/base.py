@@ -78,6 +78,20 @@ class DeviceModel(ABC):
         return Pipeline(stages)
 
 
+@dataclass(frozen=True)
+class Ideal(DeviceModel):
+    """A chip that holds exactly the weights that it was given: no variation.
+
+    Example:
+        >>> Ideal().program({"fc": torch.ones(2)})["fc"].tolist()
+        [1.0, 1.0]
+    """
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Return copies of the weights; nothing is drawn."""
+        return {name: weight.detach().clone() for name, weight in weights.items()}
+
+
 def _stages(device: DeviceModel) -> tuple[DeviceModel, ...]:
     return device.stages if isinstance(device, Pipeline) else (device,)
 

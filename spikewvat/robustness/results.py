@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikewvat.robustness.activity import Activity
+from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.statistics import (
     Interval,
     mean_interval,
@@ -73,6 +75,10 @@ class ChipReport:
         images: How many images each chip has classified.
         losses: Mean loss of each chip ``[chips]``, or None where no loss was asked for.
         target: Accuracy that a chip must reach to work, a fraction, or None.
+        corruption: Name of what happens to spikes, or None.
+        severity: Its size.
+        unit: What its size measures.
+        activity: Spikes, operations and rates, a mean over chips, or None if not counted.
     """
 
     device: str
@@ -82,6 +88,15 @@ class ChipReport:
     images: int
     losses: Tensor | None = None
     target: float | None = None
+    corruption: str | None = None
+    severity: float | None = None
+    unit: str = ""
+    activity: Activity | None = None
+
+    @property
+    def size(self) -> float:
+        """Where the report stands in a sweep: severity of a corruption, else sigma, else 0."""
+        return (self.sigma if self.corruption is None else self.severity) or 0.0
 
     @property
     def chips(self) -> int:
@@ -155,7 +170,15 @@ class ChipReport:
             "losses": None if self.losses is None else self.losses.tolist(),
             "yield": None if self.target is None else self.yield_at(self.target).to_dict(),
             "seeds": list(self.seeds),
+            **self._spikes(),
         }
+
+    def _spikes(self) -> dict[str, Any]:
+        """Return what concerns spikes, nothing where there was no corruption."""
+        if self.corruption is None:
+            return {}
+        found = {"corruption": self.corruption, "severity": self.severity, "unit": self.unit}
+        return found | ({} if self.activity is None else self.activity.to_dict())
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> ChipReport:
@@ -176,6 +199,10 @@ class ChipReport:
             images=row["images"],
             losses=None if losses is None else torch.tensor(losses, dtype=torch.float64),
             target=None if chip_yield is None else chip_yield["target"],
+            corruption=row.get("corruption"),
+            severity=row.get("severity"),
+            unit=row.get("unit", ""),
+            activity=Activity.from_dict(row) if "rates" in row else None,
         )
 
     def __str__(self) -> str:
@@ -193,20 +220,39 @@ class ChipReport:
 
 @dataclass(frozen=True, eq=False)
 class Degradation:
-    """How accuracy falls as the variation grows, on the same chips at every magnitude.
+    """How accuracy falls as a variation or corruption grows, on the same chips at every size.
 
     Args:
         clean: Accuracy of the ideal weights, a fraction.
         reports: One report for each magnitude, in the order asked for.
+        activity: That of the network with ideal weights and without corruption, or None if not
+            counted.
     """
 
     clean: float
     reports: tuple[ChipReport, ...]
+    activity: Activity | None = None
+
+    @property
+    def axis(self) -> Axis:
+        """What the magnitudes are of."""
+        first = self.reports[0] if self.reports else None
+        if first is None or first.corruption is None:
+            return Axis()
+        return Axis(first.corruption, first.unit)
 
     @property
     def sigmas(self) -> tuple[float, ...]:
-        """The magnitudes."""
-        return tuple(report.sigma or 0.0 for report in self.reports)
+        """The magnitudes: of the variation, or severities of a corruption."""
+        return tuple(report.size for report in self.reports)
+
+    @property
+    def rate_shifts(self) -> tuple[dict[str, float], ...]:
+        """Firing rate by layer minus that of the clean network, at each magnitude."""
+        if self.activity is None:
+            return tuple({} for _ in self.reports)
+        clean = self.activity
+        return tuple(r.activity.shift(clean) if r.activity else {} for r in self.reports)
 
     @property
     def means(self) -> tuple[float, ...]:
@@ -225,19 +271,31 @@ class Degradation:
             KeyError: If it was not swept.
         """
         for report in self.reports:
-            if report.sigma is not None and math.isclose(report.sigma, sigma, abs_tol=1e-12):
+            swept = report.sigma is not None or report.corruption is not None
+            if swept and math.isclose(report.size, sigma, abs_tol=1e-12):
                 return report
         known = ", ".join(f"{known:g}" for known in self.sigmas)
-        raise KeyError(f"sigma {sigma:g} was not swept (swept: {known}).")
+        name = self.axis.name or "sigma"
+        raise KeyError(f"{name} {sigma:g} was not swept (swept: {known}).")
 
     def to_dict(self) -> dict[str, Any]:
         """Return ``{"clean": ..., "rows": [...]}``, fit for JSON."""
-        return {"clean": self.clean, "rows": [report.to_dict() for report in self.reports]}
+        rows = [report.to_dict() for report in self.reports]
+        if self.activity is None:
+            return {"clean": self.clean, "rows": rows}
+        for row, shift in zip(rows, self.rate_shifts, strict=True):
+            row["rate_shift"] = shift
+        return {"clean": self.clean, "rows": rows, "activity": self.activity.to_dict()}
 
     @classmethod
     def from_dict(cls, table: Mapping[str, Any]) -> Degradation:
         """Rebuild a curve from :meth:`to_dict`, for example from a result file."""
-        return cls(table["clean"], tuple(ChipReport.from_dict(row) for row in table["rows"]))
+        rows, activity = table["rows"], table.get("activity")
+        return cls(
+            table["clean"],
+            tuple(ChipReport.from_dict(row) for row in rows),
+            None if activity is None else Activity.from_dict(activity),
+        )
 
     @classmethod
     def pooled(cls, curves: Sequence[Degradation]) -> Degradation:
@@ -252,20 +310,21 @@ class Degradation:
         Raises:
             ValueError: If there is none, or their magnitudes differ.
         """
-        if not curves or len({curve.sigmas for curve in curves}) > 1:
-            raise ValueError(
-                f"expected curves of the same sigmas, got {[curve.sigmas for curve in curves]}."
-            )
+        if not curves or len({(curve.axis, curve.sigmas) for curve in curves}) > 1:
+            got = [(curve.axis.name or "sigma", curve.sigmas) for curve in curves]
+            raise ValueError(f"expected curves of the same sigmas, got {got}.")
         reports = tuple(
             replace(
                 rows[0],
                 accuracies=torch.cat([row.accuracies for row in rows]),
                 seeds=tuple(seed for row in rows for seed in row.seeds),
                 losses=None,
+                activity=_mean([row.activity for row in rows]),
             )
             for rows in zip(*curves, strict=True)
         )
-        return cls(sum(curve.clean for curve in curves) / len(curves), reports)
+        clean = sum(curve.clean for curve in curves) / len(curves)
+        return cls(clean, reports, _mean([curve.activity for curve in curves]))
 
     def __iter__(self) -> Iterator[ChipReport]:
         return iter(self.reports)
@@ -277,6 +336,9 @@ class Degradation:
         return self.reports[index]
 
     def __str__(self) -> str:
+        if self.axis.name is not None:
+            rows = [f"{self.axis.heading(r.size)}: {r}" for r in self]
+            return "\n".join([f"clean: {100 * self.clean:.1f} %", *rows])
         rows = [f"sigma {100 * r.sigma:5.1f} %: {r}" for r in self if r.sigma is not None]
         return "\n".join([f"clean        : {100 * self.clean:.1f} %", *rows])
 
@@ -287,6 +349,12 @@ def check_target(target: float) -> None:
         raise ValueError(
             f"target must be a fraction between 0 and 1, got {target!r}. Write 0.95 for 95 %."
         )
+
+
+def _mean(found: Sequence[Activity | None]) -> Activity | None:
+    """Return the mean activity where all were counted."""
+    counted = [one for one in found if one is not None]
+    return Activity.mean(counted) if len(counted) == len(found) else None
 
 
 def _or_none(value: float) -> float | None:

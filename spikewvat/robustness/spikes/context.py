@@ -21,7 +21,8 @@ from spikewvat.robustness.spikes.base import (
     NeuronCorruption,
     SynapseCorruption,
 )
-from spikewvat.weights import Weights
+from spikewvat.robustness.spikes.synapses import steps_of, synapse_layers
+from spikewvat.weights import Weights, call_with
 
 _SEEDS = 2**32  # torch's CPU generator keeps 32 bits of a seed
 
@@ -143,38 +144,6 @@ def known_neurons(model: nn.Module, adapter: Adapter) -> dict[str, NeuronLayer]:
     return adapter.neuron_layers(model)
 
 
-def synapse_layers(
-    model: nn.Module, weights: Weights
-) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
-    """Yield the modules that hold synaptic weights themselves, tied ones in each of them."""
-    live = {id(weight) for weight in weights.values()}
-    for name, module in model.named_modules():
-        own = module._parameters.items()
-        owned = {key: p for key, p in own if p is not None and id(p) in live}
-        if owned:
-            yield name, module, owned
-
-
-def steps_of(module: nn.Module, x: Tensor, batch: int) -> tuple[int, int]:
-    """Return how many time steps of a batch a linear or convolutional layer sees in one call.
-
-    Args:
-        module: The layer.
-        x: Its input ``[T, B, ...]``, ``[T B, ...]`` or ``[B, ...]``.
-        batch: Images B.
-
-    Returns:
-        Steps, and how many rows of the first axis one of them takes; one step where that is
-        not known.
-    """
-    flat = _flat_dims(module)
-    if flat is not None and x.dim() == flat + 1 and x.shape[1] == batch:
-        return len(x), 1
-    if flat is not None and x.dim() == flat and batch and len(x) % batch == 0:
-        return len(x) // batch, batch
-    return 1, len(x)
-
-
 @dataclass
 class _Chip:
     """What is drawn for a chip: seeds for purposes, and where in the test set it is."""
@@ -195,7 +164,7 @@ class _Chip:
     def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Begin a pass: called with the network's input."""
         x = args[0] if args else None
-        self._start(x.shape[_batch_axis(x)] if isinstance(x, Tensor) and x.dim() else 0)
+        self._start(x.shape[batch_axis(x)] if isinstance(x, Tensor) and x.dim() else 0)
 
     def _start(self, batch: int) -> None:
         self.images += self.batch
@@ -223,7 +192,7 @@ def _derived(seed: int, purpose: str) -> int:
     return int.from_bytes(digest, "big")
 
 
-def _batch_axis(x: Tensor) -> int:
+def batch_axis(x: Tensor) -> int:
     """Return where an input has its images: second in spikes [T, B, N] and [T, B, C, H, W]."""
     return 1 if x.dim() in (3, 5) else 0
 
@@ -266,17 +235,6 @@ def _tap(stage: NeuronCorruption, chip: _Chip) -> Tap:
     return Tap(v_threshold=factors) if stage.PART == "v_threshold" else Tap(tau_mem=factors)
 
 
-class _Reader(nn.Module):
-    """Calls what a layer's forward method was, so that other weights can be put under it."""
-
-    def __init__(self, layer: nn.Module, forward: Callable[..., Any]) -> None:
-        super().__init__()
-        self.layer, self._forward = layer, forward
-
-    def forward(self, *args: Any, **kw: Any) -> Any:
-        return self._forward(*args, **kw)
-
-
 def _read(
     stage: SynapseCorruption,
     chip: _Chip,
@@ -287,14 +245,12 @@ def _read(
     **kw: Any,
 ) -> Any:
     """Run a layer of synapses, step by step where it sees several, with weights read anew."""
-    reader = _Reader(module, inner)
 
     def once(*given: Any) -> Any:
         read = {
-            f"layer.{name}": stage.read(weight, generator=chip.running())
-            for name, weight in owned.items()
+            name: stage.read(weight, generator=chip.running()) for name, weight in owned.items()
         }
-        return torch.func.functional_call(reader, read, given, kw)
+        return call_with(module, inner, read, *given, **kw)
 
     x = args[0] if args else None
     if not isinstance(x, Tensor):
@@ -306,15 +262,3 @@ def _read(
         every = torch.split(torch.arange(len(x), device=x.device), rows)
         return torch.cat([once(x.index_select(0, at), *args[1:]) for at in every])
     return torch.cat([once(part, *args[1:]) for part in torch.split(x, rows)])
-
-
-def _flat_dims(module: nn.Module) -> int | None:
-    """Return how many axes a batch without time has, None for layers that are no such map."""
-    if isinstance(module, nn.Linear):
-        return 2
-    for dims, kinds in enumerate(
-        ((nn.Conv1d, nn.ConvTranspose1d), (nn.Conv2d, nn.ConvTranspose2d), (nn.Conv3d,)), start=3
-    ):
-        if isinstance(module, kinds):
-            return dims
-    return None

@@ -1,0 +1,49 @@
+"""How busy a network is: spikes, synaptic operations, firing rates by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What a network does for an image, a mean over images (and chips).
+
+    Args:
+        spikes: Spikes that leave all neurons.
+        operations: Synaptic operations: every synapse of a linear or convolutional layer that a
+            spike reaches. Layers that see an analog input are left out.
+        rates: Spikes per neuron and time step by layer of neurons.
+    """
+
+    spikes: float
+    operations: float
+    rates: Mapping[str, float]
+
+    def shift(self, clean: Activity) -> dict[str, float]:
+        """Return the firing rates by layer minus those of the clean network."""
+        return {name: rate - clean.rates[name] for name, rate in self.rates.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain numbers, fit for JSON."""
+        return {"spikes": self.spikes, "operations": self.operations, "rates": dict(self.rates)}
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, Any]) -> Activity:
+        """Rebuild from :meth:`to_dict`."""
+        return cls(row["spikes"], row["operations"], dict(row["rates"]))
+
+    @classmethod
+    def mean(cls, found: Sequence[Activity]) -> Activity:
+        """Return the mean of several, equally weighted."""
+        count = len(found)
+        return cls(
+            spikes=sum(one.spikes for one in found) / count,
+            operations=sum(one.operations for one in found) / count,
+            rates={name: sum(one.rates[name] for one in found) / count for name in found[0].rates},
+        )
+
+    def __str__(self) -> str:
+        return f"{self.spikes:.4g} spikes, {self.operations:.4g} synaptic operations per image"

@@ -1,0 +1,53 @@
+"""Layers of synapses: which weights they hold, and how many steps and images they see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from spikewvat.weights import Weights
+
+
+def synapse_layers(
+    model: nn.Module, weights: Weights
+) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
+    """Yield the modules that hold synaptic weights themselves, tied ones in each of them."""
+    live = {id(weight) for weight in weights.values()}
+    for name, module in model.named_modules():
+        own = module._parameters.items()
+        owned = {key: p for key, p in own if p is not None and id(p) in live}
+        if owned:
+            yield name, module, owned
+
+
+def steps_of(module: nn.Module, x: Tensor, batch: int) -> tuple[int, int]:
+    """Return how many time steps of a batch a linear or convolutional layer sees in one call.
+
+    Args:
+        module: The layer.
+        x: Its input ``[T, B, ...]``, ``[T B, ...]`` or ``[B, ...]``.
+        batch: Images B.
+
+    Returns:
+        Steps, and how many rows of the first axis one of them takes; one step where that is
+        not known.
+    """
+    flat = flat_dims(module)
+    if flat is not None and x.dim() == flat + 1 and x.shape[1] == batch:
+        return len(x), 1
+    if flat is not None and x.dim() == flat and batch and len(x) % batch == 0:
+        return len(x) // batch, batch
+    return 1, len(x)
+
+
+def flat_dims(module: nn.Module) -> int | None:
+    """Return how many axes a batch without time has, None for layers that are no such map."""
+    if isinstance(module, nn.Linear):
+        return 2
+    for dims, kinds in enumerate(
+        ((nn.Conv1d, nn.ConvTranspose1d), (nn.Conv2d, nn.ConvTranspose2d), (nn.Conv3d,)), start=3
+    ):
+        if isinstance(module, kinds):
+            return dims
+    return None
