@@ -14,6 +14,7 @@ from spikewvat.devices import (
     Fixed,
     Gaussian,
     HalfWidth,
+    Ideal,
     Lognormal,
     MinMax,
     MixtureNoise,
@@ -59,6 +60,7 @@ MEASURED = (
 )
 
 DEVICES: list[DeviceCase] = [
+    DeviceCase(Ideal(), random=False, closed_form=False),
     noise(Gaussian(0.1)),
     noise(Gaussian(0.1, HalfWidth())),
     noise(Gaussian(0.05, AbsMax(per_channel=True))),

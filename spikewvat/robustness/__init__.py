@@ -1,5 +1,6 @@
 """How many chips work: accuracy of a network on the weights that simulated chips hold."""
 
+from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.comparison import Comparison, Difference, compare
 from spikewvat.robustness.hierarchy import (
@@ -10,6 +11,8 @@ from spikewvat.robustness.hierarchy import (
 )
 from spikewvat.robustness.planning import chips_needed, chips_needed_per_training
 from spikewvat.robustness.results import ChipReport, Degradation, Yield
+from spikewvat.robustness.spike_sweep import sweep_spikes
+from spikewvat.robustness.spikes import corrupt
 from spikewvat.robustness.statistics import (
     Interval,
     holm,
@@ -21,6 +24,7 @@ from spikewvat.robustness.statistics import (
 )
 
 __all__ = [
+    "Activity",
     "ChipReport",
     "Comparison",
     "Degradation",
@@ -32,6 +36,7 @@ __all__ = [
     "chips_needed_per_training",
     "clean_accuracy",
     "compare",
+    "corrupt",
     "hierarchical",
     "holm",
     "mean_interval",
@@ -41,6 +46,7 @@ __all__ = [
     "student_t_p_value",
     "student_t_quantile",
     "sweep",
+    "sweep_spikes",
     "wilson_interval",
     "yield_interval",
 ]

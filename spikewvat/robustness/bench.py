@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -12,7 +12,11 @@ from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.devices.base import DeviceModel
+from spikewvat.robustness.activity import Activity
+from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.results import ChipReport
+from spikewvat.robustness.spikes.base import Corruption
+from spikewvat.robustness.spikes.context import corrupted
 from spikewvat.robustness.statistics import mean_interval
 from spikewvat.robustness.testset import TestSet
 from spikewvat.weights import Weights, replaced
@@ -78,6 +82,8 @@ class Bench:
         self._with_loss = loss is not None
         # The last weights evaluated and what they gave: equal chips need no second evaluation.
         self._last: tuple[Weights, tuple[float, float | None]] | None = None
+        self._observer: Observer | None = None
+        self._activity: Activity | None = None  # of the last evaluation, if it was counted
 
     @property
     def weights(self) -> Weights:
@@ -103,28 +109,65 @@ class Bench:
                 module.training = training
             self._adapter.reset_state(self._model)
 
+    def count_activity(self) -> None:
+        """Count spikes and synaptic operations in all evaluations from now on.
+
+        Raises:
+            UnsupportedModelError: If no layer of spiking neurons is known.
+        """
+        self._observer = Observer(self._model, self._adapter, self._live)
+        self._last = None
+
+    @property
+    def activity(self) -> Activity | None:
+        """What was counted in the last evaluation, None if nothing is counted."""
+        return self._activity
+
+    def _evaluate(
+        self, what: str, happens: Corruption | None = None, seed: int = 0
+    ) -> tuple[float, float | None]:
+        """Test the weights that the network holds."""
+        with ExitStack() as stack:
+            if happens is not None:
+                chip = corrupted(
+                    self._model, happens, seed, adapter=self._adapter, weights=self._live
+                )
+                stack.enter_context(chip)
+            if self._observer is None:
+                return self._test.evaluate(what)
+            self._observer.forget()
+            stack.enter_context(self._observer.watching())
+            found = self._test.evaluate(what)
+            self._activity = self._observer.found()
+            return found
+
     def clean(self) -> tuple[float, float | None]:
         """Return accuracy and loss of the ideal weights."""
         _check_finite(self._live, "the model holds a weight that is not finite", "Train it anew.")
-        found = self._test.evaluate("the ideal weights")
+        found = self._evaluate("the ideal weights")
         self._last = ({name: weight.clone() for name, weight in self._live.items()}, found)
         return found
 
-    def holding(self, values: Weights, what: str) -> tuple[float, float | None]:
+    def holding(
+        self, values: Weights, what: str, *, happens: Corruption | None = None, seed: int = 0
+    ) -> tuple[float, float | None]:
         """Return accuracy and loss with other values in the weights.
 
         Args:
             values: Equal names and shapes.
             what: What they are, for messages.
+            happens: What happens to spikes.
+            seed: Of the chip on which it happens.
         """
-        if self._last is not None and _equal(self._last[0], values):
+        same = happens is None or not happens.active
+        if same and self._last is not None and _equal(self._last[0], values):
             return self._last[1]
         largest = max(float(w.abs().max()) for w in self._live.values() if w.numel())
         remedy = f"Check the device model, and the network: its largest weight is {largest:.3g}."
         _check_finite(values, f"{what} holds a weight that is not finite", remedy)
         with replaced(self._live, values):
-            found = self._test.evaluate(what)
-        self._last = (values, found)
+            found = self._evaluate(what, happens, seed)
+        self._last = (values, found) if same else None
         return found
 
     def gradient(self) -> Weights:
@@ -134,15 +177,24 @@ class Bench:
         return self._test.gradient(self._live)
 
     def report(
-        self, device: DeviceModel, sigma: float | None, plan: Plan, progress: Progress | None
+        self,
+        device: DeviceModel,
+        sigma: float | None,
+        plan: Plan,
+        progress: Progress | None,
+        *,
+        happens: Corruption | None = None,
     ) -> ChipReport:
-        """Simulate the chips of a plan."""
+        """Simulate the chips of a plan, and on each of them what happens to spikes."""
         check_device(device)
         _check_finite(self._live, "the model holds a weight that is not finite", "Train it anew.")
         accuracies: list[float] = []
         losses: list[float] = []
+        activities: list[Activity] = []
         for seed in plan.seeds:
-            accuracy, loss = self._chip(device, seed)
+            accuracy, loss = self._chip(device, seed, happens)
+            if self._activity is not None:
+                activities.append(self._activity)
             accuracies.append(accuracy)
             if loss is not None:
                 losses.append(loss)
@@ -158,11 +210,20 @@ class Bench:
             images=self._test.images,
             losses=torch.tensor(losses, dtype=torch.float64) if losses else None,
             target=plan.target,
+            corruption=None if happens is None else happens.name,
+            severity=None if happens is None else happens.severity,
+            unit="" if happens is None else happens.unit,
+            activity=Activity.mean(activities) if activities else None,
         )
 
-    def _chip(self, device: DeviceModel, seed: int) -> tuple[float, float | None]:
+    def _chip(
+        self, device: DeviceModel, seed: int, happens: Corruption | None
+    ) -> tuple[float, float | None]:
         chip = device.program(self.weights, generator=Generator().manual_seed(seed))
-        return self.holding(chip, f"the chip with seed {seed} of {device!r}")
+        what = f"the chip with seed {seed} of {device!r}"
+        if happens is not None:
+            what += f" with {happens!r}"
+        return self.holding(chip, what, happens=happens, seed=seed)
 
 
 def check_device(device: object) -> None:

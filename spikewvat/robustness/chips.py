@@ -90,8 +90,7 @@ def simulate_chips(
         Test-time variation as in the WVAT paper, with one draw for each evaluation of the test
         set: it models the programming of a chip.
     """
-    _check_plan(chips, target, interval_width, min_chips)
-    plan = Plan(draw_seeds(chips, generator), target, interval_width, min_chips)
+    plan = plan_of(chips, target, interval_width, min_chips, generator)
     bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
     with bench.evaluating():
         return bench.report(device, sigma_of(device), plan, progress)
@@ -149,14 +148,13 @@ def sweep(
         raise ValueError("there are no sigmas to sweep, expected at least one, such as [0, 0.1].")
     for sigma in sigmas:
         check_at_least_zero("sigma", sigma)
-    _check_plan(chips, target, interval_width, min_chips)
-    plan = Plan(draw_seeds(chips, generator), target, interval_width, min_chips)
+    plan = plan_of(chips, target, interval_width, min_chips, generator)
     bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
     reports = []
     with bench.evaluating():
         clean = bench.clean()[0]
         for index, sigma in enumerate(sigmas):
-            counted = None if progress is None else _shifted(progress, index, len(sigmas), chips)
+            counted = None if progress is None else shifted(progress, index, len(sigmas), chips)
             reports.append(bench.report(device_at(sigma), float(sigma), plan, counted))
     return Degradation(clean, tuple(reports))
 
@@ -193,9 +191,18 @@ def clean_accuracy(
         return bench.clean()[0]
 
 
-def _check_plan(
-    chips: int, target: float | None, interval_width: float | None, min_chips: int
-) -> None:
+def plan_of(
+    chips: int,
+    target: float | None,
+    interval_width: float | None,
+    min_chips: int,
+    generator: Generator | None,
+) -> Plan:
+    """Check what was asked for and draw the seeds of the chips.
+
+    Raises:
+        ValueError: If a number is out of its range.
+    """
     if chips < 1:
         raise ValueError(f"chips must be at least 1, got {chips!r}.")
     if min_chips < 2:
@@ -207,8 +214,9 @@ def _check_plan(
             f"interval_width must be above 0, got {interval_width!r}. "
             "Write 0.01 for an interval of one percentage point."
         )
+    return Plan(draw_seeds(chips, generator), target, interval_width, min_chips)
 
 
-def _shifted(progress: Progress, index: int, sigmas: int, chips: int) -> Progress:
+def shifted(progress: Progress, index: int, sigmas: int, chips: int) -> Progress:
     """Count chips over all sigmas."""
     return lambda done, total, accuracy: progress(index * chips + done, sigmas * chips, accuracy)
