@@ -12,6 +12,7 @@ from typing import Any
 from spikewvat.bench.suite import Claim
 from spikewvat.bench.table import RowResult
 from spikewvat.recipes.results import write_json
+from spikewvat.robustness.axis import Axis
 
 FILE = "claims.json"
 
@@ -25,11 +26,13 @@ class Verdict:
         better: Accuracy or drop in % of the rows that should be ahead, by name, means over seeds;
             None where there is no result.
         worse: The same of the others.
+        axis: What the claim's sigma is of.
     """
 
     claim: Claim
     better: Mapping[str, float | None]
     worse: Mapping[str, float | None]
+    axis: Axis = Axis()  # noqa: RUF009 -- frozen
 
     @property
     def reproduced(self) -> bool | None:
@@ -66,7 +69,9 @@ class Verdict:
             for name, value in {**self.better, **self.worse}.items()
         )
         what = "accuracy" if self.claim.of == "accuracy" else "points lost"
-        where = "on chips" if self.claim.sigma is None else f"at σ = {100 * self.claim.sigma:g} %"
+        where = (
+            "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
+        )
         where = "of ideal weights" if self.claim.sigma == 0 else where
         return f"{self.word}: {self.claim.text} ({what} {where}: {numbers})"
 
@@ -88,7 +93,8 @@ def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple
             for names in (claim.better, claim.worse)
         )
         if any(value is not None for value in (*better.values(), *worse.values())):
-            found.append(Verdict(claim, better, worse))
+            axes = [results[name].axis for name in (*better, *worse) if name in results]
+            found.append(Verdict(claim, better, worse, *axes[:1]))
     return tuple(found)
 
 
@@ -108,7 +114,8 @@ def _value(claim: Claim, result: RowResult | None) -> float | None:
     if claim.sigma == 0:
         accuracy = result.clean
     else:
-        sizes = [report.sigma for report in result.curves[0]]
+        swept = result.axis.name is not None
+        sizes = [report.size if swept else report.sigma for report in result.curves[0]]
         places = [n for n, size in enumerate(sizes) if _same(size, claim.sigma)]
         if not places:
             return None

@@ -15,6 +15,8 @@ from torch import Tensor
 from spikewvat.bench.suite import Row, Setup, Suite
 from spikewvat.errors import DataError
 from spikewvat.recipes.results import write_json
+from spikewvat.robustness.activity import Activity
+from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.statistics import mean_of, sample_std
 
@@ -42,6 +44,8 @@ class RowResult:
         """
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"))
+            seeds = content["seeds"]
+            activities = content.get("activity", [None] * len(seeds))
             curves = tuple(
                 Degradation(
                     clean,
@@ -50,8 +54,9 @@ class RowResult:
                         for row in content["rows"]
                         if row["training_seed"] == seed
                     ),
+                    None if activity is None else Activity.from_dict(activity),
                 )
-                for seed, clean in zip(content["seeds"], content["clean"], strict=True)
+                for seed, clean, activity in zip(seeds, content["clean"], activities, strict=True)
             )
         except (OSError, ValueError, LookupError, TypeError) as error:
             raise DataError(f"{str(path)!r} is no result file of a row ({error}).") from error
@@ -67,13 +72,19 @@ class RowResult:
 
     @property
     def sigmas(self) -> tuple[float, ...]:
-        """Magnitudes of the variation."""
+        """Magnitudes of the variation, or severities of a corruption."""
         return self.curves[0].sigmas
 
     @property
+    def axis(self) -> Axis:
+        """What the magnitudes are of."""
+        return self.curves[0].axis
+
+    @property
     def sized(self) -> bool:
-        """Whether the device has a size of its own, sigma."""
-        return all(report.sigma is not None for report in self.curves[0])
+        """Whether a size is swept: that of the device, sigma, or of a corruption."""
+        named = self.axis.name is not None
+        return named or all(report.sigma is not None for report in self.curves[0])
 
     @property
     def clean(self) -> float:
@@ -120,7 +131,7 @@ def row_result(cells: Sequence[Mapping[str, Any]]) -> RowResult:
         "samples": first["training"]["samples"],
         "seconds": [sum(e["seconds"] for e in c["training"]["history"]) for c in cells],
         "clean": [cell["clean"] for cell in cells],
-        **({"conversion": [c["conversion"] for c in cells]} if "conversion" in first else {}),
+        **{key: [c[key] for c in cells] for key in ("conversion", "activity") if key in first},
         "rows": [
             {"training_seed": cell["recipe"]["seed"], **row}
             for cell in cells
@@ -140,14 +151,16 @@ def published(row: Row, result: RowResult) -> float | None:
 def header(results: Iterable[RowResult]) -> list[str]:
     """Return the columns of a table of rows that were evaluated alike."""
     some = next(iter(results))
-    sizes = [_size(report.sigma) for report in some.curves[0]]
+    axis = some.axis
+    last = axis.size(some.sigmas[-1])
     return [
         *([] if _holds_ideal(some) else ["ideal weights"]),
-        *sizes,
-        f"drop at {sizes[-1].removeprefix('σ = ')}" if some.sized else "drop",
+        *([axis.heading(size) for size in some.sigmas] if some.sized else ["on chips"]),
+        f"drop at {last}" if some.sized else "drop",
         "spread over chips",
         "worst chip",
         "chips that work",
+        *([f"spikes at {last}", f"operations at {last}"] if _is_counted(some) else []),
     ]
 
 
@@ -181,9 +194,17 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
         _percent(report.worst),
     ]
     if report.target is None:
-        return [*texts, MISSING]
-    chips = report.yield_at(report.target)
-    return [*texts, f"{chips.working} of {chips.chips} ≥ {100 * report.target:g} %"]
+        texts.append(MISSING)
+    else:
+        chips = report.yield_at(report.target)
+        texts.append(f"{chips.working} of {chips.chips} ≥ {100 * report.target:g} %")
+    if report.activity is not None and everything.activity is not None:
+        found, clean = report.activity, everything.activity
+        texts += [
+            _changed(found.spikes, clean.spikes),
+            _changed(found.operations, clean.operations),
+        ]
+    return texts
 
 
 def times(setup: Setup, results: Mapping[str, RowResult]) -> dict[str, str]:
@@ -230,14 +251,26 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     ]
     note = (
         f"Accuracy in %, mean ± standard deviation over training seeds"
-        f"{'' if mixed else f' ({next(iter(runs.values()))})'}; σ relative to the 6-sigma width "
-        "of each layer; spread is the standard deviation over chips."
+        f"{'' if mixed else f' ({next(iter(runs.values()))})'}; {sizes_note(results.values())}; "
+        "spread is the standard deviation over chips."
     )
+    if any(_is_counted(result) for result in results.values()):
+        note += (
+            " Spikes and synaptic operations are means per image, in brackets the change against "
+            "the network with ideal weights and without corruption."
+        )
     if any(setup.baseline for setup in suite.setups):
         note += " Training time is in units of the first method's."
     if any(row.paper for row in suite.rows):
         note += f" In brackets: {suite.source or 'the published figure'}, and ours minus it."
     return "\n\n".join([*parts, note])
+
+
+def sizes_note(
+    results: Iterable[RowResult], range_label: str = "the 6-sigma width of each layer"
+) -> str:
+    """Return a clause on what the sizes of rows are."""
+    return "; ".join(dict.fromkeys(result.axis.note(range_label) for result in results))
 
 
 def _columns(setup: Setup, results: Mapping[str, RowResult]) -> tuple[str, ...]:
@@ -276,12 +309,19 @@ def _table(
 
 
 def _holds_ideal(result: RowResult) -> bool:
-    """Return whether one of the sizes is no variation at all."""
-    return any(report.sigma == 0 for report in result.curves[0])
+    """Return whether one of the sizes is neither variation nor corruption at all."""
+    return any(report.ideal for report in result.curves[0])
 
 
-def _size(sigma: float | None) -> str:
-    return "on chips" if sigma is None else f"σ = {100 * sigma:g} %"
+def _is_counted(result: RowResult) -> bool:
+    """Return whether spikes and operations were counted."""
+    last = result.curves[0].reports[-1]
+    return last.activity is not None and result.curves[0].activity is not None
+
+
+def _changed(value: float, clean: float) -> str:
+    """Return a count and its change."""
+    return f"{value:.4g}" + (f" ({100 * (value / clean - 1):+.0f} %)" if clean else "")
 
 
 def _run(result: RowResult) -> str:

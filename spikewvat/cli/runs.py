@@ -62,6 +62,18 @@ def evaluate(
     sigma: Annotated[
         str | None, typer.Option(metavar="0,0.05,0.10", help="Sizes, for devices that have one.")
     ] = None,
+    spikes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Sweep what happens to spikes: deletion, jitter, dead-neurons, "
+            "jitter>>dead-neurons:severity=0.05, ...",
+        ),
+    ] = None,
+    severities: Annotated[
+        str | None,
+        typer.Option(metavar="0,0.1,0.2", help="Of --spikes; 0 and five levels by default."),
+    ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Annotated[
         float | None, typer.Option(help="Accuracy a chip must reach to work, as a fraction.")
@@ -82,13 +94,24 @@ def evaluate(
     from spikewvat.recipes import results
     from spikewvat.recipes import run as runs
 
+    if sigma is not None and (spikes is not None or severities is not None):
+        raise RecipeError(
+            "--sigma belongs to weight variation and --severities to --spikes. To sweep spikes on "
+            "varied weights write --device gaussian:sigma=0.05."
+        )
     check_writable(json, plot)
+    sizes = None
+    if severities is not None:
+        sizes = numbers(severities, "--severities")
+    elif sigma is not None:
+        sizes = numbers(sigma, "--sigma")
     found = runs.evaluate(
         out,
         data_root=data_root,
         split=split,
         device=device,
-        sigmas=None if sigma is None else numbers(sigma, "--sigma"),
+        sigmas=sizes,
+        spikes=spikes,
         chips=chips,
         target=target,
         seed=seed,
@@ -103,14 +126,14 @@ def evaluate(
 
 
 def _draw_rows(path: Path, found: dict[str, Any]) -> None:
-    """Draw accuracy against sigma; the yield curve of a device without one."""
+    """Draw accuracy against sigma or severity; the yield curve of a device without a size."""
     from spikewvat.robustness import plots
     from spikewvat.robustness.results import ChipReport, Degradation
 
     name = found["method"]
     if not found["rows"]:
         raise RecipeError("--plot needs at least one --sigma.")
-    if found["rows"][0]["sigma"] is None:
+    if found["rows"][0]["sigma"] is None and "spikes" not in found:
         report = ChipReport.from_dict(found["rows"][0])
         save_figure(plots.yield_curve({name: report}, target=report.target), path)
     else:
@@ -127,15 +150,23 @@ def print_rows(title: str, found: dict[str, Any]) -> None:
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"
 
-    rows = [["ideal weights", percent(found["clean"]), "", "", "", ""]]
+    counts = ("spikes", "operations") if "activity" in found else ()
+
+    def counted(row: dict[str, Any]) -> list[str]:
+        return [f"{row[key]:.4g}" for key in counts]
+
+    clean = found.get("activity", {})
+    rows = [["ideal weights", percent(found["clean"]), "", "", "", "", *counted(clean)]]
     for row in found["rows"]:
         chip_yield, (low, high) = row["yield"], row["ci95"]
         name = "chips" if row["sigma"] is None else f"sigma {100 * row['sigma']:g} %"
+        if "corruption" in row:
+            name = f"{row['corruption']} {row['severity']:g}"
         interval = f"{percent(low)} .. {percent(high)}"
         works = f"{chip_yield['working']} of {chip_yield['chips']}"
         figures = (percent(row["mean"]), percent(row["std"]), interval, percent(row["worst"]))
-        rows.append([name, *figures, works])
-    columns = [found["device"], "accuracy %", "std", "95 % CI", "worst", "working chips"]
+        rows.append([name, *figures, works, *counted(row)])
+    columns = [found["device"], "accuracy %", "std", "95 % CI", "worst", "working chips", *counts]
     if found["rows"]:
         title += f"; a chip works at {100 * found['rows'][0]['yield']['target']:g} %"
     print_table(title, columns, rows)

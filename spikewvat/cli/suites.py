@@ -208,9 +208,10 @@ def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
             last = [taken.get(row.name, MISSING)] if taken else []
             rows.append([method, *cells(result, row), *last])
         print_table(f"{suite.title}: {setup.name}", ["", *columns], rows)
-        curves = {m: result.pooled for m, (_, result) in found.items() if result.sized}
-        if curves:
-            name = "accuracy.png" if len(suite.setups) == 1 else f"accuracy{number}.png"
+        kinds = dict.fromkeys(r.axis for _, r in found.values() if r.sized)
+        for place, axis in enumerate(kinds):
+            curves = {m: r.pooled for m, (_, r) in found.items() if r.sized and r.axis == axis}
+            name = f"accuracy{number if len(suite.setups) > 1 else ''}{'-' * place}.png"
             save_figure(plots.accuracy_against_sigma(curves, title=setup.name), folder / name)
     files.write_atomic(folder / "table.md", markdown(suite, results) + "\n")
     typer.echo(f"Written: {folder / 'table.md'}")

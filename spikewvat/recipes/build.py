@@ -18,7 +18,7 @@ from spikewvat.data import make_loader
 from spikewvat.data.augmentation import Augmentation, Chain, RandomFlip, RandomShift
 from spikewvat.data.stills import Level
 from spikewvat.errors import DataError, MissingDataError, RecipeError
-from spikewvat.recipes import conversion, methods, start
+from spikewvat.recipes import conversion, methods, spikes, start
 from spikewvat.recipes.devices import build_device
 from spikewvat.recipes.registry import (
     checked,
@@ -317,6 +317,7 @@ def check(recipe: Recipe) -> Recipe:
     build_method(recipe, nn.Linear(2, 2), optimizer)
     methods.check_evaluation(recipe)
     build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)
+    spikes.check(recipe.evaluation)
     not_in_data = ("root", "split")
     complete = {
         "data": {

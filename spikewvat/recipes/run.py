@@ -19,8 +19,11 @@ from spikewvat.recipes import build, conversion, results, start
 from spikewvat.recipes.devices import build_device, describe, takes_sigma
 from spikewvat.recipes.reading import recipe_from
 from spikewvat.recipes.schema import Recipe, Spec
+from spikewvat.recipes.spikes import build_corruption
+from spikewvat.recipes.spikes import check as check_spikes
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.results import ChipReport
+from spikewvat.robustness.spike_sweep import sweep_spikes
 from spikewvat.trainer import FINAL, Trainer
 from spikewvat.trainer.console import ChipsProgress
 
@@ -144,6 +147,7 @@ def evaluate(
     split: str | None = None,
     device: Spec | None = None,
     sigmas: Sequence[float] | None = None,
+    spikes: Spec | None = None,
     chips: int | None = None,
     target: float | None = None,
     seed: int | None = None,
@@ -157,7 +161,11 @@ def evaluate(
         data_root: Where its data set lies; by default its usual place.
         split: ``"train"`` or ``"test"``; this and what follows is the recipe's by default.
         device: The device, see :func:`spikewvat.recipes.devices.stages`.
-        sigmas: Sizes of the variation, for devices that leave theirs open.
+        sigmas: Sizes of the variation, for devices that leave theirs open; severities of what
+            happens to spikes.
+        spikes: What happens to spikes, see :func:`spikewvat.recipes.spikes.build_corruption`.
+            The recipe's device is then left out if its size is open, and without ``sigmas``
+            severities are 0 and five levels.
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
@@ -169,7 +177,7 @@ def evaluate(
 
     Raises:
         CheckpointError: If ``out`` holds no run, or its weights do not fit its recipe.
-        RecipeError: If the device cannot be made.
+        RecipeError: If the device or what happens to spikes cannot be made.
         DataError: If the data is missing or malformed.
     """
     given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
@@ -206,6 +214,7 @@ def evaluate_as(
     """
     plan = recipe.evaluation
     build_device(plan.device, "device", sigma=0.0)
+    check_spikes(plan)
     model = load_model(out, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
     with converters(recipe, model, data):
@@ -317,9 +326,23 @@ def on_chips(
         "generator": torch.Generator().manual_seed(plan.seed),
     }
     named = {"device": describe(device, "device")}
+    spikes = plan.spikes
+    if spikes is not None:
+        named["spikes"] = describe(spikes, "spikes")
     if not sigmas:
         return {**named, "clean": clean_accuracy(model, loader), "rows": []}
     with ChipsProgress(enabled=progress) as bar:
+        if spikes is not None:
+            curve = sweep_spikes(
+                model,
+                loader,
+                lambda severity: build_corruption(spikes, "spikes", severity=severity),
+                list(sigmas),
+                device=build_device(device, "device"),
+                progress=bar,
+                **options,
+            )
+            return {**named, **curve.to_dict()}
         if takes_sigma(device, "device"):
             curve = sweep(
                 model,

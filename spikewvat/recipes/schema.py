@@ -7,8 +7,10 @@ another recipe, ``[preset.paper]`` changes some keys for a run at the paper's sc
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated, Any, Literal
 
+from spikewvat.errors import RecipeError
 from spikewvat.recipes.registry import (
     BaseModel,
     ConfigDict,
@@ -64,7 +66,23 @@ PUBLISHED = {
     "efficientnet-b0": "spikewvat.models.vision:efficientnet_b0_weights",
 }
 """Networks whose trained weights a library downloads: what fetches them by name."""
+SPIKES = {
+    "deletion": "spikewvat.robustness.spikes:Deletion",
+    "insertion": "spikewvat.robustness.spikes:Insertion",
+    "jitter": "spikewvat.robustness.spikes:Jitter",
+    "polarity-flip": "spikewvat.robustness.spikes:PolarityFlip",
+    "dropped-bins": "spikewvat.robustness.spikes:DroppedBins",
+    "dead-pixels": "spikewvat.robustness.spikes:DeadPixels",
+    "hot-pixels": "spikewvat.robustness.spikes:HotPixels",
+    "dead-neurons": "spikewvat.robustness.spikes:DeadNeurons",
+    "stuck-neurons": "spikewvat.robustness.spikes:StuckNeurons",
+    "threshold-mismatch": "spikewvat.robustness.spikes:ThresholdMismatch",
+    "leak-mismatch": "spikewvat.robustness.spikes:LeakMismatch",
+    "transmission-loss": "spikewvat.robustness.spikes:TransmissionLoss",
+    "read-noise": "spikewvat.robustness.spikes:ReadNoise",
+}
 DEVICES = {
+    "ideal": "spikewvat.devices:Ideal",
     "gaussian": "spikewvat.devices:Gaussian",
     "uniform": "spikewvat.devices:Uniform",
     "weibull": "spikewvat.devices:Weibull",
@@ -216,7 +234,11 @@ class Evaluation(_Table):
 
     split: Literal["train", "test"] = "test"
     device: Spec = "gaussian"
+    """``"ideal"`` by default where something happens to spikes."""
+    spikes: Spec | None = None
+    """What happens to spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
     sigmas: tuple[Size, ...] = (0.0, 0.05, 0.10)
+    """Sizes of the variation; of ``spikes`` the severities, by default 0 and its five levels."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -226,6 +248,19 @@ class Evaluation(_Table):
     """Seed of the chips: the same one for all recipes, so that methods meet the same chips."""
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     """Quantise what goes into each layer of synapses, calibrated on training data."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _under_spikes(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("spikes") is None:
+            return value
+        filled = {"device": "ideal", **value}
+        if "sigmas" not in value:
+            from spikewvat.recipes.spikes import levels
+
+            with suppress(RecipeError):  # raised by the check of the whole recipe, with its key
+                filled["sigmas"] = levels(value["spikes"], "evaluation.spikes")
+        return filled
 
 
 class Finetuning(_Table):

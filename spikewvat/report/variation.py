@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spikewvat.bench.suite import Row, Setup
-from spikewvat.bench.table import RowResult, cells, header, times
+from spikewvat.bench.table import RowResult, cells, header, sizes_note, times
 from spikewvat.report.collect import Section
 from spikewvat.report.content import MISSING, Part, Picture, Table
 from spikewvat.report.pictures import dots
@@ -41,9 +41,10 @@ def _part(setup: Setup, found: Found, source: str) -> Part:
         tables += _differences(group)
         pictures += _pictures(setup, group)
         sentences += summary(group)
+    sizes = sizes_note((result for _, result in found), "the range of each layer's weights")
     note = (
-        "Accuracy in %, mean ± standard deviation over training seeds; σ relative to the range of "
-        "each layer's weights; spread is the standard deviation over chips."
+        f"Accuracy in %, mean ± standard deviation over training seeds; {sizes}; spread is the "
+        "standard deviation over chips."
     )
     if setup.baseline:
         note += " Training time is in units of the first method's."

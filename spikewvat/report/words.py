@@ -91,8 +91,7 @@ def summary(found: Found) -> list[str]:
 
 def where(result: RowResult) -> str:
     """Return the largest variation that a row was tested at, as the start of a sentence."""
-    sigma = result.curves[0][-1].sigma
-    return "On chips" if sigma is None else f"At σ = {100 * sigma:g} %"
+    return f"At {result.axis.heading(result.sigmas[-1])}" if result.sized else "On chips"
 
 
 def _best(found: Found) -> str:

@@ -44,10 +44,11 @@ def accuracy_against_sigma(
     range_label: str = "6-sigma width of a layer's weights",
     title: str = "",
 ) -> Figure:
-    """Draw mean accuracy over chips against the magnitude of variation.
+    """Draw mean accuracy over chips against the magnitude of variation, or a severity.
 
     Args:
-        curves: Results of :func:`~spikewvat.robustness.sweep` by method.
+        curves: Results of :func:`~spikewvat.robustness.sweep` or
+            :func:`~spikewvat.robustness.sweep_spikes` by method.
         range_label: What sigma is a fraction of.
         title: Above the picture.
 
@@ -56,21 +57,27 @@ def accuracy_against_sigma(
         its chips.
 
     Raises:
-        ValueError: If there are no curves.
+        ValueError: If there are no curves, or they sweep different things.
         MissingExtraError: If matplotlib is not installed.
     """
     _check_any(curves, "curves")
+    axis, *others = dict.fromkeys(curve.axis for curve in curves.values())
+    if others:
+        names = ", ".join(one.name or "sigma" for one in (axis, *others))
+        raise ValueError(f"curves sweep {names}, expected the same. Draw a picture for each.")
+    scale = 100 if axis.name is None else 1  # sigma is drawn in percent
     figure, (axes,) = blank(1, title)
     for name, style in styles(curves).items():
-        reports = sorted(curves[name], key=lambda report: report.sigma or 0.0)
-        sigmas = [100 * (report.sigma or 0.0) for report in reports]
+        reports = sorted(curves[name], key=lambda report: report.size)
+        sigmas = [scale * report.size for report in reports]
         low, high = np.transpose([np.quantile(_percent(r), [0.1, 0.9]) for r in reports])
         axes.fill_between(sigmas, low, high, color=style.colour, alpha=0.18, linewidth=0)
         means = [100 * report.mean for report in reports]
         draw_line(axes, sigmas, means, style, label=name, marker=style.marker)
-    axes.set_xlabel(f"variation σ (% of the {range_label})")
+    percent = f"variation σ (% of the {range_label})"
+    axes.set_xlabel(percent if axis.name is None else f"{axis.name} ({axis.unit})")
     axes.set_ylabel("accuracy (%)")
-    swept = sorted({100 * sigma for curve in curves.values() for sigma in curve.sigmas})
+    swept = sorted({scale * sigma for curve in curves.values() for sigma in curve.sigmas})
     if len(swept) <= _MOST_TICKS:
         axes.set_xticks(swept, [f"{sigma:g}" for sigma in swept])
     cap_percent(axes)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spikewvat.devices import Ideal
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.statistics import (
@@ -97,6 +98,13 @@ class ChipReport:
     def size(self) -> float:
         """Where the report stands in a sweep: severity of a corruption, else sigma, else 0."""
         return (self.sigma if self.corruption is None else self.severity) or 0.0
+
+    @property
+    def ideal(self) -> bool:
+        """Whether there is neither variation nor corruption."""
+        if self.corruption is None:
+            return self.sigma == 0
+        return self.severity == 0 and self.device == repr(Ideal())
 
     @property
     def chips(self) -> int:
