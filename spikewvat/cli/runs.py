@@ -94,24 +94,15 @@ def evaluate(
     from spikewvat.recipes import results
     from spikewvat.recipes import run as runs
 
-    if sigma is not None and (spikes is not None or severities is not None):
-        raise RecipeError(
-            "--sigma belongs to weight variation and --severities to --spikes. To sweep spikes on "
-            "varied weights write --device gaussian:sigma=0.05."
-        )
     check_writable(json, plot)
-    sizes = None
-    if severities is not None:
-        sizes = numbers(severities, "--severities")
-    elif sigma is not None:
-        sizes = numbers(sigma, "--sigma")
     found = runs.evaluate(
         out,
         data_root=data_root,
         split=split,
         device=device,
-        sigmas=sizes,
+        sigmas=None if sigma is None else numbers(sigma, "--sigma"),
         spikes=spikes,
+        severities=None if severities is None else numbers(severities, "--severities"),
         chips=chips,
         target=target,
         seed=seed,

@@ -14,12 +14,12 @@ from spikewvat import files
 from spikewvat.adapters import adapter_for
 from spikewvat.baselines import quantized_activations
 from spikewvat.data import make_loader
-from spikewvat.errors import CheckpointError
+from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.recipes import build, conversion, results, start
 from spikewvat.recipes.devices import build_device, describe, takes_sigma
 from spikewvat.recipes.reading import recipe_from
 from spikewvat.recipes.schema import Recipe, Spec
-from spikewvat.recipes.spikes import build_corruption
+from spikewvat.recipes.spikes import build_corruption, levels
 from spikewvat.recipes.spikes import check as check_spikes
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.results import ChipReport
@@ -148,6 +148,7 @@ def evaluate(
     device: Spec | None = None,
     sigmas: Sequence[float] | None = None,
     spikes: Spec | None = None,
+    severities: Sequence[float] | None = None,
     chips: int | None = None,
     target: float | None = None,
     seed: int | None = None,
@@ -161,11 +162,10 @@ def evaluate(
         data_root: Where its data set lies; by default its usual place.
         split: ``"train"`` or ``"test"``; this and what follows is the recipe's by default.
         device: The device, see :func:`spikewvat.recipes.devices.stages`.
-        sigmas: Sizes of the variation, for devices that leave theirs open; severities of what
-            happens to spikes.
+        sigmas: Sizes of the variation, for devices that leave theirs open.
         spikes: What happens to spikes, see :func:`spikewvat.recipes.spikes.build_corruption`.
-            The recipe's device is then left out if its size is open, and without ``sigmas``
-            severities are 0 and five levels.
+            The recipe's device is then left out if its size is open.
+        severities: Its severities; 0 and five levels by default.
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
@@ -181,8 +181,22 @@ def evaluate(
         DataError: If the data is missing or malformed.
     """
     given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
-    sizes = {} if sigmas is None else {"sigmas": list(sigmas)}
-    recipe = evaluated_otherwise(read_run(out), **given, **sizes)
+    recipe, sizes = read_run(out), sigmas
+    if (spikes or recipe.evaluation.spikes) is not None:
+        if sigmas is not None:
+            raise RecipeError(
+                f"sigmas {list(sigmas)} are of weight variation, but what is swept is what happens "
+                "to spikes. Pass --severities, and --device gaussian:sigma=0.05 for varied weights."
+            )
+        sizes = severities
+    elif severities is not None:
+        raise RecipeError(f"severities {list(severities)} are of nothing. Pass --spikes too.")
+    if spikes is not None:  # what the recipe says of weight variation is no severity
+        sizes = levels(spikes, "spikes") if severities is None else severities
+        if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):
+            given["device"] = "ideal"
+    given |= {"spikes": spikes, "sigmas": None if sizes is None else list(sizes)}
+    recipe = evaluated_otherwise(recipe, **given)
     weights = weights or final_weights(out)
     return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
 

@@ -1,0 +1,209 @@
+"""Corruptions of spikes in recipes, on the command line, in tables and pictures."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from test_cli import RECIPE, call, error
+
+from spikewvat.bench.claims import verdicts
+from spikewvat.bench.suite import Claim, Row, Setup, Suite
+from spikewvat.bench.table import RowResult, cells, header, markdown, row_result
+from spikewvat.errors import RecipeError
+from spikewvat.recipes import build, schema
+from spikewvat.recipes.reading import recipe_from
+from spikewvat.recipes.schema import SPIKES, Evaluation
+from spikewvat.recipes.spikes import build_corruption, levels
+from spikewvat.robustness import Activity, ChipReport, Degradation, plots
+from spikewvat.robustness.spikes import Deletion, HotPixels, ReadNoise
+
+
+@pytest.fixture(autouse=True)
+def _tiny_data(monkeypatch):
+    monkeypatch.setitem(schema.DATA, "tiny", "training_worker:TinyEvents")
+    monkeypatch.setitem(schema.GENERATED, "tiny", "training_worker:nowhere")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("spikes")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(schema.DATA, "tiny", "training_worker:TinyEvents")
+        patch.setitem(schema.GENERATED, "tiny", "training_worker:nowhere")
+        (folder / "tiny.toml").write_text(RECIPE.replace("epochs = 4", "epochs = 1"))
+        call("train", folder / "tiny.toml", "--out", folder / "run", "--no-progress")
+    return folder / "run"
+
+
+def evaluated(run, tmp_path, *options):
+    path = tmp_path / "found.json"
+    done = call("evaluate", run, "--chips", 2, "--json", path, "--no-progress", *options)
+    return done.output, json.loads(path.read_text())
+
+
+def test_evaluate_under_a_corruption(run, tmp_path):
+    output, found = evaluated(
+        run, tmp_path, "--spikes", "deletion", "--severities", "0,0.5", "--plot", tmp_path / "p.png"
+    )
+    assert (found["device"], found["spikes"]) == ("ideal", "deletion")
+    clean, strong = found["rows"]
+    assert clean["mean"] == found["clean"]
+    assert (strong["corruption"], strong["severity"]) == ("deletion", 0.5)
+    assert strong["unit"] == Deletion.UNIT
+    assert clean["spikes"] == found["activity"]["spikes"]
+    assert strong["operations"] < clean["operations"]
+    assert set(strong["rate_shift"]) == set(strong["rates"]) == {"neurons.0", "output"}
+    assert "deletion 0.5" in output
+    assert "operations" in output
+    assert (tmp_path / "p.png").stat().st_size > 0
+
+
+def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
+    _, found = evaluated(run, tmp_path, "--spikes", "dead-neurons")
+    assert [row["severity"] for row in found["rows"]] == [0.0, 0.01, 0.02, 0.05, 0.1, 0.2]
+    both = ("--spikes", "hot-pixels:period=2>>read-noise:severity=0.05", "--severities", "0.1")
+    _, found = evaluated(run, tmp_path, *both, "--device", "gaussian:sigma=0.05")
+    assert found["device"] == "gaussian:sigma=0.05"
+    assert found["spikes"] == "hot-pixels:period=2>>read-noise:severity=0.05"
+    (row,) = found["rows"]
+    assert (row["sigma"], row["severity"]) == (0.05, 0.1)
+    assert row["corruption"] == "hot pixels >> read noise"
+
+
+def test_a_recipe_with_a_corruption(tmp_path, run):
+    text = RECIPE.replace("epochs = 4", "epochs = 1")
+    plan = 'sigmas = [0.0, 0.4]\nchips = 2\nspikes = "transmission-loss"\n'
+    text = text.replace("sigmas = [0.0, 0.1]\nchips = 3\n", plan)
+    (tmp_path / "tiny.toml").write_text(text)
+    call("train", tmp_path / "tiny.toml", "--out", tmp_path / "run", "--no-progress")
+    result = json.loads((tmp_path / "run/result.json").read_text())
+    assert result["spikes"] == "transmission-loss"
+    assert [row["severity"] for row in result["rows"]] == [0.0, 0.4]
+    # What is evaluated again is the same; another corruption takes its own severities.
+    _, found = evaluated(tmp_path / "run", tmp_path)
+    assert found["rows"] == result["rows"]
+    _, found = evaluated(tmp_path / "run", tmp_path, "--spikes", "jitter", "--severities", "1")
+    assert [row["corruption"] for row in found["rows"]] == ["jitter"]
+
+
+def test_mistakes_are_one_line(run):
+    spikes = ("evaluate", run, "--spikes")
+    assert "'deletoin' is unknown. Did you mean 'deletion'?" in error(*spikes, "deletoin")
+    assert "unknown key 'p'" in error(*spikes, "deletion:p=0.1")
+    assert "sets every severity" in error(*spikes, "deletion:severity=0.1")
+    assert "got 2.0" in error(*spikes, "deletion", "--severities", "2")
+    assert "leaves its sigma open" in error(*spikes, "deletion", "--device", "gaussian")
+    line = error(*spikes, "deletion", "--sigma", "0.1")
+    assert "sigmas [0.1] are of weight variation" in line
+    assert "Pass --severities" in line
+    assert "expected numbers such as" in error(*spikes, "deletion", "--severities", "a")
+    line = error(*spikes, "polarity-flip:range=absmax")
+    assert "unknown key 'range'" in line
+    # Without --spikes there is nothing that has a severity.
+    line = error("evaluate", run, "--severities", "0.1")
+    assert "severities [0.1] are of nothing. Pass --spikes too." in line
+
+
+def test_corruptions_by_name():
+    for name in SPIKES:
+        one = build_corruption(name, "spikes", severity=0.1)
+        assert one.severity == 0.1
+        assert one.name.replace(" ", "-") == name
+        assert levels(name, "spikes") == (0.0, *type(one).LEVELS)
+    assert build_corruption({"name": "hot-pixels", "period": 3}, "s", severity=0.2) == HotPixels(
+        0.2, period=3
+    )
+    noise = build_corruption("read-noise:range=absmax", "s", severity=0.2)
+    assert isinstance(noise, ReadNoise)
+    assert type(noise.range).__name__ == "AbsMax"
+    composed = build_corruption("deletion:severity=0.3>>jitter", "s", severity=2.0)
+    assert [stage.severity for stage in composed.stages] == [0.3, 2.0]
+    assert levels("deletion:severity=0.3>>jitter", "s") == (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+
+
+def test_evaluation_tables():
+    assert Evaluation().device == "gaussian"
+    plan = Evaluation.model_validate({"spikes": "deletion"})
+    assert plan.device == "ideal"
+    assert plan.sigmas == (0.0, *Deletion.LEVELS)
+    assert Evaluation.model_validate(plan.model_dump()) == plan
+    assert Evaluation.model_validate({"spikes": "deletion", "sigmas": [0.3]}).sigmas == (0.3,)
+    content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
+    wrong = recipe_from({**content, "evaluation": {"spikes": "deletoin"}})
+    with pytest.raises(RecipeError, match=r"evaluation\.spikes = 'deletoin' is unknown"):
+        build.check(wrong)
+    with pytest.raises(RecipeError, match=r"leaves its sigma open.*gaussian:sigma=0\.05"):
+        build.check(
+            recipe_from({**content, "evaluation": {"spikes": "jitter", "device": "weibull"}})
+        )
+
+
+def a_row(name="deletion", unit="share of events lost", severities=(0.0, 0.4), seeds=(0, 1)):
+    def report(severity, accuracies, spikes):
+        return ChipReport(
+            device="Ideal()",
+            sigma=None,
+            accuracies=torch.tensor(accuracies, dtype=torch.float64),
+            seeds=(1, 2),
+            images=100,
+            target=0.5,
+            corruption=name,
+            severity=severity,
+            unit=unit,
+            activity=Activity(spikes, 10 * spikes, {"lif": spikes / 1000}),
+        )
+
+    curve = Degradation(
+        0.9,
+        tuple(report(s, [0.9 - s / 2, 0.9 - s], 200 - 100 * s) for s in severities),
+        Activity(200.0, 2000.0, {"lif": 0.2}),
+    )
+    cell = {
+        "scale": "quick",
+        "commit": None,
+        "versions": {},
+        "training": {"samples": {"train": 10, "test": 100}, "history": [{"seconds": 1.0}]},
+        **curve.to_dict(),
+    }
+    return row_result([{"recipe": {"seed": seed}, **cell} for seed in seeds])
+
+
+def a_suite(*names):
+    rows = tuple(Row(method=name, recipe=f"{name}.toml") for name in names)
+    return Suite(title="Spikes", seeds={}, setups=(Setup(name="A network", rows=rows),))
+
+
+def test_tables_name_the_corruption(tmp_path):
+    row = a_row()
+    assert header([row]) == [
+        *("deletion 0", "deletion 0.4", "drop at 0.4", "spread over chips", "worst chip"),
+        *("chips that work", "spikes at 0.4", "operations at 0.4"),
+    ]
+    assert cells(row) == [
+        *("90.0 ± 0.0", "60.0 ± 0.0", "30.0", "14.1", "50.0", "4 of 4 ≥ 50 %"),
+        *("160 (-20 %)", "1600 (-20 %)"),
+    ]
+    text = markdown(a_suite("adam"), {"adam": row})
+    assert "severity of deletion: share of events lost" in text
+    assert "σ" not in text
+    row.write(tmp_path / "row.json")
+    assert cells(RowResult.read(tmp_path / "row.json")) == cells(row)
+
+
+def test_claims_speak_of_severities():
+    claim = Claim(text="wvat leads", better="wvat", worse=("adam",), sigma=0.4)
+    (verdict,) = verdicts([claim], {"wvat": a_row(), "adam": a_row()})
+    assert verdict.reproduced is False
+    assert "at deletion 0.4: wvat 60.0, adam 60.0" in str(verdict)
+
+
+def test_pictures_name_the_corruption():
+    curve = a_row().pooled
+    figure = plots.accuracy_against_sigma({"adam": curve})
+    (axes,) = figure.axes
+    assert axes.get_xlabel() == "deletion (share of events lost)"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "0.4"]
+    with pytest.raises(ValueError, match="curves sweep deletion, jitter, expected the same"):
+        plots.accuracy_against_sigma({"adam": curve, "wvat": a_row("jitter").pooled})
