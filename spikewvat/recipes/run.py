@@ -181,7 +181,8 @@ def evaluate(
         DataError: If the data is missing or malformed.
     """
     given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
-    recipe, sizes = read_run(out), sigmas
+    recipe = read_run(out)
+    sizes = sigmas
     if (spikes or recipe.evaluation.spikes) is not None:
         if sigmas is not None:
             raise RecipeError(
@@ -194,9 +195,9 @@ def evaluate(
     if spikes is not None:  # what the recipe says of weight variation is no severity
         sizes = levels(spikes, "spikes") if severities is None else severities
         if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):
-            given["device"] = "ideal"
-    given |= {"spikes": spikes, "sigmas": None if sizes is None else list(sizes)}
-    recipe = evaluated_otherwise(recipe, **given)
+            given = {**given, "device": "ideal"}
+    swept = None if sizes is None else list(sizes)
+    recipe = evaluated_otherwise(recipe, **given, spikes=spikes, sigmas=swept)
     weights = weights or final_weights(out)
     return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
 

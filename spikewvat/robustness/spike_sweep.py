@@ -13,8 +13,8 @@ from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.robustness.bench import Bench, ChipLoss, Progress, Scores
-from spikewvat.robustness.chips import CACHE_BYTES, plan_of, shifted, sigma_of
+from spikewvat.robustness.bench import CACHE_BYTES, Bench, ChipLoss, Progress, Scores, sigma_of
+from spikewvat.robustness.chips import plan_of, shifted
 from spikewvat.robustness.results import Degradation
 from spikewvat.robustness.spikes.base import Corruption
 from spikewvat.spiking.losses import class_scores
