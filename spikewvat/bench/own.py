@@ -8,7 +8,7 @@ import re
 import time
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -24,12 +24,23 @@ from spikewvat.bench.table import RowResult, markdown
 from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Quantized, StuckAt
 from spikewvat.errors import DataError, UnsupportedModelError
 from spikewvat.recipes.results import provenance
-from spikewvat.robustness import Degradation, clean_accuracy, sweep
+from spikewvat.robustness import Degradation, clean_accuracy, sweep, sweep_spikes
+from spikewvat.robustness.spikes import (
+    Corruption,
+    DeadNeurons,
+    Deletion,
+    Insertion,
+    Jitter,
+    ReadNoise,
+    ThresholdMismatch,
+)
 
 Loaders: TypeAlias = Loader | tuple[Loader, Loader]
 """Test batches, or training and test batches."""
 DeviceAt: TypeAlias = Callable[[float], DeviceModel]
 """From the size of the variation to what a chip does to weights."""
+CorruptionAt: TypeAlias = Callable[[float], Corruption]
+"""From a severity to what happens to spikes."""
 
 DEVICES: Mapping[str, DeviceAt] = {
     "Gaussian": Gaussian,
@@ -40,6 +51,15 @@ DEVICES: Mapping[str, DeviceAt] = {
     ),
 }
 """What chips do to weights by default."""
+CORRUPTIONS: Mapping[str, CorruptionAt] = {
+    "deletion": Deletion,
+    "insertion": Insertion,
+    "jitter": Jitter,
+    "dead neurons": DeadNeurons,
+    "threshold mismatch": ThresholdMismatch,
+    "read noise": ReadNoise,
+}
+"""What happens to spikes by default."""
 AS_IT_IS = "as it is"
 """Name of the only row where nothing is trained."""
 
@@ -52,23 +72,25 @@ class BenchResult:
         suite: The rows that were asked for.
         rows: Results by row name.
         failed: What was raised, by method.
+        skipped: Why a corruption that is tried by default cannot happen to the network.
     """
 
     suite: Suite
     rows: Mapping[str, RowResult]
     failed: Mapping[str, Exception]
+    skipped: Mapping[str, str] = field(default_factory=dict)
 
-    def row(self, device: str, method: str) -> RowResult:
-        """Return the result of a device and a method.
+    def row(self, what: str, method: str) -> RowResult:
+        """Return the result of a device or corruption and a method.
 
         Raises:
             KeyError: If there is none.
         """
         for setup in self.suite.setups:
             for row in setup.rows:
-                if (setup.name, row.method) == (device, method) and row.name in self.rows:
+                if (setup.name, row.method) == (what, method) and row.name in self.rows:
                     return self.rows[row.name]
-        raise KeyError(f"there is no result for {device!r} and {method!r}.")
+        raise KeyError(f"there is no result for {what!r} and {method!r}.")
 
     def __str__(self) -> str:
         return markdown(self.suite, self.rows)
@@ -81,7 +103,9 @@ def bench(
     *,
     methods: Mapping[str, Method] = METHODS,
     devices: Mapping[str, DeviceAt] = DEVICES,
+    corruptions: Mapping[str, CorruptionAt] | None = None,
     sigmas: Sequence[float] = (0.0, 0.05, 0.10),
+    severities: Sequence[float] | None = None,
     chips: int = 25,
     target: float | None = None,
     seeds: Sequence[int] = (0,),
@@ -93,8 +117,9 @@ def bench(
 ) -> BenchResult:
     """Test a network of one's own on simulated chips, and compare ways of training it.
 
-    All methods and devices meet chips of the same seeds. A method that raises does not stop the
-    others.
+    Two suites: weights, whose variation is swept for several devices, and spikes, to which
+    several things happen. All meet chips of the same seeds. A method that raises does not stop
+    the others.
 
     Args:
         model: The network, or what makes one; from spikes ``[T, B, ...]`` or images ``[B, ...]``
@@ -105,7 +130,10 @@ def bench(
             network is tested as it is.
         methods: What to compare, by name; the first is the baseline.
         devices: From sigma to what a chip does to weights, by name.
+        corruptions: From severity to what happens to spikes, by name; by default those of
+            ``CORRUPTIONS`` that can happen to the network and its inputs.
         sigmas: Sizes of the variation.
+        severities: Severities of all corruptions; by default 0 and their levels 1, 3 and 5.
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work.
         seeds: Training seeds; they seed torch's global generators too.
@@ -117,13 +145,14 @@ def bench(
         on_row: Called as each row ends, with its name and what was found or raised.
 
     Returns:
-        Results by device and method.
+        Results by device or corruption and method.
 
     Raises:
-        ValueError: If there is nothing to compare, or a number is out of its range.
+        ValueError: If there is nothing to compare, a number is out of its range, or one of the
+            ``corruptions`` cannot happen to the inputs.
         DataError: If the loaders are not what they should be, or the network and they do not fit.
-        UnsupportedModelError: If the network has no synaptic weights, or a layer keeps state that
-            nothing can reset.
+        UnsupportedModelError: If the network has no synaptic weights, a layer keeps state that
+            nothing can reset, or one of the ``corruptions`` cannot happen to it.
         CheckpointError: If ``out`` cannot be written to.
         Exception: What every method raises, if all of them do.
 
@@ -131,7 +160,8 @@ def bench(
         >>> batches = [(torch.eye(2), torch.arange(2))]
         >>> network = nn.Linear(2, 2, bias=False)
         >>> _ = nn.init.eye_(network.weight)
-        >>> found = bench(network, batches, devices={"Gaussian": Gaussian}, chips=2)
+        >>> devices = {"Gaussian": Gaussian}
+        >>> found = bench(network, batches, devices=devices, corruptions={}, chips=2)
         >>> found.row("Gaussian", "as it is").mean(0)
         1.0
     """
@@ -145,13 +175,25 @@ def bench(
         return copy.deepcopy(model) if isinstance(model, nn.Module) else _made(model)
 
     named = methods if train is not None else {AS_IT_IS: Method()}
-    suite = _suite(title or type(example).__name__, list(devices), list(named), seeds)
+    plan = _Plan(make, training, test, train, adapter, tuple(seeds), chips, target)
+    sweeps = {name: _Sweep(sweep, at, tuple(sigmas)) for name, at in devices.items()}
+    skipped: dict[str, str] = {}
+    for one in sweeps.values():
+        plan.rehearse(example, one)
+    for name, at in (CORRUPTIONS if corruptions is None else corruptions).items():
+        try:
+            sweeps[name] = _Sweep(sweep_spikes, at, tuple(severities or _levels(name, at)))
+            plan.rehearse(example, sweeps[name])
+        except (UnsupportedModelError, ValueError) as error:
+            if corruptions is not None:
+                raise
+            del sweeps[name]
+            skipped[name] = str(error)
+    suite = _suite(title or type(example).__name__, list(sweeps), list(named), seeds)
     folder = None if out is None else Path(out)
     if folder is not None:
         files.check_writable(folder)
         files.write_toml(folder / FILE, _content(suite))
-    plan = _Plan(make, training, test, train, adapter, tuple(seeds), tuple(sigmas), chips, target)
-    plan.rehearse(example, devices.values())
     common = {
         "recipe": {"network": suite.title},
         "seeds": list(seeds),
@@ -166,9 +208,9 @@ def bench(
         log = None if folder is None else folder / f"{_slug(name)}-failed" / ERROR
         try:
             networks, seconds = plan.trained(method)
-            for setup, device_at in zip(suite.setups, devices.values(), strict=True):
+            for setup, one in zip(suite.setups, sweeps.values(), strict=True):
                 row = setup.rows[number].name
-                curves = [plan.tested(network, device_at) for network in networks]
+                curves = [plan.tested(network, one) for network in networks]
                 rows[row] = _row({**common, "seconds": seconds}, curves)
                 if folder is not None:
                     rows[row].write(folder / f"{row}.json")
@@ -182,7 +224,16 @@ def bench(
                 files.write_atomic(log, "".join(traceback.format_exception(error)))
     if not rows:
         raise next(iter(failed.values()))
-    return BenchResult(suite, rows, failed)
+    return BenchResult(suite, rows, failed, skipped)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """What networks are put through, over several sizes."""
+
+    run: Callable[..., Degradation]
+    at: DeviceAt | CorruptionAt
+    sizes: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -195,7 +246,6 @@ class _Plan:
     train: Train | None
     adapter: Adapter
     seeds: tuple[int, ...]
-    sigmas: tuple[float, ...]
     chips: int
     target: float | None
 
@@ -214,24 +264,35 @@ class _Plan:
                 seconds.append(time.perf_counter() - started)
         return networks, seconds
 
-    def rehearse(self, network: nn.Module, devices: Iterable[DeviceAt]) -> None:
-        """Put a network on one chip of each device, on one batch: mistakes show before training."""
+    def rehearse(self, network: nn.Module, one: _Sweep) -> None:
+        """Put a network on one chip, on one batch: mistakes show before training."""
         first = replace(self, test=list(itertools.islice(self.test, 1)), chips=min(self.chips, 1))
-        for device_at in devices:
-            first.tested(network, device_at)
+        first.tested(network, one)
 
-    def tested(self, network: nn.Module, device_at: DeviceAt) -> Degradation:
+    def tested(self, network: nn.Module, one: _Sweep) -> Degradation:
         """Put a network on chips, the same for all."""
-        return sweep(
+        return one.run(
             network,
             self.test,
-            device_at,
-            self.sigmas,
+            one.at,
+            one.sizes,
             chips=self.chips,
             target=self.target,
             adapter=self.adapter,
             generator=Generator().manual_seed(0),
         )
+
+
+def _levels(name: str, at: CorruptionAt) -> tuple[float, ...]:
+    """Return 0 and every other level of a corruption.
+
+    Raises:
+        ValueError: If it documents none.
+    """
+    levels = at(0.0).LEVELS
+    if not levels:
+        raise ValueError(f"{name!r} has no levels of its own. Pass severities=[0, ...].")
+    return (0.0, *levels[::2])
 
 
 def _made(make: Callable[[], nn.Module]) -> nn.Module:
@@ -307,13 +368,13 @@ def _try(model: nn.Module, test: Loader, adapter: Adapter) -> None:
         raise DataError(f"the network does not fit the test batches: {error}") from error
 
 
-def _suite(title: str, devices: list[str], methods: list[str], seeds: Sequence[int]) -> Suite:
-    """Return the rows, device by device.
+def _suite(title: str, tests: list[str], methods: list[str], seeds: Sequence[int]) -> Suite:
+    """Return the rows, set-up by set-up.
 
     Raises:
         ValueError: If there are none, or two have one name in files.
     """
-    for names, what in ((devices, "devices"), (methods, "methods"), (seeds, "seeds")):
+    for names, what in ((tests, "devices and corruptions"), (methods, "methods"), (seeds, "seeds")):
         if not names or len({_slug(str(name)) for name in names}) < len(names):
             raise ValueError(
                 f"{what} are {list(names)!r}, expected at least one, with names that differ in "
@@ -321,13 +382,13 @@ def _suite(title: str, devices: list[str], methods: list[str], seeds: Sequence[i
             )
     setups = [
         Setup(
-            name=device,
+            name=test,
             rows=tuple(
-                Row(method=method, recipe=f"{_slug(device)}-{_slug(method)}.toml")
+                Row(method=method, recipe=f"{_slug(test)}-{_slug(method)}.toml")
                 for method in methods
             ),
         )
-        for device in devices
+        for test in tests
     ]
     return Suite(title=title, seeds={"own": tuple(seeds)}, setups=tuple(setups))
 

@@ -80,6 +80,12 @@ def bench(
             metavar="SPEC", help="Devices of --model, such as quantized:bits=4>>gaussian."
         ),
     ] = None,
+    spikes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC", help="What happens to spikes of --model, such as deletion or jitter."
+        ),
+    ] = None,
     sigma: Annotated[
         str, typer.Option(metavar="0,0.05,0.1", help="Sizes of the variation of --model.")
     ] = "0,0.05,0.1",
@@ -96,19 +102,22 @@ def bench(
             typer.echo(f"{name:<14} {read_suite(name).title}")
         return
     of_suites = {
-        **{"SUITE": suite, "--preset": preset, "--rows": rows, "--override": override},
+        **{"--preset": preset, "--rows": rows, "--override": override},
         **{"--data-root": data_root, "--results": results, "--jobs": jobs, "--dask": dask},
     }
-    of_models = {"--data": data, "--train": train, "--method": method, "--device": device}
+    of_models = {"--data": data, "--train": train, "--method": method}
+    of_models |= {"--device": device, "--spikes": spikes}
     if model is not None:
         _check_absent(of_suites, "belongs to suites. Leave it out beside --model")
         folder = out / model.replace(":", ".")
         own = bench_own(
+            suite=suite,
             model=model,
             data=data,
             train=train,
             methods=method or (),
             devices=device or (),
+            spikes=spikes or (),
             sigma=sigma,
             chips=chips,
             seeds=seeds,
@@ -116,6 +125,8 @@ def bench(
             progress=progress,
         )
         show(own.suite, own.rows, folder)
+        for name, why in own.skipped.items():
+            typer.echo(f"skipped: {name}: {' '.join(why.split())}", err=True)
         for name, error in own.failed.items():
             typer.echo(f"error: {name}: {outcome(error)}", err=True)
         if own.failed:

@@ -17,19 +17,23 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from spikewvat.bench import BenchResult, Method, RowResult
-    from spikewvat.bench.own import DeviceAt
+    from spikewvat.bench.own import CorruptionAt, DeviceAt
     from spikewvat.training import GradientMethod
 
+SUITES = ("weights", "spikes")
+"""What a network of one's own is tested on."""
 _AVERAGED = "+swa"
 
 
 def bench_own(
     *,
+    suite: str | None,
     model: str,
     data: str | None,
     train: str | None,
     methods: Sequence[str],
     devices: Sequence[str],
+    spikes: Sequence[str],
     sigma: str,
     chips: int,
     seeds: str | None,
@@ -46,15 +50,21 @@ def bench_own(
     """
     from spikewvat.bench import bench
     from spikewvat.bench.methods import METHODS
-    from spikewvat.bench.own import DEVICES
+    from spikewvat.bench.own import CORRUPTIONS, DEVICES
     from spikewvat.trainer.console import CellsProgress
 
+    if suite not in (None, *SUITES):
+        raise RecipeError(f"--model has the suites {' and '.join(SUITES)}, got {suite!r}.")
     if data is None:
         raise RecipeError("--model needs data. Add --data MODULE:FUNCTION, which makes loaders.")
     if methods and train is None:
         raise RecipeError("--method needs --train MODULE:FUNCTION, which trains the network.")
     chosen = {text: _method(text) for text in methods} or METHODS
-    on_chips = {text: _device(text) for text in devices} or DEVICES
+    on_chips = {text: _device(text) for text in devices}
+    happens: dict[str, CorruptionAt] | None = {text: _corruption(text) for text in spikes}
+    if not (on_chips or happens):  # nothing was chosen
+        on_chips = {} if suite == "spikes" else dict(DEVICES)
+        happens = {} if suite == "weights" else None
     sigmas = numbers(sigma, "--sigma")
     if min(sigmas) < 0 or chips < 1:
         raise RecipeError(f"--sigma {sigma} --chips {chips}: expected sizes from 0 and a chip.")
@@ -62,14 +72,17 @@ def bench_own(
     with _current_folder_first():
         make, loaders = imported(model, "--model"), imported(data, "--data")
         own_train = None if train is None else imported(train, "--train")
-        rows = len(on_chips) * (1 if own_train is None else len(chosen))
-        with CellsProgress(rows, enabled=progress) as bar:
+        count = len(on_chips) + len(CORRUPTIONS if happens is None else happens)
+        with CellsProgress(
+            count * (1 if own_train is None else len(chosen)), enabled=progress
+        ) as bar:
             return bench(
                 make,
                 loaders(),
                 own_train,
                 methods=chosen,
                 devices=on_chips,
+                corruptions=happens,
                 sigmas=sigmas,
                 chips=chips,
                 seeds=numbered,
@@ -173,6 +186,18 @@ def _device(text: str) -> DeviceAt:
 
     build_device(text, "--device", sigma=0.0)
     return lambda sigma: build_device(text, "--device", sigma=sigma)
+
+
+def _corruption(text: str) -> CorruptionAt:
+    """Read what happens to spikes, with its severity open.
+
+    Raises:
+        RecipeError: If a name or parameter is unknown.
+    """
+    from spikewvat.recipes.spikes import build_corruption
+
+    build_corruption(text, "--spikes", severity=0.0)
+    return lambda severity: build_corruption(text, "--spikes", severity=severity)
 
 
 @contextmanager
