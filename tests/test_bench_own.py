@@ -15,11 +15,13 @@ from torch import nn
 from spikewvat.adapters import adapter_for
 from spikewvat.bench import Method, RowResult, bench
 from spikewvat.bench.methods import METHODS, Steps
+from spikewvat.bench.own import CORRUPTIONS
 from spikewvat.devices import Gaussian, Uniform
 from spikewvat.errors import DataError, UnsupportedModelError
 from spikewvat.recipes.schema import METHODS as METHOD_NAMES
 from spikewvat.report import collect
-from spikewvat.robustness import sweep
+from spikewvat.robustness import sweep, sweep_spikes
+from spikewvat.robustness.spikes import DeadNeurons, Deletion
 from spikewvat.training import GradientMethod
 
 DEVICES = {"Gaussian": Gaussian, "uniform": Uniform}
@@ -58,7 +60,8 @@ def test_a_network_as_it_is_equals_a_sweep(tmp_path):
     model = Spiking()
     model(BATCHES[0][0])  # alive: it holds state that cannot be copied
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = bench(model, BATCHES, devices=DEVICES, sigmas=(0.0, 0.2), chips=5, out=tmp_path)
+    options = {"devices": DEVICES, "corruptions": {}, "sigmas": (0.0, 0.2), "chips": 5}
+    found = bench(model, BATCHES, **options, out=tmp_path)
     assert list(found.rows) == ["gaussian-as-it-is", "uniform-as-it-is"]
     for name, device_at in DEVICES.items():
         chips = torch.Generator().manual_seed(0)
@@ -74,10 +77,62 @@ def test_a_network_as_it_is_equals_a_sweep(tmp_path):
         found.row("Gaussian", "WVAT")
 
 
+EVENTS = [((torch.rand(4, 6, 2, 2, 2) < 0.4).float(), torch.arange(6) % 3)]
+
+
+class SpikingOnEvents(Spiking):
+    """Sees events ``[T, B, 2, 2, 2]``."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(8, 3)
+
+    def forward(self, events):
+        return torch.stack([self.lif(self.fc(step.flatten(1))) for step in events])
+
+
+def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
+    model = SpikingOnEvents()
+    corruptions = {"deletion": Deletion, "lost neurons": DeadNeurons}
+    options = {"devices": {}, "chips": 3, "out": tmp_path}
+    found = bench(model, EVENTS, corruptions=corruptions, **options)
+    for name, happens in corruptions.items():
+        severities = (0.0, *happens.LEVELS[::2])
+        chips = torch.Generator().manual_seed(0)
+        curve = sweep_spikes(model, EVENTS, happens, severities, chips=3, generator=chips)
+        assert found.row(name, "as it is").curves[0].to_dict() == curve.to_dict()
+    written = RowResult.read(tmp_path / "lost-neurons-as-it-is.json")
+    assert written.axis.name == "dead neurons"
+    assert written.sigmas == severities
+    assert "| lost neurons |" in str(found)
+    options["severities"] = [0.3]
+    found = bench(model, EVENTS, corruptions={"both": both}, **options)
+    assert found.row("both", "as it is").sigmas == (0.3,)
+    options["severities"] = None
+    found = bench(model, EVENTS, corruptions={"both": both}, **options)
+    assert found.row("both", "as it is").sigmas == (0.0, *Deletion.LEVELS[::2])
+    with pytest.raises(ValueError, match="'fixed' has no levels of its own"):
+        bench(model, EVENTS, corruptions={"fixed": lambda severity: Deletion(0.1)}, devices={})
+
+
+def both(severity):
+    return Deletion(severity) >> DeadNeurons(0.1)
+
+
+def test_what_cannot_happen_is_skipped_unless_it_was_asked_for():
+    found = bench(SpikingOnEvents(), EVENTS, devices={}, chips=1)
+    assert {setup.name for setup in found.suite.setups} == set(CORRUPTIONS)
+    assert not found.skipped
+    found = bench(linear(), BATCHES, devices={"g": Gaussian}, chips=1)  # no neurons, no events
+    assert "dead neurons" in found.skipped
+    assert "deletion" in found.skipped
+    with pytest.raises(UnsupportedModelError):
+        bench(linear(), BATCHES, corruptions={"dead": DeadNeurons}, chips=1)
+
+
 def test_methods_are_compared_on_the_same_chips():
-    found = bench(
-        linear, (BATCHES, BATCHES), train, devices=DEVICES, sigmas=(0.0, 0.1), chips=4, seeds=(0, 1)
-    )
+    options = {"devices": DEVICES, "corruptions": {}, "sigmas": (0.0, 0.1), "chips": 4}
+    found = bench(linear, (BATCHES, BATCHES), train, **options, seeds=(0, 1))
     assert [row.method for row in found.suite.setups[0].rows] == ["plain", "SWA", "WVAT"]
     assert len(found.rows) == 6
     assert not found.failed
@@ -97,7 +152,8 @@ def test_what_methods_do_is_what_the_loop_would_do():
         train(model, loader, method)
         networks.setdefault("trained", []).append(model.weight.detach().clone())
 
-    bench(linear, (BATCHES, BATCHES), remember, devices={"g": Gaussian}, sigmas=[0.0], chips=1)
+    options = {"devices": {"g": Gaussian}, "corruptions": {}, "sigmas": [0.0], "chips": 1}
+    bench(linear, (BATCHES, BATCHES), remember, **options)
     plain, swa, wvat = networks["trained"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -132,6 +188,7 @@ def test_a_method_that_raises_does_not_stop_the_others(tmp_path):
         method.backward(lambda: model(loader[0][0]).sum())
 
     options = {"devices": {"Gaussian": Gaussian}, "sigmas": [0.0], "chips": 1, "out": tmp_path}
+    options["corruptions"] = {}
     seen = []
     found = bench(
         linear, (BATCHES, BATCHES), forgets, **options, on_row=lambda name, _: seen.append(name)
@@ -169,7 +226,7 @@ def test_methods_of_ones_own():
             steps.append("after")
 
     methods = {"mine": Method(lambda model, *, optimizer, **options: Noted(model, **options))}
-    options = {"devices": {"g": Gaussian}, "sigmas": [0.0], "chips": 1}
+    options = {"devices": {"g": Gaussian}, "corruptions": {}, "sigmas": [0.0], "chips": 1}
     found = bench(linear, (BATCHES, BATCHES), train, methods=methods, **options)
     assert found.row("g", "mine").mean(0) >= 0
     assert steps.count("step") == 8
@@ -217,19 +274,36 @@ def test_wrong_input():
     with pytest.raises(ValueError, match="methods are \\[\\], expected at least one"):
         bench(linear, (BATCHES, BATCHES), train, methods={})
     with pytest.raises(ValueError, match="names that differ in letters or digits"):
-        bench(linear, BATCHES, devices={"a b": Gaussian, "A-B": Gaussian})
+        bench(linear, BATCHES, devices={"a b": Gaussian, "A-B": Gaussian}, corruptions={})
+    with pytest.raises(ValueError, match="devices and corruptions are \\[\\]"):
+        bench(linear, BATCHES, devices={}, corruptions={})
     with pytest.raises(ValueError, match="sigma must be a finite"):  # before training
         bench(linear, (BATCHES, BATCHES), lambda *_: pytest.fail("trained"), sigmas=[0.1, -0.1])
 
 
 MINE = """
 import torch
+from snntorch import Leaky
 from torch import nn
 
 BATCHES = [(torch.eye(3), torch.arange(3))]
 
 def make_model():
     return nn.Sequential(nn.Linear(3, 3))
+
+class Spiking(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(8, 3), Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, events):
+        return torch.stack([self.lif(self.fc(step.flatten(1))) for step in events])
+
+def make_spiking():
+    return Spiking()
+
+def make_events():
+    return [((torch.rand(4, 6, 2, 2, 2) < 0.4).float(), torch.arange(6) % 3)]
 
 def make_flat():
     return nn.Flatten()
@@ -287,6 +361,29 @@ def test_the_command(mine, tmp_path):
     assert "Gaussian, 1 % of the cells stuck" in (folder / "report.html").read_text()
 
 
+def test_the_suites_from_the_command_line(mine, tmp_path):
+    events = ("--model", "mine:make_spiking", "--data", "mine:make_events", "--chips", 2)
+    folder = tmp_path / "runs" / "mine.make_spiking"
+
+    def names():
+        return {path.stem.removesuffix("-as-it-is") for path in folder.glob("*-as-it-is.json")}
+
+    flips = ("--spikes", "polarity-flip", "--severities", "0,0.5")
+    call("bench", *events, *flips, "--spikes", "deletion>>jitter:severity=1")
+    assert RowResult.read(folder / "polarity-flip-as-it-is.json").sigmas == (0.0, 0.5)
+    assert names() == {"polarity-flip", "deletion-jitter-severity-1"}
+    call("bench", "spikes", *events, "--out", tmp_path / "other")
+    folder = tmp_path / "other" / "mine.make_spiking"
+    assert {"deletion", "read-noise"} <= names()
+    assert "gaussian" not in names()
+    folder = tmp_path / "runs" / "mine.make_model"
+    done = call(*mine, "--chips", 1)
+    assert "skipped: dead neurons: " in done.stderr
+    call("report", tmp_path / "other")
+    page = (tmp_path / "other" / "report.md").read_text()
+    assert "dead neurons" in page
+
+
 def test_methods_and_devices_by_name(mine, tmp_path):
     options = ("--device", "quantized:bits=4>>gaussian", "--sigma", "0,0.1", "--chips", 2)
     methods = ("--method", "plain", "--method", "swa", "--method", "wvat:alpha=0.05+swa")
@@ -317,6 +414,8 @@ def test_methods_and_devices_by_name(mine, tmp_path):
         (("--train", "mine:trai"), "mine has no function 'trai'"),
         (("--sigma", "-0.1"), "expected sizes from 0"),
         (("--device", "gausian"), "'gaussian'"),
+        (("--spikes", "deletions"), "'deletion'"),
+        (("--spikes", "dead-neurons"), "neurons"),
         (("--method", "sam"), "--method needs --train"),
         (("--train", "mine:train", "--method", "samm"), "--method = 'samm' is unknown"),
         (("--train", "mine:train", "--method", "sam>>awp"), "expected one method"),
@@ -334,5 +433,6 @@ def test_options_without_a_model(mine):
         "bench", "--data", "mine:make_loaders"
     )
     assert "--model needs data" in error(*mine[:3])
-    assert "SUITE belongs to suites" in error("bench", "demo", *mine[1:])
+    assert "the suites weights and spikes, got 'demo'" in error("bench", "demo", *mine[1:])
+    assert "--spikes belongs to a network" in error("bench", "--spikes", "deletion")
     assert "which SUITE" in error("bench")

@@ -284,15 +284,15 @@ class _Plan:
 
 
 def _levels(name: str, at: CorruptionAt) -> tuple[float, ...]:
-    """Return 0 and every other level of a corruption.
+    """Return 0 and every other level of a corruption, of a composition those of what is swept.
 
     Raises:
         ValueError: If it documents none.
     """
-    levels = at(0.0).LEVELS
-    if not levels:
+    swept = [stage for stage in at(0.0).stages if stage.severity == 0 and stage.LEVELS]
+    if not swept:
         raise ValueError(f"{name!r} has no levels of its own. Pass severities=[0, ...].")
-    return (0.0, *levels[::2])
+    return (0.0, *swept[0].LEVELS[::2])
 
 
 def _made(make: Callable[[], nn.Module]) -> nn.Module:

@@ -86,6 +86,10 @@ def bench(
             metavar="SPEC", help="What happens to spikes of --model, such as deletion or jitter."
         ),
     ] = None,
+    severities: Annotated[
+        str | None,
+        typer.Option(metavar="0,0.1", help="Of --model's spikes; 0 and three levels by default."),
+    ] = None,
     sigma: Annotated[
         str, typer.Option(metavar="0,0.05,0.1", help="Sizes of the variation of --model.")
     ] = "0,0.05,0.1",
@@ -106,7 +110,7 @@ def bench(
         **{"--data-root": data_root, "--results": results, "--jobs": jobs, "--dask": dask},
     }
     of_models = {"--data": data, "--train": train, "--method": method}
-    of_models |= {"--device": device, "--spikes": spikes}
+    of_models |= {"--device": device, "--spikes": spikes, "--severities": severities}
     if model is not None:
         _check_absent(of_suites, "belongs to suites. Leave it out beside --model")
         folder = out / model.replace(":", ".")
@@ -118,6 +122,7 @@ def bench(
             methods=method or (),
             devices=device or (),
             spikes=spikes or (),
+            severities=severities,
             sigma=sigma,
             chips=chips,
             seeds=seeds,
