@@ -20,15 +20,18 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from spikewvat import Gaussian, adapter_for
-from spikewvat.conversion import Balancing, SpikingNetwork, balance, convert
+from spikewvat.conversion import Balancing, Dynamics, SpikingNetwork, balance, convert
 from spikewvat.data import make_loader
 from spikewvat.recipes import build
 from spikewvat.recipes import run as runs
 from spikewvat.recipes.results import provenance, write_json
-from spikewvat.robustness.statistics import mean_interval, mean_of
+from spikewvat.robustness import hierarchical
+from spikewvat.robustness.statistics import mean_of
 from spikewvat.weights import replaced
 
 CLEAN, ENSEMBLE, OWN = "clean weights", "ensemble of chips", "each chip's own"
+CLEAN_AT_0, ENSEMBLE_AT_0 = "clean weights, potentials from 0", "ensemble of chips, from 0"
+SIDES = (CLEAN, ENSEMBLE, OWN, CLEAN_AT_0, ENSEMBLE_AT_0)
 STEPS = (4, 8, 16, 64)
 
 
@@ -59,9 +62,21 @@ def measure(
     batches = list(make_loader(build.spread(test, images), 100))
     device = Gaussian(sigma)
     networks = {
-        CLEAN: convert(ann, calibration, time_steps=16),
-        ENSEMBLE: convert(ann, calibration, time_steps=16, variation=device, generator=generator),
-        OWN: convert(ann, calibration, time_steps=16),
+        side: convert(
+            ann,
+            calibration,
+            time_steps=16,
+            dynamics=Dynamics(initial=initial),
+            variation=variation,
+            generator=generator,
+        )
+        for side, initial, variation in (
+            (CLEAN, 0.5, None),
+            (ENSEMBLE, 0.5, device),
+            (OWN, 0.5, None),
+            (CLEAN_AT_0, 0.0, None),
+            (ENSEMBLE_AT_0, 0.0, device),
+        )
     }
     found: dict[str, Any] = {
         side: {"ideal": accuracies(snn, batches), "chips": []} for side, snn in networks.items()
@@ -85,18 +100,15 @@ def compared(networks: Sequence[dict[str, Any]], side: str, at: int) -> dict[str
     """Return mean accuracy at a number of steps, and its paired difference from clean weights."""
     values = [[chip[at] for chip in network["sides"][side]["chips"]] for network in networks]
     base = [[chip[at] for chip in network["sides"][CLEAN]["chips"]] for network in networks]
-    gains = [
-        a - b
-        for one, other in zip(values, base, strict=True)
-        for a, b in zip(one, other, strict=True)
-    ]
+    gains = torch.tensor(values, dtype=torch.float64) - torch.tensor(base, dtype=torch.float64)
     row: dict[str, Any] = {
         "side": side,
         "steps": STEPS[at],
         "mean": mean_of([value for group in values for value in group]),
     }
     if side != CLEAN:
-        row["gain"], row["gain_ci95"] = mean_of(gains), list(mean_interval(gains)[:2])
+        gain = hierarchical(gains, same_chips=True)
+        row["gain"], row["gain_ci95"] = gain.mean, list(gain.interval())
     return row
 
 
@@ -116,9 +128,7 @@ def main() -> None:
         measure(run, arguments.data, arguments.images, arguments.chips, arguments.sigma)
         for run in arguments.runs
     ]
-    rows = [
-        compared(networks, side, at) for at in range(len(STEPS)) for side in (CLEAN, ENSEMBLE, OWN)
-    ]
+    rows = [compared(networks, side, at) for at in range(len(STEPS)) for side in SIDES]
     for row in rows:
         gain = ""
         if "gain" in row:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikewvat import Gaussian, adapter_for, files
-from spikewvat.conversion import Balancing, OverTime, convert
+from spikewvat.conversion import Balancing, Dynamics, OverTime, convert
 from spikewvat.data.images import MNIST
 from spikewvat.recipes.results import provenance, write_json
 from spikewvat.weights import replaced
@@ -73,16 +73,18 @@ def sides(ann: nn.Module, calibration: Tensor) -> dict[str, tuple[nn.Module, Out
         recipe = RateCodingRecipe([(calibration,)], **options)
         net = ann2snn.Converter(recipe).convert(copy.deepcopy(ann)).eval()
         found[name] = (net, _jelly_outputs(net))
-    for name, balancing, variation in (
-        ("ours", Balancing(), None),
-        ("ours, 99.9 %", Balancing(percentile=99.9), None),
-        ("ours, thresholds over 8 chips", Balancing(chips=8), Gaussian(0.1)),
+    for name, balancing, initial, variation in (
+        ("ours", Balancing(), 0.0, None),
+        ("ours, thresholds over 8 chips", Balancing(chips=8), 0.0, Gaussian(0.1)),
+        ("ours, half a threshold", Balancing(), 0.5, None),
+        ("ours, 99.9 %, half a threshold", Balancing(percentile=99.9), 0.5, None),
     ):
         snn = convert(
             ann,
             [calibration],
             time_steps=16,
             balancing=balancing,
+            dynamics=Dynamics(initial=initial),
             variation=variation,
             generator=torch.Generator().manual_seed(1),
         )

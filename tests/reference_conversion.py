@@ -70,7 +70,7 @@ def hybrid_network(weights, thresholds, inputs, leak=1.0):
     return output
 
 
-def conventional_neuron(inputs, threshold=1.0, leak=1.0, initial=0.5, hard=False):
+def conventional_neuron(inputs, threshold=1.0, leak=1.0, initial=0.0, hard=False):
     """Return spikes of a neuron that integrates before it decides."""
     u, spikes = initial * threshold, []
     for x in inputs:

@@ -174,9 +174,10 @@ def test_step_balancing_is_the_largest_single_current():
     assert found == pytest.approx(expected, rel=1e-6)
 
 
-def test_spikes_are_what_the_conventional_loop_says():
+@pytest.mark.parametrize("initial", [0.0, 0.5])
+def test_spikes_are_what_the_conventional_loop_says(initial):
     ann, x = dense(5, 4, 3).double(), torch.rand(2, 5, dtype=torch.float64)
-    snn = convert(ann, [x], time_steps=12)
+    snn = convert(ann, [x], time_steps=12, dynamics=Dynamics(initial=initial))
     (neurons,) = snn.neurons().values()
     seen = []
     snn.observe(x, lambda node, inputs, output: seen.append((node, output)), until="3")
@@ -185,7 +186,8 @@ def test_spikes_are_what_the_conventional_loop_says():
     for b in range(2):
         for i in range(4):
             level = neurons.threshold[i].item()
-            expected = reference.conventional_neuron([float(currents[b, i])] * 12, level)
+            given = [float(currents[b, i])] * 12
+            expected = reference.conventional_neuron(given, level, initial=initial)
             assert spikes[:, b, i].round(decimals=9).tolist() == expected
 
 

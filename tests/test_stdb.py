@@ -76,12 +76,14 @@ def test_hybrid_neurons_are_the_literal_loop(leak, threshold, surrogate, slope):
 
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("leak", [1.0, 0.8])
-def test_conventional_neurons_are_the_literal_loop(hard, leak):
+@pytest.mark.parametrize("initial", [0.0, 0.5])
+def test_conventional_neurons_are_the_literal_loop(hard, leak, initial):
     x = torch.rand(40, 6, dtype=torch.float64)
     decay = torch.tensor(leak, dtype=torch.float64)
-    spikes, _ = neurons(x, ONE * 1.3, Dynamics(hard_reset=hard), leak=decay)
+    dynamics = Dynamics(hard_reset=hard, initial=initial)
+    spikes, _ = neurons(x, ONE * 1.3, dynamics, leak=decay)
     for i in range(6):
-        expected = reference.conventional_neuron(x[:, i].tolist(), 1.3, leak, hard=hard)
+        expected = reference.conventional_neuron(x[:, i].tolist(), 1.3, leak, initial, hard)
         assert spikes[:, i].tolist() == expected
 
 

@@ -39,7 +39,8 @@ class Balancing:
         scaling: Factor of every threshold in the end; hybrid conversion takes 0.7.
         per_channel: One threshold for each channel instead of each layer.
         chips: Program so many chips and look at all of them; 1 without ``variation``.
-        quantile: Which of the chips' thresholds to take, in [0, 1].
+        quantile: Which of the chips' thresholds to take, in [0, 1]; 1, the largest, cuts off no
+            chip's activations.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -53,7 +54,7 @@ class Balancing:
     scaling: float = 1.0
     per_channel: bool = True
     chips: int = 8
-    quantile: float = 0.5
+    quantile: float = 1.0
 
     def __post_init__(self) -> None:
         if self.statistic not in ("activations", "steps"):

@@ -103,8 +103,9 @@ class Dynamics:
     Args:
         delayed: Decide on a spike before the step's current arrives.
         hard_reset: Set the potential to 0 after a spike instead of subtracting the threshold.
-        initial: Potential before the first step, as a share of the threshold, in [0, 1). Half a
-            threshold rounds a rate to the nearest one that T steps can tell, 0 rounds down.
+        initial: Potential before the first step, as a share of the threshold, in [0, 1). 0 rounds
+            a rate down to one that T steps can tell, so that neurons leave out what is small, the
+            errors of a noisy chip among it; half a threshold rounds to the nearest.
         surrogate: Stands in for the derivative of a spike.
 
     Raises:
@@ -118,7 +119,7 @@ class Dynamics:
 
     delayed: bool = False
     hard_reset: bool = False
-    initial: float = 0.5
+    initial: float = 0.0
     surrogate: Surrogate = Triangle()
 
     def __post_init__(self) -> None:
