@@ -200,6 +200,35 @@ def test_tables_of_devices_without_a_size_and_times(suite):
     assert "| CNN | plain | - |" in first
 
 
+def test_a_row_that_looks_around_the_weights(suite, tmp_path):
+    text = (suite / "suite.toml").read_text()
+    rows = """rows = [
+    { method = "chips", recipe = "wvat.toml" },
+    { method = "around", recipe = "wvat.toml", landscape = "few" },
+]
+"""
+    (suite / "suite.toml").write_text(text[: text.index("rows = [")] + rows)
+    table = "[landscape]\nsigma = 0.1\npoints = 3\n[landscape.variant.few]\ndirections = 3\n"
+    (suite / "wvat.toml").write_text(RECIPE + table)
+    arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0"]
+    call(*arguments, "--override", "landscape.chips=2")
+    chips = RowResult.read(tmp_path / "runs" / "tiny" / "wvat.json")
+    around = RowResult.read(tmp_path / "runs" / "tiny" / "wvat-few.json")
+    # A line leads to the chip of its number.
+    assert around.sigmas == chips.sigmas == (0.0, 0.1)
+    ours, theirs = (found.content["rows"][1] for found in (around, chips))
+    assert ours["accuracies"] == theirs["accuracies"]
+    assert len(ours["losses"]) == 3
+    (found,) = around.content["landscape"]
+    assert len(found["lines"]["losses"][0]) == 3
+    assert found["sharpness"]
+    assert around.content["recipe"]["landscape"]["directions"] == 3
+    assert (tmp_path / "runs" / "tiny" / "landscape1-lines.png").stat().st_size > 10_000
+    assert "landscape" not in chips.content
+    line = error(*arguments, "--override", "landscape.device=gausian")
+    assert "landscape.device = 'gausian' is unknown. Did you mean 'gaussian'" in line
+
+
 def test_missing_data_is_skipped_not_failed(suite, tmp_path, monkeypatch):
     monkeypatch.delenv("SPIKEWVAT_DATA", raising=False)
     real = '[data]\nname = "nmnist"\ntime_steps = 2\n'

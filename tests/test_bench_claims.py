@@ -12,6 +12,17 @@ from spikewvat.bench.claims import write_verdicts
 from spikewvat.robustness import ChipReport, Degradation
 
 
+def rising(*losses):
+    """Return a row of one seed for each pair of losses, of ideal weights and of chips."""
+
+    def report(sigma, loss):
+        tensor = torch.tensor([loss, loss], dtype=torch.float64)
+        return ChipReport("d", sigma, tensor, (0, 1), 9, losses=tensor)
+
+    curves = [Degradation(0.9, (report(0.0, a), report(0.1, b))) for a, b in losses]
+    return RowResult({}, tuple(curves))
+
+
 def row(clean, *chips, sigmas=(0.1,)):
     """Return a row of one seed for each clean accuracy, its chips alike."""
     curves = [
@@ -27,11 +38,17 @@ def row(clean, *chips, sigmas=(0.1,)):
     return RowResult({}, tuple(curves))
 
 
+def rise(better, worse):
+    return Claim(text="", better=better, worse=worse, sigma=0.1, of="rise")
+
+
 ROWS = {
     "hsv": row([0.92, 0.94], 0.90),
     "wvat": row([0.95, 0.95], 0.88),
     "gav": row([0.97, 0.97], 0.70),
     "measured": row([0.9], 0.8, sigmas=(None,)),
+    "steep": rising((0.1, 0.9), (0.3, 0.9)),
+    "flat": rising((0.5, 0.75)),
 }
 
 
@@ -55,6 +72,18 @@ ROWS = {
         (Claim(text="t", better="hsv", worse="gav", sigma=0.1, margin=21), "not reproduced", None),
         (Claim(text="t", better="hsv", worse="wvat", sigma=0, margin=-2.5), "reproduced", None),
         (Claim(text="t", better="hsv", worse="wvat", sigma=0, margin=-1.5), "not reproduced", None),
+        # Of the rise of the loss the least is ahead.
+        (
+            Claim(text="", better="flat", worse="steep", sigma=0.1, of="rise"),
+            "reproduced",
+            [0.25, 0.7],
+        ),
+        (
+            Claim(text="", better="steep", worse="flat", sigma=0.1, of="rise"),
+            "not reproduced",
+            None,
+        ),
+        (rise("flat", "hsv"), "unknown", None),
         # Equal figures put nobody ahead.
         (Claim(text="t", better="hsv", worse="hsv", sigma=0.1), "not reproduced", None),
         (Claim(text="t", better="hsv", worse="gone", sigma=0.1), "unknown", [90, None]),

@@ -25,7 +25,10 @@ from spikewvat.memory import keep_freed_memory
 from spikewvat.recipes import Recipe, build, results
 from spikewvat.recipes import run as runs
 from spikewvat.recipes.convert import convert_run
+from spikewvat.recipes.landscape import landscape_run
 from spikewvat.recipes.schema import GENERATED
+from spikewvat.robustness.landscape import LossLines
+from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.trainer import CHECKPOINT
 
 ERROR = "error.txt"
@@ -106,6 +109,8 @@ class Cell:
             return convert_run(
                 source, folder, self.recipe, data_root=data_root, resume=True, progress=False
             )
+        if self.recipe.landscape is not None:
+            return _looked_around(self.recipe, source, folder, trained["training"], data_root)
         # The data has told the training which shape its samples are of.
         recipe = self.recipe.model_copy(update={"model": runs.read_run(source).model})
         found = runs.evaluate_as(recipe, source, data_root=data_root, progress=False)
@@ -167,7 +172,7 @@ def cells_of(
             recipe = suite.recipe(row, preset=preset, seed=seed, overrides=overrides)
             with contextlib.suppress(MissingDataError):  # the cell says so when it is run
                 recipe = build.check(recipe)
-            plain = recipe.model_copy(update={"conversion": None})
+            plain = recipe.model_copy(update={"conversion": None, "landscape": None})
             training = Training(plain)
             training = trainings.setdefault(training.identity, training)
             cells.append(Cell(suite.folder.name, row.name, recipe, training))
@@ -232,6 +237,52 @@ def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) 
     with contextlib.suppress(CheckpointError):
         files.write_atomic(path, log or f"{message}\n")
     return CellFailed(message, path, skipped)
+
+
+def _looked_around(
+    recipe: Recipe,
+    source: Path,
+    folder: Path,
+    training: Mapping[str, Any],
+    data_root: Path | None,
+) -> dict[str, Any]:
+    """Evaluate the loss around the weights; the places on its lines are chips of a row, too."""
+    plan = recipe.landscape
+    assert plan is not None  # the caller has looked
+    options = {key: getattr(plan, key) for key in type(plan).model_fields}
+    found = landscape_run(source, data_root=data_root, progress=False, **options)
+    content = {
+        **{key: found[key] for key in ("seeds", "method", "split", "versions", "commit")},
+        "recipe": {**found["recipe"], "landscape": recipe.content()["landscape"]},
+        "scale": recipe.scale,
+        "training": training,
+        "device": found["device"],
+        **chips_of_lines(LossLines.from_dict(found["lines"])).to_dict(),
+        "landscape": {key: found[key] for key in ("lines", "sharpness", "surface", "histograms")},
+    }
+    results.write_json(folder / runs.RESULT, content)
+    return content
+
+
+def chips_of_lines(lines: LossLines) -> Degradation:
+    """Return the places from ideal weights on, each line a chip.
+
+    Args:
+        lines: What was found along them.
+    """
+    reports = [
+        ChipReport(
+            device=lines.device,
+            sigma=None if lines.sigma is None else round(magnitude, 9),
+            accuracies=lines.accuracies[:, place],
+            seeds=lines.seeds,
+            images=lines.images,
+            losses=lines.losses[:, place],
+        )
+        for place, magnitude in enumerate(lines.magnitudes)
+        if magnitude > -1e-9 and (lines.sigma is not None or place == len(lines.positions) - 1)
+    ]
+    return Degradation(lines.clean_accuracy, tuple(reports))
 
 
 def _digest(content: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from spikewvat.bench.suite import Claim
 from spikewvat.bench.table import RowResult
 from spikewvat.recipes.results import write_json
 from spikewvat.robustness.axis import Axis
+from spikewvat.robustness.statistics import mean_of
 
 FILE = "claims.json"
 
@@ -23,8 +24,8 @@ class Verdict:
 
     Args:
         claim: The statement.
-        better: Accuracy or drop in % of the rows that should be ahead, by name, means over seeds;
-            None where there is no result.
+        better: Accuracy or drop in %, or rise of the loss, of the rows that should be ahead, by
+            name, means over seeds; None where there is no result.
         worse: The same of the others.
         axis: What the claim's sigma is of.
     """
@@ -64,16 +65,17 @@ class Verdict:
         }
 
     def __str__(self) -> str:
+        digits = ".3g" if self.claim.of == "rise" else ".1f"
         numbers = ", ".join(
-            f"{name} {'no result' if value is None else f'{value:.1f}'}"
+            f"{name} {'no result' if value is None else format(value, digits)}"
             for name, value in {**self.better, **self.worse}.items()
         )
-        what = "accuracy" if self.claim.of == "accuracy" else "points lost"
+        what = {"accuracy": "accuracy", "drop": "points lost", "rise": "rise of the loss"}
         where = (
             "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
         )
         where = "of ideal weights" if self.claim.sigma == 0 else where
-        return f"{self.word}: {self.claim.text} ({what} {where}: {numbers})"
+        return f"{self.word}: {self.claim.text} ({what[self.claim.of]} {where}: {numbers})"
 
 
 def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
@@ -111,7 +113,7 @@ def _value(claim: Claim, result: RowResult | None) -> float | None:
     """Return what a claim compares, in %; None where the row was not tested so."""
     if result is None:
         return None
-    if claim.sigma == 0:
+    if claim.sigma == 0 and claim.of != "rise":
         accuracy = result.clean
     else:
         swept = result.axis.name is not None
@@ -119,8 +121,22 @@ def _value(claim: Claim, result: RowResult | None) -> float | None:
         places = [n for n, size in enumerate(sizes) if _same(size, claim.sigma)]
         if not places:
             return None
+        if claim.of == "rise":
+            return _rise(result, places[0])
         accuracy = result.mean(places[0])
     return 100 * (accuracy if claim.of == "accuracy" else result.clean - accuracy)
+
+
+def _rise(result: RowResult, place: int) -> float | None:
+    """Return the mean loss above that of ideal weights; None where no loss was taken."""
+    rises = []
+    for curve in result.curves:
+        ideal = next((report.losses for report in curve if report.sigma == 0), None)
+        losses = curve[place].losses
+        if ideal is None or losses is None:
+            return None
+        rises.append(mean_of(losses) - mean_of(ideal))
+    return mean_of(rises)
 
 
 def _same(size: float | None, wanted: float | None) -> bool:

@@ -45,6 +45,8 @@ class Row(_Table):
     """Test the network that the recipe trains as ``[evaluation.variant.<name>]`` says."""
     conversion: str | None = None
     """Convert the network that the recipe trains, as ``[conversion.variant.<name>]`` says."""
+    landscape: str | None = None
+    """Look at the loss around its weights, as ``[landscape.variant.<name>]`` says."""
     paper: tuple[tuple[float] | tuple[float, float], ...] = ()
     """Published accuracy in % and, where there is one, its standard deviation, for each sigma."""
 
@@ -79,12 +81,13 @@ class Claim(_Table):
 
     text: str
     better: Annotated[tuple[str, ...], Field(min_length=1)]
-    """One row or several, of which each is above all of ``worse``; of the drop, below."""
+    """One row or several, of which each is above all of ``worse``; of drop and rise, below."""
     worse: Annotated[tuple[str, ...], Field(min_length=1)]
     sigma: Annotated[float, Field(ge=0)] | None = None
     """Size of the variation; 0 means ideal weights. None is for devices without a size."""
-    of: Literal["accuracy", "drop"] = "accuracy"
-    """What is compared: the mean over chips, or how far it is below that of ideal weights."""
+    of: Literal["accuracy", "drop", "rise"] = "accuracy"
+    """What is compared: the mean over chips, how far it is below that of ideal weights, or how
+    far the loss is above that of ideal weights."""
     margin: float = 0.0
     """By more than how many points; below zero, how many points it may be worse."""
 
@@ -167,7 +170,9 @@ class Suite(_Table):
             overrides=(*row.overrides, *overrides),
             seed=seed,
         )
-        return recipe if row.conversion else recipe.model_copy(update={"conversion": None})
+        unasked = {"conversion": row.conversion, "landscape": row.landscape}
+        dropped = {key: None for key, variant in unasked.items() if variant is None}
+        return recipe.model_copy(update=dropped)
 
     def chosen(self, patterns: Sequence[str]) -> Suite:
         """Return the suite with only the rows that one of the patterns names.

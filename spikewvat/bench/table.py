@@ -131,7 +131,11 @@ def row_result(cells: Sequence[Mapping[str, Any]]) -> RowResult:
         "samples": first["training"]["samples"],
         "seconds": [sum(e["seconds"] for e in c["training"]["history"]) for c in cells],
         "clean": [cell["clean"] for cell in cells],
-        **{key: [c[key] for c in cells] for key in ("conversion", "activity") if key in first},
+        **{
+            key: [cell[key] for cell in cells]
+            for key in ("conversion", "activity", "landscape")
+            if key in first
+        },
         "rows": [
             {"training_seed": cell["recipe"]["seed"], **row}
             for cell in cells

@@ -194,6 +194,7 @@ def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
     from spikewvat import files
     from spikewvat.bench import markdown
     from spikewvat.bench.table import MISSING, cells, header, times
+    from spikewvat.recipes.landscape import figures
     from spikewvat.robustness import plots
     from spikewvat.trainer.console import print_table
 
@@ -213,5 +214,12 @@ def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
             curves = {m: r.pooled for m, (_, r) in found.items() if r.sized and r.axis == axis}
             name = f"accuracy{number if len(suite.setups) > 1 else ''}{'-' * place}.png"
             save_figure(plots.accuracy_against_sigma(curves, title=setup.name), folder / name)
+        around = {
+            method: result.content["landscape"][0]  # of the first seed
+            for method, (_, result) in found.items()
+            if "landscape" in result.content
+        }
+        for part, figure in (figures(around, title=setup.name) if around else {}).items():
+            save_figure(figure, folder / f"landscape{number}-{part}.png")
     files.write_atomic(folder / "table.md", markdown(suite, results) + "\n")
     typer.echo(f"Written: {folder / 'table.md'}")

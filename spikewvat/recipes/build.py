@@ -318,6 +318,8 @@ def check(recipe: Recipe) -> Recipe:
     methods.check_evaluation(recipe)
     build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)
     spikes.check(recipe.evaluation)
+    if recipe.landscape is not None:
+        build_device(recipe.landscape.device, "landscape.device", sigma=0.0)
     not_in_data = ("root", "split")
     complete = {
         "data": {

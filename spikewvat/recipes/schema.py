@@ -300,7 +300,25 @@ class Conversion(_Table):
     """Test chips on so many samples, evenly spaced, but steps on all; by default both on all."""
 
 
-VARIED = ("evaluation", "conversion")
+class Landscape(_Table):
+    """How to look at the loss around the weights."""
+
+    device: Spec = "gaussian"
+    sigma: Size = 0.15
+    """Size of the variation at the ends of the lines."""
+    directions: Positive = 10
+    points: Annotated[int, Field(ge=2)] = 7
+    """Places on each line."""
+    chips: Positive = 25
+    """Chips for the sharpness."""
+    ascent_points: Annotated[int, Field(ge=0)] = 5
+    surface: Annotated[int, Field(ge=0)] = 0
+    """Places along either side of a plane; 0 evaluates none."""
+    histograms: bool = False
+    images: Positive | None = None
+
+
+VARIED = ("evaluation", "conversion", "landscape")
 """Tables about what comes after training; ``[<table>.variant.<name>]`` changes keys of one."""
 
 
@@ -319,6 +337,7 @@ class Recipe(_Table):
     averaging: Averaging = Averaging()
     evaluation: Evaluation = Evaluation()
     conversion: Conversion | None = None
+    landscape: Landscape | None = None
 
     def content(self) -> dict[str, Any]:
         """Return plain nested values, as TOML and JSON hold them."""
