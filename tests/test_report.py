@@ -271,6 +271,13 @@ def test_the_loss_around_weights(tmp_path):
     assert f"{rise.expected:.3g} for wvat" in tables
     assert page.read_text().count("<img") == 2  # lines and histograms
 
+    looked = row(curve(0.9, 0.8), landscape=content)
+    (tmp_path / "suite" / "demo").mkdir(parents=True)
+    looked.write(tmp_path / "suite" / "demo" / "wvat.json")
+    tables = write_report(tmp_path / "suite").with_name("report.md").read_text()
+    assert "### Loss around the weights: gaussian" in tables
+    assert f"| WVAT | {lines.clean_loss:.3g} |" in tables
+
 
 def test_published_statements(folder):
     suite = folder / "tiny" / "suite.toml"

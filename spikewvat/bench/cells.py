@@ -258,7 +258,7 @@ def _looked_around(
         "training": training,
         "device": found["device"],
         **chips_of_lines(LossLines.from_dict(found["lines"])).to_dict(),
-        "landscape": {key: found[key] for key in ("lines", "sharpness", "surface", "histograms")},
+        "landscape": {k: v for k, v in found.items() if k not in ("run", "recipe", "versions")},
     }
     results.write_json(folder / runs.RESULT, content)
     return content

@@ -22,7 +22,13 @@ _TEXTS = {
 def landscape(section: Section) -> list[Part]:
     """Return a part for each device around which the loss was looked at."""
     by_device: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for name, content in section.measurements.items():
+    rows = {  # of the first seed
+        row.name: {**result.content["landscape"][0], "method": row.method}
+        for setup in section.suite.setups
+        for row, result in section.found(setup)
+        if "landscape" in result.content
+    }
+    for name, content in {**section.measurements, **rows}.items():
         if content.keys() >= _KEYS:
             by_device.setdefault(str(content["device"]), {})[name] = content
     return [_part(device, found) for device, found in by_device.items()]
