@@ -12,11 +12,21 @@ from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.devices.base import DeviceModel
+from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.spikes.base import Corruption
 from spikewvat.robustness.spikes.context import corrupted
+from spikewvat.robustness.stacked import (
+    STACK_BYTES,
+    NotStackableError,
+    Stack,
+    Stacking,
+    group_size,
+    measured,
+    pays,
+)
 from spikewvat.robustness.statistics import mean_interval
 from spikewvat.robustness.testset import TestSet
 from spikewvat.weights import Weights, replaced
@@ -64,6 +74,9 @@ class Bench:
         reset_state: ResetState | None,
         weights: Weights | None,
         cache_bytes: int,
+        *,
+        stack: Stacking = False,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self._model = model
         self._adapter = adapter or adapter_for(model, reset_state=reset_state)
@@ -78,7 +91,12 @@ class Bench:
             scores=scores,
             loss=loss,
             cache_bytes=cache_bytes,
+            autocast=autocast,
         )
+        self._insist = stack is True
+        self._stacking = autocast is None and (pays(self._live) if stack == "auto" else stack)
+        self._stack: Stack | None = None
+        self._activations = 0  # bytes in one pass of one chip, once they are measured
         self._with_loss = loss is not None
         # The last weights evaluated and what they gave: equal chips need no second evaluation.
         self._last: tuple[Weights, tuple[float, float | None]] | None = None
@@ -162,9 +180,7 @@ class Bench:
         same = happens is None or not happens.active
         if same and self._last is not None and _equal(self._last[0], values):
             return self._last[1]
-        largest = max(float(w.abs().max()) for w in self._live.values() if w.numel())
-        remedy = f"Check the device model, and the network: its largest weight is {largest:.3g}."
-        _check_finite(values, f"{what} holds a weight that is not finite", remedy)
+        self._check_chip(values, what)
         with replaced(self._live, values):
             found = self._evaluate(what, happens, seed)
         self._last = (values, found) if same else None
@@ -191,8 +207,7 @@ class Bench:
         accuracies: list[float] = []
         losses: list[float] = []
         activities: list[Activity] = []
-        for seed in plan.seeds:
-            accuracy, loss = self._chip(device, seed, happens)
+        for accuracy, loss in self._found(device, plan, happens):
             if self._activity is not None:
                 activities.append(self._activity)
             accuracies.append(accuracy)
@@ -216,14 +231,85 @@ class Bench:
             activity=Activity.mean(activities) if activities else None,
         )
 
+    def _found(
+        self, device: DeviceModel, plan: Plan, happens: Corruption | None
+    ) -> Iterator[tuple[float, float | None]]:
+        """Yield accuracy and loss of one chip after the other, in groups or one by one."""
+        # What happens to spikes, and who counts them, know a single chip.
+        alone = not self._stacking or happens is not None or self._observer is not None
+        # Chips that stopping early throws away cost time: no more than are needed anyway.
+        most = len(plan.seeds) if plan.interval_width is None else plan.min_chips
+        done = 0
+        while done < len(plan.seeds):
+            size = 1 if alone else min(self._group(), most)
+            group = plan.seeds[done : done + size]
+            done += len(group)
+            chips = [self._chip(device, seed, happens) for seed in group]
+            if len(chips) > 1:
+                yield from self._together(chips)
+            elif alone or self._activations:
+                yield self.holding(*chips[0], happens=happens, seed=group[0])
+            else:
+                with measured(self._model) as activations:
+                    found = self.holding(*chips[0])
+                self._activations = activations()
+                yield found
+
+    def _group(self) -> int:
+        """Return how many chips to evaluate at once; the first one alone says what they take."""
+        if not (self._stacking and self._activations):
+            return 1
+        return group_size(self._live, self._activations, STACK_BYTES)
+
     def _chip(
         self, device: DeviceModel, seed: int, happens: Corruption | None
-    ) -> tuple[float, float | None]:
+    ) -> tuple[Weights, str]:
+        """Return a chip, and its name for messages."""
         chip = device.program(self.weights, generator=Generator().manual_seed(seed))
         what = f"the chip with seed {seed} of {device!r}"
-        if happens is not None:
-            what += f" with {happens!r}"
-        return self.holding(chip, what, happens=happens, seed=seed)
+        return chip, what if happens is None else f"{what} with {happens!r}"
+
+    def _together(self, chips: list[tuple[Weights, str]]) -> list[tuple[float, float | None]]:
+        """Return accuracy and loss of each chip of a group, equal neighbours evaluated once."""
+        before = [None if self._last is None else self._last[0], *(values for values, _ in chips)]
+        new = [
+            last is None or not _equal(last, values)
+            for last, (values, _) in zip(before, chips, strict=False)
+        ]
+        different = [chip for chip, is_new in zip(chips, new, strict=True) if is_new]
+        try:
+            found = iter(self._stacked([v for v, _ in different], [what for _, what in different]))
+        except NotStackableError as error:
+            if self._insist:
+                raise UnsupportedModelError(
+                    f"the network cannot hold several chips at once: {error}. "
+                    'Pass stack="auto" or False.'
+                ) from error
+            self._stacking = False
+            return [self.holding(values, what) for values, what in chips]
+        results, held = [], self._last
+        for (values, _), is_new in zip(chips, new, strict=True):
+            held = (values, next(found)) if is_new or held is None else held
+            results.append(held[1])
+        self._last = held
+        return results
+
+    def _stacked(self, chips: list[Weights], whats: list[str]) -> list[tuple[float, float | None]]:
+        if not chips:
+            return []
+        for values, what in zip(chips, whats, strict=True):
+            self._check_chip(values, what)
+        if self._stack is None:
+            self._stack = Stack(self._model, self._live, self._adapter.reset_state)
+        return self._test.evaluate_stacked(self._stack, chips, whats)
+
+    def _check_chip(self, values: Weights, what: str) -> None:
+        """Raise if a chip's weight is not finite."""
+        if all(bool(torch.isfinite(value.sum())) for value in values.values()):
+            return  # a sum of finite numbers may overflow, never the other way round
+        largest = max(float(w.abs().max()) for w in self._live.values() if w.numel())
+        remedy = f"Check the device model, and the network: its largest weight is {largest:.3g}."
+        _check_finite(values, f"{what} holds a weight that is not finite", remedy)
 
 
 def check_device(device: object) -> None:

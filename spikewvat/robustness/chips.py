@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import torch
 from torch import Generator, nn
 
 from spikewvat.adapters import Adapter, ResetState
@@ -21,6 +22,7 @@ from spikewvat.robustness.bench import (
     sigma_of,
 )
 from spikewvat.robustness.results import ChipReport, Degradation, check_target
+from spikewvat.robustness.stacked import Stacking
 from spikewvat.spiking.losses import class_scores
 from spikewvat.weights import Weights
 
@@ -41,6 +43,8 @@ def simulate_chips(
     weights: Weights | None = None,
     progress: Progress | None = None,
     cache_bytes: int = CACHE_BYTES,
+    stack: Stacking = "auto",
+    autocast: torch.dtype | None = None,
     generator: Generator | None = None,
 ) -> ChipReport:
     """Program a network onto many simulated chips and test each of them on all images.
@@ -73,6 +77,11 @@ def simulate_chips(
         weights: Live weights that the device holds; by default all synaptic ones.
         progress: Called after each chip.
         cache_bytes: Memory that the images may take; 0 keeps none.
+        stack: Whether several chips share a forward pass. ``"auto"`` does where that is faster,
+            for networks of dense layers on a GPU, and where all layers can; ``True`` insists.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` runs the forward passes in that
+            precision, as ``torch.autocast`` does; accuracies then differ a little, and chips
+            are not stacked.
         generator: Source of the seeds; ``None`` uses torch's global one.
 
     Returns:
@@ -84,14 +93,26 @@ def simulate_chips(
             range, or weights are not finite.
         TypeError: If ``device`` is no device model, or a batch is no pair of tensors.
         UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state that
-            nothing can reset.
+            nothing can reset, or a layer cannot be stacked and ``stack`` is True.
 
     References:
         Test-time variation as in the WVAT paper, with one draw for each evaluation of the test
         set: it models the programming of a chip.
     """
     plan = plan_of(chips, target, interval_width, min_chips, generator)
-    bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
+    _check_speed(stack, autocast)
+    bench = Bench(
+        model,
+        loader,
+        loss,
+        scores,
+        adapter,
+        reset_state,
+        weights,
+        cache_bytes,
+        stack=stack,
+        autocast=autocast,
+    )
     with bench.evaluating():
         return bench.report(device, sigma_of(device), plan, progress)
 
@@ -113,6 +134,8 @@ def sweep(
     weights: Weights | None = None,
     progress: Progress | None = None,
     cache_bytes: int = CACHE_BYTES,
+    stack: Stacking = "auto",
+    autocast: torch.dtype | None = None,
     generator: Generator | None = None,
 ) -> Degradation:
     """Simulate chips at several magnitudes of variation, with the same seeds at each.
@@ -136,6 +159,8 @@ def sweep(
         weights: Live weights that the device holds.
         progress: Called after each chip, counted over all sigmas.
         cache_bytes: Memory that the images may take.
+        stack: Whether several chips share a forward pass.
+        autocast: Lower precision of the forward passes.
         generator: Source of the seeds.
 
     Returns:
@@ -149,7 +174,19 @@ def sweep(
     for sigma in sigmas:
         check_at_least_zero("sigma", sigma)
     plan = plan_of(chips, target, interval_width, min_chips, generator)
-    bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
+    _check_speed(stack, autocast)
+    bench = Bench(
+        model,
+        loader,
+        loss,
+        scores,
+        adapter,
+        reset_state,
+        weights,
+        cache_bytes,
+        stack=stack,
+        autocast=autocast,
+    )
     reports = []
     with bench.evaluating():
         clean = bench.clean()[0]
@@ -215,6 +252,20 @@ def plan_of(
             "Write 0.01 for an interval of one percentage point."
         )
     return Plan(draw_seeds(chips, generator), target, interval_width, min_chips)
+
+
+def _check_speed(stack: Stacking, autocast: torch.dtype | None) -> None:
+    if stack not in ("auto", True, False):
+        raise ValueError(f'stack must be "auto", True or False, got {stack!r}.')
+    if autocast not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}."
+        )
+    if stack is True and autocast is not None:
+        raise ValueError(
+            "stack=True and autocast do not go together: torch.func ignores autocast. "
+            "Leave out one of the two."
+        )
 
 
 def shifted(progress: Progress, index: int, sigmas: int, chips: int) -> Progress:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from spikewvat.robustness.stacked import Stack
 from spikewvat.weights import Weights
+
+_Forward: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+"""From inputs and labels to scores ``[chips, B, classes]`` and, with a loss, that ``[chips]``."""
+
+_SHARE_OF_GPU = 0.25  # of its free memory, up to which images stay there
 
 
 class TestSet:
@@ -25,6 +31,7 @@ class TestSet:
         scores: From an output to the score of every class, ``[B, classes]``.
         loss: From output and labels to the mean loss over the batch, or None.
         cache_bytes: Memory that the images may take; 0 keeps none.
+        autocast: Lower precision of the forward passes, None for that of the weights.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
@@ -39,6 +46,7 @@ class TestSet:
         scores: Callable[[Any], Tensor],
         loss: Callable[[Any, Tensor], Tensor] | None,
         cache_bytes: int,
+        autocast: torch.dtype | None = None,
     ) -> None:
         self._model = model
         self._loader = loader
@@ -47,6 +55,7 @@ class TestSet:
         self._scores = scores
         self._loss = loss
         self._room = cache_bytes
+        self._autocast = autocast
         self._kept: list[tuple[Tensor, torch.dtype, Tensor]] | None = None
         self.images = 0
         """How many images the first pass has seen."""
@@ -65,17 +74,63 @@ class TestSet:
                 unexpected shape or are NaN; if labels are out of range.
             TypeError: If a batch is no pair of tensors.
         """
-        correct, images, loss = 0, 0, 0.0
-        for inputs, labels in self._batches():
+
+        def forward(inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
             self._reset(self._model)
-            output = self._model(inputs)
-            scores = self._scores(output)
-            _check_scores(scores, labels, what)
-            labels = labels.to(scores.device)
-            correct += int((scores.argmax(1) == labels).sum())
-            images += len(labels)
-            if self._loss is not None:
-                loss += float(self._loss(output, labels)) * len(labels)
+            reduced = self._reduced(self._model(inputs), labels)
+            return tuple(part.unsqueeze(0) for part in reduced)
+
+        return self._evaluated(forward, [what])[0]
+
+    def evaluate_stacked(
+        self, stack: Stack, chips: list[Weights], whats: list[str]
+    ) -> list[tuple[float, float | None]]:
+        """Classify all images on several chips at once.
+
+        Args:
+            stack: Of the same network.
+            chips: Weights of each chip.
+            whats: What each of them is, for messages.
+
+        Returns:
+            As :meth:`evaluate`, for each chip.
+
+        Raises:
+            NotStackableError: If a layer does not work on stacked weights.
+            ValueError: As :meth:`evaluate`.
+        """
+
+        def forward(inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+            return stack.outputs(inputs, chips, lambda output: self._reduced(output, labels))
+
+        return self._evaluated(forward, whats)
+
+    def _reduced(self, output: Any, labels: Tensor) -> tuple[Tensor, ...]:
+        """Return scores, and the loss if there is one."""
+        scores = self._scores(output)
+        _check_shape(scores, labels)
+        if self.images == 0:
+            _check_labels(labels, scores.shape[1])
+        if self._loss is None:
+            return (scores,)
+        return scores, torch.as_tensor(self._loss(output, labels.to(scores.device)))
+
+    def _evaluated(self, forward: _Forward, whats: list[str]) -> list[tuple[float, float | None]]:
+        """Return accuracy and loss of each chip; waits for a GPU once, at the end."""
+        right: list[Tensor] = []
+        lost: list[Tensor] = []
+        losses: list[Tensor] = []
+        sizes: list[int] = []
+        for inputs, labels in self._batches():
+            with torch.autocast(
+                self._device.type, self._autocast, enabled=self._autocast is not None
+            ):
+                scores, *loss = forward(inputs, labels)
+            right.append((scores.argmax(2) == labels.to(scores.device)).sum(1))
+            lost.append(scores.isnan().any(2).sum(1))
+            losses.extend(loss)
+            sizes.append(len(labels))
+        images = sum(sizes)
         if images == 0 and self.images == 0:
             raise ValueError("the loader yields no images. Check the data set and its split.")
         if self.images not in (0, images):
@@ -83,8 +138,19 @@ class TestSet:
                 f"the loader yielded {self.images} images at the first pass and {images} at a "
                 "later one. Pass a DataLoader or a list of batches, or raise cache_bytes."
             )
+        for what, count in zip(whats, torch.stack(lost).sum(0).tolist(), strict=True):
+            if count:
+                raise ValueError(
+                    f"scores are NaN for {count} of {images} images on {what}. "
+                    "Check the inputs, and normalisation layers for divisions by zero."
+                )
         self.images = images
-        return correct / images, None if self._loss is None else loss / images
+        accuracies = [count / images for count in torch.stack(right).sum(0).tolist()]
+        if self._loss is None:
+            return [(accuracy, None) for accuracy in accuracies]
+        by_batch = torch.stack(losses).cpu().double()
+        means = torch.tensor(sizes, dtype=torch.float64) @ by_batch / images
+        return list(zip(accuracies, means.tolist(), strict=True))
 
     def gradient(self, weights: Weights) -> Weights:
         """Return the gradient of the mean loss over all images.
@@ -143,9 +209,23 @@ class TestSet:
             yield inputs.to(self._device), labels
         # Only a pass that has come to its end has seen all images.
         if room > 0:
-            self._kept = kept
+            self._kept = self._near(kept)
         else:
             self._room = 0
+
+    def _near(
+        self, kept: list[tuple[Tensor, torch.dtype, Tensor]]
+    ) -> list[tuple[Tensor, torch.dtype, Tensor]]:
+        """Return the images on the network's GPU where that has room for them."""
+        if self._device.type != "cuda":
+            return kept
+        free = torch.cuda.mem_get_info(self._device)[0]
+        if sum(_size(packed) for packed, _, _ in kept) > _SHARE_OF_GPU * free:
+            return kept
+        return [
+            (packed.to(self._device), dtype, labels.to(self._device))
+            for packed, dtype, labels in kept
+        ]
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
@@ -183,23 +263,21 @@ def _size(inputs: Tensor) -> int:
     return inputs.nbytes
 
 
-def _check_scores(scores: Any, labels: Tensor, what: str) -> None:
-    """Raise unless there is a number for every class of every image, and every label is one."""
+def _check_shape(scores: Any, labels: Tensor) -> None:
+    """Raise unless there is a row of scores for every image."""
     if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != len(labels):
         raise ValueError(
             f"class scores are {_describe(scores)}, expected [{len(labels)}, classes] for "
             f"{len(labels)} labels. Return [B, classes] or [T, B, classes], or pass scores=..."
         )
-    lost = int(scores.isnan().any(1).sum())
-    if lost:
-        raise ValueError(
-            f"scores are NaN for {lost} of {len(scores)} images on {what}. "
-            "Check the inputs, and normalisation layers for divisions by zero."
-        )
-    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < scores.shape[1]:
+
+
+def _check_labels(labels: Tensor, classes: int) -> None:
+    """Raise unless every label is a class."""
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(
             f"labels range from {int(labels.min())} to {int(labels.max())}, but the network has "
-            f"{scores.shape[1]} classes, expected 0 .. {scores.shape[1] - 1}."
+            f"{classes} classes, expected 0 .. {classes - 1}."
         )
 
 

@@ -124,6 +124,12 @@ def _(x: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
     return spikes, torch.empty_like(spikes, dtype=state_dtype(x))
 
 
+@_neurons.register_vmap
+def _(info: Any, dims: tuple[Any, ...], x: Tensor, *constants: Any) -> tuple[Any, tuple[int, int]]:
+    # Time stays in front; to the neurons, what is stacked is more samples.
+    return _neurons(x.movedim(dims[0], 1), *constants), (1, 1)
+
+
 @_neurons_backward.register_fake
 def _(grad: Tensor, u: Tensor, *constants: Any) -> Tensor:
     return torch.empty_like(u, dtype=grad.dtype)
