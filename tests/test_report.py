@@ -12,11 +12,13 @@ import pytest
 import torch
 from test_cli import call, error
 
+from spikewvat.bench import cells_of, read_suite
 from spikewvat.bench.suite import Row
 from spikewvat.bench.table import RowResult, row_result
 from spikewvat.devices import Gaussian
 from spikewvat.errors import DataError
 from spikewvat.report import Table, collect, write_report
+from spikewvat.report.collect import CELL
 from spikewvat.report.words import gain, summary
 from spikewvat.robustness import ChipReport, Degradation, mean_interval
 from spikewvat.robustness.landscape import loss_lines, sharpness, weight_histograms
@@ -146,12 +148,17 @@ def test_what_went_wrong_is_said(folder):
         failed = tiny / f"wvat-seed{seed}-01234567"
         failed.mkdir()
         (failed / "error.txt").write_text("Traceback\nValueError: no luck\n")
+    skipped = tiny / "swa-seed0-01234567"
+    skipped.mkdir()
+    (skipped / "error.txt").write_text("MissingDataError: no digits (in its training: x)\n")
     (folder / "trained" / "network-seed1-01234567").mkdir(parents=True)  # is no suite
     (folder / "trained" / "network-seed1-01234567" / "result.json").write_text("{}")
     section = next(s for s in collect(folder) if s.folder == tiny)
     assert section.missing == ("CNN: SWA", "CNN: WVAT (1 of 2 seeds)", "CNN: missing")
     names = ("wvat-seed1-01234567", "wvat-seed2-01234567")
     assert section.failures == {"ValueError: no luck": names}
+    (why,) = section.skipped
+    assert section.skipped[why] == ("swa-seed0-01234567",)
     assert len(section.unreadable) == 2
     assert "swa.json' is no JSON" in "; ".join(section.unreadable)
     text = write_report(folder).read_text()
@@ -169,6 +176,13 @@ def test_a_malformed_suite_is_an_error(folder):
     (folder / "tiny" / "suite.toml").write_text("title = 3")
     with pytest.raises(DataError, match=r"tiny/suite\.toml"):
         collect(folder)
+
+
+def test_folders_of_cells_are_known_by_their_names(tmp_path):
+    for cell in cells_of(read_suite("ablation"), preset=None, seeds=[0, 12]):
+        found = CELL.fullmatch(cell.folder(tmp_path).name)
+        assert found is not None
+        assert found["row"] == cell.row
 
 
 def test_finished_cells_of_a_bench_that_was_cut_off(folder):

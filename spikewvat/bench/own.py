@@ -7,24 +7,25 @@ import itertools
 import re
 import time
 import traceback
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
 from spikewvat import files
 from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.bench.loaders import Loaders, count, pair_of, try_on
 from spikewvat.bench.methods import METHODS, Loader, Method, Steps, Train
 from spikewvat.bench.runner import ERROR
 from spikewvat.bench.suite import FILE, Row, Setup, Suite
 from spikewvat.bench.table import RowResult, markdown
 from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Quantized, StuckAt
-from spikewvat.errors import DataError, UnsupportedModelError
+from spikewvat.errors import UnsupportedModelError
 from spikewvat.recipes.results import provenance
-from spikewvat.robustness import Degradation, clean_accuracy, sweep, sweep_spikes
+from spikewvat.robustness import Degradation, sweep, sweep_spikes
 from spikewvat.robustness.spikes import (
     Corruption,
     DeadNeurons,
@@ -35,8 +36,6 @@ from spikewvat.robustness.spikes import (
     ThresholdMismatch,
 )
 
-Loaders: TypeAlias = Loader | tuple[Loader, Loader]
-"""Test batches, or training and test batches."""
 DeviceAt: TypeAlias = Callable[[float], DeviceModel]
 """From the size of the variation to what a chip does to weights."""
 CorruptionAt: TypeAlias = Callable[[float], Corruption]
@@ -165,10 +164,10 @@ def bench(
         >>> found.row("Gaussian", "as it is").mean(0)
         1.0
     """
-    training, test = _pair(loaders, wanted=train is not None)
+    training, test = pair_of(loaders, wanted=train is not None)
     example = model if isinstance(model, nn.Module) else _made(model)
     adapter = adapter or adapter_for(example, reset_state=reset_state)
-    _try(example, test, adapter)
+    try_on(example, test, adapter)
 
     def make() -> nn.Module:
         # A live network cannot be copied, but the trial has reset this one.
@@ -199,7 +198,7 @@ def bench(
         "seeds": list(seeds),
         "scale": "own",
         **provenance(),
-        "samples": {"train": _count(training) if train else 0, "test": _count(test)},
+        "samples": {"train": count(training) if train else 0, "test": count(test)},
     }
 
     rows: dict[str, RowResult] = {}
@@ -309,65 +308,6 @@ def _made(make: Callable[[], nn.Module]) -> nn.Module:
     return network
 
 
-def _pair(loaders: Loaders, *, wanted: bool) -> tuple[Loader, Loader]:
-    """Return training and test batches.
-
-    Raises:
-        DataError: If they are something else, or there are no training batches though wanted.
-    """
-    pair = isinstance(loaders, tuple) and len(loaders) == 2
-    pair = pair and not any(isinstance(part, Tensor) or _is_batch(part) for part in loaders)
-    training, test = loaders if pair else ((), loaders)
-    if wanted and not pair:
-        raise DataError(
-            "a training function needs training batches too, got test batches alone. "
-            "Pass a pair (training, test) of loaders."
-        )
-    for loader, what in ((test, "test"), *([(training, "training")] if wanted else [])):
-        _check(loader, what)
-    return training, test
-
-
-def _check(loader: Loader, what: str) -> None:
-    """Raise DataError unless something yields batches, and does so again."""
-    problem = f"the {what} loader is {type(loader).__name__!r}"
-    remedy = "Pass a DataLoader or a list of batches (inputs, labels)."
-    if isinstance(loader, Tensor | nn.Module | str | Mapping) or not isinstance(loader, Iterable):
-        raise DataError(f"{problem}, expected batches (inputs, labels). {remedy}")
-    if iter(loader) is loader:
-        raise DataError(f"{problem}, which can be iterated only once. {remedy}")
-    first = next(iter(loader), None)
-    if first is None:
-        raise DataError(f"the {what} loader yields no batch. Check the data set and its split.")
-    if not _is_batch(first):
-        raise DataError(
-            f"a batch of the {what} loader is {type(first).__name__!r}, expected a pair (inputs, "
-            f"labels) of tensors. {remedy}"
-        )
-
-
-def _is_batch(value: object) -> bool:
-    return (
-        isinstance(value, tuple | list)
-        and len(value) == 2
-        and all(isinstance(part, Tensor) for part in value)
-    )
-
-
-def _try(model: nn.Module, test: Loader, adapter: Adapter) -> None:
-    """Test a network on one batch, so that what does not fit is known before hours of training.
-
-    Raises:
-        DataError: If the network and the batches do not fit.
-        UnsupportedModelError: If it has no synaptic weights.
-    """
-    adapter.synaptic_weights(model)
-    try:
-        clean_accuracy(model, list(itertools.islice(test, 1)), adapter=adapter)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"the network does not fit the test batches: {error}") from error
-
-
 def _suite(title: str, tests: list[str], methods: list[str], seeds: Sequence[int]) -> Suite:
     """Return the rows, set-up by set-up.
 
@@ -416,11 +356,6 @@ def _row(common: Mapping[str, Any], curves: Sequence[Degradation]) -> RowResult:
     ]
     content = {**common, "clean": [curve.clean for curve in curves], "rows": rows}
     return RowResult(content, tuple(curves))
-
-
-def _count(loader: Loader) -> int:
-    """Return how many samples a loader yields."""
-    return sum(len(labels) for _, labels in loader)
 
 
 def _slug(name: str) -> str:

@@ -13,11 +13,11 @@ from spikewvat.bench import RowResult, Suite, read_suite
 from spikewvat.bench.cells import ERROR, TRAINED
 from spikewvat.bench.suite import FILE, Row, Setup, suites_folder
 from spikewvat.bench.table import row_result
-from spikewvat.errors import DataError, RecipeError
+from spikewvat.errors import DataError, MissingDataError, RecipeError
 from spikewvat.recipes.run import RESULT
 
-# The folder of a cell, see Cell.folder: row, seed, digest of the recipe.
-_CELL = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
+CELL = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
+"""The name of a cell's folder, see ``Cell.folder``: row, seed, digest of the recipe."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Section:
         measurements: Content of result files that are no rows, by file name without its ending.
         unreadable: Files that hold no result, and why.
         failures: Names of the cells that failed, by error.
+        skipped: Names of the cells whose data is not there, by what was missing.
     """
 
     suite: Suite
@@ -39,6 +40,7 @@ class Section:
     measurements: Mapping[str, Mapping[str, Any]]
     unreadable: tuple[str, ...] = ()
     failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def found(self, setup: Setup) -> list[tuple[Row, RowResult]]:
         """Return the rows of a set-up that have results."""
@@ -126,15 +128,17 @@ def _section(folder: Path) -> Section | None:
                 results[name] = _checked(row_result(cells))
             except (LookupError, ValueError, TypeError) as error:
                 unreadable.append(f"finished cells of {name!r} cannot be joined ({error!r})")
-    failures = _failures(folder)
-    if not (results or measurements or unreadable or failures):
+    stopped = _stopped(folder)
+    if not (results or measurements or unreadable or stopped):
         return None
+    skipped = {why: names for why, names in stopped.items() if MissingDataError.__name__ in why}
+    failures = {why: names for why, names in stopped.items() if why not in skipped}
     suite = _suite(folder, results)
     for row in suite.rows:
         if row.name in measurements:
             unreadable.append(f"{str(folder / row.name)!r}.json is no result of a row")
             del measurements[row.name]
-    return Section(suite, folder, results, measurements, tuple(unreadable), failures)
+    return Section(suite, folder, results, measurements, tuple(unreadable), failures, skipped)
 
 
 def _checked(result: RowResult) -> RowResult:
@@ -174,8 +178,8 @@ def _cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
     }
 
 
-def _failures(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the failed cells by error."""
+def _stopped(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the cells without a result by error."""
     cells: dict[str, list[str]] = {}
     for path in sorted(folder.glob(f"*/{ERROR}")):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -186,7 +190,7 @@ def _failures(folder: Path) -> dict[str, tuple[str, ...]]:
 def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
     """Yield the folders of a suite's cells with their rows."""
     for path in sorted(folder.iterdir()):
-        name = _CELL.fullmatch(path.name)
+        name = CELL.fullmatch(path.name)
         if name is not None and path.is_dir():
             yield name["row"], path
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -98,7 +98,8 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
             (name, texts)
             for name, texts in (
                 ("Not run", section.missing),
-                ("Failed", [f"{', '.join(n)}: {why}" for why, n in section.failures.items()]),
+                ("Failed", _by_error(section.failures)),
+                ("Data not there", _by_error(section.skipped)),
                 ("Not readable", section.unreadable),
             )
             if texts
@@ -106,6 +107,10 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
         if parts or gaps:
             chapters.append(_Chapter(section, parts, gaps))
     return chapters, others
+
+
+def _by_error(cells: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{', '.join(names)}: {error}" for error, names in cells.items()]
 
 
 def _overview(chapters: Sequence[_Chapter]) -> str:
