@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -11,7 +12,7 @@ from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture
 from spikewvat import files
 from spikewvat.bench import RowResult, cells_of, markdown, read_suite, run_suite
 from spikewvat.bench.suite import Row, suites_folder
-from spikewvat.bench.table import cells, published
+from spikewvat.bench.table import cells, published, sizes_note
 from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.places import suite_names
 from spikewvat.recipes import run as runs
@@ -312,6 +313,21 @@ def test_published_figures_with_and_without_ideal_weights():
     assert cells(result, both)[:2] == ["98.0 (97.0, +1.0)", "80.0 (85.0, -5.0)"]
     assert published(without, result) == published(both, result) == 85.0
     assert published(Row(method="a", recipe="a.toml"), result) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "relative_to"),
+    [
+        ("Gaussian(sigma=0.1, range=SixSigma(per_channel=False))", "the 6-sigma width"),
+        ("Gaussian(sigma=0.1, range=HalfWidth(per_channel=True))", "half of the 6-sigma width"),
+        ("Quantized(bits=4) >> Gaussian(sigma=0.1, range=AbsMax())", "the largest magnitude"),
+        ("Lognormal(sigma=0.1)", "the logarithm of each weight"),
+    ],
+)
+def test_the_note_says_what_sigma_is_relative_to(device, relative_to):
+    found = dataclasses.replace(report(0.1, [0.7, 0.9]), device=device)
+    note = sizes_note([RowResult({}, (Degradation(0.98, (found,)),))])
+    assert note.startswith(f"σ relative to {relative_to}")
 
 
 def test_a_result_file_is_read_back(suite, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,12 @@ from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.statistics import mean_of, sample_std
 
 MISSING = "-"
+_RANGES = {
+    "SixSigma": "the 6-sigma width of each layer",
+    "HalfWidth": "half of the 6-sigma width of each layer",
+    "AbsMax": "the largest magnitude in each layer",
+    "MinMax": "the width from the least to the largest weight of each layer",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,11 +277,18 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     return "\n\n".join([*parts, note])
 
 
-def sizes_note(
-    results: Iterable[RowResult], range_label: str = "the 6-sigma width of each layer"
-) -> str:
+def sizes_note(results: Iterable[RowResult]) -> str:
     """Return a clause on what the sizes of rows are."""
-    return "; ".join(dict.fromkeys(result.axis.note(range_label) for result in results))
+    return "; ".join(dict.fromkeys(result.axis.note(_range(result)) for result in results))
+
+
+def _range(result: RowResult) -> str:
+    """Return what sigma is a fraction of, as the device says it."""
+    device = result.curves[0].reports[-1].device
+    if device.startswith("Lognormal"):
+        return "the logarithm of each weight"
+    rules = re.findall(r"range=(\w+)\(", device) or ["SixSigma"]
+    return " and ".join(dict.fromkeys(_RANGES.get(rule, f"the range {rule}") for rule in rules))
 
 
 def _columns(setup: Setup, results: Mapping[str, RowResult]) -> tuple[str, ...]:

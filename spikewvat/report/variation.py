@@ -41,10 +41,7 @@ def _part(setup: Setup, found: Found, source: str) -> Part:
         tables += _differences(group)
         pictures += _pictures(setup, group)
         sentences += summary(group)
-    sizes = sizes_note(
-        (result for _, result in found),
-        "the range of each layer's weights, of lognormal devices that of the logarithm",
-    )
+    sizes = sizes_note(result for _, result in found)
     note = (
         f"Accuracy in %, mean ± standard deviation over training seeds; {sizes}; spread is the "
         "standard deviation over chips."
