@@ -14,11 +14,14 @@ from spikewvat.conversion import HYBRID, convert
 from spikewvat.devices import Gaussian, Weibull
 from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.models.dense import FullyConnected
+from spikewvat.models.lif import CNN as LifCNN
+from spikewvat.models.lif import FullyConnected as LifFullyConnected
 from spikewvat.models.sew import SEWResNet
 from spikewvat.models.slayer import FullyConnected as SlayerFullyConnected
 from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.models.spikingjelly import SpikingCNN as JellyCNN
 from spikewvat.models.tsslbp import ConvNet, Stage
+from spikewvat.spiking.lif import LIF
 from spikewvat.spiking.tsslbp import TSSL
 
 DIRECTIONS: list[Direction] = [
@@ -115,6 +118,26 @@ ADAPTERS = [
         "torch-lstm",
         lambda: Stepwise(nn.LSTM(3, 4)),
         ("layers.0.weight_ih_l0", "layers.0.weight_hh_l0"),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "lif-fc",
+        lambda: LifFullyConnected(sizes=(3, 6, 4), constants=LIF(v_threshold=0.3), learn_beta=True),
+        ("layers.0.weight", "layers.2.weight"),
+        carries_state=False,
+    ),
+    AdapterCase(
+        "lif-cnn",
+        lambda: LifCNN(
+            input_shape=(2, 8, 8),
+            channels=(3, 4),
+            kernel_size=3,
+            classes=4,
+            constants=LIF(v_threshold=0.1),
+            chunk=3,
+        ),
+        ("convs.0.weight", "convs.1.weight", "readout.weight"),
+        shape=(4, 2, 2, 8, 8),
         carries_state=False,
     ),
     AdapterCase(

@@ -17,6 +17,7 @@ NETS = [
     in (
         "torch-fc",
         "torch-conv-bn",
+        "lif-cnn",
         "slayer-fc",
         "converted-cnn",
         "snntorch-nested",

@@ -1,4 +1,4 @@
-"""The package's own SLAYER and TSSL-BP neurons as seen from outside."""
+"""The package's own LIF, SLAYER and TSSL-BP neurons as seen from outside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
-from spikewvat.spiking import slayer, tsslbp
+from spikewvat.spiking import lif, slayer, tsslbp
 
 
 class SlayerNeurons(NeuronLayer):
@@ -90,8 +90,43 @@ class TsslNeurons(NeuronLayer):
         return sent + (psc - psc.detach()) if psc.requires_grad else sent
 
 
+class LifNeurons(NeuronLayer):
+    """Leaky integrate-and-fire neurons; all that they do scales with the threshold.
+
+    Args:
+        name: Name of the module.
+        module: The neurons.
+    """
+
+    def __init__(self, name: str, module: lif.Neurons) -> None:
+        parts: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
+        super().__init__(name, module, parts=parts, timed=True, method="steps")
+        self._neurons = module
+
+    def _varied(
+        self,
+        inner: Callable[..., Any],
+        threshold: Tensor | None,
+        tau: Tensor | None,
+        x: Tensor,
+        *args: Any,
+        **kw: Any,
+    ) -> Any:
+        module = self._neurons
+        if threshold is not None:
+            x = (x / threshold).to(x.dtype)
+        if tau is None:
+            return inner(x, *args, **kw)
+        beta = torch.full_like(tau, module.constants.beta) if module.beta is None else module.beta
+        held: Any = module._parameters
+        with exchanged_entries((held, "beta", longer(beta.clamp(0, 1), tau))):
+            return inner(x, *args, **kw)
+
+
 def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
     """Return how to see one of the package's own layers of neurons, None for any other module."""
+    if isinstance(module, lif.Neurons):
+        return LifNeurons(name, module)
     if isinstance(module, slayer.Neurons | slayer.Spike):
         return SlayerNeurons(name, module)
     if isinstance(module, tsslbp.Neurons):

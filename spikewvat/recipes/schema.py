@@ -54,6 +54,8 @@ MODELS = {
     "torchvision-resnet34": "spikewvat.models.vision:resnet34",
     "mobilenetv2": "spikewvat.models.vision:mobilenet_v2",
     "efficientnet-b0": "spikewvat.models.vision:efficientnet_b0",
+    "lif-fc": "spikewvat.models.lif:FullyConnected",
+    "lif-cnn": "spikewvat.models.lif:CNN",
     "slayer-fc": "spikewvat.models.slayer:FullyConnected",
     "slayer-cnn": "spikewvat.models.slayer:CNN",
     "tsslbp-cnn1": "spikewvat.models.tsslbp:SpikingCNN1",
