@@ -264,6 +264,17 @@ def test_the_model_is_itself_again():
         assert not any(module._forward_hooks for module in model.modules())
 
 
+def test_one_layer_is_a_chain():
+    inputs, layer = torch.rand(4, 3), nn.Linear(3, 2)
+    alone, chained = layer, nn.Sequential(layer)
+    grads = []
+    for model in (alone, chained):
+        model.zero_grad()
+        Statistical(model, Gaussian(0.1)).backward(lambda: model(inputs).square().mean())
+        grads.append(layer.weight.grad.clone())
+    assert torch.equal(*grads)
+
+
 def test_spiking_convolutions_are_sampled():
     model = SpikingCNN(
         input_shape=(2, 8, 8), channels=(3, 4), kernel_size=3, classes=4, threshold=0.1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, get_args
@@ -100,6 +101,9 @@ class Statistical(GradientMethod):
                 "average-pooling, flatten and dropout layers, through which moments are known. "
                 "Pass form='sampled'."
             )
+        if self._chain == [self._inner]:  # whose forward this method stands in for
+            layer = copy.copy(self._inner)
+            self._chain, self._layers = [layer], {layer: n for n in self._layers.values()}
         self._variance: Tensor | None = None
 
     @property
