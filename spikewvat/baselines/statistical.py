@@ -103,7 +103,8 @@ class Statistical(GradientMethod):
             )
         if self._chain == [self._inner]:  # whose forward this method stands in for
             layer = copy.copy(self._inner)
-            self._chain, self._layers = [layer], {layer: n for n in self._layers.values()}
+            self._chain = [layer]
+            self._layers = dict(zip([layer], self._layers.values(), strict=True))
         self._variance: Tensor | None = None
 
     @property
