@@ -13,6 +13,7 @@ from spikewvat.robustness.planning import chips_needed, chips_needed_per_trainin
 from spikewvat.robustness.results import ChipReport, Degradation, Yield
 from spikewvat.robustness.spike_sweep import sweep_spikes
 from spikewvat.robustness.spikes import corrupt
+from spikewvat.robustness.split import Split, best_split
 from spikewvat.robustness.statistics import (
     Interval,
     holm,
@@ -31,7 +32,9 @@ __all__ = [
     "Difference",
     "Hierarchy",
     "Interval",
+    "Split",
     "Yield",
+    "best_split",
     "chips_needed",
     "chips_needed_per_training",
     "clean_accuracy",

@@ -53,6 +53,7 @@ class Plan:
     target: float | None
     interval_width: float | None
     min_chips: int
+    images: int | None = None  # for each chip, drawn anew; None for all
 
     def is_done(self, accuracies: list[float]) -> bool:
         """Return whether the interval asked for is reached."""
@@ -142,7 +143,11 @@ class Bench:
         return self._activity
 
     def _evaluate(
-        self, what: str, happens: Corruption | None = None, seed: int = 0
+        self,
+        what: str,
+        happens: Corruption | None = None,
+        seed: int = 0,
+        chosen: Tensor | None = None,
     ) -> tuple[float, float | None]:
         """Test the weights that the network holds."""
         with ExitStack() as stack:
@@ -152,10 +157,10 @@ class Bench:
                 )
                 stack.enter_context(chip)
             if self._observer is None:
-                return self._test.evaluate(what)
+                return self._test.evaluate(what, chosen)
             self._observer.forget()
             stack.enter_context(self._observer.watching())
-            found = self._test.evaluate(what)
+            found = self._test.evaluate(what, chosen)
             self._activity = self._observer.found()
             return found
 
@@ -222,19 +227,25 @@ class Bench:
             sigma=sigma,
             accuracies=torch.tensor(accuracies, dtype=torch.float64),
             seeds=plan.seeds[: len(accuracies)],
-            images=self._test.images,
+            images=self._test.images if plan.images is None else plan.images,
             losses=torch.tensor(losses, dtype=torch.float64) if losses else None,
             target=plan.target,
             corruption=None if happens is None else happens.name,
             severity=None if happens is None else happens.severity,
             unit="" if happens is None else happens.unit,
             activity=Activity.mean(activities) if activities else None,
+            sampled_from=None if plan.images is None else self._test.images,
         )
 
     def _found(
         self, device: DeviceModel, plan: Plan, happens: Corruption | None
     ) -> Iterator[tuple[float, float | None]]:
         """Yield accuracy and loss of one chip after the other, in groups or one by one."""
+        if plan.images is not None:
+            self._test.load(plan.images)
+            for seed in plan.seeds:
+                yield self._sampled(device, seed, plan.images)
+            return
         # What happens to spikes, and who counts them, know a single chip.
         alone = not self._stacking or happens is not None or self._observer is not None
         # Chips that stopping early throws away cost time: no more than are needed anyway.
@@ -254,6 +265,18 @@ class Bench:
                     found = self.holding(*chips[0])
                 self._activations = activations()
                 yield found
+
+    def _sampled(self, device: DeviceModel, seed: int, images: int) -> tuple[float, float | None]:
+        """Return accuracy and loss of a chip on images of its own."""
+        generator = Generator().manual_seed(seed)
+        chip = device.program(self.weights, generator=generator)
+        # The next numbers of the same generator: independent of the chip, and the chip's own.
+        chosen = torch.randperm(self._test.images, generator=generator)[:images]
+        what = f"the chip with seed {seed} of {device!r}"
+        self._check_chip(chip, what)
+        self._last = None
+        with replaced(self._live, chip):
+            return self._evaluate(what, chosen=chosen)
 
     def _group(self) -> int:
         """Return how many chips to evaluate at once; the first one alone says what they take."""

@@ -36,6 +36,7 @@ def simulate_chips(
     target: float | None = None,
     interval_width: float | None = None,
     min_chips: int = 10,
+    images_per_chip: int | None = None,
     loss: ChipLoss | None = None,
     scores: Scores = class_scores,
     adapter: Adapter | None = None,
@@ -70,6 +71,8 @@ def simulate_chips(
             narrower than this fraction, but not before ``min_chips``. Looking after every chip
             makes the interval of a run that stopped cover a little less than 95 %.
         min_chips: Chips to simulate before stopping early, at least 2.
+        images_per_chip: Images that each chip classifies, drawn anew for it: a mean accuracy at a
+            fraction of the cost, see :func:`~spikewvat.robustness.best_split`. ``None`` takes all.
         loss: Also report the mean loss of each chip, averaged over images.
         scores: How outputs become class scores; the default sums over time.
         adapter: By default the one for the model's framework.
@@ -99,8 +102,8 @@ def simulate_chips(
         Test-time variation as in the WVAT paper, with one draw for each evaluation of the test
         set: it models the programming of a chip.
     """
-    plan = plan_of(chips, target, interval_width, min_chips, generator)
-    _check_speed(stack, autocast)
+    plan = plan_of(chips, target, interval_width, min_chips, generator, images_per_chip)
+    _check_speed(stack, autocast, images_per_chip)
     bench = Bench(
         model,
         loader,
@@ -127,6 +130,7 @@ def sweep(
     target: float | None = None,
     interval_width: float | None = None,
     min_chips: int = 10,
+    images_per_chip: int | None = None,
     loss: ChipLoss | None = None,
     scores: Scores = class_scores,
     adapter: Adapter | None = None,
@@ -152,6 +156,8 @@ def sweep(
         target: Accuracy that a chip must reach to work.
         interval_width: Stop at a sigma when its interval is narrower.
         min_chips: Chips to simulate before stopping early.
+        images_per_chip: Images that each chip classifies, drawn anew for it; the ideal weights
+            classify all.
         loss: Also report losses.
         scores: How outputs become class scores.
         adapter: By default the one for the model's framework.
@@ -173,8 +179,8 @@ def sweep(
         raise ValueError("there are no sigmas to sweep, expected at least one, such as [0, 0.1].")
     for sigma in sigmas:
         check_at_least_zero("sigma", sigma)
-    plan = plan_of(chips, target, interval_width, min_chips, generator)
-    _check_speed(stack, autocast)
+    plan = plan_of(chips, target, interval_width, min_chips, generator, images_per_chip)
+    _check_speed(stack, autocast, images_per_chip)
     bench = Bench(
         model,
         loader,
@@ -234,6 +240,7 @@ def plan_of(
     interval_width: float | None,
     min_chips: int,
     generator: Generator | None,
+    images: int | None = None,
 ) -> Plan:
     """Check what was asked for and draw the seeds of the chips.
 
@@ -251,10 +258,15 @@ def plan_of(
             f"interval_width must be above 0, got {interval_width!r}. "
             "Write 0.01 for an interval of one percentage point."
         )
-    return Plan(draw_seeds(chips, generator), target, interval_width, min_chips)
+    if images is not None and target is not None:
+        raise ValueError(
+            f"target is {target!r} and images_per_chip {images!r}: a part of the images does not "
+            "tell whether a chip works. Leave out one of the two."
+        )
+    return Plan(draw_seeds(chips, generator), target, interval_width, min_chips, images)
 
 
-def _check_speed(stack: Stacking, autocast: torch.dtype | None) -> None:
+def _check_speed(stack: Stacking, autocast: torch.dtype | None, images: int | None) -> None:
     if stack not in ("auto", True, False):
         raise ValueError(f'stack must be "auto", True or False, got {stack!r}.')
     if autocast not in (None, torch.bfloat16, torch.float16):
@@ -264,6 +276,11 @@ def _check_speed(stack: Stacking, autocast: torch.dtype | None) -> None:
     if stack is True and autocast is not None:
         raise ValueError(
             "stack=True and autocast do not go together: torch.func ignores autocast. "
+            "Leave out one of the two."
+        )
+    if stack is True and images is not None:
+        raise ValueError(
+            "stack=True and images_per_chip do not go together: stacked chips share their images. "
             "Leave out one of the two."
         )
 

@@ -65,7 +65,8 @@ class ChipReport:
     """Accuracy of one network on many simulated chips.
 
     The 95 % interval is over chips, for this network on these images: it says nothing of other
-    trainings or other test sets.
+    trainings or other test sets. Where each chip has classified images of its own, a part of all,
+    the spread and the interval are over chips and images, and one chip's accuracy says little.
 
     Args:
         device: The device model in words, its ``repr``.
@@ -80,6 +81,8 @@ class ChipReport:
         severity: Its size.
         unit: What its size measures.
         activity: Spikes, operations and rates, a mean over chips, or None if not counted.
+        sampled_from: How many images each chip's own were drawn from; None if all chips have
+            classified all images.
     """
 
     device: str
@@ -93,6 +96,7 @@ class ChipReport:
     severity: float | None = None
     unit: str = ""
     activity: Activity | None = None
+    sampled_from: int | None = None
 
     @property
     def size(self) -> float:
@@ -142,9 +146,14 @@ class ChipReport:
             The count with its Wilson interval.
 
         Raises:
-            ValueError: If ``target`` is no fraction.
+            ValueError: If ``target`` is no fraction, or chips have classified a part of the images.
         """
         check_target(target)
+        if self.sampled_from is not None:
+            raise ValueError(
+                f"each chip has classified {self.images} of {self.sampled_from} images, which does "
+                "not tell whether it works. Leave out images_per_chip for a yield."
+            )
         return Yield(target, int((self.accuracies >= target).sum()), self.chips)
 
     def yield_curve(self, targets: Sequence[float] | None = None) -> tuple[Yield, ...]:
@@ -178,6 +187,7 @@ class ChipReport:
             "losses": None if self.losses is None else self.losses.tolist(),
             "yield": None if self.target is None else self.yield_at(self.target).to_dict(),
             "seeds": list(self.seeds),
+            **({} if self.sampled_from is None else {"sampled_from": self.sampled_from}),
             **self._spikes(),
         }
 
@@ -211,6 +221,7 @@ class ChipReport:
             severity=row.get("severity"),
             unit=row.get("unit", ""),
             activity=Activity.from_dict(row) if "rates" in row else None,
+            sampled_from=row.get("sampled_from"),
         )
 
     def __str__(self) -> str:
@@ -221,6 +232,8 @@ class ChipReport:
                 f"{100 * self.mean:.1f} % ± {100 * self.std:.1f} (95 % CI {low:.1f} .. {high:.1f})",
                 f"worst chip {100 * self.worst:.1f} %",
             ]
+        if self.sampled_from is not None:
+            parts[1:] = [f"{self.chips} chips x {self.images} of {self.sampled_from} images"]
         if self.target is not None:
             parts.append(str(self.yield_at(self.target)))
         return ", ".join(parts)

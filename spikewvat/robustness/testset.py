@@ -56,15 +56,38 @@ class TestSet:
         self._loss = loss
         self._room = cache_bytes
         self._autocast = autocast
+        self._labels_checked = False
+        self._axis = 0
         self._kept: list[tuple[Tensor, torch.dtype, Tensor]] | None = None
         self.images = 0
         """How many images the first pass has seen."""
 
-    def evaluate(self, what: str) -> tuple[float, float | None]:
+    def load(self, images: int) -> None:
+        """Read all images into memory, to evaluate on ``images`` of them.
+
+        Raises:
+            ValueError: If there are fewer, they do not fit, or their axis is not clear.
+        """
+        if self._kept is None:
+            self.images = sum(len(labels) for _, labels in self._batches())
+        if self._kept is None:
+            raise ValueError(
+                f"the {self.images} images do not fit into memory, which images_per_chip needs. "
+                "Raise cache_bytes, or leave it out."
+            )
+        if not 1 <= images <= self.images:
+            raise ValueError(
+                f"images_per_chip must be between 1 and {self.images}, the images of the test "
+                f"set, got {images!r}."
+            )
+        self._axis = image_axis([(packed, labels) for packed, _, labels in self._kept])
+
+    def evaluate(self, what: str, chosen: Tensor | None = None) -> tuple[float, float | None]:
         """Classify all images.
 
         Args:
             what: What is evaluated, for messages.
+            chosen: Numbers of some images, after :meth:`load`; by default all.
 
         Returns:
             Share of right answers, and the mean loss over images if there is a loss.
@@ -80,7 +103,7 @@ class TestSet:
             reduced = self._reduced(self._model(inputs), labels)
             return tuple(part.unsqueeze(0) for part in reduced)
 
-        return self._evaluated(forward, [what])[0]
+        return self._evaluated(forward, [what], chosen)[0]
 
     def evaluate_stacked(
         self, stack: Stack, chips: list[Weights], whats: list[str]
@@ -109,19 +132,21 @@ class TestSet:
         """Return scores, and the loss if there is one."""
         scores = self._scores(output)
         _check_shape(scores, labels)
-        if self.images == 0:
+        if not self._labels_checked:
             _check_labels(labels, scores.shape[1])
         if self._loss is None:
             return (scores,)
         return scores, torch.as_tensor(self._loss(output, labels.to(scores.device)))
 
-    def _evaluated(self, forward: _Forward, whats: list[str]) -> list[tuple[float, float | None]]:
+    def _evaluated(
+        self, forward: _Forward, whats: list[str], chosen: Tensor | None = None
+    ) -> list[tuple[float, float | None]]:
         """Return accuracy and loss of each chip; waits for a GPU once, at the end."""
         right: list[Tensor] = []
         lost: list[Tensor] = []
         losses: list[Tensor] = []
         sizes: list[int] = []
-        for inputs, labels in self._batches():
+        for inputs, labels in self._batches() if chosen is None else self._chosen(chosen):
             with torch.autocast(
                 self._device.type, self._autocast, enabled=self._autocast is not None
             ):
@@ -133,7 +158,7 @@ class TestSet:
         images = sum(sizes)
         if images == 0 and self.images == 0:
             raise ValueError("the loader yields no images. Check the data set and its split.")
-        if self.images not in (0, images):
+        if chosen is None and self.images not in (0, images):
             raise ValueError(
                 f"the loader yielded {self.images} images at the first pass and {images} at a "
                 "later one. Pass a DataLoader or a list of batches, or raise cache_bytes."
@@ -144,7 +169,8 @@ class TestSet:
                     f"scores are NaN for {count} of {images} images on {what}. "
                     "Check the inputs, and normalisation layers for divisions by zero."
                 )
-        self.images = images
+        if chosen is None:
+            self.images, self._labels_checked = images, True
         accuracies = [count / images for count in torch.stack(right).sum(0).tolist()]
         if self._loss is None:
             return [(accuracy, None) for accuracy in accuracies]
@@ -213,6 +239,29 @@ class TestSet:
         else:
             self._room = 0
 
+    def _chosen(self, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield some of the kept images, in batches about as large as the largest of the loader."""
+        kept = self._kept or []
+        most = max(len(labels) for _, _, labels in kept)
+        parts: list[tuple[Tensor, Tensor]] = []
+        first = 0
+        for packed, dtype, labels in kept:
+            here = chosen[(chosen >= first) & (chosen < first + len(labels))] - first
+            first += len(labels)
+            if len(here) == 0:
+                continue
+            here = here.to(packed.device)
+            part = packed.index_select(self._axis, here).to(self._device).to(dtype)
+            if parts and _other_shape(parts[-1][0], part, self._axis):
+                yield _joined(parts, self._axis)
+                parts = []
+            parts.append((part, labels[here.to(labels.device)]))
+            if sum(len(own) for _, own in parts) >= most:
+                yield _joined(parts, self._axis)
+                parts = []
+        if parts:
+            yield _joined(parts, self._axis)
+
     def _near(
         self, kept: list[tuple[Tensor, torch.dtype, Tensor]]
     ) -> list[tuple[Tensor, torch.dtype, Tensor]]:
@@ -226,6 +275,42 @@ class TestSet:
             (packed.to(self._device), dtype, labels.to(self._device))
             for packed, dtype, labels in kept
         ]
+
+
+def image_axis(batches: list[tuple[Tensor, Tensor]]) -> int:
+    """Return which axis of the inputs holds the images: 1 after time, or 0.
+
+    Args:
+        batches: Inputs and labels.
+
+    Raises:
+        ValueError: If it is none of them, or could be both.
+    """
+    fits = [
+        axis
+        for axis in (0, 1)
+        if all(x.dim() > axis + 1 and x.shape[axis] == len(labels) for x, labels in batches)
+    ]
+    if len(fits) != 1:
+        shapes = sorted({tuple(x.shape) for x, _ in batches})
+        raise ValueError(
+            f"inputs of shapes {shapes} do not tell which axis holds the images. "
+            "Pass batches of another size."
+        )
+    return fits[0]
+
+
+def _other_shape(one: Tensor, other: Tensor, axis: int) -> bool:
+    """Return whether two batches cannot be joined along an axis."""
+    shapes = [(*x.shape[:axis], *x.shape[axis + 1 :]) for x in (one, other)]
+    return shapes[0] != shapes[1] or one.dtype != other.dtype
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
+    """Return several batches as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([x for x, _ in parts], axis), torch.cat([labels for _, labels in parts])
 
 
 def _pair(batch: Any) -> tuple[Tensor, Tensor]:
