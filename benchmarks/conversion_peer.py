@@ -27,14 +27,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikewvat import Gaussian, adapter_for, files
-from spikewvat.conversion import Balancing, Dynamics, OverTime, convert
+from spikewvat.conversion import OverTime, convert
 from spikewvat.data.images import MNIST
 from spikewvat.recipes.results import provenance, write_json
 from spikewvat.weights import replaced
 
 STEPS = (8, 16, 32, 64, 128)
 BATCH = 100
-Outputs = Callable[[Tensor], Tensor]
+Potentials = Callable[[Tensor], Tensor]
 
 
 def lenet() -> nn.Sequential:
@@ -61,9 +61,9 @@ def train(images: Tensor, labels: Tensor, epochs: int) -> nn.Module:
     return ann.eval()
 
 
-def sides(ann: nn.Module, calibration: Tensor) -> dict[str, tuple[nn.Module, Outputs]]:
-    """Return the networks and how each yields its output at every step [T, B, classes]."""
-    found: dict[str, tuple[nn.Module, Outputs]] = {}
+def sides(ann: nn.Module, calibration: Tensor) -> dict[str, tuple[nn.Module, Potentials]]:
+    """Return the networks and what yields their potentials [numbers of steps, B, classes]."""
+    found: dict[str, tuple[nn.Module, Potentials]] = {}
     for name, options in (
         ("ann2snn, maximum (its default)", {}),
         ("ann2snn, 99.9 %", {"mode": "99.9%"}),
@@ -72,43 +72,54 @@ def sides(ann: nn.Module, calibration: Tensor) -> dict[str, tuple[nn.Module, Out
     ):  # fmt: skip
         recipe = RateCodingRecipe([(calibration,)], **options)
         net = ann2snn.Converter(recipe).convert(copy.deepcopy(ann)).eval()
-        found[name] = (net, _jelly_outputs(net))
-    for name, balancing, initial, variation in (
-        ("ours", Balancing(), 0.0, None),
-        ("ours, thresholds over 8 chips", Balancing(chips=8), 0.0, Gaussian(0.1)),
-        ("ours, half a threshold", Balancing(), 0.5, None),
-        ("ours, 99.9 %, half a threshold", Balancing(percentile=99.9), 0.5, None),
+        found[name] = (net, _jelly(net))
+    for name, variation in (
+        ("ours", None),
+        ("ours, thresholds over 8 chips", Gaussian(0.1)),
     ):
-        snn = convert(
-            ann,
-            [calibration],
-            time_steps=16,
-            balancing=balancing,
-            dynamics=Dynamics(initial=initial),
-            variation=variation,
-            generator=torch.Generator().manual_seed(1),
-        )
-        found[name] = (snn, lambda x, snn=snn: torch.cat(list(snn.outputs(x, time_steps=128))))
+        found[name] = _ours(ann, calibration, variation)
     return found
 
 
-def _jelly_outputs(net: nn.Module) -> Outputs:
+def _jelly(net: nn.Module) -> Potentials:
     adapter = adapter_for(net)
 
-    def outputs(images: Tensor) -> Tensor:
+    def potentials(images: Tensor) -> Tensor:
         adapter.reset_state(net)
-        return torch.stack([net(images) for _ in range(STEPS[-1])])
+        outputs = torch.stack([net(images) for _ in range(STEPS[-1])])
+        return outputs.cumsum(0)[torch.tensor(STEPS) - 1]
 
-    return outputs
+    return potentials
+
+
+def _ours(
+    ann: nn.Module, calibration: Tensor, variation: Gaussian | None
+) -> tuple[nn.Module, Potentials]:
+    """Return one network, which takes the thresholds that were fitted to each number of steps."""
+    thresholds = {}
+    for steps in STEPS:
+        generator = torch.Generator().manual_seed(1)
+        snn = convert(
+            ann, [calibration], time_steps=steps, variation=variation, generator=generator
+        )
+        thresholds[steps] = snn.thresholds()
+
+    def potentials(images: Tensor) -> Tensor:
+        found = []
+        for snn.time_steps, fitted in thresholds.items():
+            snn.set_thresholds(fitted)
+            found.append(snn(images))
+        return torch.stack(found)
+
+    return snn, potentials
 
 
 @torch.no_grad()
-def accuracies(outputs: Outputs, images: Tensor, labels: Tensor) -> list[float]:
+def accuracies(potentials: Potentials, images: Tensor, labels: Tensor) -> list[float]:
     """Return the accuracy after each number of steps."""
     right = torch.zeros(len(STEPS))
     for x, y in zip(images.split(BATCH), labels.split(BATCH), strict=True):
-        potential = outputs(x).cumsum(0)[torch.tensor(STEPS) - 1]
-        right += (potential.argmax(2) == y).sum(1)
+        right += (potentials(x).argmax(2) == y).sum(1)
     return [round(value, 6) for value in (right / len(labels)).tolist()]
 
 
@@ -195,10 +206,10 @@ def main() -> None:
     clean_ann, chips_ann = of_ann()[0], on_chips(ann, of_ann, arguments.chips, arguments.sigma)
     print(f"ANN {100 * clean_ann:.2f} %, on chips {100 * _mean([c[0] for c in chips_ann]):.2f} %")
     rows = []
-    for name, (net, outputs) in sides(ann, calibration).items():
+    for name, (net, potentials) in sides(ann, calibration).items():
 
-        def run(outputs: Outputs = outputs) -> list[float]:
-            return accuracies(outputs, images, labels)
+        def run(potentials: Potentials = potentials) -> list[float]:
+            return accuracies(potentials, images, labels)
 
         clean = run()
         chips = on_chips(net, run, arguments.chips, arguments.sigma)
