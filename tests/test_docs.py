@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,7 @@ def blocks(page: Path, language: str) -> list[str]:
 def test_python_examples_run(page, tmp_path, monkeypatch, embedded_data):
     """The blocks of a page run one after the other, as a reader would paste them."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "mine", raising=False)  # the reader's own file of a page
     namespace: dict[str, object] = {"__name__": "__docs__"}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), namespace)
