@@ -29,6 +29,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
     "conversion": lambda: comparison("conversion", "lenet_*"),
+    "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
     "conversion-peer": conversion_peer,
     "balancing": balancing,
