@@ -15,7 +15,17 @@ from collections.abc import Callable
 
 from pages.compared import balancing, comparison, conversion_peer, conversion_steps, reenacted
 from pages.figures import figures
-from pages.measured import binning, event_input, overhead, simulator, tsslbp, tsslbp_speed
+from pages.measured import (
+    binning,
+    designs,
+    event_input,
+    monte_carlo,
+    overhead,
+    simulator,
+    step_parts,
+    tsslbp,
+    tsslbp_speed,
+)
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
 
 from spikewvat.bench import read_suite
@@ -35,6 +45,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "balancing": balancing,
     "figures": figures,
     "overhead": overhead,
+    "step-parts": step_parts,
+    "monte-carlo": monte_carlo,
+    "designs": designs,
     "reenacted": reenacted,
     "simulator": simulator,
     "binning": binning,

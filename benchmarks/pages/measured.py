@@ -117,3 +117,54 @@ def event_input() -> str:
     memory = [f"{value:.0f} MiB" for value in result["peak_memory_mib"].values()]
     lines.append(row_of(["peak memory that training adds", *memory, ""]))
     return "\n".join(lines)
+
+
+def _percent(quartiles: list[float]) -> str:
+    low, middle, high = (100 * value for value in quartiles)
+    return f"{middle:.1f} % ({low:.1f} .. {high:.1f})"
+
+
+def step_parts() -> str:
+    """Return the table of what variation adds to a step, without any forward pass."""
+    lines = [
+        row_of(["", "weights", "plain step", "drawing", "displacing and restoring", "both"]),
+        row_of(["---", *["--:"] * 5]),
+    ]
+    for row in load("speed", "step_parts")["rows"]:
+        shares = [_percent(row[part]) for part in ("draw", "displace and restore", "both")]
+        lines.append(
+            row_of([row["setup"], str(row["weights"]), f"{row['plain_ms']:.1f} ms", *shares])
+        )
+    return "\n".join(lines)
+
+
+def monte_carlo() -> str:
+    """Return the table of what a chip costs beside a clean evaluation."""
+    ways = ("chips", "stacked", "plain loop")
+    lines = [row_of(["", "clean", *ways]), row_of(["---", *["--:"] * 4])]
+    for row in load("speed", "monte_carlo")["rows"]:
+        cells = []
+        for way in ways:
+            if way in row:
+                low, middle, high = row[way]
+                cells.append(f"{middle:.2f} ({low:.2f} .. {high:.2f})")
+            else:
+                cells.append("cannot")
+        name = f"{row['setup']}, {row['images']} images"
+        lines.append(row_of([name, f"{row['clean_ms']:.0f} ms", *cells]))
+    return "\n".join(lines)
+
+
+def designs() -> str:
+    """Return the table of chip-images that an interval of a given width takes."""
+    found = load("speed", "monte_carlo")["designs"]
+    split = found["split"]["images"]
+    lines = [row_of(["", "chips", "images each", "chip-images"]), row_of(["---", *["--:"] * 3])]
+    for name, key in (("all images", "fixed"), ("best split", "split")):
+        part = found[key]
+        cells = [str(part[what]) for what in ("chips", "images", "chip_images")]
+        lines.append(row_of([name, *cells]))
+    stopped = found["stopped"]
+    cells = [str(stopped["chips"]), str(split), str(stopped["chip_images"])]
+    lines.append(row_of(["stopped when narrow enough", *cells]))
+    return "\n".join(lines)

@@ -130,6 +130,14 @@ class Gaussian(AdditiveNoise):
         """Draw (see :meth:`AdditiveNoise.standard_noise` and :func:`standard_normal`)."""
         return standard_normal(shape, dtype=dtype, generator=generator)
 
+    def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        scale = self.range.size(weight) * self.sigma
+        if scale.numel() != 1:
+            return super()._noise(weight, generator)
+        dtype = draw_dtype(weight)
+        noise = standard_normal(weight.shape, dtype=dtype, generator=generator, scale=scale)
+        return noise.to(weight.device, weight.dtype)
+
 
 @dataclass(frozen=True)
 class Uniform(AdditiveNoise):
