@@ -105,8 +105,8 @@ class Dynamics:
         hard_reset: Set the potential to 0 after a spike instead of subtracting the threshold.
         initial: Potential before the first step, as a share of the threshold, in [0, 1). 0 rounds
             a rate down to one that T steps can tell, so that neurons leave out what is small, the
-            errors of a noisy chip among it; half a threshold rounds to the nearest and is better for
-            very few steps.
+            errors of a noisy chip among it; half a threshold rounds to the nearest, which is better
+            for very few steps.
         surrogate: Stands in for the derivative of a spike.
 
     Raises:
