@@ -13,6 +13,7 @@ from spikewvat.data.events import (
     bin_events,
     check_on_sensor,
     collate,
+    decode_events,
     encode_events,
     make_events,
     make_loader,
@@ -75,6 +76,25 @@ def test_or_and_clipped_counts_follow_from_counts(events, steps, largest):
     counts = binned("count")
     np.testing.assert_array_equal(binned("or"), counts > 0)
     np.testing.assert_array_equal(binned(largest), np.minimum(counts, largest))
+
+
+@pytest.mark.parametrize("overflows", [0, 3])
+def test_files_are_decoded_as_by_tonic(tmp_path, overflows):
+    events = random_events(5, 50, last=2**23 - 1)
+    data = np.frombuffer(encode_events(events), np.uint8).reshape(-1, 5).copy()
+    data[[9, 10, 30][:overflows], 1] = 240
+    (tmp_path / "1.bin").write_bytes(data.tobytes())
+    source = tonic.datasets.nmnist.NMNIST
+    expected = tonic.io.read_mnist_file(str(tmp_path / "1.bin"), dtype=source.dtype)
+    decoded = decode_events(data.tobytes())
+    assert len(decoded) == 50 - overflows
+    assert decoded.dtype == expected.dtype
+    np.testing.assert_array_equal(decoded, expected)
+
+
+def test_decoding_needs_whole_events():
+    with pytest.raises(ValueError, match="got 7 bytes, expected five an event"):
+        decode_events(b"1234567")
 
 
 def test_real_recordings_are_binned_as_by_tonic(real_data):

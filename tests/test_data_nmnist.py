@@ -18,7 +18,7 @@ import torch
 from event_cases import random_events, write_part
 
 from spikewvat.data.cache import RowCache, cache_folder
-from spikewvat.data.events import bin_events, make_events, make_loader, write_events
+from spikewvat.data.events import bin_events, collate, make_events, make_loader, write_events
 from spikewvat.errors import DataError, MissingExtraError
 
 tonic = pytest.importorskip("tonic")
@@ -66,6 +66,45 @@ def test_the_cache_gives_the_same_items(root, cache, reduce):
     assert len(list((cache / "binned").iterdir())) == 1
 
 
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("reduce", ["or", "count", 2])
+def test_batches_made_at_once_are_those_of_the_items(root, cache, reduce, sparse, cached):
+    options = {"time_steps": 5, "reduce": reduce, "sparse": sparse}
+    data = NMNIST(root, "train", **options, cache=cache if cached else False)
+    chosen = [7, 0, 19, 7, -1]
+    together = data.__getitems__(chosen)
+    assert len(together) == len(together[:]) == 5
+    spikes, labels = collate(together)
+    expected, targets = collate(list(together))
+    assert torch.equal(labels, targets)
+    if sparse:
+        assert spikes.is_coalesced()
+        assert torch.equal(spikes.indices(), expected.indices())
+        assert torch.equal(spikes.values(), expected.values())
+        spikes, expected = spikes.to_dense(), expected.to_dense()
+    assert spikes.dtype == torch.float32
+    assert spikes.is_contiguous()
+    assert torch.equal(spikes, expected)
+    literal = [bin_events(data.events(i), time_steps=5, reduce=reduce) for i in chosen]
+    np.testing.assert_array_equal(spikes, np.stack(literal, 1))
+
+
+def test_other_loaders_get_items(root):
+    data = NMNIST(root, "train", time_steps=2, cache=False)
+    (spikes, labels), *_ = torch.utils.data.DataLoader(data, 4)
+    assert torch.equal(spikes, torch.stack([data[i][0] for i in range(4)]))
+    assert labels.tolist() == data.targets[:4]
+
+
+def test_the_cache_holds_spikes_and_no_frames(root, cache):
+    data = NMNIST(root, "train", time_steps=300, cache=cache)
+    (file,) = (cache / "binned").iterdir()
+    spikes = sum(int(data[i][0].sum()) for i in range(20))
+    table = 8 * 21 + 4
+    assert file.stat().st_size == 20 * (2 * 300 + 4) + 2 * spikes + table
+
+
 def test_the_second_time_nothing_is_read(root, cache, monkeypatch):
     first = NMNIST(root, "train", time_steps=3, cache=cache)
     monkeypatch.setattr(NMNIST, "events", None)
@@ -106,11 +145,11 @@ def test_two_writers_of_a_cache_do_not_disturb_each_other(tmp_path):
 
     def while_another_writes():
         yield rows[0]
-        RowCache(path, 3, 4).write(rows)
+        RowCache(path, 3).write(rows)
         yield from rows[1:]
 
-    RowCache(path, 3, 4).write(while_another_writes())
-    reader = RowCache(path, 3, 4)
+    RowCache(path, 3).write(while_another_writes())
+    reader = RowCache(path, 3)
     assert reader.open()
     assert all(np.array_equal(reader.read(i), rows[i]) for i in range(3))
     assert [file.name for file in tmp_path.iterdir()] == ["rows.npy"]
@@ -122,9 +161,9 @@ def test_a_cache_that_breaks_off_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        RowCache(tmp_path / "rows.npy", 3, 4).write(breaks_off())
+        RowCache(tmp_path / "rows.npy", 3).write(breaks_off())
     assert list(tmp_path.iterdir()) == []
-    assert RowCache(tmp_path / "rows.npy", 3, 4).read(0) is None
+    assert RowCache(tmp_path / "rows.npy", 3).read(0) is None
 
 
 def test_a_cache_that_cannot_be_written_says_what_to_do(root, tmp_path):

@@ -168,3 +168,49 @@ def designs() -> str:
     cells = [str(stopped["chips"]), str(split), str(stopped["chip_images"])]
     lines.append(row_of(["stopped when narrow enough", *cells]))
     return "\n".join(lines)
+
+
+def spiking_layers() -> str:
+    """Return the table of LIF networks beside snnTorch and SpikingJelly."""
+    heads = ["", "training step", "speed-up", "forward pass", "speed-up", "peak memory"]
+    lines = [row_of(heads), row_of(["---", *["--:"] * (len(heads) - 1)])]
+    for setup in load("speed", "spiking_layers")["setups"]:
+        lines.append(row_of([f"**{setup['setup']}**", *[""] * (len(heads) - 1)]))
+        for row in setup["rows"]:
+            cells = [row["side"]]
+            for part in (row["training"], row["forward"]):
+                cells += [f"{part['ms']:.0f} ms", _speed_up(part)]
+            lines.append(row_of([*cells, f"{row['peak_memory_mib']:.0f} MiB"]))
+    return "\n".join(lines)
+
+
+def event_pipeline() -> str:
+    """Return the table of epochs of loading beside tonic's."""
+    setups = load("speed", "event_pipeline")["setups"]
+    lines = [
+        row_of(["", *(f"T = {setup['time_steps']}" for setup in setups)]),
+        row_of(["---", *["--:"] * len(setups)]),
+    ]
+    for number, row in enumerate(setups[0]["rows"]):
+        parts = [setup["rows"][number] for setup in setups]
+        peer = row["way"] == row["over"]
+        cells = [f"{p['ms']:.2f} ms" + ("" if peer else f", {_speed_up(p)}") for p in parts]
+        lines.append(row_of([row["way"], *cells]))
+    sizes = [setup["bytes_a_recording"] for setup in setups]
+    for name, what in (("cache", "in the cache"), ("frames", "frames of one byte a place")):
+        lines.append(row_of([what, *(f"{size[name] / 1000:.1f} kB" for size in sizes)]))
+    return "\n".join(lines)
+
+
+def loading_share() -> str:
+    """Return the share of training that waits for batches."""
+    training = load("speed", "event_pipeline")["training"]
+    return f"Share of an epoch that waits for batches: {100 * training['share']:.0f} %."
+
+
+def _speed_up(part: dict[str, Any]) -> str:
+    """Return a speed-up with its quartiles, nothing where there is none."""
+    if "speed_up" not in part:
+        return ""
+    low, high = part["quartiles"]
+    return f"{part['speed_up']:.2f} ({low:.2f} .. {high:.2f})"

@@ -42,7 +42,7 @@ def temporary_beside(path: Path) -> Path:
 
 
 class RowCache:
-    """Rows of equal length in one memory-mapped ``.npy`` file, each with its checksum.
+    """Rows of bytes in one memory-mapped file, each with its checksum, and where each one starts.
 
     Two processes may write the same cache at once: each writes its own temporary file, and the
     last one to finish takes the place of the other, with the same content.
@@ -50,23 +50,28 @@ class RowCache:
     Args:
         path: The file.
         rows: Number of rows.
-        width: Bytes in a row.
     """
 
-    def __init__(self, path: Path, rows: int, width: int) -> None:
-        self.path = path
-        self._shape = (rows, width + _CHECKSUM)
+    def __init__(self, path: Path, rows: int) -> None:
+        self.path, self._rows = path, rows
         self._data: NDArray[np.uint8] | None = None
+        self._starts: list[int] = []
 
     def open(self) -> bool:
-        """Map the file; return whether it is there and has the expected shape."""
+        """Map the file; return whether it is there and whole, but for what is in the rows."""
+        table = 8 * (self._rows + 1)
         try:
-            data = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError):
+            # As a plain array: slices of a memory map cost several times as much.
+            data = np.asarray(np.memmap(self.path, np.uint8, "r"))
+        except (OSError, ValueError):  # a ValueError where it is empty
             return False
-        if data.shape != self._shape or data.dtype != np.uint8:
+        end = len(data) - table - _CHECKSUM
+        if end < 0 or not _matches(data[end:]):
             return False
-        self._data = data
+        starts = data[end:-_CHECKSUM].view("<u8").tolist()
+        if starts[0] != 0 or starts[-1] != end:
+            return False
+        self._data, self._starts = data, starts
         return True
 
     def write(self, rows: Iterable[NDArray[np.uint8]]) -> None:
@@ -76,15 +81,14 @@ class RowCache:
             DataError: If the folder is not writable or the disk is full.
         """
         temporary = temporary_beside(self.path)
+        starts = [0]
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 with temporary.open("xb") as file:
-                    header = {"descr": "|u1", "fortran_order": False, "shape": self._shape}
-                    np.lib.format.write_array_header_1_0(file, header)
                     for row in rows:
-                        data = row.tobytes()
-                        file.write(data + zlib.crc32(data).to_bytes(_CHECKSUM, "big"))
+                        starts.append(starts[-1] + file.write(_with_checksum(row.tobytes())))
+                    file.write(_with_checksum(np.array(starts, "<u8").tobytes()))
                 temporary.replace(self.path)
             except BaseException:
                 temporary.unlink(missing_ok=True)
@@ -97,6 +101,14 @@ class RowCache:
         """Return a row, None where it is damaged."""
         if self._data is None:
             return None
-        row = np.asarray(self._data[index])
-        data, checksum = row[:-_CHECKSUM], row[-_CHECKSUM:].tobytes()
-        return data if zlib.crc32(data.tobytes()) == int.from_bytes(checksum, "big") else None
+        row = self._data[self._starts[index] : self._starts[index + 1]]
+        return np.asarray(row[:-_CHECKSUM]) if _matches(row) else None
+
+
+def _with_checksum(data: bytes) -> bytes:
+    return data + zlib.crc32(data).to_bytes(_CHECKSUM, "big")
+
+
+def _matches(data: NDArray[np.uint8]) -> bool:
+    """Return whether data ends with the checksum of what is in front of it."""
+    return zlib.crc32(data[:-_CHECKSUM].data) == int.from_bytes(data[-_CHECKSUM:].tobytes(), "big")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from spikewvat.data.packed import Together
 from spikewvat.errors import DataError
 
 EVENT_DTYPE = np.dtype([("x", int), ("y", int), ("t", int), ("p", int)])
@@ -28,6 +29,7 @@ NMNIST_SENSOR = (34, 34, 2)
 
 _BYTES = 5
 _TIME_BITS = 23
+_OVERFLOW_ROW, _OVERFLOW_US = 240, 2**13
 
 
 def make_events(x: Any, y: Any, t: Any, p: Any) -> Events:
@@ -80,6 +82,36 @@ def encode_events(events: Events) -> bytes:
     data[:, 2] = (events["p"] << 7) | (time >> 16)
     data[:, 3], data[:, 4] = (time >> 8) & 255, time & 255
     return data.tobytes()
+
+
+def decode_events(data: bytes) -> Events:
+    """Decode what N-MNIST files hold, without a loop over events.
+
+    An event in row 240 is none: the clock ran over, and all later times are 2^13 us later.
+
+    Args:
+        data: Five bytes an event (see :func:`encode_events`).
+
+    Returns:
+        Structured array [N].
+
+    Raises:
+        ValueError: If the bytes are not a whole number of events.
+
+    Example:
+        >>> decode_events(bytes.fromhex("0102800103")).tolist()
+        [(1, 2, 259, 1)]
+    """
+    if len(data) % _BYTES:
+        raise ValueError(f"got {len(data)} bytes, expected five an event. The file is cut off.")
+    columns = np.frombuffer(data, np.uint8).reshape(-1, _BYTES).T.astype(np.int32)
+    x, y, high, middle, low = columns
+    t = ((high & 127) << 16) | (middle << 8) | low
+    overflow = y == _OVERFLOW_ROW
+    if overflow.any():
+        t = t + overflow.cumsum() * _OVERFLOW_US
+        x, y, t, high = (column[~overflow] for column in (x, y, t, high))
+    return make_events(x, y, t, high >> 7)
 
 
 def write_events(path: Path | str, events: Events) -> None:
@@ -168,6 +200,17 @@ def bin_events(
     """
     _check_options(time_steps, window_us, reduce)
     check_on_sensor(events, sensor_size)
+    return bin_checked(events, time_steps, window_us, sensor_size, reduce)
+
+
+def bin_checked(
+    events: Events,
+    time_steps: int | None,
+    window_us: int | None,
+    sensor_size: tuple[int, int, int],
+    reduce: Reduce,
+) -> NDArray[np.uint8]:
+    """Bin as :func:`bin_events` does, with possible options, events that lie on the sensor."""
     width, height, polarities = sensor_size
     bins, window, start = _bins(events["t"], time_steps, window_us)
     shape = (bins, polarities, height, width)
@@ -222,7 +265,8 @@ def collate(items: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     """Make a batch of items.
 
     Args:
-        items: Pairs of a tensor, spikes [T, C, H, W] or a still image [C, H, W], and a label.
+        items: Pairs of a tensor, spikes [T, C, H, W] or a still image [C, H, W], and a label;
+            recordings of one data set may come :class:`~spikewvat.data.packed.Together`.
 
     Returns:
         Spikes float32 [T, B, C, H, W], sparse where the items are (still images: [B, C, H, W]),
@@ -233,6 +277,8 @@ def collate(items: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
         >>> spikes.shape, spikes.dtype, labels.tolist()
         (torch.Size([5, 3, 2, 4, 4]), torch.float32, [7, 7, 7])
     """
+    if isinstance(items, Together):
+        return items.batch()
     labels = torch.tensor([int(item[1]) for item in items], dtype=torch.int64)
     if items[0][0].is_sparse:
         return _sparse_batch([item[0] for item in items]), labels

@@ -18,7 +18,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikewvat.data.cache import RowCache, cache_folder
-from spikewvat.data.events import Events, Reduce, bin_events, check_on_sensor
+from spikewvat.data.events import (
+    NMNIST_SENSOR,
+    Events,
+    Reduce,
+    bin_checked,
+    bin_events,
+    check_on_sensor,
+    decode_events,
+)
+from spikewvat.data.packed import Packing, Row, Together
 from spikewvat.errors import DataError, MissingDataError, require
 
 tonic: Any = require("tonic", extra="tonic", purpose="N-MNIST")
@@ -27,7 +36,7 @@ _source: Any = require("tonic.datasets.nmnist", extra="tonic", purpose="N-MNIST"
 _FOLDERS = {"train": "Train", "test": "Test"}
 _DIGITS = tuple("0123456789")
 _TIMEOUT_S = 10
-_CACHE_VERSION = 1
+_CACHE_VERSION = 2
 
 
 class _Recordings(_source.NMNIST):  # type: ignore[misc]
@@ -48,9 +57,9 @@ class _Recordings(_source.NMNIST):  # type: ignore[misc]
 class NMNIST(Dataset[tuple[Tensor, int]]):
     """Recordings in the layout of N-MNIST, binned to spikes.
 
-    Items are ``(spikes uint8 [T, 2, 34, 34], label)``, dense or sparse. The recordings are read by
-    tonic, binned once, and kept packed in a cache on disk; without a cache they are binned at
-    every access.
+    Items are ``(spikes uint8 [T, 2, 34, 34], label)``, dense or sparse. The recordings are
+    binned once, and only where there are spikes is kept in a cache on disk; without a cache they
+    are read and binned at every access.
 
     Args:
         root: Folder that holds ``NMNIST/Train`` and ``NMNIST/Test``, or these two themselves; a
@@ -119,13 +128,15 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         self._first_saccade_only, self._stabilize = first_saccade_only, stabilize
         self._denoise_us, self._sparse = denoise_us, sparse
         none = np.empty(0, _source.NMNIST.dtype)
-        self.sample_shape = self._binned(none).shape
+        options: Any = {"time_steps": time_steps, "window_us": window_us, "reduce": reduce}
+        self.sample_shape = bin_events(none, **options).shape  # checks the options
+        self._packing = Packing(self.sample_shape, counted=reduce != "or")
         folder = _folder(Path(root).expanduser(), split, download)
         _check_layout(folder, classes)
-        self._source = _Recordings(folder.parent, train=split == "train")
-        self._chosen = _choose(self._source.targets, classes, per_class, indices)
-        self.files = [Path(self._source.data[index]) for index in self._chosen]
-        self.targets = [int(self._source.targets[index]) for index in self._chosen]
+        source = _Recordings(folder.parent, train=split == "train")
+        chosen = _choose(source.targets, classes, per_class, indices)
+        self.files = [Path(source.data[index]) for index in chosen]
+        self.targets = [int(source.targets[index]) for index in chosen]
         _check_sizes(self.files)
         self._cache = None if cache is False else self._opened(cache_folder(cache), folder)
 
@@ -133,11 +144,39 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        index = self._position(index)
+        if self._cache is None and not self._sparse:
+            return torch.from_numpy(self._binned(self.events(index))), self.targets[index]
+        return self._made([index], torch.uint8)[:, 0], self.targets[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> Together:
+        """Return items that a loader of this package makes together."""
+        return Together(self, indices)
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Return recordings as a batch, without making the single items.
+
+        Args:
+            indices: Which ones.
+
+        Returns:
+            Spikes float32 [T, B, C, H, W], sparse where items are, and labels int64 [B].
+        """
+        places = [self._position(index) for index in indices]
+        labels = torch.tensor([self.targets[place] for place in places], dtype=torch.int64)
+        if self._cache is None and not self._sparse:
+            return torch.stack([self[place][0] for place in places], 1).float(), labels
+        return self._made(places, torch.float32), labels
+
+    def _position(self, index: int) -> int:
+        """Return an index counted from the front."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} is outside of {len(self)} recordings.")
-        index %= len(self)
-        spikes = self._spikes(index) if self._sparse else torch.from_numpy(self._frames(index))
-        return spikes, self.targets[index]
+        return index % len(self)
+
+    def _made(self, indices: Sequence[int], dtype: torch.dtype) -> Tensor:
+        rows = [self._row(index) for index in indices]
+        return (self._packing.sparse if self._sparse else self._packing.dense)(rows, dtype)
 
     def events(self, index: int) -> Events:
         """Return the events of a recording, after the optional transforms.
@@ -147,7 +186,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         """
         path = self.files[index]
         _check_sizes([path])
-        events: Events = self._source[self._chosen[index]][0]
+        events = decode_events(path.read_bytes())
         check_on_sensor(events, name=repr(str(path)))
         if self._first_saccade_only:
             events = events[events["t"] < 100_000]
@@ -158,54 +197,22 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         return events
 
     def _binned(self, events: Events) -> NDArray[np.uint8]:
-        return bin_events(
-            events, time_steps=self._time_steps, window_us=self._window_us, reduce=self._reduce
-        )
+        return bin_checked(events, self._time_steps, self._window_us, NMNIST_SENSOR, self._reduce)
 
-    def _frames(self, index: int) -> NDArray[np.uint8]:
-        row = self._cached(index)
-        if row is None:
-            return self._binned(self.events(index))
-        if self._reduce == "or":
-            row = np.unpackbits(row, count=int(np.prod(self.sample_shape)))
-        return np.array(row).reshape(self.sample_shape)
-
-    def _spikes(self, index: int) -> Tensor:
-        """Return a recording as a sparse tensor; of a packed row only bytes with spikes unfold."""
-        row = self._cached(index)
-        if row is None:
-            row, packed = self._binned(self.events(index)).reshape(-1), False
-        else:
-            packed = self._reduce == "or"
-        flat = np.flatnonzero(row)
-        if packed:
-            byte, bit = np.nonzero(np.unpackbits(row[flat, None], axis=1))
-            flat, values = 8 * flat[byte] + bit, np.ones(len(byte), np.uint8)
-        else:
-            values = row[flat]
-        places = np.stack(np.unravel_index(flat, self.sample_shape))
-        return torch.sparse_coo_tensor(
-            torch.from_numpy(places),
-            torch.from_numpy(values),
-            self.sample_shape,
-            is_coalesced=True,
-            check_invariants=False,
-        )
-
-    def _cached(self, index: int) -> NDArray[np.uint8] | None:
-        """Return a row of the cache, written anew where it is damaged; None without a cache."""
+    def _row(self, index: int) -> Row:
+        """Return a packed recording; in the cache it is written anew where it is damaged."""
         if self._cache is None:
-            return None
+            return self._packing.pack(self._binned(self.events(index)))
         row = self._cache.read(index)
         if row is None:  # damaged since it was opened
             self._cache.write(self._rows())
             row = self._cache.read(index)
+            assert row is not None
         return row
 
-    def _rows(self) -> Iterator[NDArray[np.uint8]]:
+    def _rows(self) -> Iterator[Row]:
         for index in range(len(self)):
-            frames = self._binned(self.events(index)).reshape(-1)
-            yield np.packbits(frames) if self._reduce == "or" else frames
+            yield self._packing.pack(self._binned(self.events(index)))
 
     def _opened(self, cache: Path, folder: Path) -> RowCache:
         """Return the cache of these recordings, binned and written where it is missing."""
@@ -217,9 +224,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
             stat = path.stat()
             name = path.relative_to(folder).as_posix()
             content.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        values = int(np.prod(self.sample_shape))
-        width = (values + 7) // 8 if self._reduce == "or" else values
-        rows = RowCache(cache / "binned" / f"{content.hexdigest()[:32]}.npy", len(self), width)
+        rows = RowCache(cache / "binned" / f"{content.hexdigest()[:32]}.rows", len(self))
         if not rows.open():
             rows.write(self._rows())
         return rows
