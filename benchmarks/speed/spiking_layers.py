@@ -5,7 +5,8 @@
 All sides have the same weights, spikes, decay, threshold and surrogate, and an Adam of their own.
 They take turns in one process that keeps freed memory, in random order; ratios are those of a
 round. Peers are written as their documentation recommends for speed: SpikingJelly in multi-step
-mode on its torch backend, snnTorch with synapses over all steps at once and neurons in a loop.
+mode on its torch backend, snnTorch with synapses over all steps at once and neurons in a loop; and
+beside that with the whole network in a loop over steps, as in their tutorials.
 Peak memory is what three steps add in a fresh process.
 """
 
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import snntorch
 import torch
@@ -51,6 +53,10 @@ class SnnTorchFC(nn.Module):
             snntorch.Leaky(beta=BETA, spike_grad=grad) for _ in self.synapses
         )
 
+    def stages(self) -> list[tuple[Callable[[Tensor], Tensor], Any]]:
+        """Return what happens in a step in front of each layer of neurons, and the neurons."""
+        return list(zip(self.synapses, self.neurons, strict=True))
+
     def forward(self, spikes: Tensor) -> Tensor:
         """Return output spikes [T, B, classes]."""
         x = spikes.flatten(2)
@@ -63,36 +69,84 @@ class SnnTorchFC(nn.Module):
         return x
 
 
-def jelly_fc() -> nn.Module:
-    """Return the dense network in SpikingJelly, multi-step."""
-    neurons = jelly_models.Neurons(BETA, 1.0, ALPHA, "m")
-    modules: list[nn.Module] = [layer.Flatten(step_mode="m")]
-    for i, o in pairwise(SIZES):
-        modules += [layer.Linear(i, o, bias=False, step_mode="m"), neurons()]
-    return nn.Sequential(*modules)
+class SnnTorchCNN(snntorch_models.SpikingCNN):
+    """The convolutional network with the others' surrogate."""
+
+    def __init__(self) -> None:
+        super().__init__(beta=BETA)
+        for module in self.modules():
+            if isinstance(module, snntorch.Leaky):
+                module.spike_grad = surrogate.atan(alpha=ALPHA)
+
+    def stages(self) -> list[tuple[Callable[[Tensor], Tensor], Any]]:
+        """Return what happens in a step in front of each layer of neurons, and the neurons."""
+        convs = [nn.Sequential(conv, self.pool) for conv in self.convs]
+        return [
+            *zip(convs, self.neurons, strict=True),
+            (lambda x: self.readout(x.flatten(1)), self.output),
+        ]
 
 
-def snntorch_cnn() -> nn.Module:
-    """Return the convolutional network in snnTorch, with the others' surrogate."""
-    model = snntorch_models.SpikingCNN(beta=BETA)
-    for module in model.modules():
-        if isinstance(module, snntorch.Leaky):
-            module.spike_grad = surrogate.atan(alpha=ALPHA)
-    return model
+class InALoop(nn.Module):
+    """The same network run as a whole in every step, as most tutorials do."""
+
+    def __init__(self, model: SnnTorchFC | SnnTorchCNN) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return output spikes [T, B, classes]."""
+        stages = self.model.stages()
+        mems = [leaky.reset_mem() for _, leaky in stages]
+        fired = []
+        for step in spikes if isinstance(self.model, SnnTorchCNN) else spikes.flatten(2):
+            x = step
+            for number, (synapses, leaky) in enumerate(stages):
+                x, mems[number] = leaky(synapses(x), mems[number])
+            fired.append(x)
+        return torch.stack(fired)
+
+
+class JellyFC(nn.Module):
+    """The dense network in SpikingJelly, in either step mode."""
+
+    def __init__(self, step_mode: str) -> None:
+        super().__init__()
+        neurons = jelly_models.Neurons(BETA, 1.0, ALPHA, step_mode)
+        modules: list[nn.Module] = [layer.Flatten(step_mode=step_mode)]
+        for i, o in pairwise(SIZES):
+            modules += [layer.Linear(i, o, bias=False, step_mode=step_mode), neurons()]
+        self.layers, self.step_mode = nn.Sequential(*modules), step_mode
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return output spikes [T, B, classes]."""
+        if self.step_mode == "s":
+            return torch.stack([self.layers(step) for step in spikes])
+        output: Tensor = self.layers(spikes)
+        return output
+
+
+def jelly_cnn(step_mode: str) -> nn.Module:
+    """Return the convolutional network in SpikingJelly."""
+    return jelly_models.SpikingCNN(beta=BETA, slope=ALPHA, step_mode=step_mode)
 
 
 OURS = "spikewvat"
 EVENTS = "spikewvat, sparse spikes"
 MAKERS: dict[str, dict[str, Callable[[], nn.Module]]] = {
     "FC 2312-400-200-10, T = 30, batch 64": {
+        "snnTorch, step by step": lambda: InALoop(SnnTorchFC()),
         "snnTorch": SnnTorchFC,
-        "SpikingJelly": jelly_fc,
+        "SpikingJelly, step by step": lambda: JellyFC("s"),
+        "SpikingJelly": lambda: JellyFC("m"),
         OURS: lambda: lif.FullyConnected(sizes=SIZES, constants=LIF(BETA)),
         EVENTS: lambda: lif.FullyConnected(sizes=SIZES, constants=LIF(BETA)),
     },
     "CNN 12C5-P2-32C5-P2-10, T = 20, batch 32": {
-        "snnTorch": snntorch_cnn,
-        "SpikingJelly": lambda: jelly_models.SpikingCNN(beta=BETA, slope=ALPHA),
+        "snnTorch, step by step": lambda: InALoop(SnnTorchCNN()),
+        "snnTorch": SnnTorchCNN,
+        "SpikingJelly, step by step": lambda: jelly_cnn("s"),
+        "SpikingJelly": lambda: jelly_cnn("m"),
         OURS: lambda: lif.CNN(constants=LIF(BETA)),
     },
 }
