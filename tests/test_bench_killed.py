@@ -27,7 +27,7 @@ name = "snntorch-cnn"
 channels = [2]
 stride = 4
 [training]
-epochs = 40
+epochs = 100
 batch_size = 10
 accelerator = "cpu"
 [method]
