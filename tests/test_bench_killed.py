@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
@@ -91,7 +92,14 @@ def begun(suite, out):
     """Start a bench of two processes in a session of its own."""
     command = [sys.executable, "-m", "spikewvat", "bench", str(suite), "--out", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen([*command, "--jobs", "2"], start_new_session=True, text=True, **pipes)
+    return subprocess.Popen(
+        [*command, "--jobs", "2"],
+        start_new_session=True,
+        text=True,
+        # Tests that run in the background have inherited that SIGINT is ignored.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        **pipes,
+    )
 
 
 def test_ctrl_c_loses_nothing_that_was_done(suite, straight, tmp_path):
