@@ -36,7 +36,7 @@ class SlayerNeurons(NeuronLayer):
         *args: Any,
         **kw: Any,
     ) -> Any:
-        return inner(x if threshold is None else (x / threshold).to(x.dtype), *args, **kw)
+        return inner(_in_units(x, threshold), *args, **kw)
 
     def _height(self, output: Tensor) -> Tensor | float:
         return 1 / self._dt
@@ -65,8 +65,7 @@ class TsslNeurons(NeuronLayer):
         **kw: Any,
     ) -> Any:
         module = self._neurons
-        if threshold is not None:
-            x = (x / threshold).to(x.dtype)
+        x = _in_units(x, threshold)
         if tau is None:
             return inner(x, *args, **kw)
         leak = module.leak
@@ -113,8 +112,7 @@ class LifNeurons(NeuronLayer):
         **kw: Any,
     ) -> Any:
         module = self._neurons
-        if threshold is not None:
-            x = (x / threshold).to(x.dtype)
+        x = _in_units(x, threshold)
         if tau is None:
             return inner(x, *args, **kw)
         beta = torch.full_like(tau, module.constants.beta) if module.beta is None else module.beta
@@ -137,3 +135,8 @@ def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
 def is_filter(module: nn.Module) -> bool:
     """Return whether a module filters spikes in front of synapses that they then reach."""
     return type(module) in (slayer.Psp, tsslbp.Psp)
+
+
+def _in_units(x: Tensor, threshold: Tensor | None) -> Tensor:
+    """Return an input in units of varied thresholds; all else that neurons do scales with them."""
+    return x if threshold is None else (x / threshold).to(x.dtype)
