@@ -30,6 +30,7 @@ from spikewvat.directions import (
     Direction,
     MomentumSAM,
     MomentumVariation,
+    PastVariation,
     VariableNoise,
 )
 from spikewvat.training import WVAT, GradientMethod, PerturbedGradient
@@ -84,6 +85,10 @@ METHODS: list[MethodCase] = [
         "momentum-back",
         direction(lambda optimizer: MomentumVariation(GAUSSIAN, optimizer, sign="back")),
         random=False,
+    ),
+    MethodCase("past", direction(lambda _: PastVariation(GAUSSIAN, decay=0.5)), random=False),
+    MethodCase(
+        "wvat-past-both", method(WVAT, GAUSSIAN, ascent="past", mix="both", ramp=3, spread=0.5)
     ),
     MethodCase("momentum-sam", direction(MomentumSAM), random=False),
     MethodCase("variable-noise", direction(lambda _: VariableNoise(GAUSSIAN))),

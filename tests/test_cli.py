@@ -128,6 +128,14 @@ def test_held_out_samples_are_watched(recipe, tmp_path):
     training = json.loads((out / "result.json").read_text())["training"]
     assert training["watching"] == "validation"
     assert training["samples"] == {"train": 36, "validation": 12, "test": 24}
+    assert rows(out, "--split", "validation")["rows"][0]["images"] == 12
+
+
+def test_nothing_is_held_out(recipe, run, tmp_path):
+    message = "evaluation.split = 'validation', but nothing is held out. Train with"
+    assert message in error("evaluate", run, "--split", "validation")
+    assert message in error("train", recipe, "--out", tmp_path / "x", "evaluation.split=validation")
+    assert not (tmp_path / "x" / "model.safetensors").exists()
 
 
 def test_activations_are_quantised_while_chips_are_tested(recipe, tmp_path, monkeypatch):

@@ -20,7 +20,19 @@ from spikewvat.baselines import (
     trice,
 )
 from spikewvat.devices import AbsMax, BinaryCells, DeviceModel, Gaussian, Quantized, RightCensored
-from spikewvat.directions import GAV, HSV, MomentumSAM, MomentumVariation, VariableNoise
+from spikewvat.directions import (
+    GAV,
+    HSV,
+    SAM,
+    Drawn,
+    Mixture,
+    MomentumSAM,
+    MomentumVariation,
+    PastVariation,
+    Ramped,
+    Sum,
+    VariableNoise,
+)
 from spikewvat.training import WVAT, PerturbedGradient
 
 LR, STEPS = 0.2, 4
@@ -180,6 +192,85 @@ def test_adams_running_average_is_followed():
     v = direction(weights)
     plain = {name: w.detach() for name, w in weights.items()}
     same(v, literal.along({n: -g for n, g in grads.items()}, lengths(draw(plain), 0.4)))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.6])
+@pytest.mark.parametrize(("sign", "factor"), [("ahead", -1), ("back", 1)])
+def test_past_variation(sign, factor, decay):
+    average = {}
+
+    def grads_of(step, w, m):
+        v = literal.along(average, lengths(draw(w), 0.5 * 0.4)) if average else None
+        g = grad(w) if v is None else grad(literal.plus(w, v, factor))
+        for name in g:
+            old = average.get(name, g[name])
+            average[name] = decay * old + (1 - decay) * g[name]
+        return g
+
+    same(
+        trained(perturbed(PastVariation(Given(), 0.5, 0.4, decay, sign))),
+        expected(grads_of),
+    )
+
+
+def test_a_past_gradient_that_is_not_finite_is_left_out():
+    direction = PastVariation(Given(), decay=0.5)
+    weights = {name: w.detach() for name, w in net().named_parameters()}
+    direction.note({name: torch.ones_like(w) for name, w in weights.items()})
+    before = direction(weights)
+    direction.note({name: torch.full_like(w, math.nan) for name, w in weights.items()})
+    same(direction(weights), before)
+
+
+def test_both_at_once():
+    def grads_of(step, w, m):
+        there = literal.plus(w, draw(w), 0.5)
+        if m is not None:
+            v = literal.along(m, lengths(draw(w), 0.5 * 0.4))
+            there = literal.plus(there, v, -1)
+        return grad(there)
+
+    same(
+        trained(
+            lambda model, optimizer: WVAT(
+                model, Given(), gamma=0.5, alpha=0.4, ascent="momentum", mix="both",
+                optimizer=optimizer,
+            )
+        ),
+        expected(grads_of),
+    )  # fmt: skip
+
+
+def test_ramp_and_drawn_length():
+    def ramped(step, w, m):
+        return grad(literal.plus(w, draw(w), 0.5 * min(1, (step + 1) / 3)))
+
+    def make(model, optimizer):
+        return WVAT(model, Given(), w_th=0.0, gamma=0.5, ramp=3)
+
+    same(trained(make), expected(ramped))
+
+    w = {name: weight.detach() for name, weight in net().named_parameters()}
+    x = float(torch.rand((), generator=torch.Generator().manual_seed(5)))
+    delta = Drawn(HSV(Given()), spread=0.4)(w, generator=torch.Generator().manual_seed(5))
+    same(delta, {name: (1 + 0.4 * (2 * x - 1)) * d for name, d in draw(w).items()})
+
+
+def test_directions_of_directions_pass_on_what_they_need():
+    """A choice inside decides about the clean pass; memories inside are noted and saved."""
+    past = PastVariation(Given())
+    whole = Ramped(Drawn(Mixture(Sum(HSV(Given()), past), SAM(), w_th=1.0)), steps=2)
+    assert whole.remembers
+    assert whole.needs_gradient
+    assert whole.pick().needs_gradient
+    assert not Ramped(Sum(HSV(Given()), past), steps=2).needs_gradient
+    weights = {name: w.detach() for name, w in net().named_parameters()}
+    whole.note({name: torch.ones_like(w) for name, w in weights.items()})
+    other = PastVariation(Given())
+    again = Ramped(Drawn(Mixture(Sum(HSV(Given()), other), SAM(), w_th=1.0)), steps=2)
+    again.load_state_dict(whole.state_dict())
+    assert again._taken == 1
+    same(other(weights), past(weights))
 
 
 def test_variable_noise():
@@ -351,8 +442,16 @@ def test_literal_clip_is_that_of_the_other_reference():
         ),
         (
             lambda m: WVAT(m, Gaussian(0.1), ascent="up"),
-            "ascent must be 'gradient' or 'momentum', got 'up'",
+            "ascent must be 'gradient', 'momentum' or 'past', got 'up'",
         ),
+        (
+            lambda m: WVAT(m, Gaussian(0.1), mix="none"),
+            "mix must be 'either' or 'both'",
+        ),
+        (lambda m: WVAT(m, Gaussian(0.1), ramp=-1), "ramp must be a whole number .* got -1"),
+        (lambda m: WVAT(m, Gaussian(0.1), spread=2), "spread must lie between 0 and 1, got 2"),
+        (lambda m: WVAT(m, Gaussian(0.1), ascent="past", decay=1), r"decay must lie in \[0, 1\)"),
+        (lambda m: Ramped(HSV(Gaussian(0.1)), steps=0), "steps must be .* at least 1, got 0"),
         (
             lambda m: MomentumSAM(torch.optim.SGD(m.parameters(), lr=0.1)),
             "optimizer must keep a momentum, got SGD without one. Use Adam",

@@ -203,7 +203,7 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
         ),
         (
             ["method={name='wvat', device='gaussian:sigma=0.1', ascent='up'}"],
-            r"method.ascent = 'up': Input should be 'gradient' or 'momentum'",
+            r"method.ascent = 'up': Input should be 'gradient', 'momentum' or 'past'",
         ),
         (["method={name='trice', range='abs'}"], r"method.range = 'abs' is unknown. Did you mean"),
         (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),

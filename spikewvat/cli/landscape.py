@@ -12,7 +12,9 @@ from spikewvat.cli.runs import DataRoot
 def landscape(
     run: Annotated[Path, typer.Argument(help="Folder that train has written.")],
     data_root: DataRoot = None,
-    split: Annotated[str | None, typer.Option(metavar="train|test", help="Which samples.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
+    ] = None,
     device: Annotated[
         str | None, typer.Option(metavar="SPEC", help="As evaluate takes it; the recipe's.")
     ] = None,

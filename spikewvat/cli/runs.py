@@ -51,7 +51,9 @@ def train(
 def evaluate(
     out: Annotated[Path, typer.Argument(help="Folder that train has written.")],
     data_root: DataRoot = None,
-    split: Annotated[str | None, typer.Option(metavar="train|test", help="Which samples.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
+    ] = None,
     device: Annotated[
         str | None,
         typer.Option(

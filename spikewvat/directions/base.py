@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -18,13 +20,42 @@ class Direction(ABC):
     """A displacement of the weights, at which the training gradient is then taken."""
 
     @property
+    def parts(self) -> tuple[Direction, ...]:
+        """Directions that this one is made of."""
+        return ()
+
+    @property
     def needs_gradient(self) -> bool:
         """Whether a clean pass has to bring the gradients first."""
         return True
 
+    @property
+    def remembers(self) -> bool:
+        """Whether :meth:`note` wants the gradient of every step."""
+        return any(part.remembers for part in self.parts)
+
     def pick(self, *, generator: Generator | None = None) -> Direction:
         """Return the direction to use in this step; only mixtures choose."""
         return self
+
+    def note(self, grads: Weights) -> None:
+        """Take notice of the gradients that a step has left; copy what is to be kept.
+
+        Args:
+            grads: Gradients of the weights by name, taken at the displaced weights.
+        """
+        for part in self.parts:
+            part.note(grads)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run has to know; mostly nothing."""
+        states = [part.state_dict() for part in self.parts]
+        return {"parts": states} if any(states) else {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        for part, saved in zip(self.parts, state.get("parts", ()), strict=False):
+            part.load_state_dict(saved)
 
     @abstractmethod
     def __call__(

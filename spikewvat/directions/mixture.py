@@ -1,4 +1,4 @@
-"""One of two directions, chosen anew in every step."""
+"""Two directions: one of them, chosen anew in every step, or both at once."""
 
 from __future__ import annotations
 
@@ -37,6 +37,11 @@ class Mixture(Direction):
         check_probability("w_th", self.w_th)
 
     @property
+    def parts(self) -> tuple[Direction, ...]:
+        """The two."""
+        return self.noise, self.ascent
+
+    @property
     def needs_gradient(self) -> bool:
         """Whether either of the two may ask for gradients; :meth:`pick` decides."""
         picks_ascent = self.w_th > 0 and self.ascent.needs_gradient
@@ -53,3 +58,38 @@ class Mixture(Direction):
     ) -> Weights:
         """Choose, then displace (see :meth:`Direction.__call__`)."""
         return self.pick(generator=generator)(weights, grads, generator=generator)
+
+
+@dataclass(frozen=True)
+class Sum(Direction):
+    """Two displacements at once, such as noise around a place ahead.
+
+    Args:
+        first: Drawn first.
+        second: Added to it.
+    """
+
+    first: Direction
+    second: Direction
+
+    @property
+    def parts(self) -> tuple[Direction, ...]:
+        """The two."""
+        return self.first, self.second
+
+    @property
+    def needs_gradient(self) -> bool:
+        """Whether either of the two asks for gradients."""
+        return any(part.needs_gradient for part in self.parts)
+
+    def pick(self, *, generator: Generator | None = None) -> Direction:
+        """Let both choose."""
+        return Sum(*(part.pick(generator=generator) for part in self.parts))
+
+    def __call__(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Weights:
+        """Return the sum (see :meth:`Direction.__call__`)."""
+        total, other = (part(weights, grads, generator=generator) for part in self.parts)
+        torch._foreach_add_(list(total.values()), [other[name] for name in total])
+        return total

@@ -10,8 +10,8 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero
-from spikewvat.directions.base import Direction, along, along_globally, total_norm
-from spikewvat.directions.variation import variation_lengths
+from spikewvat.directions.base import Direction, along_globally
+from spikewvat.directions.variation import as_long_as_variation
 from spikewvat.weights import Weights
 
 Sign: TypeAlias = Literal["ahead", "back"]
@@ -77,13 +77,15 @@ class MomentumVariation(Direction):
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
     ) -> Weights:
         """Return the displacement (see :meth:`Direction.__call__`)."""
-        direction = _direction(weights, self.optimizer, self.sign)
-        lengths = variation_lengths(
-            self.device, weights, self.alpha * self.gamma, self.draw_length, generator
+        return as_long_as_variation(
+            _momenta(weights, self.optimizer),
+            self.device,
+            weights,
+            scale=factor_of(self.sign) * self.alpha * self.gamma,
+            per_tensor=self.per_tensor,
+            draw_length=self.draw_length,
+            generator=generator,
         )
-        if self.per_tensor:
-            return along(direction, lengths)
-        return along_globally(direction, direction, total_norm(list(lengths.values())))
 
 
 @dataclass(frozen=True)
@@ -126,13 +128,23 @@ class MomentumSAM(Direction):
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
     ) -> Weights:
         """Return the step (see :meth:`Direction.__call__`)."""
-        direction = _direction(weights, self.optimizer, self.sign)
-        return along_globally(direction, direction, self.rho)
+        momenta = _momenta(weights, self.optimizer)
+        return along_globally(momenta, momenta, factor_of(self.sign) * self.rho)
+
+
+def factor_of(sign: Sign) -> int:
+    """Return -1 to go on along the descent, 1 to go up the gradient.
+
+    Raises:
+        ValueError: If the sign is unknown.
+    """
+    if sign not in get_args(Sign):
+        raise ValueError(f"sign must be 'ahead' or 'back', got {sign!r}.")
+    return -1 if sign == "ahead" else 1
 
 
 def _check(optimizer: Optimizer, sign: Sign) -> None:
-    if sign not in get_args(Sign):
-        raise ValueError(f"sign must be 'ahead' or 'back', got {sign!r}.")
+    factor_of(sign)
     groups = getattr(optimizer, "param_groups", [])
     if not any(group.get("momentum") or any(group.get("betas", ())[:1]) for group in groups):
         name = type(optimizer).__name__
@@ -142,10 +154,9 @@ def _check(optimizer: Optimizer, sign: Sign) -> None:
         )
 
 
-def _direction(weights: Weights, optimizer: Optimizer, sign: Sign) -> Weights:
-    """Return plus or minus the momentum of each weight, zeros where there is none yet."""
-    factor = -1 if sign == "ahead" else 1
-    return {name: factor * _momentum(weight, optimizer) for name, weight in weights.items()}
+def _momenta(weights: Weights, optimizer: Optimizer) -> Weights:
+    """Return the momentum of each weight, zeros where there is none yet."""
+    return {name: _momentum(weight, optimizer) for name, weight in weights.items()}
 
 
 def _momentum(weight: Tensor, optimizer: Optimizer) -> Tensor:

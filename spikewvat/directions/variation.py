@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, generator_device, norm_of
 from spikewvat.directions.base import (
@@ -99,12 +99,15 @@ class GAV(Direction):
     ) -> Weights:
         """Return the steepest ascent (see :meth:`Direction.__call__`)."""
         gradients = checked_gradients(weights, grads, self)
-        lengths = variation_lengths(
-            self.device, weights, self.alpha * self.gamma, self.draw_length, generator
+        return as_long_as_variation(
+            gradients,
+            self.device,
+            weights,
+            scale=self.alpha * self.gamma,
+            per_tensor=self.per_tensor,
+            draw_length=self.draw_length,
+            generator=generator,
         )
-        if self.per_tensor:
-            return along(gradients, lengths)
-        return along_globally(gradients, gradients, total_norm(list(lengths.values())))
 
 
 @dataclass(frozen=True)
@@ -155,16 +158,31 @@ class VariableNoise(Direction):
         return delta
 
 
-def variation_lengths(
+def as_long_as_variation(
+    ascent: Weights,
     device: DeviceModel,
     weights: Weights,
+    *,
     scale: float,
-    draw_length: bool,
-    generator: Generator | None,
-) -> dict[str, Tensor]:
-    """Return the length of each displacement times ``scale``, in closed form unless it is drawn."""
+    per_tensor: bool = True,
+    draw_length: bool = False,
+    generator: Generator | None = None,
+) -> Weights:
+    """Return the ascent, stretched to the length of a device's variation times ``scale``.
+
+    Args:
+        ascent: A direction by name, shapes of the weights.
+        device: What the chip does to weights.
+        weights: Synaptic weights by name.
+        scale: Share of the variation's length; negative goes the other way.
+        per_tensor: Stretch each tensor on its own; otherwise all by one factor.
+        draw_length: Take the length of an actual draw instead of the closed form.
+        generator: Source of that draw.
+    """
     lengths = None if draw_length else device.expected_norms(weights)
     if lengths is None:
         draw = device.displacement(weights, generator=generator)
         lengths = {name: norm_of(delta) for name, delta in draw.items()}
-    return {name: scale * length for name, length in lengths.items()}
+    if per_tensor:
+        return along(ascent, {name: scale * length for name, length in lengths.items()})
+    return along_globally(ascent, ascent, scale * total_norm(list(lengths.values())))

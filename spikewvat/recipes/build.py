@@ -67,6 +67,19 @@ class Data:
     black: Level = 0.0
     classes: int | None = None
 
+    def part(self, split: str) -> DataLoader[Any]:
+        """Return what to evaluate on: ``"train"``, ``"validation"`` or ``"test"``.
+
+        Raises:
+            RecipeError: If nothing was held out for validation.
+        """
+        if split == "validation" and self.watching != "validation":
+            raise RecipeError(
+                "evaluation.split = 'validation', but nothing is held out. "
+                "Train with training.validation = 0.2, a share of the training data."
+            )
+        return {"train": self.train_in_order, "validation": self.watch, "test": self.test}[split]
+
 
 def data_folder(name: str, root: Path | str | None = None) -> Path:
     """Return the folder of a data set: the given one, a generated one, or ``SPIKEWVAT_DATA``.

@@ -110,7 +110,7 @@ def convert_run(
     history = fine_tuned(snn, data, recipe, plan, out, digest, resume=resume, progress=progress)
     files.save(out / runs.CONVERTED, snn.state_dict())
 
-    test = (data.test if tested.split == "test" else data.train_in_order).dataset
+    test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
     steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
     over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)

@@ -56,7 +56,8 @@ def landscape_run(
         run: Folder of a training run.
         out: File for the result, JSON; none is written by default.
         data_root: Where its data set lies; by default its usual place.
-        split: ``"train"`` or ``"test"``; by default the recipe's, like device and seed.
+        split: ``"train"``, ``"validation"`` or ``"test"``; by default the
+            recipe's, like device and seed.
         device: The device, see :func:`spikewvat.recipes.devices.stages`.
         sigma: Size of the variation at the ends of the lines, where the device leaves its open.
         directions: Lines, at least 1.
@@ -93,7 +94,7 @@ def landscape_run(
     weights = weights or runs.final_weights(run)
     model = runs.load_model(run, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
-    loader = data.test if plan.split == "test" else data.train_in_order
+    loader = data.part(plan.split)
     common: dict[str, Any] = {"loss": measured, "adapter": adapter_for(model)}
 
     def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

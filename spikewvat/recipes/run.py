@@ -84,6 +84,7 @@ def train(
     )
     data = build.build_data(recipe, data_root)
     build.check_classes(recipe, data.classes)
+    tested = data.part(recipe.evaluation.split)
     recipe = build.with_input_shape(recipe, data.input_shape)
     first = trainer.fabric.is_global_zero
     if first and not trainer.resumes:
@@ -111,7 +112,7 @@ def train(
     with converters(recipe, trained.model, data):
         found = on_chips(
             trained.model,
-            data.test if plan.split == "test" else data.train_in_order,
+            tested,
             plan.device,
             plan.sigmas if test else (),
             recipe=recipe,
@@ -160,7 +161,8 @@ def evaluate(
     Args:
         out: Folder of a training run.
         data_root: Where its data set lies; by default its usual place.
-        split: ``"train"`` or ``"test"``; this and what follows is the recipe's by default.
+        split: ``"train"``, ``"validation"`` or ``"test"``; this and what follows is the
+            recipe's by default.
         device: The device, see :func:`spikewvat.recipes.devices.stages`.
         sigmas: Sizes of the variation, for devices that leave theirs open.
         spikes: What happens to spikes, see :func:`spikewvat.recipes.spikes.build_corruption`.
@@ -235,7 +237,7 @@ def evaluate_as(
     with converters(recipe, model, data):
         found = on_chips(
             model,
-            data.test if plan.split == "test" else data.train_in_order,
+            data.part(plan.split),
             plan.device,
             plan.sigmas,
             recipe=recipe,

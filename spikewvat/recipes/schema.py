@@ -234,7 +234,8 @@ class Averaging(_Table):
 class Evaluation(_Table):
     """Which chips to simulate after training."""
 
-    split: Literal["train", "test"] = "test"
+    split: Literal["train", "validation", "test"] = "test"
+    """``"validation"`` is what ``training.validation`` holds out."""
     device: Spec = "gaussian"
     """``"ideal"`` by default where something happens to spikes."""
     spikes: Spec | None = None

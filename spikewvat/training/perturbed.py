@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -47,9 +48,21 @@ class PerturbedGradient(GradientMethod):
         super().__init__(model, **options)
         self.direction = direction
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return generators, counters and what the direction remembers."""
+        return {**super().state_dict(), "direction": self.direction.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on where :meth:`state_dict` was taken."""
+        super().load_state_dict(state)
+        self.direction.load_state_dict(state.get("direction", {}))
+
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         direction = self.direction.pick(generator=self._choices)
-        return self._pass(closure, backward, self._displacement(direction, closure, backward))
+        loss = self._pass(closure, backward, self._displacement(direction, closure, backward))
+        if self.direction.remembers:
+            self.direction.note(self._weight_gradients())
+        return loss
 
     def _displacement(self, direction: Direction, closure: Closure, backward: Backward) -> Weights:
         """Return where to go; the clean gradients are freed before the second pass."""

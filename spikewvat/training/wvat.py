@@ -8,11 +8,22 @@ from torch import nn
 from torch.optim import Optimizer
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, check_probability
-from spikewvat.directions import GAV, HSV, Direction, Mixture, MomentumVariation
+from spikewvat.directions import (
+    GAV,
+    HSV,
+    Direction,
+    Drawn,
+    Mixture,
+    MomentumVariation,
+    PastVariation,
+    Ramped,
+    Sum,
+)
 from spikewvat.directions.momentum import Sign
 from spikewvat.training.perturbed import PerturbedGradient
 
-Ascent: TypeAlias = Literal["gradient", "momentum"]
+Ascent: TypeAlias = Literal["gradient", "momentum", "past"]
+Mix: TypeAlias = Literal["either", "both"]
 
 
 class WVAT(PerturbedGradient):
@@ -34,9 +45,16 @@ class WVAT(PerturbedGradient):
         draw_length: Take the length of an actual draw instead of the closed form.
         ascent: Where the worst direction comes from: ``"gradient"`` is that of the minibatch,
             with a second pass in the steps that use it; ``"momentum"`` is the optimizer's
-            (see :class:`spikewvat.directions.MomentumVariation`), without.
-        sign: Of the momentum: ``"ahead"`` along the last steps, ``"back"`` against them.
+            (see :class:`spikewvat.directions.MomentumVariation`), without; ``"past"`` an average
+            of earlier steps' gradients (:class:`spikewvat.directions.PastVariation`), without.
+        sign: Of momentum and past: ``"ahead"`` along the last steps, ``"back"`` against them.
         optimizer: Whose momentum to follow where ``ascent="momentum"``.
+        decay: Share of the average of past gradients that a step leaves; 0 takes the last one.
+        mix: ``"either"`` takes noise or the worst direction in a step, ``"both"`` adds them in
+            every step, whatever ``w_th`` says.
+        ramp: Steps over which ``gamma`` grows from 0; 0 starts with all of it.
+        spread: Draw ``gamma`` anew in every step, evenly from ``gamma (1 - spread)`` to
+            ``gamma (1 + spread)``.
         **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``generator``,
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
@@ -72,6 +90,10 @@ class WVAT(PerturbedGradient):
         ascent: Ascent = "gradient",
         sign: Sign = "ahead",
         optimizer: Optimizer | None = None,
+        decay: float = 0.0,
+        mix: Mix = "either",
+        ramp: int = 0,
+        spread: float = 0.0,
         **options: Any,
     ) -> None:
         direction = mixed_direction(
@@ -84,6 +106,10 @@ class WVAT(PerturbedGradient):
             ascent=ascent,
             sign=sign,
             optimizer=optimizer,
+            decay=decay,
+            mix=mix,
+            ramp=ramp,
+            spread=spread,
         )
         super().__init__(model, direction, **options)
 
@@ -99,8 +125,12 @@ def mixed_direction(
     ascent: Ascent = "gradient",
     sign: Sign = "ahead",
     optimizer: Optimizer | None = None,
-) -> Mixture:
-    """Return WVAT's choice between noise and the worst direction.
+    decay: float = 0.0,
+    mix: Mix = "either",
+    ramp: int = 0,
+    spread: float = 0.0,
+) -> Direction:
+    """Return WVAT's direction: noise or the worst direction, or both.
 
     Args:
         device: What the chip does to weights; this and what follows as in :class:`WVAT`.
@@ -109,9 +139,13 @@ def mixed_direction(
         alpha: Length of the worst direction as a share of a noise draw's length.
         per_tensor: Normalise the worst direction per tensor instead of globally.
         draw_length: Take the length of an actual draw instead of the closed form.
-        ascent: ``"gradient"`` or ``"momentum"``.
-        sign: Of the momentum.
+        ascent: ``"gradient"``, ``"momentum"`` or ``"past"``.
+        sign: Of momentum and past.
         optimizer: Whose momentum to follow.
+        decay: Of the average of past gradients.
+        mix: ``"either"`` or ``"both"``.
+        ramp: Steps over which ``gamma`` grows.
+        spread: Of ``gamma``, relative.
 
     Raises:
         ValueError: If a parameter is out of its range, or the optimizer is missing.
@@ -121,20 +155,28 @@ def mixed_direction(
     check_at_least_zero("gamma", gamma)
     check_at_least_zero("alpha", alpha)
     if ascent not in get_args(Ascent):
-        raise ValueError(f"ascent must be 'gradient' or 'momentum', got {ascent!r}.")
+        raise ValueError(f"ascent must be 'gradient', 'momentum' or 'past', got {ascent!r}.")
+    if mix not in get_args(Mix):
+        raise ValueError(f"mix must be 'either' or 'both', got {mix!r}.")
+    if type(ramp) is not int or ramp < 0:
+        raise ValueError(f"ramp must be a whole number of at least 0, got {ramp!r}.")
+    lengths: dict[str, Any] = {
+        "gamma": gamma,
+        "alpha": alpha,
+        "per_tensor": per_tensor,
+        "draw_length": draw_length,
+    }
     worst: Direction
     if ascent == "gradient":
-        worst = GAV(device, gamma, alpha, per_tensor=per_tensor, draw_length=draw_length)
+        worst = GAV(device, **lengths)
+    elif ascent == "past":
+        worst = PastVariation(device, decay=decay, sign=sign, **lengths)
     elif optimizer is None:
         raise ValueError("ascent='momentum' needs the optimizer, got None. Pass optimizer=...")
     else:
-        worst = MomentumVariation(
-            device,
-            optimizer,
-            gamma,
-            alpha,
-            sign,
-            per_tensor=per_tensor,
-            draw_length=draw_length,
-        )
-    return Mixture(HSV(device, gamma), worst, w_th)
+        worst = MomentumVariation(device, optimizer, sign=sign, **lengths)
+    noise = HSV(device, gamma)
+    direction: Direction = Mixture(noise, worst, w_th) if mix == "either" else Sum(noise, worst)
+    if spread:
+        direction = Drawn(direction, spread)
+    return Ramped(direction, ramp) if ramp else direction
