@@ -114,11 +114,47 @@ def test_words_and_file(tmp_path):
     ]
     found = verdicts(claims, ROWS)
     assert [str(verdict) for verdict in found] == [
-        "reproduced: ascent is more accurate (accuracy of ideal weights: gav 97.0, hsv 93.0)",
-        "reproduced: noise loses less (points lost at σ = 10 %: hsv 3.0, gav 27.0)",
+        "reproduced: ascent is more accurate (accuracy of ideal weights: gav 97.0, hsv 93.0; "
+        "closest lead +4.00, 95 % CI -8.71 .. +16.71, within chance)",
+        "reproduced: noise loses less (points lost at σ = 10 %: hsv 3.0, gav 27.0; "
+        "closest lead +24.00, 95 % CI +11.29 .. +36.71, beyond chance)",
         "unknown: nobody knows (accuracy on chips: measured 80.0, gone no result)",
     ]
     write_verdicts(found, tmp_path / "claims.json")
     written = json.loads((tmp_path / "claims.json").read_text())["claims"]
     assert [claim["verdict"] for claim in written] == ["reproduced", "reproduced", "unknown"]
+    assert [claim["beyond_chance"] for claim in written] == [False, True, None]
+    assert written[1]["lead"]["mean"] == pytest.approx(24)
     assert written[2]["values"] == {"measured": pytest.approx(80), "gone": None}
+
+
+def test_leads_are_paired_by_chip_and_training():
+    """Chips that all rows find hard drop out; so do trainings, whose seeds have to agree."""
+
+    def trained(*trainings, seeds=(0, 1)):
+        curves = []
+        for accuracies in trainings:
+            tensor = torch.tensor(accuracies, dtype=torch.float64)
+            curves.append(Degradation(0.9, (ChipReport("d", 0.1, tensor, (7, 8), 9),)))
+        return RowResult({"seeds": list(seeds)}, tuple(curves))
+
+    rows = {
+        "one": trained([0.5, 0.9], [0.3, 0.7]),
+        "other": trained([0.48, 0.88], [0.28, 0.68]),
+        "near": trained([0.49, 0.90], [0.31, 0.67]),
+        "alone": trained([0.4, 0.4], [0.4, 0.4], seeds=(0, 2)),
+    }
+
+    def verdict(**fields):
+        (found,) = verdicts([Claim(text="t", sigma=0.1, **fields)], rows)
+        return found
+
+    clear = verdict(better="one", worse="other")
+    assert clear.lead.mean == pytest.approx(2)
+    assert clear.beyond_chance
+    assert verdict(better="other", worse="one").beyond_chance  # beyond chance not so
+    assert verdict(better="one", worse="other", margin=2).beyond_chance is False
+    closest = verdict(better="one", worse=["other", "near"])
+    assert closest.lead.mean == pytest.approx(100 * (0.01 + 0.0 - 0.01 + 0.03) / 4)
+    assert closest.beyond_chance is False
+    assert verdict(better="one", worse="alone").lead is None

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from statistics import fmean
+from typing import Any, TypeAlias
 
 from spikewvat.bench.suite import Claim
 from spikewvat.bench.table import RowResult
 from spikewvat.recipes.results import write_json
 from spikewvat.robustness.axis import Axis
-from spikewvat.robustness.statistics import mean_of
+from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
+from spikewvat.robustness.results import Degradation
 
 FILE = "claims.json"
+_Figures: TypeAlias = Sequence[Mapping[int, float]]
+"""For each training the figure of each chip, by the chip's seed; ideal weights are one chip."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +32,15 @@ class Verdict:
             name, means over seeds; None where there is no result.
         worse: The same of the others.
         axis: What the claim's sigma is of.
+        lead: By how much the closest of the rows that should be ahead is ahead of the closest
+            of the others, paired by training and chip; None where that cannot be.
     """
 
     claim: Claim
     better: Mapping[str, float | None]
     worse: Mapping[str, float | None]
     axis: Axis = Axis()  # noqa: RUF009 -- frozen
+    lead: Hierarchy | None = None
 
     @property
     def reproduced(self) -> bool | None:
@@ -50,6 +57,14 @@ class Verdict:
         return min(leads) > self.claim.margin
 
     @property
+    def beyond_chance(self) -> bool | None:
+        """Whether the lead's 95 % interval lies on one side of the margin; None without one."""
+        if self.lead is None or self.lead.degrees < 1:
+            return None
+        low, high = self.lead.interval()
+        return low > self.claim.margin or high < self.claim.margin
+
+    @property
     def word(self) -> str:
         """``"reproduced"``, ``"not reproduced"`` or ``"unknown"``."""
         if self.reproduced is None:
@@ -62,6 +77,8 @@ class Verdict:
             **self.claim.model_dump(),
             "verdict": self.word,
             "values": {**self.better, **self.worse},
+            "beyond_chance": self.beyond_chance,
+            "lead": None if self.lead is None else self.lead.to_dict(),
         }
 
     def __str__(self) -> str:
@@ -75,7 +92,17 @@ class Verdict:
             "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
         )
         where = "of ideal weights" if self.claim.sigma == 0 else where
-        return f"{self.word}: {self.claim.text} ({what[self.claim.of]} {where}: {numbers})"
+        lead = f"; {self.lead_text}" if self.lead_text else ""
+        return f"{self.word}: {self.claim.text} ({what[self.claim.of]} {where}: {numbers}{lead})"
+
+    @property
+    def lead_text(self) -> str:
+        """The lead with its interval, and whether chance could do it; empty without a lead."""
+        if self.lead is None or self.beyond_chance is None:
+            return ""
+        low, high = self.lead.interval()
+        chance = "beyond chance" if self.beyond_chance else "within chance"
+        return f"closest lead {self.lead.mean:+.2f}, 95 % CI {low:+.2f} .. {high:+.2f}, {chance}"
 
 
 def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
@@ -90,13 +117,18 @@ def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple
     """
     found = []
     for claim in claims:
-        better, worse = (
-            {name: _value(claim, results.get(name)) for name in names}
-            for names in (claim.better, claim.worse)
-        )
-        if any(value is not None for value in (*better.values(), *worse.values())):
-            axes = [results[name].axis for name in (*better, *worse) if name in results]
-            found.append(Verdict(claim, better, worse, *axes[:1]))
+        figures = {
+            name: _figures(claim, results[name])
+            for name in (*claim.better, *claim.worse)
+            if name in results
+        }
+        if any(figure is not None for figure in figures.values()):
+            better, worse = (
+                {name: _mean(figures.get(name)) for name in names}
+                for names in (claim.better, claim.worse)
+            )
+            axis = results[next(iter(figures))].axis
+            found.append(Verdict(claim, better, worse, axis, _lead(claim, results, figures)))
     return tuple(found)
 
 
@@ -109,34 +141,64 @@ def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
     write_json(path, {"claims": [verdict.to_dict() for verdict in found]})
 
 
-def _value(claim: Claim, result: RowResult | None) -> float | None:
+def _figures(claim: Claim, result: RowResult) -> _Figures | None:
     """Return what a claim compares, in %; None where the row was not tested so."""
-    if result is None:
-        return None
+    figures = [_of_training(claim, curve, result.axis) for curve in result.curves]
+    return None if None in figures else [figure for figure in figures if figure is not None]
+
+
+def _of_training(claim: Claim, curve: Degradation, axis: Axis) -> Mapping[int, float] | None:
     if claim.sigma == 0 and claim.of != "rise":
-        accuracy = result.clean
-    else:
-        swept = result.axis.name is not None
-        sizes = [report.size if swept else report.sigma for report in result.curves[0]]
-        places = [n for n, size in enumerate(sizes) if _same(size, claim.sigma)]
-        if not places:
+        return {0: 0.0 if claim.of == "drop" else 100 * curve.clean}
+    sizes = [report.sigma if axis.name is None else report.size for report in curve.reports]
+    place = next((n for n, size in enumerate(sizes) if _same(size, claim.sigma)), None)
+    if place is None:
+        return None
+    report = curve.reports[place]
+    values = report.losses if claim.of == "rise" else report.accuracies
+    if values is None:
+        return None
+    chips = dict(zip(report.seeds, values.tolist(), strict=True))
+    if claim.of == "rise":
+        ideal = next((r.losses for r in curve.reports if r.sigma == 0), None)
+        if ideal is None:
             return None
-        if claim.of == "rise":
-            return _rise(result, places[0])
-        accuracy = result.mean(places[0])
-    return 100 * (accuracy if claim.of == "accuracy" else result.clean - accuracy)
+        return {chip: loss - float(ideal.mean()) for chip, loss in chips.items()}
+    if claim.of == "drop":
+        return {chip: 100 * (curve.clean - accuracy) for chip, accuracy in chips.items()}
+    return {chip: 100 * accuracy for chip, accuracy in chips.items()}
 
 
-def _rise(result: RowResult, place: int) -> float | None:
-    """Return the mean loss above that of ideal weights; None where no loss was taken."""
-    rises = []
-    for curve in result.curves:
-        ideal = next((report.losses for report in curve if report.sigma == 0), None)
-        losses = curve[place].losses
-        if ideal is None or losses is None:
+def _mean(figures: _Figures | None) -> float | None:
+    if figures is None:
+        return None
+    return fmean(fmean(training.values()) for training in figures)
+
+
+def _lead(
+    claim: Claim, results: Mapping[str, RowResult], figures: Mapping[str, _Figures | None]
+) -> Hierarchy | None:
+    """Return the smallest lead of one row over another; None if a pair has nothing in common."""
+    sign = 1 if claim.of == "accuracy" else -1
+    leads = []
+    for ahead, behind in itertools.product(claim.better, claim.worse):
+        mine, theirs = figures.get(ahead), figures.get(behind)
+        if mine is None or theirs is None or _seeds(results[ahead]) != _seeds(results[behind]):
             return None
-        rises.append(mean_of(losses) - mean_of(ideal))
-    return mean_of(rises)
+        rows = [
+            {chip: sign * (value - other[chip]) for chip, value in one.items() if chip in other}
+            for one, other in zip(mine, theirs, strict=True)
+        ]
+        if not all(rows):
+            return None
+        chips = {tuple(row) for row in rows}
+        values = [list(row.values()) for row in rows]
+        leads.append(hierarchical(values, same_chips=len(chips) == 1))
+    return min(leads, key=lambda lead: lead.mean)
+
+
+def _seeds(result: RowResult) -> Any:
+    return result.content.get("seeds", len(result.curves))
 
 
 def _same(size: float | None, wanted: float | None) -> bool:

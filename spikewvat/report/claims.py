@@ -19,12 +19,16 @@ def claims(section: Section) -> list[Part]:
     sentences = [
         f"Of {len(found)} published statements {counts['reproduced']} "
         f"{'is' if counts['reproduced'] == 1 else 'are'} reproduced, {counts['not reproduced']} "
-        f"not, {counts['unknown']} cannot be judged."
+        f"not, {counts['unknown']} cannot be judged; "
+        f"{sum(verdict.beyond_chance is True for verdict in found)} verdicts are beyond chance."
     ]
     sentences += [f"{verdict}." for verdict in found if verdict.reproduced is False]
     table = Table(
-        ["statement", "here", "figures"],
-        [[verdict.claim.text, verdict.word, _figures(verdict)] for verdict in found],
+        ["statement", "here", "figures", "closest lead"],
+        [
+            [verdict.claim.text, verdict.word, _figures(verdict), verdict.lead_text or MISSING]
+            for verdict in found
+        ],
     )
     return [
         Part(
@@ -32,7 +36,9 @@ def claims(section: Section) -> list[Part]:
             frozenset([FILE.removesuffix(".json")]),
             sentences,
             [table],
-            note="Mean over training seeds and chips, accuracy or lost points in %.",
+            note="Mean over training seeds and chips, accuracy or lost points in %. The lead is "
+            "that of the closest pair of rows, paired by training and chip, in the same unit; "
+            "chance is 5 % over trainings and chips.",
         )
     ]
 
