@@ -420,6 +420,16 @@ def test_sweep_uses_the_same_chips_at_every_sigma():
         curve.at(0.2)
 
 
+def test_drops_are_counted_from_what_the_device_leaves_without_variation():
+    """Weights trained to be quantised may be useless as floats."""
+    quantised, noisy = (
+        ChipReport("q", sigma, torch.tensor(values, dtype=torch.float64), (1, 2), images=9)
+        for sigma, values in ((0.0, [0.8, 0.8]), (0.1, [0.7, 0.6]))
+    )
+    assert Degradation(0.1, (quantised, noisy)).drops == pytest.approx((0.0, 0.15))
+    assert Degradation(0.9, (noisy,)).drops == pytest.approx((0.25,))
+
+
 def test_sweep_without_randomness_at_zero_is_still_the_device():
     curve = sweep(
         a_model(), a_loader(), lambda s: Rounded() >> Noise(s), [0], chips=3, adapter=StubAdapter()

@@ -165,7 +165,7 @@ def _of_training(claim: Claim, curve: Degradation, axis: Axis) -> Mapping[int, f
             return None
         return {chip: loss - float(ideal.mean()) for chip, loss in chips.items()}
     if claim.of == "drop":
-        return {chip: 100 * (curve.clean - accuracy) for chip, accuracy in chips.items()}
+        return {chip: 100 * (curve.reference - accuracy) for chip, accuracy in chips.items()}
     return {chip: 100 * accuracy for chip, accuracy in chips.items()}
 
 

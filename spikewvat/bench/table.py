@@ -200,7 +200,7 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
     everything = result.pooled
     report = everything.reports[-1]
     texts += [
-        _percent(everything.clean - report.mean),
+        _percent(everything.drops[-1]),
         _percent(result.spread),
         _percent(report.worst),
     ]

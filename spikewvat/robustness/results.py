@@ -281,9 +281,20 @@ class Degradation:
         return tuple(report.mean for report in self.reports)
 
     @property
+    def reference(self) -> float:
+        """What drops are counted from: accuracy at magnitude 0, or else that of ideal weights.
+
+        They differ where the device changes weights at any magnitude, as by quantising them.
+        """
+        for report in self.reports:
+            if (report.sigma is not None or report.corruption is not None) and report.size == 0:
+                return report.mean
+        return self.clean
+
+    @property
     def drops(self) -> tuple[float, ...]:
-        """Clean accuracy minus mean accuracy over chips at each magnitude, as fractions."""
-        return tuple(self.clean - mean for mean in self.means)
+        """:attr:`reference` minus mean accuracy over chips at each magnitude, as fractions."""
+        return tuple(self.reference - mean for mean in self.means)
 
     def at(self, sigma: float) -> ChipReport:
         """Return the report for a magnitude.
