@@ -1,0 +1,184 @@
+"""Directions of one gradient a step beside WVAT: tuned alike on held-out data, then compared.
+
+    python benchmarks/directions.py tune --out runs --jobs 2 [--setups cnn,fc]
+    python benchmarks/directions.py suite
+    spikewvat bench directions
+
+The first command trains every method with equally many settings of gamma and alpha, and tests each
+on chips with a part of the training data that was held out, in seeds that the comparison does not
+use. The second writes the suite of the best settings, whose claims are that a method is at most
+0.2 points below WVAT on the same chips. The spiking CNN is tuned in the package's own layers, and
+compared in snnTorch and in SpikingJelly, whose networks have the same equations.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+from spikewvat import files
+from spikewvat.bench import Claim, Row, Setup, Suite, cells_of, run_suite
+from spikewvat.bench.suite import FILE, suites_folder
+from spikewvat.recipes.results import provenance, write_json
+
+FOLDER = suites_folder() / "directions"
+TUNED = Path(__file__).parent / "results" / "directions" / "tuned.json"
+SETUPS = {
+    "cnn": "Spiking CNN on embedded event digits",
+    "slayer": "SLAYER on N-MNIST",
+    "tsslbp": "TSSL-BP on MNIST",
+    "fc": "ReLU network on MNIST",
+    "vgg": "Reduced VGG-5 on CIFAR-10",
+}
+COMPARED = {
+    **{name: {name: label} for name, label in SETUPS.items()},
+    "cnn": {
+        "cnn_snntorch": "Spiking CNN on embedded event digits, snnTorch",
+        "cnn_spikingjelly": "Spiking CNN on embedded event digits, SpikingJelly",
+    },
+}
+"""Recipes that take the settings of a set-up."""
+_WVAT = ("method.name=wvat", "method.device=gaussian:sigma=0.1")
+METHODS = {
+    "swa": ("SWA", ()),
+    "hsv": ("HSV", ("method.name=hsv", "method.device=gaussian:sigma=0.1")),
+    "wvat": ("WVAT", _WVAT),
+    "momentum": ("momentum", (*_WVAT, "method.ascent=momentum")),
+    "past": ("last gradient", (*_WVAT, "method.ascent=past")),
+    "average": ("average of gradients", (*_WVAT, "method.ascent=past", "method.decay=0.9")),
+    "both": ("momentum and HSV at once", (*_WVAT, "method.ascent=momentum", "method.mix=both")),
+}
+ONE_GRADIENT = ("momentum", "past", "average", "both")
+SIGMAS = (0.10, 0.15)
+TUNING = ("training.validation=0.2", "evaluation.split=validation", "evaluation.chips=10")
+TUNING_SEED = 100
+
+
+def settings(method: str) -> list[tuple[str, ...]]:
+    """Return the settings to try, four for every method that has any."""
+    if method == "swa":
+        return []
+    if method == "hsv":
+        return [(f"method.gamma={gamma}",) for gamma in (0.5, 0.75, 1.0, 1.25)]
+    grid = itertools.product((0.5, 1.0), (0.1, 0.3))
+    return [(f"method.gamma={gamma}", f"method.alpha={alpha}") for gamma, alpha in grid]
+
+
+def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> None:
+    """Try all settings of all methods, and add the best to ``TUNED``."""
+    for setup in setups:
+        tried = {
+            f"{method}-{number}": (method, chosen)
+            for method in METHODS
+            for number, chosen in enumerate(settings(method))
+        }
+        rows = tuple(
+            Row(
+                method=name,
+                recipe=f"{setup}.toml",
+                name=f"{setup}-{name}",
+                overrides=(*METHODS[method][1], *chosen, *TUNING),
+            )
+            for name, (method, chosen) in tried.items()
+        )
+        suite = Suite(
+            title="Tuning", seeds={}, setups=(Setup(name=setup, rows=rows),), folder=FOLDER
+        )
+        cells = cells_of(suite, preset=None, seeds=(TUNING_SEED,))
+        found = run_suite(cells, out / "tuning", jobs=jobs, data_root=data_root)
+        if found.failed:
+            raise SystemExit(f"{setup}: {found.failed[0][1].message}")
+        scores: dict[str, list[dict[str, Any]]] = {}
+        for name, (method, chosen) in tried.items():
+            (curve,) = found.rows[f"{setup}-{name}"].curves
+            accuracy = [curve.at(sigma).mean for sigma in SIGMAS]
+            score = sum(accuracy) / len(accuracy)
+            scores.setdefault(method, []).append(
+                {
+                    "settings": list(chosen),
+                    "clean": curve.clean,
+                    "on chips": accuracy,
+                    "score": score,
+                }
+            )
+        tuned = read_tuned()
+        tuned[setup] = {**provenance(), "seed": TUNING_SEED, "methods": scores}
+        write_json(TUNED, tuned)
+        for method in scores:
+            print(setup, method, *best(tuned, setup, method))
+
+
+def read_tuned() -> dict[str, Any]:
+    """Return what :func:`tune` has written."""
+    content: dict[str, Any] = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
+    return content
+
+
+def best(tuned: dict[str, Any], setup: str, method: str) -> list[str]:
+    """Return the settings with the highest score."""
+    tried = tuned[setup]["methods"].get(method, [])
+    return max(tried, key=lambda one: one["score"])["settings"] if tried else []
+
+
+def write_suite() -> None:
+    """Write the suite of the best settings."""
+    tuned = read_tuned()
+    setups, claims = [], []
+    for tuned_on in (name for name in SETUPS if name in tuned):
+        for prefix, label in COMPARED[tuned_on].items():
+            rows = tuple(
+                Row(
+                    method=text,
+                    recipe=f"{prefix}.toml",
+                    name=f"{prefix}-{method}",
+                    overrides=(*fixed, *best(tuned, tuned_on, method)),
+                )
+                for method, (text, fixed) in METHODS.items()
+            )
+            setups.append(Setup(name=label, baseline=f"{prefix}-swa", rows=rows))
+            claims += [
+                Claim(
+                    text=f"{label}: {METHODS[method][0]} is at most 0.2 points below WVAT",
+                    better=(f"{prefix}-{method}",),
+                    worse=(f"{prefix}-wvat",),
+                    sigma=sigma,
+                    margin=-0.2,
+                )
+                for method in ONE_GRADIENT
+                for sigma in SIGMAS
+            ]
+    suite = Suite(
+        title="Directions of one gradient a step",
+        seeds={"quick": (0, 1, 2, 3, 4), "paper": (0, 1, 2, 3, 4)},
+        setups=tuple(setups),
+        claims=tuple(claims),
+    )
+    content = suite.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
+    files.write_toml(FOLDER / FILE, content)
+    print(f"Written: {FOLDER / FILE}")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("what", choices=("tune", "suite"))
+    parser.add_argument("--out", type=Path, default=Path("runs"))
+    parser.add_argument("--setups", default=",".join(SETUPS))
+    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--data-root", type=Path)
+    arguments = parser.parse_args()
+    if arguments.what == "suite":
+        write_suite()
+        return
+    setups = arguments.setups.split(",")
+    unknown = sorted(set(setups) - set(SETUPS))
+    if unknown:
+        parser.error(f"no set-up {unknown[0]!r}. Choose from {', '.join(SETUPS)}.")
+    tune(arguments.out, setups, jobs=arguments.jobs, data_root=arguments.data_root)
+
+
+if __name__ == "__main__":
+    main()
