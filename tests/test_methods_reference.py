@@ -165,6 +165,41 @@ def test_momentum_ahead_is_where_the_next_step_goes():
     assert float(torch.dot(v, step) / step.norm()) == pytest.approx(1.0)
 
 
+class Fixed(DeviceModel):
+    """A device whose draw has one length, whatever the weights are."""
+
+    def program(self, weights, *, generator=None):
+        return {name: w.detach() + 0.01 for name, w in weights.items()}
+
+
+def on_a_quadratic(sign, *, curvature, lr=0.01, beta=0.9, steps=2000):
+    """Return the mean magnitude of the momentum, once it no longer changes, over that of v."""
+    model = nn.Linear(1, 1, bias=False).double()
+    nn.init.ones_(model.weight)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=beta)
+    method = PerturbedGradient(
+        model, MomentumVariation(Fixed(), optimizer, alpha=1.0, sign=sign), warn_after=None
+    )
+    seen = []
+    for step in range(steps):
+        optimizer.zero_grad()
+        method.backward(lambda: curvature / 2 * model.weight.square().sum())
+        optimizer.step()
+        if step >= steps - 1000:
+            seen.append(float(optimizer.state[model.weight]["momentum_buffer"].abs()))
+    return sum(seen) / len(seen) / 0.01
+
+
+@pytest.mark.parametrize("curvature", [5.0, 50.0])
+def test_the_sign_of_momentum_on_a_quadratic(curvature):
+    """Ahead settles where the docs say; back keeps a momentum of about 1 / (1 - beta)."""
+    beta, lr = 0.9, 0.01
+    ahead = on_a_quadratic("ahead", curvature=curvature)
+    assert ahead == pytest.approx(2 * curvature / (2 * (1 + beta) - lr * curvature), rel=1e-6)
+    back = on_a_quadratic("back", curvature=curvature)
+    assert 0.7 < back / (curvature / (1 - beta)) < 1
+
+
 def test_wvat_by_momentum():
     """w_th = 1 displaces along the momentum alone, and never takes a second pass."""
     one = trained(
