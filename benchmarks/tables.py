@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 
+from pages.claims import claims
 from pages.compared import balancing, comparison, conversion_peer, conversion_steps, reenacted
 from pages.figures import figures
 from pages.measured import (
@@ -47,6 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-peer": conversion_peer,
     "balancing": balancing,
     "figures": figures,
+    "claims": claims,
     "overhead": overhead,
     "step-parts": step_parts,
     "monte-carlo": monte_carlo,

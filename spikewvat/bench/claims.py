@@ -92,7 +92,7 @@ class Verdict:
             "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
         )
         where = "of ideal weights" if self.claim.sigma == 0 else where
-        lead = f"; {self.lead_text}" if self.lead_text else ""
+        lead = f"; closest lead {self.lead_text}" if self.lead_text else ""
         return f"{self.word}: {self.claim.text} ({what[self.claim.of]} {where}: {numbers}{lead})"
 
     @property
@@ -102,7 +102,7 @@ class Verdict:
             return ""
         low, high = self.lead.interval()
         chance = "beyond chance" if self.beyond_chance else "within chance"
-        return f"closest lead {self.lead.mean:+.2f}, 95 % CI {low:+.2f} .. {high:+.2f}, {chance}"
+        return f"{self.lead.mean:+.2f}, 95 % CI {low:+.2f} .. {high:+.2f}, {chance}"
 
 
 def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
