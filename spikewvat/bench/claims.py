@@ -102,7 +102,8 @@ class Verdict:
             return ""
         low, high = self.lead.interval()
         chance = "beyond chance" if self.beyond_chance else "within chance"
-        return f"{self.lead.mean:+.2f}, 95 % CI {low:+.2f} .. {high:+.2f}, {chance}"
+        margin = f" over a margin of {self.claim.margin:g}" if self.claim.margin else ""
+        return f"{self.lead.mean:+.2f}, 95 % CI {low:+.2f} .. {high:+.2f}{margin}, {chance}"
 
 
 def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spikewvat import files
+from spikewvat.data.pictures import with_palette
 from spikewvat.errors import DataError, require
 from spikewvat.recipes.results import provenance
 from spikewvat.report.collect import Section, collect
@@ -147,4 +148,4 @@ def _picture(figure: Figure) -> str:
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # the same figures are the same page
     figure.savefig(buffer, format="png", dpi=130, metadata=metadata)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/png;base64," + base64.b64encode(with_palette(buffer.getvalue())).decode()
