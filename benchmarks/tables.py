@@ -14,7 +14,15 @@ import sys
 from collections.abc import Callable
 
 from pages.claims import claims
-from pages.compared import balancing, comparison, conversion_peer, conversion_steps, reenacted
+from pages.compared import (
+    balancing,
+    comparison,
+    conversion_peer,
+    conversion_steps,
+    corruptions,
+    reenacted,
+)
+from pages.directions import directions
 from pages.figures import figures
 from pages.measured import (
     binning,
@@ -42,6 +50,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
+    "league-cnn": lambda: comparison("league", "cnn-*"),
+    "league-nmnist": lambda: comparison("league", "nmnist-*"),
+    "league-fc": lambda: comparison("league", "fc-*"),
+    "twolayer": lambda: comparison("twolayer"),
+    "directions": directions,
+    "directions-claims": lambda: claims("directions"),
+    "ablation": lambda: comparison("ablation"),
+    "distributions": lambda: comparison("distributions"),
+    "quantization": lambda: comparison("quantization"),
+    "ftj": lambda: comparison("ftj"),
+    "spikes": corruptions,
     "conversion": lambda: comparison("conversion", "lenet_*"),
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,

@@ -17,6 +17,32 @@ def comparison(name: str, *patterns: str) -> str:
     return markdown(suite, found)
 
 
+def corruptions() -> str:
+    """Return the table of corruptions of spikes, at the middle and the strongest level."""
+    suite = read_suite("spikes")
+    found = results_of(suite)
+    if not found:
+        raise NotRunError("spikes")
+    methods = [row.method for row in suite.setups[0].rows]
+    lines = [
+        row_of(["what happens", "severity", *methods, f"spikes, {methods[0]}"]),
+        row_of(["---", "---", *["--:"] * (len(methods) + 1)]),
+    ]
+    for setup in suite.setups:
+        rows = [found[row.name] for row in setup.rows if row.name in found]
+        if len(rows) < len(methods):
+            continue
+        last = len(rows[0].sigmas) - 1
+        for place in ((last + 1) // 2, last):
+            name = setup.name if place < last else ""
+            texts = [f"{100 * row.mean(place):.1f}" for row in rows]
+            reports = [curve.reports[place] for curve in rows[0].curves]
+            spikes = mean_of([r.activity.spikes for r in reports if r.activity is not None])
+            severity = rows[0].axis.size(rows[0].sigmas[place])
+            lines.append(row_of([name, severity, *texts, f"{spikes:.0f}"]))
+    return "\n".join(lines)
+
+
 def reenacted() -> str:
     """Return the table of networks trained on re-enacted and on real recordings."""
     lines = [
