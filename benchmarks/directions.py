@@ -8,7 +8,8 @@ The first command trains every method with equally many settings of gamma and al
 on chips with a part of the training data that was held out, in seeds that the comparison does not
 use. The second writes the suite of the best settings, whose claims are that a method is at most
 0.2 points below WVAT on the same chips. The spiking CNN is tuned in the package's own layers, and
-compared in snnTorch and in SpikingJelly, whose networks have the same equations.
+compared in snnTorch and in SpikingJelly, whose networks have the same equations. Gamma that is
+drawn or ramped takes the settings of momentum alone.
 """
 
 from __future__ import annotations
@@ -50,8 +51,14 @@ METHODS = {
     "past": ("last gradient", (*_WVAT, "method.ascent=past")),
     "average": ("average of gradients", (*_WVAT, "method.ascent=past", "method.decay=0.9")),
     "both": ("momentum and HSV at once", (*_WVAT, "method.ascent=momentum", "method.mix=both")),
+    "drawn": ("momentum, γ drawn", (*_WVAT, "method.ascent=momentum", "method.spread=1.0")),
+    "ramped": ("momentum, γ ramped", (*_WVAT, "method.ascent=momentum")),
 }
-ONE_GRADIENT = ("momentum", "past", "average", "both")
+ONE_GRADIENT = ("momentum", "past", "average", "both", "drawn", "ramped")
+TUNED_AS = {"drawn": "momentum", "ramped": "momentum"}
+"""Methods that take the settings of another."""
+RAMP = {"cnn": 900, "slayer": 175, "tsslbp": 190, "fc": 940, "vgg": 630}
+"""Steps over which gamma grows, half of those that were tuned on."""
 SIGMAS = (0.10, 0.15)
 TUNING = ("training.validation=0.2", "evaluation.split=validation", "evaluation.chips=10")
 TUNING_SEED = 100
@@ -59,7 +66,7 @@ TUNING_SEED = 100
 
 def settings(method: str) -> list[tuple[str, ...]]:
     """Return the settings to try, four for every method that has any."""
-    if method == "swa":
+    if method == "swa" or method in TUNED_AS:
         return []
     if method == "hsv":
         return [(f"method.gamma={gamma}",) for gamma in (0.5, 0.75, 1.0, 1.25)]
@@ -111,6 +118,11 @@ def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> 
             print(setup, method, *best(tuned, setup, method))
 
 
+def extra(setup: str, method: str) -> list[str]:
+    """Return what a method takes beside its settings."""
+    return [f"method.ramp={RAMP[setup]}"] if method == "ramped" else []
+
+
 def read_tuned() -> dict[str, Any]:
     """Return what :func:`tune` has written."""
     content: dict[str, Any] = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
@@ -119,7 +131,7 @@ def read_tuned() -> dict[str, Any]:
 
 def best(tuned: dict[str, Any], setup: str, method: str) -> list[str]:
     """Return the settings with the highest score."""
-    tried = tuned[setup]["methods"].get(method, [])
+    tried = tuned[setup]["methods"].get(TUNED_AS.get(method, method), [])
     return max(tried, key=lambda one: one["score"])["settings"] if tried else []
 
 
@@ -134,7 +146,7 @@ def write_suite() -> None:
                     method=text,
                     recipe=f"{prefix}.toml",
                     name=f"{prefix}-{method}",
-                    overrides=(*fixed, *best(tuned, tuned_on, method)),
+                    overrides=(*fixed, *extra(tuned_on, method), *best(tuned, tuned_on, method)),
                 )
                 for method, (text, fixed) in METHODS.items()
             )
