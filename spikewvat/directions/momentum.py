@@ -162,6 +162,8 @@ def _momenta(weights: Weights, optimizer: Optimizer) -> Weights:
 def _momentum(weight: Tensor, optimizer: Optimizer) -> Tensor:
     # Looked up anew in every step: loading a checkpoint replaces the optimizer's state.
     state = optimizer.state.get(weight, {})
-    found = (state[key] for key in _BUFFERS if state.get(key) is not None)
-    momentum: Tensor = next(found, torch.zeros_like(weight))
-    return momentum.detach()
+    for key in _BUFFERS:
+        momentum = state.get(key)
+        if isinstance(momentum, Tensor):
+            return momentum.detach()
+    return torch.zeros_like(weight).detach()
