@@ -48,13 +48,14 @@ METHODS = {
     "hsv": ("HSV", ("method.name=hsv", "method.device=gaussian:sigma=0.1")),
     "wvat": ("WVAT", _WVAT),
     "momentum": ("momentum", (*_WVAT, "method.ascent=momentum")),
+    "back": ("momentum, other sign", (*_WVAT, "method.ascent=momentum", "method.sign=back")),
     "past": ("last gradient", (*_WVAT, "method.ascent=past")),
     "average": ("average of gradients", (*_WVAT, "method.ascent=past", "method.decay=0.9")),
     "both": ("momentum and HSV at once", (*_WVAT, "method.ascent=momentum", "method.mix=both")),
     "drawn": ("momentum, γ drawn", (*_WVAT, "method.ascent=momentum", "method.spread=1.0")),
     "ramped": ("momentum, γ ramped", (*_WVAT, "method.ascent=momentum")),
 }
-ONE_GRADIENT = ("momentum", "past", "average", "both", "drawn", "ramped")
+ONE_GRADIENT = ("momentum", "back", "past", "average", "both", "drawn", "ramped")
 TUNED_AS = {"drawn": "momentum", "ramped": "momentum"}
 """Methods that take the settings of another."""
 RAMP = {"cnn": 900, "slayer": 175, "tsslbp": 190, "fc": 940, "vgg": 630}
