@@ -65,7 +65,7 @@ def test_it_learns_and_repeats_itself(tmp_path, kind):
     assert not first.model.training
 
 
-@pytest.mark.parametrize("kind", ["plain", "wvat", "spiking"])
+@pytest.mark.parametrize("kind", ["plain", "wvat", "past", "spiking"])
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, kind, stop_at):
     whole = worker.train(tmp_path / "a", kind, epochs=5)

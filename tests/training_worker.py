@@ -7,7 +7,8 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from spikewvat.averaging import SWA, decay_factor
-from spikewvat.directions import HSV, SAM, Mixture
+from spikewvat.devices import Gaussian
+from spikewvat.directions import HSV, SAM, Direction, Drawn, Mixture, PastVariation, Ramped
 from spikewvat.trainer import Trainer, TrainingResult
 from spikewvat.training import PerturbedGradient
 from spikewvat.weights import Weights
@@ -87,9 +88,11 @@ def train(out, kind: str = "plain", *, resume: bool = False, **options) -> Train
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     if kind != "plain":
         generator = torch.Generator().manual_seed(1)
-        perturbed = PerturbedGradient(
-            model, Mixture(Noise(), SAM(0.05), 0.5), p=0.8, generator=generator
-        )
+        direction: Direction = Mixture(Noise(), SAM(0.05), 0.5)
+        if kind == "past":
+            past = PastVariation(Gaussian(0.1), alpha=0.5, decay=0.5)
+            direction = Ramped(Drawn(Mixture(Noise(), past, 0.5)), steps=5)
+        perturbed = PerturbedGradient(model, direction, p=0.8, generator=generator)
         swa = SWA(model, start=2)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda e: decay_factor(e, horizon=settings["epochs"], ratio=0.1)
