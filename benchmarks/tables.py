@@ -69,6 +69,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "figures": figures,
     "claims": claims,
     "overhead": overhead,
+    "overhead-methods": lambda: overhead("methods"),
     "step-parts": step_parts,
     "monte-carlo": monte_carlo,
     "designs": designs,

@@ -7,24 +7,25 @@ from typing import Any
 from pages.shared import load, row_of
 
 
-def overhead() -> str:
-    """Return the table of step times."""
-    result = load("overhead", "step")
-    setups = list(dict.fromkeys(row["setup"] for row in result["rows"]))
-    methods = list(dict.fromkeys(row["method"] for row in result["rows"]))
-    lines = [row_of(["", *setups]), row_of(["---", *["--:"] * len(setups)])]
-    for method in methods:
-        cells = []
-        for setup in setups:
-            row = next(r for r in result["rows"] if (r["setup"], r["method"]) == (setup, method))
-            low, high = row["quartiles"]
-            cells.append(
-                f"{row['ms']:.1f} ms"
-                if method == "plain"
-                else f"{row['ratio']:.2f} ({low:.2f} .. {high:.2f})"
-            )
-        lines.append(row_of([method, *cells]))
+def overhead(name: str = "step") -> str:
+    """Return a table of step times; the first row of a set-up is the unit of the others."""
+    by_setup: dict[str, list[dict[str, Any]]] = {}
+    for row in load("overhead", name)["rows"]:
+        by_setup.setdefault(row["setup"], []).append(row)
+    lines = [row_of(["", *by_setup]), row_of(["---", *["--:"] * len(by_setup)])]
+    units = [f"{rows[0]['ms']:.1f} ms" for rows in by_setup.values()]
+    lines.append(row_of(["plain training", *units]))
+    others = [{row["method"]: row for row in rows[1:]} for rows in by_setup.values()]
+    for method in dict.fromkeys(method for rows in others for method in rows):
+        lines.append(row_of([method, *(_ratio(rows.get(method)) for rows in others)]))
     return "\n".join(lines)
+
+
+def _ratio(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return "-"
+    low, high = row["quartiles"]
+    return f"{row['ratio']:.2f} ({low:.2f} .. {high:.2f})"
 
 
 def simulator() -> str:
