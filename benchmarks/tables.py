@@ -49,6 +49,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: comparison("demo", *SNNTORCH),
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
+    "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
     "league-cnn": lambda: comparison("league", "cnn-*"),
     "league-nmnist": lambda: comparison("league", "nmnist-*"),
