@@ -26,8 +26,8 @@ class Direction(ABC):
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether a clean pass has to bring the gradients first."""
-        return True
+        """Whether a clean pass has to bring the gradients first; of parts, whether any asks."""
+        return any(part.needs_gradient for part in self.parts) if self.parts else True
 
     @property
     def remembers(self) -> bool:
@@ -75,6 +75,20 @@ class Direction(ABC):
         Raises:
             ValueError: If gradients are needed and missing, or do not fit.
         """
+
+
+class Choosing(Direction):
+    """A direction that :meth:`pick` makes anew for every step."""
+
+    @abstractmethod
+    def pick(self, *, generator: Generator | None = None) -> Direction:
+        """Return the direction to use in this step."""
+
+    def __call__(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Weights:
+        """Choose, then displace (see :meth:`Direction.__call__`)."""
+        return self.pick(generator=generator)(weights, grads, generator=generator)
 
 
 def checked_gradients(weights: Weights, grads: Weights | None, direction: Direction) -> Weights:

@@ -8,12 +8,12 @@ import torch
 from torch import Generator
 
 from spikewvat.devices.base import check_probability, generator_device
-from spikewvat.directions.base import Direction
+from spikewvat.directions.base import Choosing, Direction
 from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True)
-class Mixture(Direction):
+class Mixture(Choosing):
     """Random noise or the worst direction, chosen anew for every minibatch.
 
     ``x ~ U(0, 1)`` is drawn and ``noise`` is used where ``x >= w_th``: ``w_th = 0`` is noise
@@ -53,12 +53,6 @@ class Mixture(Direction):
         chosen = self.noise if x >= self.w_th else self.ascent
         return chosen.pick(generator=generator)
 
-    def __call__(
-        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Choose, then displace (see :meth:`Direction.__call__`)."""
-        return self.pick(generator=generator)(weights, grads, generator=generator)
-
 
 @dataclass(frozen=True)
 class Sum(Direction):
@@ -76,11 +70,6 @@ class Sum(Direction):
     def parts(self) -> tuple[Direction, ...]:
         """The two."""
         return self.first, self.second
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether either of the two asks for gradients."""
-        return any(part.needs_gradient for part in self.parts)
 
     def pick(self, *, generator: Generator | None = None) -> Direction:
         """Let both choose."""

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero
 from spikewvat.directions.base import Direction, along_globally
-from spikewvat.directions.variation import as_long_as_variation
+from spikewvat.directions.variation import AsLongAsVariation
 from spikewvat.weights import Weights
 
 Sign: TypeAlias = Literal["ahead", "back"]
@@ -21,7 +21,7 @@ _BUFFERS = ("momentum_buffer", "exp_avg")  # SGD and RMSprop; Adam and its relat
 
 
 @dataclass(frozen=True)
-class MomentumVariation(Direction):
+class MomentumVariation(AsLongAsVariation):
     r"""As long as a device's variation, along the optimizer's momentum: WVAT without extra passes.
 
     .. math:: v_l = \mp \alpha \, \lVert \Delta_l \rVert_2 \,
@@ -77,15 +77,8 @@ class MomentumVariation(Direction):
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
     ) -> Weights:
         """Return the displacement (see :meth:`Direction.__call__`)."""
-        return as_long_as_variation(
-            _momenta(weights, self.optimizer),
-            self.device,
-            weights,
-            scale=factor_of(self.sign) * self.alpha * self.gamma,
-            per_tensor=self.per_tensor,
-            draw_length=self.draw_length,
-            generator=generator,
-        )
+        factor = factor_of(self.sign)
+        return self._stretched(_momenta(weights, self.optimizer), weights, generator, factor=factor)
 
 
 @dataclass(frozen=True)

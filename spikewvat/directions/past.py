@@ -10,14 +10,13 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, norm_of
-from spikewvat.directions.base import Direction
 from spikewvat.directions.momentum import Sign, factor_of
-from spikewvat.directions.variation import as_long_as_variation
+from spikewvat.directions.variation import AsLongAsVariation
 from spikewvat.weights import Weights, check_matching
 
 
 @dataclass(eq=False)
-class PastVariation(Direction):
+class PastVariation(AsLongAsVariation):
     r"""As long as a device's variation, along the gradients of earlier steps.
 
     .. math:: v_l = \mp \alpha \, \lVert \Delta_l \rVert_2 \,
@@ -100,15 +99,8 @@ class PastVariation(Direction):
         """Return the displacement (see :meth:`Direction.__call__`)."""
         average = {name: self._of(name, weight) for name, weight in weights.items()}
         check_matching(weights, average, what="gradients of earlier steps")
-        return as_long_as_variation(
-            average,
-            self.device,
-            weights,
-            scale=factor_of(self.sign) * self.alpha * self.gamma,
-            per_tensor=self.per_tensor,
-            draw_length=self.draw_length,
-            generator=generator,
-        )
+        factor = factor_of(self.sign)
+        return self._stretched(average, weights, generator, factor=factor)
 
     def _of(self, name: str, weight: Tensor) -> Tensor:
         kept = self._average.get(name)

@@ -10,12 +10,23 @@ import torch
 from torch import Generator
 
 from spikewvat.devices.base import check_probability, generator_device
-from spikewvat.directions.base import Direction
+from spikewvat.directions.base import Choosing, Direction
 from spikewvat.weights import Weights
 
 
+class _Of(Direction):
+    """A direction that is made of one other."""
+
+    direction: Direction
+
+    @property
+    def parts(self) -> tuple[Direction, ...]:
+        """What is scaled."""
+        return (self.direction,)
+
+
 @dataclass(frozen=True)
-class Drawn(Direction):
+class Drawn(_Of, Choosing):
     """A direction of random length: times a factor that is uniform around 1, one a step.
 
     Args:
@@ -32,31 +43,15 @@ class Drawn(Direction):
     def __post_init__(self) -> None:
         check_probability("spread", self.spread)
 
-    @property
-    def parts(self) -> tuple[Direction, ...]:
-        """What is scaled."""
-        return (self.direction,)
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether the direction needs one."""
-        return self.direction.needs_gradient
-
     def pick(self, *, generator: Generator | None = None) -> Direction:
         """Draw the factor."""
         chosen = self.direction.pick(generator=generator)
         x = float(torch.rand((), generator=generator, device=generator_device(generator)))
         return _Scaled(chosen, 1 + self.spread * (2 * x - 1))
 
-    def __call__(
-        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Draw the factor, then displace (see :meth:`Direction.__call__`)."""
-        return self.pick(generator=generator)(weights, grads, generator=generator)
-
 
 @dataclass(eq=False)
-class Ramped(Direction):
+class Ramped(_Of, Choosing):
     """A direction that grows from nothing to its length over the first steps.
 
     Args:
@@ -75,27 +70,11 @@ class Ramped(Direction):
         if type(self.steps) is not int or self.steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {self.steps!r}.")
 
-    @property
-    def parts(self) -> tuple[Direction, ...]:
-        """What is scaled."""
-        return (self.direction,)
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether the direction needs one."""
-        return self.direction.needs_gradient
-
     def pick(self, *, generator: Generator | None = None) -> Direction:
         """Take the next step of the ramp."""
         self._taken += 1
         chosen = self.direction.pick(generator=generator)
         return _Scaled(chosen, min(1.0, self._taken / self.steps))
-
-    def __call__(
-        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Take the next step, then displace (see :meth:`Direction.__call__`)."""
-        return self.pick(generator=generator)(weights, grads, generator=generator)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many steps were taken."""
@@ -108,13 +87,9 @@ class Ramped(Direction):
 
 
 @dataclass(frozen=True)
-class _Scaled(Direction):
+class _Scaled(_Of):
     direction: Direction
     factor: float
-
-    @property
-    def needs_gradient(self) -> bool:
-        return self.direction.needs_gradient
 
     def __call__(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None

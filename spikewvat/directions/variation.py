@@ -58,8 +58,38 @@ class HSV(Direction):
         return delta
 
 
+class AsLongAsVariation(Direction):
+    """A direction whose length is a share of a device's variation."""
+
+    device: DeviceModel
+    gamma: float
+    alpha: float
+    per_tensor: bool
+    draw_length: bool
+
+    def _stretched(
+        self, ascent: Weights, weights: Weights, generator: Generator | None, *, factor: int = 1
+    ) -> Weights:
+        """Return the ascent, ``alpha gamma`` times as long as the variation.
+
+        Args:
+            ascent: A direction by name, shapes of the weights.
+            weights: Synaptic weights by name.
+            generator: Source of a draw, where the length is that of one.
+            factor: 1, or -1 to go the other way.
+        """
+        scale = factor * self.alpha * self.gamma
+        lengths = None if self.draw_length else self.device.expected_norms(weights)
+        if lengths is None:
+            draw = self.device.displacement(weights, generator=generator)
+            lengths = {name: norm_of(delta) for name, delta in draw.items()}
+        if self.per_tensor:
+            return along(ascent, {name: scale * length for name, length in lengths.items()})
+        return along_globally(ascent, ascent, scale * total_norm(list(lengths.values())))
+
+
 @dataclass(frozen=True)
-class GAV(Direction):
+class GAV(AsLongAsVariation):
     r"""Gradient-ascent variation: the steepest ascent of the loss, as long as an HSV draw.
 
     .. math:: v_l = \alpha \, \lVert \Delta_l \rVert_2 \, \frac{g_l}{\lVert g_l \rVert_2 + \epsilon}
@@ -99,15 +129,7 @@ class GAV(Direction):
     ) -> Weights:
         """Return the steepest ascent (see :meth:`Direction.__call__`)."""
         gradients = checked_gradients(weights, grads, self)
-        return as_long_as_variation(
-            gradients,
-            self.device,
-            weights,
-            scale=self.alpha * self.gamma,
-            per_tensor=self.per_tensor,
-            draw_length=self.draw_length,
-            generator=generator,
-        )
+        return self._stretched(gradients, weights, generator)
 
 
 @dataclass(frozen=True)
@@ -156,33 +178,3 @@ class VariableNoise(Direction):
         delta = self.device.displacement(weights, generator=generator)
         torch._foreach_mul_(list(delta.values()), scale)
         return delta
-
-
-def as_long_as_variation(
-    ascent: Weights,
-    device: DeviceModel,
-    weights: Weights,
-    *,
-    scale: float,
-    per_tensor: bool = True,
-    draw_length: bool = False,
-    generator: Generator | None = None,
-) -> Weights:
-    """Return the ascent, stretched to the length of a device's variation times ``scale``.
-
-    Args:
-        ascent: A direction by name, shapes of the weights.
-        device: What the chip does to weights.
-        weights: Synaptic weights by name.
-        scale: Share of the variation's length; negative goes the other way.
-        per_tensor: Stretch each tensor on its own; otherwise all by one factor.
-        draw_length: Take the length of an actual draw instead of the closed form.
-        generator: Source of that draw.
-    """
-    lengths = None if draw_length else device.expected_norms(weights)
-    if lengths is None:
-        draw = device.displacement(weights, generator=generator)
-        lengths = {name: norm_of(delta) for name, delta in draw.items()}
-    if per_tensor:
-        return along(ascent, {name: scale * length for name, length in lengths.items()})
-    return along_globally(ascent, ascent, scale * total_norm(list(lengths.values())))
