@@ -34,6 +34,8 @@ SETUPS = {
     "fc": "ReLU network on MNIST",
     "vgg": "Reduced VGG-5 on CIFAR-10",
 }
+TUNED_ON = {"fc": "fc.toml"}
+"""Recipes to tune on, those of the comparison; others lie in ``tuning`` until they are compared."""
 COMPARED = {
     **{name: {name: label} for name, label in SETUPS.items()},
     "cnn": {
@@ -86,7 +88,7 @@ def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> 
         rows = tuple(
             Row(
                 method=name,
-                recipe=f"{setup}.toml",
+                recipe=TUNED_ON.get(setup, f"tuning/{setup}.toml"),
                 name=f"{setup}-{name}",
                 overrides=(*METHODS[method][1], *chosen, *TUNING),
             )

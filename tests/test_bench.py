@@ -373,9 +373,7 @@ def test_every_recipe_of_the_suites_is_sound(folder):
     for preset, seeds in suite.seeds.items():
         assert cells_of(suite, preset=preset, seeds=seeds[:1])
     named = {row.recipe for row in suite.rows if not row.recipe.startswith("../")}
-    files = {path.name for path in folder.glob("*.toml")} - {"suite.toml"}
-    # Some of the study of directions are tuned on only, or wait for being tuned.
-    assert named == files or (folder.name == "directions" and named < files)
+    assert named == {path.name for path in folder.glob("*.toml")} - {"suite.toml"}
 
 
 def test_the_suites_are_listed():

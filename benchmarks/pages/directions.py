@@ -5,7 +5,6 @@ from __future__ import annotations
 from pages.shared import NotRunError, results_of, row_of
 from spikewvat.bench import RowResult, read_suite
 from spikewvat.bench.table import times
-from spikewvat.errors import RecipeError
 from spikewvat.robustness import compare
 
 _SIGMAS = (0.10, 0.15)
@@ -13,10 +12,7 @@ _SIGMAS = (0.10, 0.15)
 
 def directions() -> str:
     """Return the table, set-up by set-up."""
-    try:
-        suite = read_suite("directions")
-    except RecipeError as error:
-        raise NotRunError("directions") from error
+    suite = read_suite("directions")
     found = results_of(suite)
     heads = ["set-up", "method", "γ", "α", "ideal", *(f"σ = {100 * s:g} %" for s in _SIGMAS)]
     heads += [*(f"minus WVAT at {100 * s:g} %" for s in _SIGMAS), "time"]
@@ -33,7 +29,7 @@ def directions() -> str:
             lines.append(
                 row_of(
                     [
-                        f"{setup.name}, {_trainings(result)}" if number == 0 else "",
+                        f"{setup.name}, {len(result.curves)} seeds" if number == 0 else "",
                         row.method,
                         settings.get("method.gamma", "-"),
                         settings.get("method.alpha", "-"),
@@ -56,7 +52,3 @@ def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     found = compare(methods, sigma=sigma).between("method", "reference").found
     low, high = found.interval()
     return f"{100 * found.mean:+.2f} ({100 * low:+.2f} .. {100 * high:+.2f})"
-
-
-def _trainings(result: RowResult) -> str:
-    return f"{len(result.curves)} seeds"

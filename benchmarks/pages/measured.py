@@ -24,8 +24,12 @@ def overhead(name: str = "step") -> str:
 def _ratio(row: dict[str, Any] | None) -> str:
     if row is None:
         return "-"
-    low, high = row["quartiles"]
-    return f"{row['ratio']:.2f} ({low:.2f} .. {high:.2f})"
+    return _spread(row["ratio"], *row["quartiles"])
+
+
+def _spread(middle: float, low: float, high: float) -> str:
+    """Return a figure with its quartiles."""
+    return f"{middle:.2f} ({low:.2f} .. {high:.2f})"
 
 
 def simulator() -> str:
@@ -148,7 +152,7 @@ def monte_carlo() -> str:
         for way in ways:
             if way in row:
                 low, middle, high = row[way]
-                cells.append(f"{middle:.2f} ({low:.2f} .. {high:.2f})")
+                cells.append(_spread(middle, low, high))
             else:
                 cells.append("cannot")
         name = f"{row['setup']}, {row['images']} images"
@@ -213,5 +217,4 @@ def _speed_up(part: dict[str, Any]) -> str:
     """Return a speed-up with its quartiles, nothing where there is none."""
     if "speed_up" not in part:
         return ""
-    low, high = part["quartiles"]
-    return f"{part['speed_up']:.2f} ({low:.2f} .. {high:.2f})"
+    return _spread(part["speed_up"], *part["quartiles"])

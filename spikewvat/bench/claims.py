@@ -82,18 +82,32 @@ class Verdict:
         }
 
     def __str__(self) -> str:
-        digits = ".3g" if self.claim.of == "rise" else ".1f"
-        numbers = ", ".join(
-            f"{name} {'no result' if value is None else format(value, digits)}"
-            for name, value in {**self.better, **self.worse}.items()
-        )
-        what = {"accuracy": "accuracy", "drop": "points lost", "rise": "rise of the loss"}
         where = (
             "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
         )
         where = "of ideal weights" if self.claim.sigma == 0 else where
+        numbers = self.numbers("no result")
         lead = f"; closest lead {self.lead_text}" if self.lead_text else ""
-        return f"{self.word}: {self.claim.text} ({what[self.claim.of]} {where}: {numbers}{lead})"
+        return f"{self.word}: {self.claim.text} ({self.what} {where}: {numbers}{lead})"
+
+    @property
+    def what(self) -> str:
+        """What the numbers are, in words."""
+        return {"accuracy": "accuracy", "drop": "points lost", "rise": "rise of the loss"}[
+            self.claim.of
+        ]
+
+    def numbers(self, missing: str) -> str:
+        """Return the figures that are compared, those that should lead first.
+
+        Args:
+            missing: Stands for a row without a result.
+        """
+        digits = ".3g" if self.claim.of == "rise" else ".1f"
+        return ", ".join(
+            f"{name} {missing if value is None else format(value, digits)}"
+            for name, value in {**self.better, **self.worse}.items()
+        )
 
     @property
     def lead_text(self) -> str:

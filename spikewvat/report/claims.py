@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from spikewvat.bench import Verdict, verdicts
+from spikewvat.bench import verdicts
 from spikewvat.bench.claims import FILE
 from spikewvat.report.collect import Section
 from spikewvat.report.content import MISSING, Part, Table
@@ -26,7 +26,12 @@ def claims(section: Section) -> list[Part]:
     table = Table(
         ["statement", "here", "figures", "closest lead"],
         [
-            [verdict.claim.text, verdict.word, _figures(verdict), verdict.lead_text or MISSING]
+            [
+                verdict.claim.text,
+                verdict.word,
+                verdict.numbers(MISSING),
+                verdict.lead_text or MISSING,
+            ]
             for verdict in found
         ],
     )
@@ -41,9 +46,3 @@ def claims(section: Section) -> list[Part]:
             "chance is 5 % over trainings and chips.",
         )
     ]
-
-
-def _figures(verdict: Verdict) -> str:
-    """Return the figures that are compared, those that should lead first."""
-    values = verdict.to_dict()["values"].items()
-    return ", ".join(f"{name} {MISSING if v is None else f'{v:.1f}'}" for name, v in values)
