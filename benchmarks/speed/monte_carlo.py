@@ -49,7 +49,7 @@ def demo_cnn() -> nn.Module:
 
 # Name, network, inputs, images; 2312 inputs at 30 steps are what N-MNIST has at 10 ms.
 SETUPS: tuple[tuple[str, Callable[[], nn.Module], Callable[[int], Tensor], int], ...] = (
-    ("784-400-200-10", FullyConnected, lambda images: torch.rand(images, 784), 5_000),
+    ("784-400-200-10", FullyConnected, lambda images: torch.rand(images, 784), 10_000),
     ("SLAYER 2312-400-200-10, T = 30", SlayerNet, spikes(30, 2312), 250),
     ("demo CNN, T = 6", demo_cnn, spikes(6, 2, 34, 34), 200),
 )
