@@ -163,15 +163,20 @@ def monte_carlo() -> str:
 def designs() -> str:
     """Return the table of chip-images that an interval of a given width takes."""
     found = load("speed", "monte_carlo")["designs"]
-    split = found["split"]["images"]
-    lines = [row_of(["", "chips", "images each", "chip-images"]), row_of(["---", *["--:"] * 3])]
-    for name, key in (("all images", "fixed"), ("best split", "split")):
-        part = found[key]
-        cells = [str(part[what]) for what in ("chips", "images", "chip_images")]
-        lines.append(row_of([name, *cells]))
-    stopped = found["stopped"]
-    cells = [str(stopped["chips"]), str(split), str(stopped["chip_images"])]
-    lines.append(row_of(["stopped when narrow enough", *cells]))
+    labels = {
+        "fixed": "as many chips as planned, all images",
+        "stopped": "until narrow, all images",
+        "split": "until narrow, the best split",
+    }
+    lines = [
+        row_of(["design", "chips", "images each", "chip-images", "intervals that cover"]),
+        row_of(["---", *["--:"] * 4]),
+    ]
+    for name, label in labels.items():
+        part = found["designs"][name]
+        low, middle, high = (round(count) for count in part["chip_images"])
+        cells = [f"{part['chips']:.0f}", f"{part['images']:.0f}", f"{middle} ({low} .. {high})"]
+        lines.append(row_of([label, *cells, f"{100 * part['covers']:.0f} %"]))
     return "\n".join(lines)
 
 
