@@ -12,6 +12,7 @@ from spikewvat.devices import (
     AbsMax,
     Fixed,
     Gaussian,
+    GaussianTable,
     Lognormal,
     MixtureNoise,
     SixSigma,
@@ -56,6 +57,7 @@ def test_mixture_numbers():
     ("device", "skewness"),
     [
         (Gaussian(0.1), 0.0),
+        (GaussianTable(0.1), 0.0),
         (Uniform(0.1), 0.0),
         (Weibull(0.1), 1.0720),
         (Weibull(0.1, k=2.0), 0.6311),
@@ -116,7 +118,14 @@ def test_every_channel_gets_noise_of_its_own_size():
 
 def test_sigma_zero_changes_nothing():
     w = torch.randn(4, 5)
-    for device in (Gaussian(0.0), Uniform(0), Weibull(0), SkewNormal(0), Lognormal(0)):
+    for device in (
+        Gaussian(0.0),
+        GaussianTable(0),
+        Uniform(0),
+        Weibull(0),
+        SkewNormal(0),
+        Lognormal(0),
+    ):
         assert torch.equal(device.program({"w": w})["w"], w)
 
 
@@ -135,7 +144,9 @@ def test_lognormal_moments(keep_mean):
 
 
 @pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf, "0.1", None])
-@pytest.mark.parametrize("kind", [Gaussian, Uniform, Weibull, SkewNormal, MixtureNoise, Lognormal])
+@pytest.mark.parametrize(
+    "kind", [Gaussian, GaussianTable, Uniform, Weibull, SkewNormal, MixtureNoise, Lognormal]
+)
 def test_sigma_must_be_a_number_of_at_least_zero(kind, sigma):
     with pytest.raises(
         ValueError, match=f"sigma must be a finite number of at least 0, got {sigma!r}"

@@ -131,15 +131,16 @@ def _percent(quartiles: list[float]) -> str:
 
 def step_parts() -> str:
     """Return the table of what variation adds to a step, without any forward pass."""
+    rows = load("speed", "step_parts")["rows"]
+    parts = list(rows[0]["shares"])
     lines = [
-        row_of(["", "weights", "plain step", "drawing", "displacing and restoring", "both"]),
-        row_of(["---", *["--:"] * 5]),
+        row_of(["", "weights", "plain step", *parts]),
+        row_of(["---", *["--:"] * (len(parts) + 2)]),
     ]
-    for row in load("speed", "step_parts")["rows"]:
-        shares = [_percent(row[part]) for part in ("draw", "displace and restore", "both")]
-        lines.append(
-            row_of([row["setup"], str(row["weights"]), f"{row['plain_ms']:.1f} ms", *shares])
-        )
+    for row in rows:
+        shares = [_percent(row["shares"][part]) for part in parts]
+        name = f"{row['setup']}, batch {row['batch']}"
+        lines.append(row_of([name, str(row["weights"]), f"{row['plain_ms']:.1f} ms", *shares]))
     return "\n".join(lines)
 
 

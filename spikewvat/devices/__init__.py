@@ -27,6 +27,7 @@ from spikewvat.devices.noise import (
     Weibull,
 )
 from spikewvat.devices.quantization import Quantized
+from spikewvat.devices.table import GaussianTable
 
 __all__ = [
     "AbsMax",
@@ -38,6 +39,7 @@ __all__ = [
     "Empirical",
     "Fixed",
     "Gaussian",
+    "GaussianTable",
     "HalfWidth",
     "Ideal",
     "LevelStatistics",
