@@ -3,13 +3,15 @@
     python benchmarks/directions.py tune --out runs --jobs 2 [--setups cnn,fc]
     python benchmarks/directions.py suite
     spikewvat bench directions
+    spikewvat bench directions_steps
 
 The first command trains every method with equally many settings of gamma and alpha, and tests each
 on chips with a part of the training data that was held out, in seeds that the comparison does not
 use. The second writes the suite of the best settings, whose claims are that a method is at most
 0.2 points below WVAT on the same chips. The spiking CNN is tuned in the package's own layers, and
 compared in snnTorch and in SpikingJelly, whose networks have the same equations. Gamma that is
-drawn or ramped takes the settings of momentum alone. A training that diverges scores nothing.
+drawn or ramped, and noise that is looked up, take the settings of momentum alone. A training that
+diverges scores nothing. The last command times steps.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from spikewvat.bench.suite import FILE, suites_folder
 from spikewvat.recipes.results import provenance, write_json
 
 FOLDER = suites_folder() / "directions"
+STEPS_FOLDER = suites_folder() / "directions_steps"
 TUNED = Path(__file__).parent / "results" / "directions" / "tuned.json"
 SETUPS = {
     "cnn": "Spiking CNN on embedded event digits",
@@ -34,8 +37,8 @@ SETUPS = {
     "fc": "ReLU network on MNIST",
     "vgg": "Reduced VGG-5 on CIFAR-10",
 }
-TUNED_ON = {"fc": "fc.toml"}
-"""Recipes to tune on, those of the comparison; others lie in ``tuning`` until they are compared."""
+TUNED_ON = {"cnn": "tuning/cnn.toml"}
+"""Recipes to tune on that are none of the comparison."""
 COMPARED = {
     **{name: {name: label} for name, label in SETUPS.items()},
     "cnn": {
@@ -45,6 +48,7 @@ COMPARED = {
 }
 """Recipes that take the settings of a set-up."""
 _WVAT = ("method.name=wvat", "method.device=gaussian:sigma=0.1")
+_LOOKED_UP = "method.device=gaussian-table:sigma=0.1"
 METHODS = {
     "swa": ("SWA", ()),
     "hsv": ("HSV", ("method.name=hsv", "method.device=gaussian:sigma=0.1")),
@@ -55,14 +59,17 @@ METHODS = {
     "average": ("average of gradients", (*_WVAT, "method.ascent=past", "method.decay=0.9")),
     "both": ("momentum and HSV at once", (*_WVAT, "method.ascent=momentum", "method.mix=both")),
     "drawn": ("momentum, γ drawn", (*_WVAT, "method.ascent=momentum", "method.spread=1.0")),
+    "table": ("momentum, noise looked up", (*_WVAT, "method.ascent=momentum", _LOOKED_UP)),
     "ramped": ("momentum, γ ramped", (*_WVAT, "method.ascent=momentum")),
 }
-ONE_GRADIENT = ("momentum", "back", "past", "average", "both", "drawn", "ramped")
-TUNED_AS = {"drawn": "momentum", "ramped": "momentum"}
+ONE_GRADIENT = ("momentum", "back", "past", "average", "both", "table", "drawn", "ramped")
+TUNED_AS = {"table": "momentum", "drawn": "momentum", "ramped": "momentum"}
 """Methods that take the settings of another."""
-RAMP = {"cnn": 900, "slayer": 175, "tsslbp": 190, "fc": 940, "vgg": 630}
-"""Steps over which gamma grows, half of those that were tuned on."""
+RAMP = {"cnn": 900, "slayer": 440, "tsslbp": 240, "fc": 940, "vgg": 780}
+"""Steps over which gamma grows, about half of a training."""
 SIGMAS = (0.10, 0.15)
+TUNED_EPOCHS = {"slayer": 8, "vgg": 5}
+"""Epochs to tune on, where a training takes long."""
 TUNING = ("training.validation=0.2", "evaluation.split=validation", "evaluation.chips=10")
 TUNING_SEED = 100
 
@@ -80,6 +87,8 @@ def settings(method: str) -> list[tuple[str, ...]]:
 def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> None:
     """Try all settings of all methods, and add the best to ``TUNED``."""
     for setup in setups:
+        epochs = TUNED_EPOCHS.get(setup)
+        shorter = () if epochs is None else (f"training.epochs={epochs}",)
         tried = {
             f"{method}-{number}": (method, chosen)
             for method in METHODS
@@ -88,9 +97,9 @@ def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> 
         rows = tuple(
             Row(
                 method=name,
-                recipe=TUNED_ON.get(setup, f"tuning/{setup}.toml"),
+                recipe=TUNED_ON.get(setup, f"{setup}.toml"),
                 name=f"{setup}-{name}",
-                overrides=(*METHODS[method][1], *chosen, *TUNING),
+                overrides=(*METHODS[method][1], *chosen, *TUNING, *shorter),
             )
             for name, (method, chosen) in tried.items()
         )
@@ -173,9 +182,46 @@ def write_suite() -> None:
         setups=tuple(setups),
         claims=tuple(claims),
     )
+    write(suite, FOLDER)
+
+
+def write_step_times() -> None:
+    """Write the suite of what a step of each method costs, with noise drawn and looked up."""
+    names = ("swa", "hsv", "wvat", "momentum", "average", "both", "table")
+    timed = {name: METHODS[name] for name in names}
+    setups = tuple(
+        Setup(
+            name=label,
+            baseline=f"{prefix}-swa",
+            rows=tuple(
+                Row(
+                    method=text,
+                    recipe=f"../{FOLDER.name}/{prefix}.toml",
+                    name=f"{prefix}-{method}",
+                    overrides=fixed,
+                )
+                for method, (text, fixed) in timed.items()
+            ),
+        )
+        for labels in COMPARED.values()
+        for prefix, label in labels.items()
+    )
+    suite = Suite(
+        title="Time of a step along directions of one gradient",
+        measures="step-time",
+        rounds=20,
+        seeds={"quick": (0,), "paper": (0,)},
+        setups=setups,
+    )
+    write(suite, STEPS_FOLDER)
+
+
+def write(suite: Suite, folder: Path) -> None:
+    """Write a suite into its folder."""
     content = suite.model_dump(mode="json", exclude_defaults=True, exclude={"folder"})
-    files.write_toml(FOLDER / FILE, content)
-    print(f"Written: {FOLDER / FILE}")
+    folder.mkdir(exist_ok=True)
+    files.write_toml(folder / FILE, content)
+    print(f"Written: {folder / FILE}")
 
 
 def main() -> None:
@@ -189,6 +235,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.what == "suite":
         write_suite()
+        write_step_times()
         return
     setups = arguments.setups.split(",")
     unknown = sorted(set(setups) - set(SETUPS))

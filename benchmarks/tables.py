@@ -22,7 +22,7 @@ from pages.compared import (
     corruptions,
     reenacted,
 )
-from pages.directions import directions
+from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
     binning,
@@ -56,7 +56,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "league-fc": lambda: comparison("league", "fc-*"),
     "twolayer": lambda: comparison("twolayer"),
     "directions": directions,
-    "directions-claims": lambda: claims("directions"),
+    "directions-verdicts": direction_verdicts,
     "ablation": lambda: comparison("ablation"),
     "distributions": lambda: comparison("distributions"),
     "quantization": lambda: comparison("quantization"),
@@ -69,8 +69,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "balancing": balancing,
     "figures": figures,
     "claims": claims,
-    "overhead": overhead,
-    "overhead-methods": lambda: overhead("methods"),
+    "overhead": lambda: overhead("overhead", "step"),
+    "overhead-methods": lambda: overhead("overhead", "methods"),
+    "directions-steps": lambda: overhead("directions_steps", "methods"),
     "step-parts": step_parts,
     "monte-carlo": monte_carlo,
     "designs": designs,

@@ -10,11 +10,10 @@ OURS = "directions"
 """A study of our own, not of the paper."""
 
 
-def claims(*suites: str) -> str:
-    """Return the statements of suites, by default of all of the paper's, with any result."""
+def claims() -> str:
+    """Return the statements of all of the paper's suites that have any result."""
     found = []
-    chosen = suites or [name for name in suite_names() if name != OURS]
-    for name in (name for name in suite_names() if name in chosen):
+    for name in (name for name in suite_names() if name != OURS):
         suite = read_suite(name)
         found += [(name, verdict) for verdict in verdicts(suite.claims, results_of(suite))]
     if not found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pages.shared import NotRunError, results_of, row_of
 from spikewvat.bench import RowResult, read_suite
 from spikewvat.bench.table import times
-from spikewvat.robustness import compare
+from spikewvat.robustness import Hierarchy, compare
 
 _SIGMAS = (0.10, 0.15)
 
@@ -45,10 +45,43 @@ def directions() -> str:
     return "\n".join(lines)
 
 
+def direction_verdicts() -> str:
+    """Return whether each method is at most so much below WVAT, at each sigma of each set-up."""
+    suite = read_suite("directions")
+    found = results_of(suite)
+    methods = {row.name: row.method for row in suite.rows}
+    cells: dict[str, dict[str, list[str]]] = {}
+    for claim in suite.claims:
+        (better,), (worse,) = claim.better, claim.worse
+        if better in found and worse in found:
+            prefix = worse.removesuffix("-wvat")
+            interval = _paired(found[better], found[worse], claim.sigma).interval()
+            low, high = (100 * bound for bound in interval)
+            word = "yes" if low > claim.margin else "no" if high < claim.margin else "open"
+            cells.setdefault(methods[better], {}).setdefault(prefix, []).append(word)
+    prefixes = list(dict.fromkeys(prefix for by_setup in cells.values() for prefix in by_setup))
+    if not prefixes:
+        raise NotRunError("directions")
+    names = {
+        row.name.removesuffix("-wvat"): setup.name for setup in suite.setups for row in setup.rows
+    }
+    lines = [
+        row_of(["", *(names[prefix] for prefix in prefixes)]),
+        row_of(["---"] * (len(prefixes) + 1)),
+    ]
+    for method, by_setup in cells.items():
+        lines.append(row_of([method, *(", ".join(by_setup.get(p, ["-"])) for p in prefixes)]))
+    return "\n".join(lines)
+
+
 def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     if result is reference:
         return "-"
-    methods = {"reference": reference.curves, "method": result.curves}
-    found = compare(methods, sigma=sigma).between("method", "reference").found
+    found = _paired(result, reference, sigma)
     low, high = found.interval()
     return f"{100 * found.mean:+.2f} ({100 * low:+.2f} .. {100 * high:+.2f})"
+
+
+def _paired(result: RowResult, reference: RowResult, sigma: float) -> Hierarchy:
+    methods = {"reference": reference.curves, "method": result.curves}
+    return compare(methods, sigma=sigma).between("method", "reference").found

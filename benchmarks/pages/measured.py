@@ -7,10 +7,10 @@ from typing import Any
 from pages.shared import load, row_of
 
 
-def overhead(name: str = "step") -> str:
+def overhead(folder: str, name: str) -> str:
     """Return a table of step times; the first row of a set-up is the unit of the others."""
     by_setup: dict[str, list[dict[str, Any]]] = {}
-    for row in load("overhead", name)["rows"]:
+    for row in load(folder, name)["rows"]:
         by_setup.setdefault(row["setup"], []).append(row)
     lines = [row_of(["", *by_setup]), row_of(["---", *["--:"] * len(by_setup)])]
     units = [f"{rows[0]['ms']:.1f} ms" for rows in by_setup.values()]
