@@ -65,7 +65,7 @@ METHODS = {
 ONE_GRADIENT = ("momentum", "back", "past", "average", "both", "table", "drawn", "ramped")
 TUNED_AS = {"table": "momentum", "drawn": "momentum", "ramped": "momentum"}
 """Methods that take the settings of another."""
-RAMP = {"cnn": 900, "slayer": 440, "tsslbp": 240, "fc": 940, "vgg": 780}
+RAMP = {"cnn": 900, "slayer": 440, "tsslbp": 240, "fc": 940, "vgg": 1250}
 """Steps over which gamma grows, about half of a training."""
 SIGMAS = (0.10, 0.15)
 TUNED_EPOCHS = {"slayer": 8, "vgg": 5}
