@@ -129,7 +129,7 @@ def test_words_and_file(tmp_path):
 
 
 def test_leads_are_paired_by_chip_and_training():
-    """Chips that all rows find hard drop out; so do trainings, whose seeds have to agree."""
+    """Chips that all rows find hard drop out; so do trainings, of the seeds that rows share."""
 
     def trained(*trainings, seeds=(0, 1)):
         curves = []
@@ -143,6 +143,7 @@ def test_leads_are_paired_by_chip_and_training():
         "other": trained([0.48, 0.88], [0.28, 0.68]),
         "near": trained([0.49, 0.90], [0.31, 0.67]),
         "alone": trained([0.4, 0.4], [0.4, 0.4], seeds=(0, 2)),
+        "more": trained([0.1, 0.1], [0.47, 0.87], [0.27, 0.67], seeds=(5, 0, 1)),
     }
 
     def verdict(**fields):
@@ -158,3 +159,6 @@ def test_leads_are_paired_by_chip_and_training():
     assert closest.lead.mean == pytest.approx(100 * (0.01 + 0.0 - 0.01 + 0.03) / 4)
     assert closest.beyond_chance is False
     assert verdict(better="one", worse="alone").lead is None
+    shared = verdict(better="one", worse="more")
+    assert shared.lead.mean == pytest.approx(3)
+    assert shared.worse["more"] == pytest.approx(57)  # without the training of seed 5

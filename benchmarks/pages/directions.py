@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pages.shared import NotRunError, results_of, row_of
-from spikewvat.bench import RowResult, read_suite
-from spikewvat.robustness import Hierarchy, compare
+from spikewvat.bench import RowResult, read_suite, verdicts
+from spikewvat.robustness import compare
 
 _SIGMAS = (0.10, 0.15)
 
@@ -13,7 +13,15 @@ def directions() -> str:
     """Return the table, set-up by set-up."""
     suite = read_suite("directions")
     found = results_of(suite)
-    heads = ["set-up", "method", "γ", "α", "ideal", *(f"σ = {100 * s:g} %" for s in _SIGMAS)]
+    heads = [
+        "set-up",
+        "method",
+        "γ",
+        "α",
+        "seeds",
+        "ideal",
+        *(f"σ = {100 * s:g} %" for s in _SIGMAS),
+    ]
     heads += [f"minus WVAT at {100 * s:g} %" for s in _SIGMAS]
     lines = [row_of(heads), row_of(["---", "---", *["--:"] * (len(heads) - 2)])]
     for setup in suite.setups:
@@ -27,9 +35,10 @@ def directions() -> str:
             lines.append(
                 row_of(
                     [
-                        f"{setup.name}, {len(result.curves)} seeds" if number == 0 else "",
+                        setup.name if number == 0 else "",
                         row.method,
                         *(str(method.get(setting, "-")) for setting in ("gamma", "alpha")),
+                        str(len(result.curves)),
                         f"{100 * result.clean:.1f}",
                         *(f"{100 * result.mean(result.sigmas.index(s)):.1f}" for s in _SIGMAS),
                         *(_difference(result, found[reference.name], s) for s in _SIGMAS),
@@ -47,13 +56,13 @@ def direction_verdicts() -> str:
     found = results_of(suite)
     methods = {row.name: row.method for row in suite.rows}
     cells: dict[str, dict[str, list[str]]] = {}
-    for claim in suite.claims:
-        (better,), (worse,) = claim.better, claim.worse
-        if better in found and worse in found:
+    for verdict in verdicts(suite.claims, found):
+        if verdict.lead is not None:
+            (better,), (worse,) = verdict.claim.better, verdict.claim.worse
+            low, high = verdict.lead.interval()
+            margin = verdict.claim.margin
+            word = "yes" if low > margin else "no" if high < margin else "open"
             prefix = worse.removesuffix("-wvat")
-            interval = _paired(found[better], found[worse], claim.sigma).interval()
-            low, high = (100 * bound for bound in interval)
-            word = "yes" if low > claim.margin else "no" if high < claim.margin else "open"
             cells.setdefault(methods[better], {}).setdefault(prefix, []).append(word)
     prefixes = list(dict.fromkeys(prefix for by_setup in cells.values() for prefix in by_setup))
     if not prefixes:
@@ -71,13 +80,13 @@ def direction_verdicts() -> str:
 
 
 def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
+    """Return the paired difference over the trainings of seeds that both have."""
     if result is reference:
         return "-"
-    found = _paired(result, reference, sigma)
+    both = [dict(zip(row.content["seeds"], row.curves, strict=True)) for row in (result, reference)]
+    seeds = [seed for seed in both[0] if seed in both[1]]
+    method, other = ([curves[seed] for seed in seeds] for curves in both)
+    methods = {"reference": other, "method": method}
+    found = compare(methods, sigma=sigma).between("method", "reference").found
     low, high = found.interval()
     return f"{100 * found.mean:+.2f} ({100 * low:+.2f} .. {100 * high:+.2f})"
-
-
-def _paired(result: RowResult, reference: RowResult, sigma: float) -> Hierarchy:
-    methods = {"reference": reference.curves, "method": result.curves}
-    return compare(methods, sigma=sigma).between("method", "reference").found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,8 +18,8 @@ from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
 from spikewvat.robustness.results import Degradation
 
 FILE = "claims.json"
-_Figures: TypeAlias = Sequence[Mapping[int, float]]
-"""For each training the figure of each chip, by the chip's seed; ideal weights are one chip."""
+_Figures: TypeAlias = Mapping[int, Mapping[int, float]]
+"""By the training's seed and the chip's; ideal weights are one chip."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Verdict:
     Args:
         claim: The statement.
         better: Accuracy or drop in %, or rise of the loss, of the rows that should be ahead, by
-            name, means over seeds; None where there is no result.
+            name, means over the seeds that all rows share, or over a row's own where there are
+            not two; None where there is no result.
         worse: The same of the others.
         axis: What the claim's sigma is of.
         lead: By how much the closest of the rows that should be ahead is ahead of the closest
@@ -137,13 +138,14 @@ def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple
             for name in (*claim.better, *claim.worse)
             if name in results
         }
+        figures = _shared(figures)
         if any(figure is not None for figure in figures.values()):
             better, worse = (
                 {name: _mean(figures.get(name)) for name in names}
                 for names in (claim.better, claim.worse)
             )
             axis = results[next(iter(figures))].axis
-            found.append(Verdict(claim, better, worse, axis, _lead(claim, results, figures)))
+            found.append(Verdict(claim, better, worse, axis, _lead(claim, figures)))
     return tuple(found)
 
 
@@ -158,8 +160,25 @@ def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
 
 def _figures(claim: Claim, result: RowResult) -> _Figures | None:
     """Return what a claim compares, in %; None where the row was not tested so."""
-    figures = [_of_training(claim, curve, result.axis) for curve in result.curves]
-    return None if None in figures else [figure for figure in figures if figure is not None]
+    seeds = result.content.get("seeds", range(len(result.curves)))
+    figures = {
+        seed: _of_training(claim, curve, result.axis)
+        for seed, curve in zip(seeds, result.curves, strict=True)
+    }
+    found = {seed: figure for seed, figure in figures.items() if figure is not None}
+    return found if len(found) == len(figures) else None
+
+
+def _shared(figures: Mapping[str, _Figures | None]) -> dict[str, _Figures | None]:
+    """Leave out trainings whose seed not all rows have, unless fewer than two would be left."""
+    known = [set(figure) for figure in figures.values() if figure is not None]
+    common = set.intersection(*known) if known else set()
+    if len(common) < 2:
+        return dict(figures)
+    return {
+        name: figure and {seed: chips for seed, chips in figure.items() if seed in common}
+        for name, figure in figures.items()
+    }
 
 
 def _of_training(claim: Claim, curve: Degradation, axis: Axis) -> Mapping[int, float] | None:
@@ -187,22 +206,24 @@ def _of_training(claim: Claim, curve: Degradation, axis: Axis) -> Mapping[int, f
 def _mean(figures: _Figures | None) -> float | None:
     if figures is None:
         return None
-    return fmean(fmean(training.values()) for training in figures)
+    return fmean(fmean(training.values()) for training in figures.values())
 
 
-def _lead(
-    claim: Claim, results: Mapping[str, RowResult], figures: Mapping[str, _Figures | None]
-) -> Hierarchy | None:
+def _lead(claim: Claim, figures: Mapping[str, _Figures | None]) -> Hierarchy | None:
     """Return the smallest lead of one row over another; None if a pair has nothing in common."""
     sign = 1 if claim.of == "accuracy" else -1
     leads = []
     for ahead, behind in itertools.product(claim.better, claim.worse):
         mine, theirs = figures.get(ahead), figures.get(behind)
-        if mine is None or theirs is None or _seeds(results[ahead]) != _seeds(results[behind]):
+        if mine is None or theirs is None or set(mine) != set(theirs):
             return None
         rows = [
-            {chip: sign * (value - other[chip]) for chip, value in one.items() if chip in other}
-            for one, other in zip(mine, theirs, strict=True)
+            {
+                chip: sign * (value - theirs[seed][chip])
+                for chip, value in one.items()
+                if chip in theirs[seed]
+            }
+            for seed, one in mine.items()
         ]
         if not all(rows):
             return None
@@ -210,10 +231,6 @@ def _lead(
         values = [list(row.values()) for row in rows]
         leads.append(hierarchical(values, same_chips=len(chips) == 1))
     return min(leads, key=lambda lead: lead.mean)
-
-
-def _seeds(result: RowResult) -> Any:
-    return result.content.get("seeds", len(result.curves))
 
 
 def _same(size: float | None, wanted: float | None) -> bool:
