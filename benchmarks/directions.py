@@ -75,12 +75,14 @@ TUNING_SEED = 100
 
 
 def settings(method: str) -> list[tuple[str, ...]]:
-    """Return the settings to try, six for every method that has any."""
+    """Return the settings to try: six for every method that has any, and two more for WVAT."""
     if method == "swa" or method in TUNED_AS:
         return []
     if method == "hsv":
         return [(f"method.gamma={gamma}",) for gamma in (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)]
-    grid = (*itertools.product((0.5, 1.0), (0.1, 0.3)), (1.0, 0.03), (1.5, 0.1))
+    grid = [*itertools.product((0.5, 1.0), (0.1, 0.3)), (1.0, 0.03), (1.5, 0.1)]
+    if method == "wvat":  # what the others are held against often likes the smallest alpha best
+        grid += [(0.5, 0.03), (1.0, 0.01)]
     return [(f"method.gamma={gamma}", f"method.alpha={alpha}") for gamma, alpha in grid]
 
 
