@@ -191,6 +191,8 @@ def write_step_times() -> None:
     """Write the suite of what a step of each method costs, with noise drawn and looked up."""
     names = ("swa", "hsv", "wvat", "momentum", "average", "both", "table")
     timed = {name: METHODS[name] for name in names}
+    text, fixed = METHODS["both"]
+    timed["both-table"] = (f"{text}, noise looked up", (*fixed, _LOOKED_UP))
     setups = tuple(
         Setup(
             name=label,
