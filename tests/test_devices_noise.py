@@ -100,12 +100,13 @@ def test_noise_is_sigma_times_range_times_the_standard_draw():
         torch.testing.assert_close(delta, 0.1 * rule.size(w) * xi, rtol=1e-14, atol=0)
 
 
-def test_low_precision_noise_is_the_float32_draw_rounded():
+@pytest.mark.parametrize("kind", [Gaussian, GaussianTable])
+def test_low_precision_noise_is_the_float32_draw_rounded(kind):
     w = torch.randn(50, 60)
     for dtype in (torch.bfloat16, torch.float16):
         low = w.to(dtype)
-        delta = Gaussian(0.1).displacement({"w": low}, generator=seeded(5))["w"]
-        wide = Gaussian(0.1).displacement({"w": low.float()}, generator=seeded(5))["w"]
+        delta = kind(0.1).displacement({"w": low}, generator=seeded(5))["w"]
+        wide = kind(0.1).displacement({"w": low.float()}, generator=seeded(5))["w"]
         assert torch.equal(delta, wide.to(dtype))
 
 

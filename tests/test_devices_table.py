@@ -52,15 +52,6 @@ def test_the_table_is_fixed_and_normal():
     assert torch.equal(TABLE, before)  # what is looked up is copied
 
 
-def test_low_precision_is_the_float32_noise_rounded():
-    weight = torch.randn(50, 60)
-    for dtype in (torch.bfloat16, torch.float16):
-        low = weight.to(dtype)
-        found = GaussianTable(0.1).displacement({"w": low}, generator=seeded(6))["w"]
-        wide = GaussianTable(0.1).displacement({"w": low.float()}, generator=seeded(6))["w"]
-        assert torch.equal(found, wide.to(dtype))
-
-
 def test_its_length_is_that_of_gaussian_variation():
     weights = {"a": torch.randn(40, 30), "b": torch.randn(7)}
     for rule in (SixSigma(), HalfWidth(per_channel=True)):

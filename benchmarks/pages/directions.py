@@ -83,10 +83,9 @@ def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     """Return the paired difference over the trainings of seeds that both have."""
     if result is reference:
         return "-"
-    both = [dict(zip(row.content["seeds"], row.curves, strict=True)) for row in (result, reference)]
-    seeds = [seed for seed in both[0] if seed in both[1]]
-    method, other = ([curves[seed] for seed in seeds] for curves in both)
-    methods = {"reference": other, "method": method}
+    both = {"reference": reference.by_seed, "method": result.by_seed}
+    seeds = [seed for seed in result.by_seed if seed in reference.by_seed]
+    methods = {name: [curves[seed] for seed in seeds] for name, curves in both.items()}
     found = compare(methods, sigma=sigma).between("method", "reference").found
     low, high = found.interval()
     return f"{100 * found.mean:+.2f} ({100 * low:+.2f} .. {100 * high:+.2f})"

@@ -160,10 +160,8 @@ def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
 
 def _figures(claim: Claim, result: RowResult) -> _Figures | None:
     """Return what a claim compares, in %; None where the row was not tested so."""
-    seeds = result.content.get("seeds", range(len(result.curves)))
     figures = {
-        seed: _of_training(claim, curve, result.axis)
-        for seed, curve in zip(seeds, result.curves, strict=True)
+        seed: _of_training(claim, curve, result.axis) for seed, curve in result.by_seed.items()
     }
     found = {seed: figure for seed, figure in figures.items() if figure is not None}
     return found if len(found) == len(figures) else None

@@ -78,6 +78,12 @@ class RowResult:
         write_json(path, self.content)
 
     @property
+    def by_seed(self) -> dict[int, Degradation]:
+        """The curve of each training seed."""
+        seeds = self.content.get("seeds", range(len(self.curves)))
+        return dict(zip(seeds, self.curves, strict=True))
+
+    @property
     def sigmas(self) -> tuple[float, ...]:
         """Magnitudes of the variation, or severities of a corruption."""
         return self.curves[0].sigmas

@@ -124,18 +124,20 @@ class Gaussian(AdditiveNoise):
         [1.0, 1.0]
     """
 
+    _numbers = staticmethod(standard_normal)  # where standard normal numbers come from
+
     def standard_noise(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
     ) -> Tensor:
         """Draw (see :meth:`AdditiveNoise.standard_noise` and :func:`standard_normal`)."""
-        return standard_normal(shape, dtype=dtype, generator=generator)
+        return self._numbers(shape, dtype=dtype, generator=generator)
 
     def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
         scale = self.range.size(weight) * self.sigma
         if scale.numel() != 1:
             return super()._noise(weight, generator)
         dtype = draw_dtype(weight)
-        noise = standard_normal(weight.shape, dtype=dtype, generator=generator, scale=scale)
+        noise = self._numbers(weight.shape, dtype=dtype, generator=generator, scale=scale)
         return noise.to(weight.device, weight.dtype)
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import draw_dtype, generator_device
-from spikewvat.devices.noise import AdditiveNoise
+from spikewvat.devices.base import generator_device
+from spikewvat.devices.noise import Gaussian
 from spikewvat.devices.normal import standard_normal
 
 _ENTRIES = 2**22
@@ -18,8 +17,44 @@ _PIECE = 2**20
 _SEED = 0
 
 
+def looked_up_normal(
+    shape: torch.Size,
+    *,
+    dtype: torch.dtype,
+    generator: Generator | None = None,
+    scale: Tensor | None = None,
+) -> Tensor:
+    """Look up standard normal numbers, times a factor if there is one.
+
+    Args:
+        shape: Shape of the result.
+        dtype: float32 or float64.
+        generator: Source of the places; ``None`` uses torch's global one.
+        scale: A single number of ``dtype``.
+
+    Returns:
+        A new contiguous tensor on the generator's device.
+    """
+    noise = torch.empty(shape, dtype=dtype, device=generator_device(generator))
+    table, entries = _table(noise.device), noise.view(-1)
+    factor = None if scale is None else scale.to(noise.device).view(())
+    for first in range(0, len(entries), _PIECE):
+        part = entries[first : first + _PIECE]
+        places = _ENTRIES - len(part) + 1
+        start = torch.randint(places, (), device=noise.device, generator=generator)
+        if noise.device.type == "cpu":
+            found = table[int(start) :][: len(part)]
+        else:  # a GPU need not wait for the place
+            found = table[start + torch.arange(len(part), device=noise.device)]
+        if factor is None:
+            part.copy_(found)
+        else:
+            torch.mul(found.to(dtype), factor, out=part)
+    return noise
+
+
 @dataclass(frozen=True)
-class GaussianTable(AdditiveNoise):
+class GaussianTable(Gaussian):
     r"""Gaussian variation out of a table, from a place that is drawn for each tensor.
 
     The table holds :math:`2^{22}` standard normal numbers (16 MiB) that are always the same. A draw
@@ -43,39 +78,7 @@ class GaussianTable(AdditiveNoise):
         >>> method = WVAT(torch.nn.Linear(3, 2), GaussianTable(sigma=0.1))
     """
 
-    def standard_noise(
-        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
-    ) -> Tensor:
-        """Look up (see :meth:`AdditiveNoise.standard_noise`)."""
-        noise = torch.empty(shape, dtype=dtype, device=generator_device(generator))
-        for part, found in _lookups(noise, generator):
-            part.copy_(found)
-        return noise
-
-    def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        scale = self.range.size(weight) * self.sigma
-        if scale.numel() != 1:
-            return super()._noise(weight, generator)
-        device = generator_device(generator)
-        noise = torch.empty(weight.shape, dtype=draw_dtype(weight), device=device)
-        scale = scale.to(device).view(())
-        for part, found in _lookups(noise, generator):
-            torch.mul(found, scale, out=part)
-        return noise.to(weight.device, weight.dtype)
-
-
-def _lookups(noise: Tensor, generator: Generator | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield each piece of an empty tensor with the numbers that belong there, in its dtype."""
-    table, entries = _table(noise.device), noise.view(-1)
-    for first in range(0, len(entries), _PIECE):
-        part = entries[first : first + _PIECE]
-        places = _ENTRIES - len(part) + 1
-        start = torch.randint(places, (), device=noise.device, generator=generator)
-        if noise.device.type == "cpu":
-            found = table[int(start) :][: len(part)]
-        else:  # a GPU need not wait for the place
-            found = table[start + torch.arange(len(part), device=noise.device)]
-        yield part, found.to(noise.dtype)
+    _numbers = staticmethod(looked_up_normal)
 
 
 @functools.cache
