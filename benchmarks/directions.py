@@ -1,6 +1,6 @@
 """Directions of one gradient a step beside WVAT: tuned alike on held-out data, then compared.
 
-    python benchmarks/directions.py tune --out runs --jobs 2 [--setups cnn,fc]
+    python benchmarks/directions.py tune --out runs --jobs 2 [--setups cnn,fc] [--seeds 100,101]
     python benchmarks/directions.py suite
     spikewvat bench directions
     spikewvat bench directions_steps
@@ -10,8 +10,8 @@ on chips with a part of the training data that was held out, in seeds that the c
 use. The second writes the suite of the best settings, whose claims are that a method is at most
 0.2 points below WVAT on the same chips. The spiking CNN is tuned in the package's own layers, and
 compared in snnTorch and in SpikingJelly, whose networks have the same equations. Gamma that is
-drawn or ramped, and noise that is looked up, take the settings of momentum alone. A training that
-diverges scores nothing. The last command times steps.
+drawn or ramped, and noise that is looked up, take the settings that were found without. A setting
+of which a training diverges scores nothing. The last command times steps.
 """
 
 from __future__ import annotations
@@ -58,12 +58,16 @@ METHODS = {
     "past": ("last gradient", (*_WVAT, "method.ascent=past")),
     "average": ("average of gradients", (*_WVAT, "method.ascent=past", "method.decay=0.9")),
     "both": ("momentum and HSV at once", (*_WVAT, "method.ascent=momentum", "method.mix=both")),
+    "both-table": (
+        "momentum and HSV at once, noise looked up",
+        (*_WVAT, "method.ascent=momentum", "method.mix=both", _LOOKED_UP),
+    ),
     "drawn": ("momentum, γ drawn", (*_WVAT, "method.ascent=momentum", "method.spread=1.0")),
     "table": ("momentum, noise looked up", (*_WVAT, "method.ascent=momentum", _LOOKED_UP)),
     "ramped": ("momentum, γ ramped", (*_WVAT, "method.ascent=momentum")),
 }
-ONE_GRADIENT = ("momentum", "back", "past", "average", "both", "table", "drawn", "ramped")
-TUNED_AS = {"table": "momentum", "drawn": "momentum", "ramped": "momentum"}
+ONE_GRADIENT = tuple(name for name in METHODS if name not in ("swa", "hsv", "wvat"))
+TUNED_AS = {"table": "momentum", "both-table": "both", "drawn": "momentum", "ramped": "momentum"}
 """Methods that take the settings of another."""
 RAMP = {"cnn": 900, "slayer": 440, "tsslbp": 240, "fc": 940, "vgg": 1250}
 """Steps over which gamma grows, about half of a training."""
@@ -71,7 +75,7 @@ SIGMAS = (0.10, 0.15)
 TUNED_EPOCHS = {"slayer": 8, "vgg": 5}
 """Epochs to tune on, where a training takes long."""
 TUNING = ("training.validation=0.2", "evaluation.split=validation", "evaluation.chips=10")
-TUNING_SEED = 100
+TUNING_SEEDS = (100,)
 
 
 def settings(method: str) -> list[tuple[str, ...]]:
@@ -86,8 +90,10 @@ def settings(method: str) -> list[tuple[str, ...]]:
     return [(f"method.gamma={gamma}", f"method.alpha={alpha}") for gamma, alpha in grid]
 
 
-def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> None:
-    """Try all settings of all methods, and add the best to ``TUNED``."""
+def tune(
+    out: Path, setups: list[str], seeds: tuple[int, ...], *, jobs: int, data_root: Path | None
+) -> None:
+    """Try all settings of all methods, and add what they reach to ``TUNED``."""
     for setup in setups:
         epochs = TUNED_EPOCHS.get(setup)
         shorter = () if epochs is None else (f"training.epochs={epochs}",)
@@ -108,19 +114,18 @@ def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> 
         suite = Suite(
             title="Tuning", seeds={}, setups=(Setup(name=setup, rows=rows),), folder=FOLDER
         )
-        cells = cells_of(suite, preset=None, seeds=(TUNING_SEED,))
+        cells = cells_of(suite, preset=None, seeds=seeds)
         found = run_suite(cells, out / "tuning", jobs=jobs, data_root=data_root)
         lost = {cell.row: failure.message for cell, failure in found.failed}
         scores: dict[str, list[dict[str, Any]]] = {}
         for name, (method, chosen) in tried.items():
-            result = found.rows.get(f"{setup}-{name}")
-            scores.setdefault(method, []).append(
-                {"settings": list(chosen), "score": 0.0, "failed": lost[f"{setup}-{name}"]}
-                if result is None
-                else {"settings": list(chosen), **scored(result)}
+            row = f"{setup}-{name}"
+            reached = (
+                {"score": 0.0, "failed": lost[row]} if row in lost else scored(found.rows[row])
             )
+            scores.setdefault(method, []).append({"settings": list(chosen), **reached})
         tuned = read_tuned()
-        tuned[setup] = {**provenance(), "seed": TUNING_SEED, "methods": scores}
+        tuned[setup] = {**provenance(), "seeds": list(seeds), "methods": scores}
         write_json(TUNED, tuned)
         for method in scores:
             print(setup, method, *best(tuned, setup, method))
@@ -189,10 +194,8 @@ def write_suite() -> None:
 
 def write_step_times() -> None:
     """Write the suite of what a step of each method costs, with noise drawn and looked up."""
-    names = ("swa", "hsv", "wvat", "momentum", "average", "both", "table")
+    names = ("swa", "hsv", "wvat", "momentum", "average", "both", "table", "both-table")
     timed = {name: METHODS[name] for name in names}
-    text, fixed = METHODS["both"]
-    timed["both-table"] = (f"{text}, noise looked up", (*fixed, _LOOKED_UP))
     setups = tuple(
         Setup(
             name=label,
@@ -234,6 +237,7 @@ def main() -> None:
     parser.add_argument("what", choices=("tune", "suite"))
     parser.add_argument("--out", type=Path, default=Path("runs"))
     parser.add_argument("--setups", default=",".join(SETUPS))
+    parser.add_argument("--seeds", default=",".join(map(str, TUNING_SEEDS)), help="to tune with")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--data-root", type=Path)
     arguments = parser.parse_args()
@@ -245,7 +249,8 @@ def main() -> None:
     unknown = sorted(set(setups) - set(SETUPS))
     if unknown:
         parser.error(f"no set-up {unknown[0]!r}. Choose from {', '.join(SETUPS)}.")
-    tune(arguments.out, setups, jobs=arguments.jobs, data_root=arguments.data_root)
+    seeds = tuple(int(seed) for seed in arguments.seeds.split(","))
+    tune(arguments.out, setups, seeds, jobs=arguments.jobs, data_root=arguments.data_root)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 Weights: TypeAlias = dict[str, Tensor]
 """Synaptic weights by parameter name; equal keys and shapes for weights, grads and deltas."""
+Displace: TypeAlias = Callable[[Mapping[str, Tensor]], object]
+"""Adds one displacement to the weights that it was made for, or to tensors like them, in place."""
 
 
 def check_matching(
@@ -101,11 +103,44 @@ def perturbed(
         [1.0, 2.0]
     """
     check_matching(weights, delta, what="delta")
+    with displaced(weights, adding(delta), scratch=scratch):
+        yield
+
+
+def adding(delta: Mapping[str, Tensor], *, scale: float = 1.0) -> Displace:
+    """Return what adds ``delta``, times a factor, to tensors in place.
+
+    Args:
+        delta: Change of each weight; it may be of another dtype or device than the weight.
+        scale: Factor of the change.
+    """
+
+    def add(weights: Mapping[str, Tensor]) -> None:
+        changes = [
+            delta[name].to(device=weight.device, dtype=weight.dtype)
+            for name, weight in weights.items()
+        ]
+        torch._foreach_add_(list(weights.values()), changes, alpha=scale)
+
+    return add
+
+
+@contextmanager
+def displaced(
+    weights: Mapping[str, Tensor], displace: Displace, *, scratch: list[Tensor] | None = None
+) -> Iterator[None]:
+    """Displace the weights for a while, then restore them bit for bit (see :func:`perturbed`).
+
+    Args:
+        weights: Live parameters by name.
+        displace: Called once with them, without autograd.
+        scratch: Where to keep the saved copy.
+
+    Raises:
+        ValueError: If two names are one tensor.
+    """
     live = list(weights.values())
     _refuse_aliases(weights)
-    changes = [
-        delta[name].to(device=weight.device, dtype=weight.dtype) for name, weight in weights.items()
-    ]
     saved = [] if scratch is None else scratch
     if saved:
         with torch.no_grad():
@@ -114,7 +149,7 @@ def perturbed(
         saved.extend(tensor.detach().clone() for tensor in live)
     try:
         with torch.no_grad():
-            torch._foreach_add_(live, changes)
+            displace(weights)
         torch.clear_autocast_cache()
         yield
     finally:

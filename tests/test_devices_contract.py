@@ -99,6 +99,26 @@ def test_displacement_is_what_the_chip_differs_by(case, dtype):
 
 
 @every_device
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+def test_a_plan_adds_the_displacement_that_the_weights_had(case, dtype):
+    weights = example(dtype)
+    generator = seeded(4)
+    delta = case.device.displacement(weights, generator=generator)
+    rest = generator.get_state()
+    generator.manual_seed(4)
+    displace = case.device.plan(weights, scale=0.25, generator=generator)
+    found = {name: torch.ones_like(weight) for name, weight in weights.items()}
+    for weight in weights.values():
+        weight.mul_(3).add_(1)  # by now others may have displaced them
+    with torch.no_grad():
+        displace(found)
+    assert torch.equal(generator.get_state(), rest)
+    for name in weights:
+        close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
+        torch.testing.assert_close(found[name], 1 + 0.25 * delta[name], **close)
+
+
+@every_device
 def test_layout_does_not_matter(case):
     plain = example()
     strided = {
@@ -240,3 +260,20 @@ def test_a_user_defined_device_needs_program_only():
     assert (Halved() >> Halved()).program(weights)["w"].tolist() == [0.5, -1.0]
     assert Halved().displacement(weights)["w"].tolist() == [-1.0, 2.0]
     assert Halved().expected_norms(weights) is None
+    Halved().plan(weights, scale=0.5)(weights)
+    assert weights["w"].tolist() == [1.5, -3.0]
+
+
+@pytest.mark.parametrize("method", ["program", "displacement"])
+def test_what_a_subclass_says_of_its_chips_holds_in_a_plan(method):
+    def given(self, weights, *, generator=None):
+        shift = {"program": 1.0, "displacement": 0.0}[method]
+        return {name: shift * weight + 7 for name, weight in weights.items()}
+
+    kind = type("Shifted", (Gaussian,), {method: given})
+    weight = torch.ones(3)
+    if method == "program":  # AdditiveNoise draws displacements, whatever program says
+        assert kind.plan is DeviceModel.plan
+    else:
+        kind(0.1).plan({"w": weight}, scale=2.0)({"w": weight})
+        assert weight.tolist() == [15.0] * 3

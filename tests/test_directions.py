@@ -11,10 +11,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_cases import DIRECTIONS
 
-from spikewvat.devices import Gaussian, HalfWidth
-from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Mixture
+from spikewvat.devices import Gaussian, HalfWidth, SixSigma
+from spikewvat.devices.base import norm_of
+from spikewvat.directions import (
+    ASAM,
+    AWP,
+    GAV,
+    HSV,
+    SAM,
+    Direction,
+    Drawn,
+    Mixture,
+    MomentumSAM,
+    MomentumVariation,
+    PastVariation,
+    Sum,
+    VariableNoise,
+)
 
 W = [0.5, -0.3, 0.1, 0.9, -0.7, 0.2]
+GAUSSIAN = Gaussian(0.1)
 XI = [0.3, -1.2, 0.5, 0.1, -0.4, 2.0]
 DELTA = [0.093193, -0.372773, 0.155322, 0.031064, -0.124258, 0.621289]
 G = [0.2, -0.1, 0.4, 0.0, 0.1, -0.3]
@@ -143,6 +159,93 @@ def test_contract(direction, dtype):
         assert torch.equal(w, before[name])
         assert not seeded[0][name].requires_grad
         assert float(seeded[0][name].float().norm()) > 0
+
+
+def moved(direction, device=GAUSSIAN):
+    """Return weights whose optimizer has a momentum, their gradients, and the direction."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {"a": (4, 3), "b": (9,)}
+    weights = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    for weight in weights.values():
+        weight.requires_grad_().grad = torch.randn(weight.shape, generator=generator)
+    optimizer = torch.optim.SGD(weights.values(), lr=0.1, momentum=0.9)
+    optimizer.step()
+    grads = {name: torch.randn(w.shape, generator=generator) for name, w in weights.items()}
+    made = direction if isinstance(direction, Direction) else direction(device, optimizer)
+    made.note(grads)
+    return weights, grads, made
+
+
+def both(device, optimizer):
+    """Return noise around the place ahead."""
+    return Sum(HSV(device, 0.5), MomentumVariation(device, optimizer))
+
+
+PLANNED = [
+    *DIRECTIONS,
+    Sum(HSV(GAUSSIAN), GAV(GAUSSIAN)),
+    Drawn(HSV(GAUSSIAN)),
+    VariableNoise(GAUSSIAN),
+    PastVariation(GAUSSIAN),
+    MomentumVariation,
+    lambda device, optimizer: MomentumSAM(optimizer),
+    both,
+]
+
+
+@pytest.mark.parametrize("direction", PLANNED, ids=str)
+def test_a_plan_adds_the_displacement_that_the_weights_had(direction):
+    weights, grads, direction = moved(direction)
+    delta = direction(weights, grads, generator=torch.Generator().manual_seed(5))
+    displace = direction.plan(weights, grads, generator=torch.Generator().manual_seed(5))
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    with torch.no_grad():
+        for weight in weights.values():
+            weight.mul_(3)  # by now others may have displaced them
+        displace(weights)
+    for name, weight in weights.items():
+        expected = 3 * before[name] + delta[name]
+        torch.testing.assert_close(weight.detach(), expected, rtol=1e-5, atol=1e-6)
+        assert float(delta[name].norm()) > 0
+
+
+@pytest.mark.parametrize("method", [HSV, GAV])
+def test_what_a_subclass_says_of_the_displacement_holds_in_a_plan(method):
+    class Ones(method):
+        def __call__(self, weights, grads=None, *, generator=None):
+            return {name: torch.ones_like(weight) for name, weight in weights.items()}
+
+    weight = torch.zeros(3)
+    Ones(Gaussian(0.1)).plan({"w": weight})({"w": weight})
+    assert weight.tolist() == [1.0] * 3
+
+
+def test_noise_and_the_place_ahead_measure_a_range_once():
+    asked = []
+
+    class Counting(SixSigma):
+        def size(self, weight):
+            asked.append(weight)
+            return super().size(weight)
+
+    weights, _, direction = moved(both, Gaussian(0.1, Counting()))
+    direction(weights)
+    assert [id(weight) for weight in asked] == [id(weight) for weight in weights.values()]
+    with torch.no_grad():
+        weights["a"].mul_(2)
+    found = direction(weights, generator=torch.Generator().manual_seed(1))
+    assert len(asked) == 4  # the next displacement measures anew
+    literal = both(GAUSSIAN, direction.second.optimizer)
+    expected = literal(weights, generator=torch.Generator().manual_seed(1))
+    assert all(torch.equal(found[name], expected[name]) for name in weights)
+
+
+@pytest.mark.parametrize("shape", [(40,), (3, 5, 7), (2**20 + 3,)], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 1e-15, 1e12])
+def test_norms_are_the_literal_ones(shape, scale):
+    torch.manual_seed(0)
+    x = scale * torch.randn(shape)
+    assert float(norm_of(x)) == pytest.approx(float(x.double().norm()), rel=2e-6)
 
 
 @pytest.mark.parametrize(

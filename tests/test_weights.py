@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewvat.weights import clamp_, perturbed, replaced
+from spikewvat.weights import clamp_, displaced, perturbed, replaced
 
 
 def _weights(dtype=torch.float32):
@@ -45,6 +45,20 @@ def test_non_finite_displacement_is_undone():
     with perturbed(weights, delta):
         assert weights["a"].isnan().all()
     assert torch.equal(weights["a"], before)
+
+
+def test_a_displacement_that_fails_half_way_is_undone():
+    weights = _weights()
+    before = {name: w.detach().clone() for name, w in weights.items()}
+
+    def half(live):
+        live["a"].add_(1)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError), displaced(weights, half):
+        pytest.fail("the body must not run")
+    for name, weight in weights.items():
+        assert torch.equal(weight, before[name])
 
 
 def test_aliases_see_the_displacement():

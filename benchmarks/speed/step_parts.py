@@ -2,10 +2,10 @@
 
     python benchmarks/speed/step_parts.py [--rounds 20]
 
-A round makes a plain step as the recipe does, then the parts without any forward pass: noise that
-is drawn, noise that is looked up in a table, and a displacement that is taken back. Times are the
-process's own on one thread: on a shared machine long work is interrupted, short work is not. As in
-programs, freed memory is kept.
+A round makes a plain step as the recipe does, then displaces the weights and restores them without
+any forward pass: by nothing, by noise that is drawn, and by noise that is looked up in a table.
+Times are the process's own on one thread: on a shared machine long work is interrupted, short work
+is not. As in programs, freed memory is kept.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,12 +25,15 @@ from spikewvat.memory import keep_freed_memory
 from spikewvat.recipes import read_recipe
 from spikewvat.recipes.build import build_model, build_optimizer
 from spikewvat.recipes.results import provenance, write_json
-from spikewvat.weights import perturbed
+from spikewvat.weights import displaced
 
 ROOT = Path(__file__).parents[1]
 SIGMA = 0.10
-NOISES = {"drawn": Gaussian(SIGMA), "looked up": GaussianTable(SIGMA)}
-DISPLACE = "displace and restore"
+DEVICES = {
+    "save and restore": None,
+    "noise drawn": Gaussian(SIGMA),
+    "noise looked up": GaussianTable(SIGMA),
+}
 
 
 # Name, recipe, shape of an image without time, passes of the parts in a row.
@@ -69,7 +73,6 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
     )
     generator = torch.Generator().manual_seed(0)
     scratch: list[Tensor] = []
-    delta = HSV(NOISES["drawn"])(weights, generator=generator)
 
     def plain() -> None:
         adapter.reset_state(model)
@@ -78,15 +81,12 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
         nn.functional.cross_entropy(output.sum(0) if steps else output, labels).backward()
         optimizer.step()
 
-    def noise(device: DeviceModel) -> Callable[[], object]:
-        direction = HSV(device)
-        return lambda: direction(weights, generator=generator)
-
-    def displace() -> None:
-        with perturbed(weights, delta, scratch=scratch):
+    def there_and_back(device: DeviceModel | None) -> None:
+        displace = HSV(device).plan(weights, generator=generator) if device else lambda live: None
+        with displaced(weights, displace, scratch=scratch):
             pass
 
-    parts = {**{name: noise(device) for name, device in NOISES.items()}, DISPLACE: displace}
+    parts = {name: partial(there_and_back, device) for name, device in DEVICES.items()}
     times: dict[str, list[float]] = {"plain": [], **{name: [] for name in parts}}
     for number in range(rounds + 1):  # the first one warms up
         found = {"plain": taken(plain, 1)}
@@ -96,8 +96,6 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
                 times[name].append(seconds)
     plain_times = torch.tensor(times["plain"], dtype=torch.float64)
     seconds_of = {name: torch.tensor(times[name], dtype=torch.float64) for name in parts}
-    for name in NOISES:
-        seconds_of[f"{name} and displaced"] = seconds_of[name] + seconds_of[DISPLACE]
     quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     return {
         "plain_ms": round(1e3 * float(plain_times.median()), 2),

@@ -58,7 +58,7 @@ class RandomPerturbation(PerturbedGradient):
         noisy = self._pass(
             closure,
             lambda loss: backward(mix * loss),
-            self.direction(self.weights, generator=self._noise),
+            self.direction.plan(self.weights, generator=self._noise),
         )
         self._add(parameters, kept)
         return mix * noisy + (1 - mix) * clean

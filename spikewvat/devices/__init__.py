@@ -1,16 +1,6 @@
 """Device models: what a chip does to the weights it is given; they compose with ``>>``."""
 
-from spikewvat.devices.base import (
-    AbsMax,
-    DeviceModel,
-    Fixed,
-    HalfWidth,
-    Ideal,
-    MinMax,
-    Pipeline,
-    RangeRule,
-    SixSigma,
-)
+from spikewvat.devices.base import DeviceModel, Ideal, Pipeline
 from spikewvat.devices.cells import BinaryCells
 from spikewvat.devices.censored import RightCensored
 from spikewvat.devices.conductance import DifferentialPair
@@ -27,6 +17,7 @@ from spikewvat.devices.noise import (
     Weibull,
 )
 from spikewvat.devices.quantization import Quantized
+from spikewvat.devices.ranges import AbsMax, Fixed, HalfWidth, MinMax, RangeRule, SixSigma
 from spikewvat.devices.table import GaussianTable
 
 __all__ = [

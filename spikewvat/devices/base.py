@@ -1,4 +1,4 @@
-"""What every device model is: the protocol, composition, and the size of a weight's range."""
+"""What every device model is, and how models compose."""
 
 from __future__ import annotations
 
@@ -6,28 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
-from typing import Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.weights import Weights
-
-
-@runtime_checkable
-class RangeRule(Protocol):
-    """How wide the interval is that a layer's devices can represent."""
-
-    def size(self, weight: Tensor) -> Tensor:
-        """Return R, the number that ``sigma`` is a fraction of.
-
-        It broadcasts against ``weight`` and is of the dtype that noise is drawn in.
-        """
-        ...
-
-    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the lowest and highest representable weight, broadcastable and typed alike."""
-        ...
+from spikewvat.weights import Displace, Weights, adding
 
 
 class DeviceModel(ABC):
@@ -36,6 +20,12 @@ class DeviceModel(ABC):
     A subclass says in :meth:`program` which weights are found on one simulated chip. Models
     compose: ``Quantized(bits=4) >> Gaussian(sigma=0.05)`` quantises first.
     """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if {"program", "displacement"} & set(vars(cls)) and "plan" not in vars(cls):
+            # What a subclass says of its chips holds in training steps as well.
+            cls.plan = DeviceModel.plan  # type: ignore[method-assign]
 
     @abstractmethod
     def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
@@ -53,6 +43,17 @@ class DeviceModel(ABC):
         """Return ``program(weights) - weights``; additive noise overrides it to save the detour."""
         chip = self.program(weights, generator=generator)
         return {name: chip[name] - weight.detach() for name, weight in weights.items()}
+
+    def plan(
+        self, weights: Weights, *, scale: float = 1.0, generator: Generator | None = None
+    ) -> Displace:
+        """Return what adds ``scale`` times the displacement to tensors in place.
+
+        Everything that depends on the weights is looked at here; what is returned may be called
+        when other displacements have been added already. Where noise can be added as it is drawn,
+        an own version saves holding it; it agrees with :meth:`displacement` but for rounding.
+        """
+        return adding(self.displacement(weights, generator=generator), scale=scale)
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor] | None:
         """Return the root-mean-square L2 norm of each displacement, or None without closed form.
@@ -126,186 +127,7 @@ class Pipeline(DeviceModel):
         return " >> ".join(repr(stage) for stage in self.stages)
 
 
-def _reduced_dims(weight: Tensor, per_channel: bool) -> tuple[int, ...]:
-    """Return the dimensions to reduce; channels are output channels, dimension 0."""
-    if per_channel and weight.dim() > 1:
-        return tuple(range(1, weight.dim()))
-    return tuple(range(weight.dim()))
-
-
-_ONE_ACCUMULATOR = 2**20  # entries up to which one float32 sum of squares is accurate enough
-
-
-def _root_mean_square(weight: Tensor, dims: tuple[int, ...], count: int) -> Tensor:
-    """Return the root mean square over ``dims``, kept broadcastable."""
-    dtype = draw_dtype(weight)
-    norm: Tensor
-    if weight.numel() == count <= _ONE_ACCUMULATOR:
-        norm = torch.linalg.vector_norm(weight, dtype=dtype)
-        return norm.div_(math.sqrt(count)).expand((1,) * weight.dim())
-    if dims[0] == 0 and len(dims) > 1:
-        # In two stages: one float32 accumulator over millions of entries loses four digits.
-        weight = torch.linalg.vector_norm(weight, dim=dims[1:], keepdim=True, dtype=dtype)
-        dims = (0,)
-    norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True, dtype=dtype)
-    return norm.div_(math.sqrt(count))
-
-
-def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
-    """Return mean and population standard deviation, kept broadcastable, in the draw dtype."""
-    weight = weight.detach()
-    dims = _reduced_dims(weight, per_channel)
-    count = math.prod(weight.shape[dim] for dim in dims)
-    if count <= 1:
-        mean = weight.to(draw_dtype(weight))
-        if count == 0:
-            mean = mean.sum(dims, keepdim=True)
-        return mean, torch.zeros_like(mean)
-    # Two reads and no copy cost a fifth of ``std``, and plain numbers a third of 0-dim tensors,
-    # but they would wait for a GPU. The difference of squares loses at most one bit; where the
-    # mean weighs more, centre first.
-    if weight.device.type == "cpu" and weight.numel() == count:
-        dtype = draw_dtype(weight)
-        average = float(weight.mean(dtype=dtype))
-        square = float(_root_mean_square(weight, dims, count)) ** 2
-        variance = square - average * average
-        if 2 * variance >= square:
-            shape = (1,) * weight.dim()
-            return (
-                torch.full(shape, average, dtype=dtype),
-                torch.full(shape, math.sqrt(variance), dtype=dtype),
-            )
-    mean = weight.mean(dims, keepdim=True, dtype=draw_dtype(weight))
-    return mean, _root_mean_square(weight - mean, dims, count)
-
-
-def _min_and_max(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest weight, kept broadcastable, in the draw dtype."""
-    weight = weight.detach()
-    dims = _reduced_dims(weight, per_channel)
-    shape = [1 if dim in dims else size for dim, size in enumerate(weight.shape)]
-    if weight.numel() == 0:
-        zeros = torch.zeros(shape, dtype=draw_dtype(weight), device=weight.device)
-        return zeros, zeros
-    if len(dims) == weight.dim():
-        low, high = torch.aminmax(weight)
-    else:
-        low, high = torch.aminmax(weight.flatten(1), dim=1)
-    dtype = draw_dtype(weight)
-    return low.reshape(shape).to(dtype), high.reshape(shape).to(dtype)
-
-
-@dataclass(frozen=True)
-class SixSigma:
-    """Full width of [mean - 3 std, mean + 3 std], six population standard deviations.
-
-    The default everywhere; reference reading of the interval A in the WVAT paper. A tensor
-    with a single entry has width 0.
-
-    Args:
-        per_channel: One range for each output channel instead of one for the tensor.
-    """
-
-    per_channel: bool = False
-
-    def size(self, weight: Tensor) -> Tensor:
-        """Return 6 std."""
-        return 6 * _mean_and_std(weight, self.per_channel)[1]
-
-    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean - 3 std and mean + 3 std."""
-        mean, std = _mean_and_std(weight, self.per_channel)
-        return mean - 3 * std, mean + 3 * std
-
-
-@dataclass(frozen=True)
-class HalfWidth:
-    """Half width of [mean - 3 std, mean + 3 std], three population standard deviations.
-
-    Args:
-        per_channel: One range for each output channel instead of one for the tensor.
-    """
-
-    per_channel: bool = False
-
-    def size(self, weight: Tensor) -> Tensor:
-        """Return 3 std."""
-        return 3 * _mean_and_std(weight, self.per_channel)[1]
-
-    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean - 3 std and mean + 3 std."""
-        return SixSigma(self.per_channel).bounds(weight)
-
-
-@dataclass(frozen=True)
-class AbsMax:
-    """Largest magnitude, as in Joshi et al. 2020; the interval is symmetric about zero.
-
-    Args:
-        per_channel: One range for each output channel instead of one for the tensor.
-    """
-
-    per_channel: bool = False
-
-    def size(self, weight: Tensor) -> Tensor:
-        """Return max |w|."""
-        low, high = _min_and_max(weight, self.per_channel)
-        return torch.maximum(-low, high)
-
-    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return -max |w| and max |w|."""
-        size = self.size(weight)
-        return -size, size
-
-
-@dataclass(frozen=True)
-class MinMax:
-    """Observed width, largest minus smallest weight.
-
-    Args:
-        per_channel: One range for each output channel instead of one for the tensor.
-    """
-
-    per_channel: bool = False
-
-    def size(self, weight: Tensor) -> Tensor:
-        """Return max w - min w."""
-        low, high = self.bounds(weight)
-        return high - low
-
-    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return min w and max w."""
-        return _min_and_max(weight, self.per_channel)
-
-
-@dataclass(frozen=True)
-class Fixed:
-    """An interval that is known beforehand, such as the conductances of a device.
-
-    Args:
-        low: Lowest representable value.
-        high: Highest representable value, above ``low``.
-    """
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(
-                f"Fixed needs finite low < high, got low={self.low!r}, high={self.high!r}."
-            )
-
-    def size(self, weight: Tensor) -> Tensor:
-        """Return high - low."""
-        return self._scalar(weight, self.high - self.low)
-
-    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return low and high."""
-        return self._scalar(weight, self.low), self._scalar(weight, self.high)
-
-    def _scalar(self, weight: Tensor, value: float) -> Tensor:
-        return torch.tensor(value, dtype=draw_dtype(weight), device=weight.device)
+_PART = 2**20
 
 
 def draw_dtype(weight: Tensor) -> torch.dtype:
@@ -315,8 +137,24 @@ def draw_dtype(weight: Tensor) -> torch.dtype:
 
 def norm_of(weight: Tensor) -> Tensor:
     """Return the L2 norm of a tensor as a 0-dim tensor of the draw dtype."""
-    norm: Tensor = torch.linalg.vector_norm(weight.detach(), dtype=draw_dtype(weight))
-    return norm
+    weight = weight.detach()
+    if not is_plain(weight):
+        norm: Tensor = torch.linalg.vector_norm(weight, dtype=draw_dtype(weight))
+        return norm
+    # The dot product is as fast, and stays so where squares are too small for normal numbers, as
+    # in the momentum of dead units; there vector_norm takes twenty times as long. In parts,
+    # because one float32 accumulator over millions of entries loses four digits.
+    entries = weight.view(-1)
+    square = torch.dot(entries[:_PART], entries[:_PART])
+    for first in range(_PART, len(entries), _PART):
+        part = entries[first : first + _PART]
+        square += torch.dot(part, part)
+    return square.sqrt_()
+
+
+def is_plain(weight: Tensor) -> bool:
+    """Return whether a tensor is one block of float32 on the CPU, which has shorter ways."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
 
 
 def generator_device(generator: Generator | None) -> torch.device:
@@ -343,12 +181,3 @@ def check_probability(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1]."""
     if not (isinstance(value, Real) and 0 <= value <= 1):
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
-
-
-def check_range(value: RangeRule) -> None:
-    """Raise ValueError unless ``value`` is a range rule."""
-    if isinstance(value, type) or not isinstance(value, RangeRule):
-        raise ValueError(
-            f"range must be a range rule such as SixSigma() or AbsMax(per_channel=True), "
-            f"got {value!r}."
-        )

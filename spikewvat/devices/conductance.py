@@ -9,15 +9,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import (
-    AbsMax,
-    DeviceModel,
-    Fixed,
-    Pipeline,
-    RangeRule,
-    check_range,
-    draw_dtype,
-)
+from spikewvat.devices.base import DeviceModel, Pipeline, draw_dtype
+from spikewvat.devices.ranges import AbsMax, Fixed, RangeRule, check_range
 from spikewvat.weights import Weights
 
 

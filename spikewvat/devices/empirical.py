@@ -11,19 +11,18 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import (
+from spikewvat.devices.base import DeviceModel, draw_dtype
+from spikewvat.devices.levels import LevelErrors, MeasuredLevel, measured_levels
+from spikewvat.devices.measurements import Column, read_measurements
+from spikewvat.devices.ranges import (
     AbsMax,
-    DeviceModel,
     Fixed,
     HalfWidth,
     MinMax,
     RangeRule,
     SixSigma,
     check_range,
-    draw_dtype,
 )
-from spikewvat.devices.levels import LevelErrors, MeasuredLevel, measured_levels
-from spikewvat.devices.measurements import Column, read_measurements
 from spikewvat.errors import DataError
 from spikewvat.files import write_atomic
 from spikewvat.weights import Weights

@@ -7,15 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import (
-    DeviceModel,
-    RangeRule,
-    SixSigma,
-    check_probability,
-    check_range,
-    draw_dtype,
-    generator_device,
-)
+from spikewvat.devices.base import DeviceModel, check_probability, draw_dtype, generator_device
+from spikewvat.devices.ranges import RangeRule, SixSigma, check_range
 from spikewvat.weights import Weights
 
 

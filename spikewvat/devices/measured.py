@@ -7,9 +7,9 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from spikewvat.devices.base import RangeRule
 from spikewvat.devices.empirical import Empirical
 from spikewvat.devices.measurements import Column
+from spikewvat.devices.ranges import RangeRule
 from spikewvat.errors import MissingDataError
 
 

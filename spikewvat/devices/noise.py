@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,17 +17,16 @@ from torch import Generator, Tensor
 
 from spikewvat.devices.base import (
     DeviceModel,
-    RangeRule,
-    SixSigma,
     check_above_zero,
     check_at_least_zero,
-    check_range,
     draw_dtype,
     generator_device,
+    is_plain,
     norm_of,
 )
-from spikewvat.devices.normal import standard_normal
-from spikewvat.weights import Weights
+from spikewvat.devices.normal import add_normal_, standard_normal
+from spikewvat.devices.ranges import RangeRule, SixSigma, check_range, size_of
+from spikewvat.weights import Displace, Weights
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class AdditiveNoise(DeviceModel):
         """Return sigma * R * sqrt(n) for each weight (see :meth:`DeviceModel.expected_norms`)."""
         norms = {}
         for name, weight in weights.items():
-            size = self.range.size(weight)  # one number for the tensor, or one for each channel
+            size = size_of(self.range, weight)  # one number for the tensor, or one for each channel
             share = math.sqrt(weight.numel() / max(1, size.numel()))
             norms[name] = torch.linalg.vector_norm(size).mul_(self.sigma * share)
         return norms
@@ -101,7 +101,7 @@ class AdditiveNoise(DeviceModel):
     def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
         noise = self.standard_noise(weight.shape, dtype=draw_dtype(weight), generator=generator)
         noise = noise.to(weight.device)
-        return noise.mul_(self.range.size(weight) * self.sigma).to(weight.dtype)
+        return noise.mul_(size_of(self.range, weight) * self.sigma).to(weight.dtype)
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,28 @@ class Gaussian(AdditiveNoise):
     """
 
     _numbers = staticmethod(standard_normal)  # where standard normal numbers come from
+    _add_numbers_ = staticmethod(add_normal_)
+
+    def plan(
+        self, weights: Weights, *, scale: float = 1.0, generator: Generator | None = None
+    ) -> Displace:
+        """Return what adds noise as it is drawn (see :meth:`DeviceModel.plan`).
+
+        The numbers are those of :meth:`displacement`. A GPU, which would have to wait for the
+        ranges, holds the noise instead, as do weights that are no plain blocks of float32.
+        """
+        sizes = {name: size_of(self.range, weight) for name, weight in weights.items()}
+        if generator_device(generator).type != "cpu" or not all(
+            sizes[name].numel() == 1 and is_plain(weight) for name, weight in weights.items()
+        ):
+            return super().plan(weights, scale=scale, generator=generator)
+        factors = {name: scale * self.sigma * float(size) for name, size in sizes.items()}
+
+        def add(displaced: Mapping[str, Tensor]) -> None:
+            for name, weight in displaced.items():
+                self._add_numbers_(weight, factors[name], generator=generator)
+
+        return add
 
     def standard_noise(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
@@ -133,7 +155,7 @@ class Gaussian(AdditiveNoise):
         return self._numbers(shape, dtype=dtype, generator=generator)
 
     def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        scale = self.range.size(weight) * self.sigma
+        scale = size_of(self.range, weight) * self.sigma
         if scale.numel() != 1:
             return super()._noise(weight, generator)
         dtype = draw_dtype(weight)

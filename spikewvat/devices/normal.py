@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import torch
 from torch import Generator, Tensor
@@ -50,6 +51,32 @@ def standard_normal(
     if scale is not None and not late:
         table = table * scale.to(device).view(())
     numbers = torch.empty(count, dtype=dtype, device=device)
+    for part, levels in _drawn_levels(count, device, generator):
+        torch.index_select(table, 0, levels, out=numbers[part])
+    if late and scale is not None:
+        numbers.mul_(scale.to(device).view(()))
+    return numbers.view(shape)
+
+
+def add_normal_(target: Tensor, scale: float, *, generator: Generator | None = None) -> None:
+    """Add what :func:`standard_normal` draws, times a factor, and never hold all of it.
+
+    Args:
+        target: Contiguous, float32, on the CPU; written to.
+        scale: Factor of the numbers.
+        generator: Source of randomness on the CPU; ``None`` uses torch's global one.
+    """
+    entries, table = target.view(-1), _table(target.device)
+    found = torch.empty(min(_PIECE, len(entries)))
+    for part, levels in _drawn_levels(len(entries), target.device, generator):
+        drawn = torch.index_select(table, 0, levels, out=found[: len(levels)])
+        entries[part].add_(drawn, alpha=scale)
+
+
+def _drawn_levels(
+    count: int, device: torch.device, generator: Generator | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield places in the table for so many numbers, part by part, in one buffer."""
     # In pieces that stay in the processor's cache; a GPU takes everything at once.
     piece = _PIECE if device.type == "cpu" else max(count, 1)
     whole = min(piece, count)
@@ -60,10 +87,7 @@ def standard_normal(
         drawn = words[: -(-size // _PER_WORD)].random_(generator=generator)
         # 15 bits of each 16; the highest bit of a word is never set.
         level = levels[:size].copy_(drawn.bitwise_and_(_MASK).view(torch.int16)[:size])
-        torch.index_select(table, 0, level, out=numbers[start : start + size])
-    if late and scale is not None:
-        numbers.mul_(scale.to(device).view(()))
-    return numbers.view(shape)
+        yield slice(start, start + size), level
 
 
 @functools.cache

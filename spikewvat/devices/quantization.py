@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import AbsMax, DeviceModel, draw_dtype
+from spikewvat.devices.base import DeviceModel, draw_dtype
+from spikewvat.devices.ranges import AbsMax
 from spikewvat.weights import Weights
 
 

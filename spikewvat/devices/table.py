@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -36,21 +37,44 @@ def looked_up_normal(
         A new contiguous tensor on the generator's device.
     """
     noise = torch.empty(shape, dtype=dtype, device=generator_device(generator))
-    table, entries = _table(noise.device), noise.view(-1)
+    entries = noise.view(-1)
     factor = None if scale is None else scale.to(noise.device).view(())
-    for first in range(0, len(entries), _PIECE):
-        part = entries[first : first + _PIECE]
-        places = _ENTRIES - len(part) + 1
-        start = torch.randint(places, (), device=noise.device, generator=generator)
-        if noise.device.type == "cpu":
-            found = table[int(start) :][: len(part)]
-        else:  # a GPU need not wait for the place
-            found = table[start + torch.arange(len(part), device=noise.device)]
+    for part, found in _windows(len(entries), noise.device, generator):
         if factor is None:
-            part.copy_(found)
+            entries[part].copy_(found)
         else:
-            torch.mul(found.to(dtype), factor, out=part)
+            torch.mul(found.to(dtype), factor, out=entries[part])
     return noise
+
+
+def add_looked_up_normal_(
+    target: Tensor, scale: float, *, generator: Generator | None = None
+) -> None:
+    """Add what :func:`looked_up_normal` finds, times a factor, straight from the table.
+
+    Args:
+        target: Contiguous, float32, on the CPU; written to.
+        scale: Factor of the numbers.
+        generator: Source of the places, on the CPU; ``None`` uses torch's global one.
+    """
+    entries = target.view(-1)
+    for part, found in _windows(len(entries), target.device, generator):
+        entries[part].add_(found, alpha=scale)
+
+
+def _windows(
+    count: int, device: torch.device, generator: Generator | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield parts of the table for so many numbers."""
+    table = _table(device)
+    for first in range(0, count, _PIECE):
+        size = min(_PIECE, count - first)
+        start = torch.randint(_ENTRIES - size + 1, (), device=device, generator=generator)
+        if device.type == "cpu":
+            found = table[int(start) :][:size]
+        else:  # a GPU need not wait for the place
+            found = table[start + torch.arange(size, device=device)]
+        yield slice(first, first + size), found
 
 
 @dataclass(frozen=True)
@@ -79,6 +103,7 @@ class GaussianTable(Gaussian):
     """
 
     _numbers = staticmethod(looked_up_normal)
+    _add_numbers_ = staticmethod(add_looked_up_normal_)
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import norm_of
-from spikewvat.weights import Weights, check_matching
+from spikewvat.weights import Displace, Weights, adding, check_matching
 
 EPSILON = 1e-12
 """Added to gradient norms before division (the value of Foret et al. 2021)."""
@@ -18,6 +19,12 @@ EPSILON = 1e-12
 
 class Direction(ABC):
     """A displacement of the weights, at which the training gradient is then taken."""
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "__call__" in vars(cls) and "plan" not in vars(cls):
+            # What a subclass says of the displacement holds in training steps as well.
+            cls.plan = Direction.plan  # type: ignore[method-assign]
 
     @property
     def parts(self) -> tuple[Direction, ...]:
@@ -76,19 +83,49 @@ class Direction(ABC):
             ValueError: If gradients are needed and missing, or do not fit.
         """
 
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Displace:
+        """Return what adds the displacement to the weights in place, for a training step.
 
-class Choosing(Direction):
+        Weights and gradients are looked at now; what is returned may be called once others have
+        displaced the weights already. Arguments and errors are those of a call.
+        """
+        return adding(self(weights, grads, generator=generator))
+
+
+class Planned(Direction):
+    """A direction that is added in place, and never held where that can be saved."""
+
+    @abstractmethod
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Displace:
+        """Return what adds the displacement to the weights in place."""
+
+    def __call__(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Weights:
+        """Return the displacement (see :meth:`Direction.__call__`)."""
+        displace = self.plan(weights, grads, generator=generator)
+        with torch.no_grad():
+            delta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+            displace(delta)
+        return delta
+
+
+class Choosing(Planned):
     """A direction that :meth:`pick` makes anew for every step."""
 
     @abstractmethod
     def pick(self, *, generator: Generator | None = None) -> Direction:
         """Return the direction to use in this step."""
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Choose, then displace (see :meth:`Direction.__call__`)."""
-        return self.pick(generator=generator)(weights, grads, generator=generator)
+    ) -> Displace:
+        """Choose, then displace (see :meth:`Direction.plan`)."""
+        return self.pick(generator=generator).plan(weights, grads, generator=generator)
 
 
 def checked_gradients(weights: Weights, grads: Weights | None, direction: Direction) -> Weights:
@@ -109,26 +146,47 @@ def total_norm(norms: list[Tensor]) -> Tensor:
     return total
 
 
-def along(grads: Weights, lengths: dict[str, Tensor]) -> Weights:
-    """Return each gradient stretched to its length."""
-    return {name: _stretched(g, norm_of(g), lengths[name]) for name, g in grads.items()}
+def along(grads: Weights, lengths: Mapping[str, Tensor], scale: float = 1.0) -> Displace:
+    """Return what adds each gradient, stretched to its length times a factor."""
+    factors = {name: _factor(norm_of(g), lengths[name], scale) for name, g in grads.items()}
+    return _adding_times(grads, factors)
 
 
-def along_globally(ascent: Weights, measured: Weights, length: Tensor | float) -> Weights:
-    """Return ``ascent`` times length over the global norm of ``measured``."""
+def along_globally(
+    ascent: Weights, measured: Weights, length: Tensor | float, scale: float = 1.0
+) -> Displace:
+    """Return what adds ``ascent`` times length times a factor over the norm of ``measured``."""
     norm = total_norm([norm_of(tensor) for tensor in measured.values()])
-    return {name: _stretched(g, norm, length) for name, g in ascent.items()}
+    factor = _factor(norm, length, scale)
+    return _adding_times(ascent, dict.fromkeys(ascent, factor))
 
 
-def _stretched(grad: Tensor, norm: Tensor, length: Tensor | float) -> Tensor:
-    """Return ``length * grad / (norm + epsilon)``, zero where the norm is not finite.
+def _factor(norm: Tensor, length: Tensor | float, scale: float) -> Tensor | float:
+    """Return ``scale * length / (norm + epsilon)``, zero where the norm is not finite.
 
-    Decided on the device: a comparison in Python would wait for a GPU at every step.
+    On a GPU it stays there: a comparison in Python would wait for it at every step.
     """
+    if norm.device.type == "cpu":
+        size = float(norm)
+        return scale * float(length) / (size + EPSILON) if math.isfinite(size) else 0.0
     if isinstance(length, Tensor):
         length = length.to(norm.device)
-    factor = torch.as_tensor(length / (norm + EPSILON)).to(device=grad.device, dtype=grad.dtype)
-    finite = torch.isfinite(norm).to(grad.device)
-    if grad.device.type == "cpu":
-        return grad * factor if bool(finite) else torch.zeros_like(grad)
-    return torch.where(finite, grad * factor, torch.zeros((), dtype=grad.dtype, device=grad.device))
+    factor = scale * length / (norm + EPSILON)
+    return torch.where(torch.isfinite(norm), factor, torch.zeros_like(norm))
+
+
+def _adding_times(grads: Weights, factors: Mapping[str, Tensor | float]) -> Displace:
+    """Return what adds each gradient times its factor; a factor of zero adds nothing."""
+
+    def add(weights: Mapping[str, Tensor]) -> None:
+        for name, weight in weights.items():
+            grad, factor = grads[name].to(weight.device), factors[name]
+            if isinstance(factor, float):
+                if factor != 0:
+                    weight.add_(grad, alpha=factor)
+            else:
+                factor = factor.to(device=grad.device, dtype=grad.dtype)
+                change = grad * factor
+                weight.add_(torch.where(factor != 0, change, torch.zeros_like(change)))
+
+    return add

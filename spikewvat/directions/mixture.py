@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from spikewvat.devices.base import check_probability, generator_device
-from spikewvat.directions.base import Choosing, Direction
-from spikewvat.weights import Weights
+from spikewvat.devices.ranges import sizes_kept
+from spikewvat.directions.base import Choosing, Direction, Planned
+from spikewvat.weights import Displace, Weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Mixture(Choosing):
 
 
 @dataclass(frozen=True)
-class Sum(Direction):
+class Sum(Planned):
     """Two displacements at once, such as noise around a place ahead.
 
     Args:
@@ -75,10 +77,15 @@ class Sum(Direction):
         """Let both choose."""
         return Sum(*(part.pick(generator=generator) for part in self.parts))
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the sum (see :meth:`Direction.__call__`)."""
-        total, other = (part(weights, grads, generator=generator) for part in self.parts)
-        torch._foreach_add_(list(total.values()), [other[name] for name in total])
-        return total
+    ) -> Displace:
+        """Take both (see :meth:`Direction.plan`)."""
+        with sizes_kept():
+            both = [part.plan(weights, grads, generator=generator) for part in self.parts]
+
+        def add(displaced: Mapping[str, Tensor]) -> None:
+            for displace in both:
+                displace(displaced)
+
+        return add

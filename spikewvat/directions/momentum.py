@@ -10,9 +10,9 @@ from torch import Generator, Tensor
 from torch.optim import Optimizer
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero
-from spikewvat.directions.base import Direction, along_globally
+from spikewvat.directions.base import Planned, along_globally
 from spikewvat.directions.variation import AsLongAsVariation
-from spikewvat.weights import Weights
+from spikewvat.weights import Displace, Weights
 
 Sign: TypeAlias = Literal["ahead", "back"]
 """``"ahead"`` goes on along the last steps' descent, ``"back"`` returns against it."""
@@ -73,16 +73,16 @@ class MomentumVariation(AsLongAsVariation):
         """False: the optimizer has kept the gradients of earlier steps."""
         return False
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the displacement (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Take the displacement (see :meth:`Direction.plan`)."""
         factor = factor_of(self.sign)
         return self._stretched(_momenta(weights, self.optimizer), weights, generator, factor=factor)
 
 
 @dataclass(frozen=True)
-class MomentumSAM(Direction):
+class MomentumSAM(Planned):
     r"""Momentum-SAM: one global step of length rho along the optimizer's momentum.
 
     .. math:: e = \mp \rho \, m / (\lVert m \rVert_2 + \epsilon)
@@ -117,10 +117,10 @@ class MomentumSAM(Direction):
         """False: the optimizer has kept the gradients of earlier steps."""
         return False
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the step (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Take the step (see :meth:`Direction.plan`)."""
         momenta = _momenta(weights, self.optimizer)
         return along_globally(momenta, momenta, factor_of(self.sign) * self.rho)
 

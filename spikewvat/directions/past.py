@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, norm_of
 from spikewvat.directions.momentum import Sign, factor_of
 from spikewvat.directions.variation import AsLongAsVariation
-from spikewvat.weights import Weights, check_matching
+from spikewvat.weights import Displace, Weights, check_matching
 
 
 @dataclass(eq=False)
@@ -93,10 +93,10 @@ class PastVariation(AsLongAsVariation):
         """Go on with a saved average."""
         self._average = {name: kept.clone() for name, kept in state["average"].items()}
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the displacement (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Take the displacement (see :meth:`Direction.plan`)."""
         average = {name: self._of(name, weight) for name, weight in weights.items()}
         check_matching(weights, average, what="gradients of earlier steps")
         factor = factor_of(self.sign)

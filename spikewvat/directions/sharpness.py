@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from torch import Generator
 
 from spikewvat.devices.base import check_at_least_zero, norm_of
-from spikewvat.directions.base import Direction, along, along_globally, checked_gradients
-from spikewvat.weights import Weights
+from spikewvat.directions.base import Planned, along, along_globally, checked_gradients
+from spikewvat.weights import Displace, Weights
 
 
 @dataclass(frozen=True)
-class SAM(Direction):
+class SAM(Planned):
     r"""Sharpness-aware minimisation: one global step of length rho along the gradient.
 
     .. math:: e = \rho \, g / (\lVert g \rVert_2 + \epsilon)
@@ -34,16 +34,16 @@ class SAM(Direction):
     def __post_init__(self) -> None:
         check_at_least_zero("rho", self.rho)
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the step (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Take the step (see :meth:`Direction.plan`)."""
         gradients = checked_gradients(weights, grads, self)
         return along_globally(gradients, gradients, self.rho)
 
 
 @dataclass(frozen=True)
-class ASAM(Direction):
+class ASAM(Planned):
     r"""Adaptive SAM: the neighbourhood scales with each weight's magnitude.
 
     .. math:: e = \rho \, w^2 g / (\lVert |w| \, g \rVert_2 + \epsilon)
@@ -64,10 +64,10 @@ class ASAM(Direction):
     def __post_init__(self) -> None:
         check_at_least_zero("rho", self.rho)
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the step (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Take the step (see :meth:`Direction.plan`)."""
         gradients = checked_gradients(weights, grads, self)
         scaled = {name: gradients[name] * w.detach().abs() for name, w in weights.items()}
         ascent = {name: scaled[name] * w.detach().abs() for name, w in weights.items()}
@@ -75,7 +75,7 @@ class ASAM(Direction):
 
 
 @dataclass(frozen=True)
-class AWP(Direction):
+class AWP(Planned):
     r"""Adversarial weight perturbation: per tensor, a share of the weight's own norm.
 
     .. math:: v_l = \kappa \, \lVert w_l \rVert_2 \, g_l / (\lVert g_l \rVert_2 + \epsilon)
@@ -98,10 +98,10 @@ class AWP(Direction):
     def __post_init__(self) -> None:
         check_at_least_zero("kappa", self.kappa)
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the displacement (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Take the displacement (see :meth:`Direction.plan`)."""
         gradients = checked_gradients(weights, grads, self)
         lengths = {name: self.kappa * norm_of(weight) for name, weight in weights.items()}
         return along(gradients, lengths)

@@ -9,17 +9,17 @@ from torch import Generator
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, generator_device, norm_of
 from spikewvat.directions.base import (
-    Direction,
+    Planned,
     along,
     along_globally,
     checked_gradients,
     total_norm,
 )
-from spikewvat.weights import Weights
+from spikewvat.weights import Displace, Weights
 
 
 @dataclass(frozen=True)
-class HSV(Direction):
+class HSV(Planned):
     r"""Hardware-simulated variation: what a device would do to the weights, a fresh draw a step.
 
     .. math:: \Delta_l = \gamma \, (\mathrm{program}(w_l) - w_l)
@@ -48,17 +48,14 @@ class HSV(Direction):
         """False: noise needs no gradient."""
         return False
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Draw one displacement (see :meth:`Direction.__call__`)."""
-        delta = self.device.displacement(weights, generator=generator)
-        if self.gamma != 1:
-            torch._foreach_mul_(list(delta.values()), self.gamma)
-        return delta
+    ) -> Displace:
+        """Draw one displacement (see :meth:`Direction.plan`)."""
+        return self.device.plan(weights, scale=self.gamma, generator=generator)
 
 
-class AsLongAsVariation(Direction):
+class AsLongAsVariation(Planned):
     """A direction whose length is a share of a device's variation."""
 
     device: DeviceModel
@@ -69,8 +66,8 @@ class AsLongAsVariation(Direction):
 
     def _stretched(
         self, ascent: Weights, weights: Weights, generator: Generator | None, *, factor: int = 1
-    ) -> Weights:
-        """Return the ascent, ``alpha gamma`` times as long as the variation.
+    ) -> Displace:
+        """Return what adds the ascent, ``alpha gamma`` times as long as the variation.
 
         Args:
             ascent: A direction by name, shapes of the weights.
@@ -84,8 +81,8 @@ class AsLongAsVariation(Direction):
             draw = self.device.displacement(weights, generator=generator)
             lengths = {name: norm_of(delta) for name, delta in draw.items()}
         if self.per_tensor:
-            return along(ascent, {name: scale * length for name, length in lengths.items()})
-        return along_globally(ascent, ascent, scale * total_norm(list(lengths.values())))
+            return along(ascent, lengths, scale)
+        return along_globally(ascent, ascent, total_norm(list(lengths.values())), scale)
 
 
 @dataclass(frozen=True)
@@ -124,16 +121,16 @@ class GAV(AsLongAsVariation):
         check_at_least_zero("gamma", self.gamma)
         check_at_least_zero("alpha", self.alpha)
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the steepest ascent (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Take the steepest ascent (see :meth:`Direction.plan`)."""
         gradients = checked_gradients(weights, grads, self)
         return self._stretched(gradients, weights, generator)
 
 
 @dataclass(frozen=True)
-class VariableNoise(Direction):
+class VariableNoise(Planned):
     r"""A device's variation whose width is itself drawn in every step.
 
     .. math:: \Delta_l = \gamma \, \max(0, 1 + s \, \epsilon) \, (\mathrm{program}(w_l) - w_l),
@@ -169,12 +166,10 @@ class VariableNoise(Direction):
         """False: noise needs no gradient."""
         return False
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Draw a width, then a displacement (see :meth:`Direction.__call__`)."""
+    ) -> Displace:
+        """Draw a width, then a displacement (see :meth:`Direction.plan`)."""
         epsilon = torch.randn((), generator=generator, device=generator_device(generator))
         scale = self.gamma * max(0.0, 1 + self.spread * float(epsilon))
-        delta = self.device.displacement(weights, generator=generator)
-        torch._foreach_mul_(list(delta.values()), scale)
-        return delta
+        return self.device.plan(weights, scale=scale, generator=generator)

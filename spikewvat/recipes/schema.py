@@ -101,11 +101,11 @@ DEVICES = {
     "measured": "spikewvat.devices.measured:measured",
 }
 RANGES = {
-    "six-sigma": "spikewvat.devices.base:SixSigma",
-    "half-width": "spikewvat.devices.base:HalfWidth",
-    "absmax": "spikewvat.devices.base:AbsMax",
-    "minmax": "spikewvat.devices.base:MinMax",
-    "fixed": "spikewvat.devices.base:Fixed",
+    "six-sigma": "spikewvat.devices.ranges:SixSigma",
+    "half-width": "spikewvat.devices.ranges:HalfWidth",
+    "absmax": "spikewvat.devices.ranges:AbsMax",
+    "minmax": "spikewvat.devices.ranges:MinMax",
+    "fixed": "spikewvat.devices.ranges:Fixed",
 }
 METHODS = {
     "plain": "spikewvat.recipes.methods:plain",

@@ -15,7 +15,7 @@ from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.adapters.torch import running_statistics
 from spikewvat.devices.base import check_probability
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Weights, perturbed
+from spikewvat.weights import Displace, Weights, displaced
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -147,13 +147,15 @@ class GradientMethod(ABC):
             )
         return loss, output
 
-    def _pass(self, closure: Closure, backward: Backward, delta: Weights | None = None) -> Tensor:
+    def _pass(
+        self, closure: Closure, backward: Backward, displace: Displace | None = None
+    ) -> Tensor:
         """Run forward and backward at displaced weights; return the loss, detached."""
-        if delta is None:
+        if displace is None:
             loss, _ = self._run(closure)
             backward(loss)
         else:
-            with perturbed(self.weights, delta, scratch=self._scratch):
+            with displaced(self.weights, displace, scratch=self._scratch):
                 loss, _ = self._run(closure)
                 backward(loss)
         return loss.detach()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spikewvat.directions import Direction
 from spikewvat.training.base import Backward, Closure, GradientMethod
-from spikewvat.weights import Weights
+from spikewvat.weights import Displace, Weights
 
 
 class PerturbedGradient(GradientMethod):
@@ -64,10 +64,10 @@ class PerturbedGradient(GradientMethod):
             self.direction.note(self._weight_gradients())
         return loss
 
-    def _displacement(self, direction: Direction, closure: Closure, backward: Backward) -> Weights:
-        """Return where to go; the clean gradients are freed before the second pass."""
+    def _displacement(self, direction: Direction, closure: Closure, backward: Backward) -> Displace:
+        """Return what goes there."""
         grads = self._clean_gradients(closure, backward) if direction.needs_gradient else None
-        return direction(self.weights, grads, generator=self._noise)
+        return direction.plan(self.weights, grads, generator=self._noise)
 
     def _clean_gradients(self, closure: Closure, backward: Backward) -> Weights:
         """Return the gradients at the undisplaced weights and leave no other trace."""

@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 
 from spikewvat.adapters.neurons import Part
 from spikewvat.devices import Gaussian
-from spikewvat.devices.base import RangeRule, SixSigma, check_range, generator_device
+from spikewvat.devices.base import generator_device
+from spikewvat.devices.ranges import RangeRule, SixSigma, check_range
 from spikewvat.robustness.spikes.base import (
     NeuronCorruption,
     SynapseCorruption,

@@ -1,0 +1,267 @@
+"""How wide the interval is that a layer's devices can represent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from spikewvat.devices.base import draw_dtype
+
+
+@runtime_checkable
+class RangeRule(Protocol):
+    """How wide the interval is that a layer's devices can represent."""
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return R, the number that ``sigma`` is a fraction of.
+
+        It broadcasts against ``weight`` and is of the dtype that noise is drawn in.
+        """
+        ...
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the lowest and highest representable weight, broadcastable and typed alike."""
+        ...
+
+
+_ONE_ACCUMULATOR = 2**20  # entries up to which one float32 sum of squares is accurate enough
+
+
+def _reduced_dims(weight: Tensor, per_channel: bool) -> tuple[int, ...]:
+    """Return the dimensions to reduce; channels are output channels, dimension 0."""
+    if per_channel and weight.dim() > 1:
+        return tuple(range(1, weight.dim()))
+    return tuple(range(weight.dim()))
+
+
+def _root_mean_square(weight: Tensor, dims: tuple[int, ...], count: int) -> Tensor:
+    """Return the root mean square over ``dims``, kept broadcastable."""
+    dtype = draw_dtype(weight)
+    norm: Tensor
+    if dims[0] == 0 and len(dims) > 1:
+        # In two stages: one float32 accumulator over millions of entries loses four digits.
+        weight = torch.linalg.vector_norm(weight, dim=dims[1:], keepdim=True, dtype=dtype)
+        dims = (0,)
+    norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True, dtype=dtype)
+    return norm.div_(math.sqrt(count))
+
+
+def _numbers(weight: Tensor, per_channel: bool) -> tuple[float, float] | None:
+    """Return mean and standard deviation as plain numbers, None where they are none.
+
+    Two reads and no copy cost a fifth of ``std``, and plain numbers a third of 0-dim tensors; but
+    they would wait for a GPU.
+    """
+    count = weight.numel()
+    if weight.device.type != "cpu" or count <= 1 or (per_channel and weight.dim() > 1):
+        return None
+    dtype = draw_dtype(weight)
+    average = float(weight.mean(dtype=dtype))
+    if count <= _ONE_ACCUMULATOR:
+        square = float(torch.linalg.vector_norm(weight, dtype=dtype)) ** 2 / count
+    else:
+        square = float(_root_mean_square(weight, _reduced_dims(weight, False), count)) ** 2
+    variance = square - average * average
+    # The difference of squares loses at most one bit; where the mean weighs more, centre first.
+    return (average, math.sqrt(variance)) if 2 * variance >= square else None
+
+
+def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and population standard deviation, kept broadcastable, in the draw dtype."""
+    weight, dtype = weight.detach(), draw_dtype(weight)
+    numbers = _numbers(weight, per_channel)
+    if numbers is not None:
+        mean, std = (torch.full((1,) * weight.dim(), x, dtype=dtype) for x in numbers)
+        return mean, std
+    dims = _reduced_dims(weight, per_channel)
+    count = math.prod(weight.shape[dim] for dim in dims)
+    if count <= 1:
+        mean = weight.to(dtype)
+        if count == 0:
+            mean = mean.sum(dims, keepdim=True)
+        return mean, torch.zeros_like(mean)
+    mean = weight.mean(dims, keepdim=True, dtype=dtype)
+    return mean, _root_mean_square(weight - mean, dims, count)
+
+
+def _times_std(weight: Tensor, per_channel: bool, times: int) -> Tensor:
+    """Return so many population standard deviations, kept broadcastable, in the draw dtype."""
+    numbers = _numbers(weight.detach(), per_channel)
+    if numbers is None:
+        return times * _mean_and_std(weight, per_channel)[1]
+    return torch.full((1,) * weight.dim(), times * numbers[1], dtype=draw_dtype(weight))
+
+
+def _min_and_max(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
+    """Return the smallest and largest weight, kept broadcastable, in the draw dtype."""
+    weight = weight.detach()
+    dims = _reduced_dims(weight, per_channel)
+    shape = [1 if dim in dims else size for dim, size in enumerate(weight.shape)]
+    if weight.numel() == 0:
+        zeros = torch.zeros(shape, dtype=draw_dtype(weight), device=weight.device)
+        return zeros, zeros
+    if len(dims) == weight.dim():
+        low, high = torch.aminmax(weight)
+    else:
+        low, high = torch.aminmax(weight.flatten(1), dim=1)
+    dtype = draw_dtype(weight)
+    return low.reshape(shape).to(dtype), high.reshape(shape).to(dtype)
+
+
+@dataclass(frozen=True)
+class SixSigma:
+    """Full width of [mean - 3 std, mean + 3 std], six population standard deviations.
+
+    The default everywhere; reference reading of the interval A in the WVAT paper. A tensor
+    with a single entry has width 0.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return 6 std."""
+        return _times_std(weight, self.per_channel, 6)
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean - 3 std and mean + 3 std."""
+        mean, std = _mean_and_std(weight, self.per_channel)
+        return mean - 3 * std, mean + 3 * std
+
+
+@dataclass(frozen=True)
+class HalfWidth:
+    """Half width of [mean - 3 std, mean + 3 std], three population standard deviations.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return 3 std."""
+        return _times_std(weight, self.per_channel, 3)
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean - 3 std and mean + 3 std."""
+        return SixSigma(self.per_channel).bounds(weight)
+
+
+@dataclass(frozen=True)
+class AbsMax:
+    """Largest magnitude, as in Joshi et al. 2020; the interval is symmetric about zero.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return max |w|."""
+        low, high = _min_and_max(weight, self.per_channel)
+        return torch.maximum(-low, high)
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return -max |w| and max |w|."""
+        size = self.size(weight)
+        return -size, size
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Observed width, largest minus smallest weight.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    per_channel: bool = False
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return max w - min w."""
+        low, high = self.bounds(weight)
+        return high - low
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return min w and max w."""
+        return _min_and_max(weight, self.per_channel)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """An interval that is known beforehand, such as the conductances of a device.
+
+    Args:
+        low: Lowest representable value.
+        high: Highest representable value, above ``low``.
+    """
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(
+                f"Fixed needs finite low < high, got low={self.low!r}, high={self.high!r}."
+            )
+
+    def size(self, weight: Tensor) -> Tensor:
+        """Return high - low."""
+        return self._scalar(weight, self.high - self.low)
+
+    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Return low and high."""
+        return self._scalar(weight, self.low), self._scalar(weight, self.high)
+
+    def _scalar(self, weight: Tensor, value: float) -> Tensor:
+        return torch.tensor(value, dtype=draw_dtype(weight), device=weight.device)
+
+
+def check_range(value: RangeRule) -> None:
+    """Raise ValueError unless ``value`` is a range rule."""
+    if isinstance(value, type) or not isinstance(value, RangeRule):
+        raise ValueError(
+            f"range must be a range rule such as SixSigma() or AbsMax(per_channel=True), "
+            f"got {value!r}."
+        )
+
+
+_Sizes: TypeAlias = dict[tuple[int, int], tuple[RangeRule, Tensor, Tensor]]
+_sizes: ContextVar[_Sizes | None] = ContextVar("sizes", default=None)
+
+
+@contextmanager
+def sizes_kept() -> Iterator[None]:
+    """Measure each weight's range once while nothing changes the weights.
+
+    Inside, :func:`size_of` returns what it has found before. Two parts of one displacement share
+    their ranges so: measuring reads all weights twice.
+    """
+    token = _sizes.set({})
+    try:
+        yield
+    finally:
+        _sizes.reset(token)
+
+
+def size_of(rule: RangeRule, weight: Tensor) -> Tensor:
+    """Return the size of a weight's range (see :meth:`RangeRule.size`); never write to it."""
+    sizes = _sizes.get()
+    if sizes is None:
+        return rule.size(weight)
+    key = id(rule), id(weight)
+    if key not in sizes:
+        # With the two themselves, so that nothing else takes their ids meanwhile.
+        sizes[key] = rule, weight, rule.size(weight)
+    return sizes[key][2]
