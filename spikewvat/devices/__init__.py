@@ -7,9 +7,9 @@ from spikewvat.devices.conductance import DifferentialPair
 from spikewvat.devices.drift import Drift
 from spikewvat.devices.empirical import Empirical, LevelStatistics, load_device, save_device
 from spikewvat.devices.faults import StuckAt
+from spikewvat.devices.gaussian import Gaussian
 from spikewvat.devices.noise import (
     AdditiveNoise,
-    Gaussian,
     Lognormal,
     MixtureNoise,
     SkewNormal,

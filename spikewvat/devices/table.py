@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import generator_device
-from spikewvat.devices.noise import Gaussian
+from spikewvat.devices.gaussian import Gaussian
 from spikewvat.devices.normal import standard_normal
 
 _ENTRIES = 2**22

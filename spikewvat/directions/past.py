@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,9 +82,12 @@ class PastVariation(AsLongAsVariation):
                 share = 1.0
             else:
                 share = 1 - self.decay
-            # Decided on the device: a comparison in Python would wait for a GPU.
-            finite = torch.isfinite(norm_of(grad)).to(grad.device)
-            kept.lerp_(torch.where(finite, grad.detach(), kept), share)
+            grad, norm = grad.detach(), norm_of(grad)
+            if grad.device.type == "cpu":
+                if math.isfinite(float(norm)):
+                    kept.lerp_(grad, share)
+            else:  # decided on the device: a comparison in Python would wait for it
+                kept.lerp_(torch.where(torch.isfinite(norm), grad, kept), share)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the average."""
