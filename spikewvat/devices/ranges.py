@@ -45,6 +45,9 @@ def _root_mean_square(weight: Tensor, dims: tuple[int, ...], count: int) -> Tens
     """Return the root mean square over ``dims``, kept broadcastable."""
     dtype = draw_dtype(weight)
     norm: Tensor
+    if weight.numel() == count <= _ONE_ACCUMULATOR:
+        norm = torch.linalg.vector_norm(weight, dtype=dtype)
+        return norm.div_(math.sqrt(count)).expand((1,) * weight.dim())
     if dims[0] == 0 and len(dims) > 1:
         # In two stages: one float32 accumulator over millions of entries loses four digits.
         weight = torch.linalg.vector_norm(weight, dim=dims[1:], keepdim=True, dtype=dtype)
@@ -64,10 +67,7 @@ def _numbers(weight: Tensor, per_channel: bool) -> tuple[float, float] | None:
         return None
     dtype = draw_dtype(weight)
     average = float(weight.mean(dtype=dtype))
-    if count <= _ONE_ACCUMULATOR:
-        square = float(torch.linalg.vector_norm(weight, dtype=dtype)) ** 2 / count
-    else:
-        square = float(_root_mean_square(weight, _reduced_dims(weight, False), count)) ** 2
+    square = float(_root_mean_square(weight, tuple(range(weight.dim())), count)) ** 2
     variance = square - average * average
     # The difference of squares loses at most one bit; where the mean weighs more, centre first.
     return (average, math.sqrt(variance)) if 2 * variance >= square else None
@@ -96,7 +96,7 @@ def _times_std(weight: Tensor, per_channel: bool, times: int) -> Tensor:
     numbers = _numbers(weight.detach(), per_channel)
     if numbers is None:
         return times * _mean_and_std(weight, per_channel)[1]
-    return torch.full((1,) * weight.dim(), times * numbers[1], dtype=draw_dtype(weight))
+    return times * torch.full((1,) * weight.dim(), numbers[1], dtype=draw_dtype(weight))
 
 
 def _min_and_max(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
