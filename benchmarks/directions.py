@@ -188,6 +188,7 @@ def write_suite() -> None:
         seeds={"quick": (0, 1, 2, 3, 4), "paper": (0, 1, 2, 3, 4)},
         setups=tuple(setups),
         claims=tuple(claims),
+        published=False,
     )
     write(suite, FOLDER)
 

@@ -321,6 +321,12 @@ sigma = 0.1
     assert "| WVAT leads at 10 % | reproduced | wvat 93.5, plain 81.0, swa 80.5 | +" in (tables)
     assert "| more of it | unknown | missing -, plain 81.0 | - |" in tables
 
+    suite.write_text("published = false\n" + suite.read_text())
+    tables = write_report(folder).with_name("report.md").read_text()
+    assert "Of 3 statements 1 holds, 1 not, 1 cannot be judged; " in tables
+    assert "ublished statements" not in tables
+    assert "| averaging helps | does not hold | swa 80.5, plain 81.0 | -" in tables
+
 
 def test_devices_without_a_size_and_leagues_of_many_rows(tmp_path):
     """Ideal weights come first, dots stand for lines, training time is in the baseline's unit."""

@@ -6,16 +6,14 @@ from pages.shared import NotRunError, results_of, row_of
 from spikewvat.bench import read_suite, verdicts
 from spikewvat.places import suite_names
 
-OURS = "directions"
-"""A study of our own, not of the paper."""
-
 
 def claims() -> str:
-    """Return the statements of all of the paper's suites that have any result."""
+    """Return the published statements of all suites that have any result."""
     found = []
-    for name in (name for name in suite_names() if name != OURS):
+    for name in suite_names():
         suite = read_suite(name)
-        found += [(name, verdict) for verdict in verdicts(suite.claims, results_of(suite))]
+        if suite.published:
+            found += [(name, verdict) for verdict in verdicts(suite.claims, results_of(suite))]
     if not found:
         raise NotRunError("claims")
     heads = ["suite", "statement", "here", "figures", "closest lead"]

@@ -109,7 +109,9 @@ class Suite(_Table):
     """What to try next, shown at the end."""
     setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
-    """What is published about the rows."""
+    """Statements about the rows."""
+    published: bool = True
+    """Whether the claims were published elsewhere; otherwise they are the suite's own questions."""
     measures: Literal["accuracy", "step-time"] = "accuracy"
     """Train rows and test them on chips, or only time their training steps."""
     rounds: Annotated[int, Field(gt=0)] = 30

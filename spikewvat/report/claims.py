@@ -1,4 +1,4 @@
-"""Published statements, each held against the results of its suite."""
+"""Statements, published or a suite's own, each held against the results of the suite."""
 
 from __future__ import annotations
 
@@ -11,24 +11,31 @@ from spikewvat.report.content import MISSING, Part, Table
 
 
 def claims(section: Section) -> list[Part]:
-    """Return a part on what is published about the rows of a suite, if anything is."""
+    """Return a part on what is said of the rows of a suite, if anything is."""
     found = verdicts(section.suite.claims, section.results)
     if not found:
         return []
+    published = section.suite.published
     counts = Counter(verdict.word for verdict in found)
+    one = counts["reproduced"] == 1
+    if published:
+        held = f"published statements {counts['reproduced']} {'is' if one else 'are'} reproduced"
+    else:
+        held = f"statements {counts['reproduced']} {'holds' if one else 'hold'}"
     sentences = [
-        f"Of {len(found)} published statements {counts['reproduced']} "
-        f"{'is' if counts['reproduced'] == 1 else 'are'} reproduced, {counts['not reproduced']} "
-        f"not, {counts['unknown']} cannot be judged; "
+        f"Of {len(found)} {held}, {counts['not reproduced']} not, "
+        f"{counts['unknown']} cannot be judged; "
         f"{sum(verdict.beyond_chance is True for verdict in found)} verdicts are beyond chance."
     ]
-    sentences += [f"{verdict}." for verdict in found if verdict.reproduced is False]
+    if published:
+        sentences += [f"{verdict}." for verdict in found if verdict.reproduced is False]
+    words = {} if published else {"reproduced": "holds", "not reproduced": "does not hold"}
     table = Table(
         ["statement", "here", "figures", "closest lead"],
         [
             [
                 verdict.claim.text,
-                verdict.word,
+                words.get(verdict.word, verdict.word),
                 verdict.numbers(MISSING),
                 verdict.lead_text or MISSING,
             ]
@@ -37,7 +44,7 @@ def claims(section: Section) -> list[Part]:
     )
     return [
         Part(
-            "Published statements",
+            "Published statements" if published else "Statements",
             frozenset([FILE.removesuffix(".json")]),
             sentences,
             [table],
