@@ -174,7 +174,8 @@ def write_suite() -> None:
             setups.append(Setup(name=label, baseline=f"{prefix}-swa", rows=rows))
             claims += [
                 Claim(
-                    text=f"{label}: {METHODS[method][0]} is at most 0.2 points below WVAT",
+                    text=f"{label}, σ = {100 * sigma:.0f} %: {METHODS[method][0]} "
+                    "is at most 0.2 points below WVAT",
                     better=(f"{prefix}-{method}",),
                     worse=(f"{prefix}-wvat",),
                     sigma=sigma,
