@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import importlib
 import inspect
@@ -182,9 +183,11 @@ def _name(target: Target) -> str:
 
 def _hints(target: Target) -> dict[str, Any]:
     """Return resolved type hints; none where they cannot be resolved."""
-    function = target.__init__ if inspect.isclass(target) else target
+    where: Any = target
+    if inspect.isclass(target) and not dataclasses.is_dataclass(target):
+        where = target.__init__  # fields of a dataclass may be named in modules of its bases
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(where)
     except (NameError, TypeError):
         return {}
 
