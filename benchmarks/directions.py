@@ -20,6 +20,7 @@ import argparse
 import itertools
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from spikewvat import files
@@ -133,10 +134,9 @@ def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> 
 
 def scored(result: RowResult) -> dict[str, Any]:
     """Return what a setting reaches; the mean accuracy over both sizes of variation decides."""
-    (curve,) = result.curves
-    accuracy = [curve.at(sigma).mean for sigma in SIGMAS]
-    score = sum(accuracy) / len(accuracy)
-    return {"clean": curve.clean, "on_chips": accuracy, "score": score}
+    accuracy = [fmean(curve.at(sigma).mean for curve in result.curves) for sigma in SIGMAS]
+    clean = fmean(curve.clean for curve in result.curves)
+    return {"clean": clean, "on_chips": accuracy, "score": fmean(accuracy)}
 
 
 def extra(setup: str, method: str) -> list[str]:
