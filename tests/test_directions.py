@@ -28,6 +28,7 @@ from spikewvat.directions import (
     Sum,
     VariableNoise,
 )
+from spikewvat.directions.base import _adding_times
 
 W = [0.5, -0.3, 0.1, 0.9, -0.7, 0.2]
 GAUSSIAN = Gaussian(0.1)
@@ -238,6 +239,15 @@ def test_noise_and_the_place_ahead_measure_a_range_once():
     literal = both(GAUSSIAN, direction.second.optimizer)
     expected = literal(weights, generator=torch.Generator().manual_seed(1))
     assert all(torch.equal(found[name], expected[name]) for name in weights)
+
+
+def test_factors_that_stay_on_the_device_add_as_much():
+    """As on a GPU, where nothing waits for a number."""
+    grads = {"a": torch.tensor([1.0, -2.0]), "b": torch.tensor([math.inf, 1.0])}
+    found = {name: torch.ones(2) for name in grads}
+    _adding_times(grads, {"a": torch.tensor(0.5), "b": torch.tensor(0.0)})(found)
+    assert found["a"].tolist() == [1.5, 0.0]
+    assert found["b"].tolist() == [1.0, 1.0]  # a norm that is not finite
 
 
 @pytest.mark.parametrize("shape", [(40,), (3, 5, 7), (2**20 + 3,)], ids=str)
