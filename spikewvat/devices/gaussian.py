@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from spikewvat.devices.base import draw_dtype, generator_device, is_plain
 from spikewvat.devices.noise import AdditiveNoise
 from spikewvat.devices.normal import add_normal_, standard_normal
-from spikewvat.devices.ranges import size_of
+from spikewvat.devices.ranges import size_of, sizes_kept
 from spikewvat.weights import Displace, Weights
 
 
@@ -46,18 +46,23 @@ class Gaussian(AdditiveNoise):
         The numbers are those of :meth:`displacement`. A GPU, which would have to wait for the
         ranges, holds the noise instead, as do weights that are no plain blocks of float32.
         """
-        sizes = {name: size_of(self.range, weight) for name, weight in weights.items()}
-        if generator_device(generator).type != "cpu" or not all(
-            sizes[name].numel() == 1 and is_plain(weight) for name, weight in weights.items()
-        ):
-            return super().plan(weights, scale=scale, generator=generator)
-        factors = {name: scale * self.sigma * float(size) for name, size in sizes.items()}
+        on_cpu = generator_device(generator).type == "cpu"
+        with sizes_kept():
+            if not (on_cpu and all(self._has_shorter_way(weight) for weight in weights.values())):
+                return super().plan(weights, scale=scale, generator=generator)
+            factors = {
+                name: scale * self.sigma * float(size_of(self.range, weight))
+                for name, weight in weights.items()
+            }
 
         def add(displaced: Mapping[str, Tensor]) -> None:
             for name, weight in displaced.items():
                 self._add_numbers_(weight, factors[name], generator=generator)
 
         return add
+
+    def _has_shorter_way(self, weight: Tensor) -> bool:
+        return is_plain(weight) and size_of(self.range, weight).numel() == 1
 
     def standard_noise(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None

@@ -246,9 +246,10 @@ def sizes_kept() -> Iterator[None]:
     """Measure each weight's range once while nothing changes the weights.
 
     Inside, :func:`size_of` returns what it has found before. Two parts of one displacement share
-    their ranges so: measuring reads all weights twice.
+    their ranges so: measuring reads all weights twice. Within another of its kind it does nothing.
     """
-    token = _sizes.set({})
+    kept = _sizes.get()
+    token = _sizes.set({} if kept is None else kept)
     try:
         yield
     finally:
