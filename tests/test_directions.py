@@ -221,6 +221,14 @@ def test_what_a_subclass_says_of_the_displacement_holds_in_a_plan(method):
     assert weight.tolist() == [1.0] * 3
 
 
+@pytest.mark.parametrize("direction", [both, lambda device, optimizer: MomentumSAM(optimizer)])
+def test_an_optimizer_of_other_weights_is_refused(direction):
+    weights, _, _ = moved(SAM())
+    elsewhere = torch.optim.Adam([torch.zeros(3, requires_grad=True)])
+    with pytest.raises(ValueError, match=r"holds none of the displaced weights \('a', 'b'\)"):
+        direction(GAUSSIAN, elsewhere)(weights)
+
+
 def test_noise_and_the_place_ahead_measure_a_range_once():
     asked = []
 

@@ -48,7 +48,7 @@ class MomentumVariation(AsLongAsVariation):
 
     Raises:
         ValueError: If ``gamma`` or ``alpha`` is negative or not finite, the optimizer has no
-            momentum, or ``sign`` is unknown.
+            momentum, or ``sign`` is unknown; in a step, if it holds none of the weights.
 
     References:
         Momentum-SAM (Becker et al., 2024), https://arxiv.org/abs/2401.12033, for the direction;
@@ -149,14 +149,26 @@ def _check(optimizer: Optimizer, sign: Sign) -> None:
 
 def _momenta(weights: Weights, optimizer: Optimizer) -> Weights:
     """Return the momentum of each weight, zeros where there is none yet."""
-    return {name: _momentum(weight, optimizer) for name, weight in weights.items()}
+    momenta = {name: _momentum(weight, optimizer) for name, weight in weights.items()}
+    if all(momentum is None for momentum in momenta.values()):
+        held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
+        if not any(id(weight) in held for weight in weights.values()):
+            names = ", ".join(repr(name) for name in weights)
+            raise ValueError(
+                f"optimizer holds none of the displaced weights ({names}). "
+                "Pass the optimizer that steps this model."
+            )
+    return {
+        name: torch.zeros_like(weights[name]).detach() if momentum is None else momentum
+        for name, momentum in momenta.items()
+    }
 
 
-def _momentum(weight: Tensor, optimizer: Optimizer) -> Tensor:
+def _momentum(weight: Tensor, optimizer: Optimizer) -> Tensor | None:
     # Looked up anew in every step: loading a checkpoint replaces the optimizer's state.
     state = optimizer.state.get(weight, {})
     for key in _BUFFERS:
         momentum = state.get(key)
         if isinstance(momentum, Tensor):
             return momentum.detach()
-    return torch.zeros_like(weight).detach()
+    return None
