@@ -82,7 +82,7 @@ def dots(groups: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_la
         axes.plot([], [], style.marker, color=style.colour, label=label)
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.4, -0.6)
-    axes.set_xlabel(x_label)
+    axes.set_xlabel(x_label, loc="right")  # names beside the axes leave little room
     if len(groups) > 1:
         add_legend(axes, "")
     return figure
