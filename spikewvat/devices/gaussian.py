@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -48,21 +49,21 @@ class Gaussian(AdditiveNoise):
         """
         on_cpu = generator_device(generator).type == "cpu"
         with sizes_kept():
-            if not (on_cpu and all(self._has_shorter_way(weight) for weight in weights.values())):
-                return super().plan(weights, scale=scale, generator=generator)
-            factors = {
-                name: scale * self.sigma * float(size_of(self.range, weight))
-                for name, weight in weights.items()
-            }
+            if on_cpu and all(map(is_plain, weights.values())):
+                sizes = {name: size_of(self.range, weight) for name, weight in weights.items()}
+                if all(size.numel() == 1 for size in sizes.values()):
+                    factors = {n: scale * self.sigma * float(size) for n, size in sizes.items()}
+                    return partial(self._add, factors, generator)
+            return super().plan(weights, scale=scale, generator=generator)
 
-        def add(displaced: Mapping[str, Tensor]) -> None:
-            for name, weight in displaced.items():
-                self._add_numbers_(weight, factors[name], generator=generator)
-
-        return add
-
-    def _has_shorter_way(self, weight: Tensor) -> bool:
-        return is_plain(weight) and size_of(self.range, weight).numel() == 1
+    def _add(
+        self,
+        factors: Mapping[str, float],
+        generator: Generator | None,
+        displaced: Mapping[str, Tensor],
+    ) -> None:
+        for name, weight in displaced.items():
+            self._add_numbers_(weight, factors[name], generator=generator)
 
     def standard_noise(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None

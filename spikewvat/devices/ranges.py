@@ -67,10 +67,14 @@ def _numbers(weight: Tensor, per_channel: bool) -> tuple[float, float] | None:
         return None
     dtype = draw_dtype(weight)
     average = float(weight.mean(dtype=dtype))
-    square = float(_root_mean_square(weight, tuple(range(weight.dim())), count)) ** 2
-    variance = square - average * average
+    if count <= _ONE_ACCUMULATOR:
+        norm = torch.linalg.vector_norm(weight, dtype=dtype)
+        root = float(norm.div_(math.sqrt(count)))
+    else:
+        root = float(_root_mean_square(weight, tuple(range(weight.dim())), count))
+    variance = root * root - average * average
     # The difference of squares loses at most one bit; where the mean weighs more, centre first.
-    return (average, math.sqrt(variance)) if 2 * variance >= square else None
+    return (average, math.sqrt(variance)) if 2 * variance >= root * root else None
 
 
 def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
