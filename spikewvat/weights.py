@@ -62,15 +62,12 @@ def replaced(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ite
         ValueError: If names or shapes differ, or two names are one tensor.
     """
     check_matching(weights, values, what="values")
-    live = list(weights.values())
-    _refuse_aliases(weights)
-    new = [values[name] for name in weights]
-    saved = [tensor.detach().clone() for tensor in live]
-    try:
-        _write(live, new)
+
+    def write(live: Mapping[str, Tensor]) -> None:
+        torch._foreach_copy_(list(live.values()), [values[name] for name in live])
+
+    with displaced(weights, write):
         yield
-    finally:
-        _write(live, saved)
 
 
 @contextmanager

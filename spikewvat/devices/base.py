@@ -127,7 +127,8 @@ class Pipeline(DeviceModel):
         return " >> ".join(repr(stage) for stage in self.stages)
 
 
-_PART = 2**20
+ONE_ACCUMULATOR = 2**20
+"""Entries up to which one float32 sum of squares is accurate enough; millions lose four digits."""
 
 
 def draw_dtype(weight: Tensor) -> torch.dtype:
@@ -142,12 +143,12 @@ def norm_of(weight: Tensor) -> Tensor:
         norm: Tensor = torch.linalg.vector_norm(weight, dtype=draw_dtype(weight))
         return norm
     # The dot product is as fast, and stays so where squares are too small for normal numbers, as
-    # in the momentum of dead units; there vector_norm takes twenty times as long. In parts,
-    # because one float32 accumulator over millions of entries loses four digits.
+    # in the momentum of dead units; there vector_norm takes twenty times as long.
     entries = weight.view(-1)
-    square = torch.dot(entries[:_PART], entries[:_PART])
-    for first in range(_PART, len(entries), _PART):
-        part = entries[first : first + _PART]
+    part = entries[:ONE_ACCUMULATOR]
+    square = torch.dot(part, part)
+    for first in range(ONE_ACCUMULATOR, len(entries), ONE_ACCUMULATOR):
+        part = entries[first : first + ONE_ACCUMULATOR]
         square += torch.dot(part, part)
     return square.sqrt_()
 

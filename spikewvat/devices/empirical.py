@@ -22,6 +22,7 @@ from spikewvat.devices.ranges import (
     RangeRule,
     SixSigma,
     check_range,
+    size_of,
 )
 from spikewvat.errors import DataError
 from spikewvat.files import write_atomic
@@ -198,7 +199,7 @@ class Empirical(DeviceModel):
             place = self._place(weight)
             table = self._table(place.dtype, place.device)
             errors = table.draw(place, smooth=self.smooth, generator=generator)
-            delta[name] = errors.mul_(self.range.size(weight)).to(weight.dtype)
+            delta[name] = errors.mul_(size_of(self.range, weight)).to(weight.dtype)
         return delta
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
@@ -207,7 +208,7 @@ class Empirical(DeviceModel):
         for name, weight in weights.items():
             place = self._place(weight)
             squares = self._table(place.dtype, place.device).mean_squares(place)
-            norms[name] = squares.mul_(self.range.size(weight).square()).sum().sqrt_()
+            norms[name] = squares.mul_(size_of(self.range, weight).square()).sum().sqrt_()
         return norms
 
     def statistics(

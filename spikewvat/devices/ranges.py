@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from spikewvat.devices.base import draw_dtype
+from spikewvat.devices.base import ONE_ACCUMULATOR, draw_dtype
 
 
 @runtime_checkable
@@ -31,9 +31,6 @@ class RangeRule(Protocol):
         ...
 
 
-_ONE_ACCUMULATOR = 2**20  # entries up to which one float32 sum of squares is accurate enough
-
-
 def _reduced_dims(weight: Tensor, per_channel: bool) -> tuple[int, ...]:
     """Return the dimensions to reduce; channels are output channels, dimension 0."""
     if per_channel and weight.dim() > 1:
@@ -45,11 +42,11 @@ def _root_mean_square(weight: Tensor, dims: tuple[int, ...], count: int) -> Tens
     """Return the root mean square over ``dims``, kept broadcastable."""
     dtype = draw_dtype(weight)
     norm: Tensor
-    if weight.numel() == count <= _ONE_ACCUMULATOR:
+    if weight.numel() == count <= ONE_ACCUMULATOR:
         norm = torch.linalg.vector_norm(weight, dtype=dtype)
         return norm.div_(math.sqrt(count)).expand((1,) * weight.dim())
     if dims[0] == 0 and len(dims) > 1:
-        # In two stages: one float32 accumulator over millions of entries loses four digits.
+        # In two stages, of few entries each.
         weight = torch.linalg.vector_norm(weight, dim=dims[1:], keepdim=True, dtype=dtype)
         dims = (0,)
     norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True, dtype=dtype)
@@ -65,13 +62,8 @@ def _numbers(weight: Tensor, per_channel: bool) -> tuple[float, float] | None:
     count = weight.numel()
     if weight.device.type != "cpu" or count <= 1 or (per_channel and weight.dim() > 1):
         return None
-    dtype = draw_dtype(weight)
-    average = float(weight.mean(dtype=dtype))
-    if count <= _ONE_ACCUMULATOR:
-        norm = torch.linalg.vector_norm(weight, dtype=dtype)
-        root = float(norm.div_(math.sqrt(count)))
-    else:
-        root = float(_root_mean_square(weight, tuple(range(weight.dim())), count))
+    average = float(weight.mean(dtype=draw_dtype(weight)))
+    root = float(_root_mean_square(weight, _reduced_dims(weight, per_channel), count))
     variance = root * root - average * average
     # The difference of squares loses at most one bit; where the mean weighs more, centre first.
     return (average, math.sqrt(variance)) if 2 * variance >= root * root else None
@@ -84,6 +76,12 @@ def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
     if numbers is not None:
         mean, std = (torch.full((1,) * weight.dim(), x, dtype=dtype) for x in numbers)
         return mean, std
+    return _centred(weight, per_channel)
+
+
+def _centred(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of what is left without the mean, by a copy."""
+    dtype = draw_dtype(weight)
     dims = _reduced_dims(weight, per_channel)
     count = math.prod(weight.shape[dim] for dim in dims)
     if count <= 1:
@@ -97,9 +95,10 @@ def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
 
 def _times_std(weight: Tensor, per_channel: bool, times: int) -> Tensor:
     """Return so many population standard deviations, kept broadcastable, in the draw dtype."""
-    numbers = _numbers(weight.detach(), per_channel)
+    weight = weight.detach()
+    numbers = _numbers(weight, per_channel)
     if numbers is None:
-        return times * _mean_and_std(weight, per_channel)[1]
+        return times * _centred(weight, per_channel)[1]
     return times * torch.full((1,) * weight.dim(), numbers[1], dtype=draw_dtype(weight))
 
 

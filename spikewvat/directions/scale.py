@@ -74,7 +74,7 @@ class Ramped(_Of, Choosing):
         """Take the next step of the ramp."""
         self._taken += 1
         chosen = self.direction.pick(generator=generator)
-        return _Scaled(chosen, min(1.0, self._taken / self.steps))
+        return chosen if self._taken >= self.steps else _Scaled(chosen, self._taken / self.steps)
 
     def state_dict(self) -> dict[str, Any]:
         """Return how many steps were taken."""
@@ -95,6 +95,5 @@ class _Scaled(_Of):
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
     ) -> Weights:
         delta = self.direction(weights, grads, generator=generator)
-        if self.factor != 1:
-            torch._foreach_mul_(list(delta.values()), self.factor)
+        torch._foreach_mul_(list(delta.values()), self.factor)
         return delta
