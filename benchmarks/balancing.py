@@ -22,9 +22,9 @@ from torch.utils.data import Subset
 from spikewvat import Gaussian, adapter_for
 from spikewvat.conversion import Balancing, Dynamics, SpikingNetwork, balance, convert
 from spikewvat.data import make_loader
-from spikewvat.recipes import build
-from spikewvat.recipes import run as runs
-from spikewvat.recipes.results import provenance, write_json
+from spikewvat.lab.recipes import build
+from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.robustness import hierarchical
 from spikewvat.robustness.statistics import mean_of
 from spikewvat.weights import replaced

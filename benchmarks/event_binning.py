@@ -24,7 +24,7 @@ import tonic
 
 from spikewvat.data import NMNIST, bin_events, embedded_root
 from spikewvat.data.events import NMNIST_SENSOR, Events
-from spikewvat.recipes.results import provenance, write_json
+from spikewvat.lab.recipes.results import provenance, write_json
 
 BATCH = 20  # recordings in a round
 SETTINGS: tuple[tuple[dict[str, int], dict[str, int]], ...] = (

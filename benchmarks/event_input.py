@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.data import NMNIST, make_loader
-from spikewvat.models.slayer import FullyConnected
-from spikewvat.recipes.results import provenance, write_json
+from spikewvat.lab.models.slayer import FullyConnected
+from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.spiking.events import EventConv2d, EventLinear
 from spikewvat.spiking.slayer import count_loss
 

@@ -30,7 +30,7 @@ from spikewvat.data import NMNIST, SaccadeCamera
 from spikewvat.data.events import Events
 from spikewvat.data.images import MNIST
 from spikewvat.data.saccades import write_recordings
-from spikewvat.recipes.results import provenance, write_json
+from spikewvat.lab.recipes.results import provenance, write_json
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -19,12 +19,12 @@ from pytorch_optimizer import SAM as PeerSAM
 from torch import Tensor, nn
 
 from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, adapter_for
-from spikewvat.bench.steps import STEPS, Step, interleaved, step_of
-from spikewvat.models.dense import FullyConnected
-from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
-from spikewvat.models.spikingjelly import SpikingCNN as SpikingJellyCNN
-from spikewvat.recipes import read_recipe
-from spikewvat.recipes.results import provenance, write_json
+from spikewvat.lab.models.dense import FullyConnected
+from spikewvat.lab.models.snntorch import SpikingCNN as SnnTorchCNN
+from spikewvat.lab.models.spikingjelly import SpikingCNN as SpikingJellyCNN
+from spikewvat.lab.recipes import read_recipe
+from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.lab.suites.steps import STEPS, Step, interleaved, step_of
 from spikewvat.training import WVAT
 
 SIGMA = 0.10

@@ -40,7 +40,7 @@ from pages.measured import (
 )
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
 
-from spikewvat.bench import read_suite
+from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))

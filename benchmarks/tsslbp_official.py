@@ -30,8 +30,8 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat import adapter_for
-from spikewvat.models.tsslbp import ConvNet, SpikingCNN2, Stage
-from spikewvat.recipes.results import provenance, write_json
+from spikewvat.lab.models.tsslbp import ConvNet, SpikingCNN2, Stage
+from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.spiking.tsslbp import TSSL, Conv2d, Linear, count_loss, desired_psc, kernel_loss
 from spikewvat.weights import clamp_
 

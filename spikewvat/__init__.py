@@ -1,7 +1,6 @@
 """Weight-variation-aware training and chip simulation for spiking neural networks."""
 
 from spikewvat.adapters import Adapter, adapter_for
-from spikewvat.averaging import SWA, refresh_batch_norm
 from spikewvat.devices import (
     AbsMax,
     DeviceModel,
@@ -10,8 +9,9 @@ from spikewvat.devices import (
     MinMax,
     SixSigma,
 )
-from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
+from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.training.averaging import SWA, refresh_batch_norm
 from spikewvat.weights import Weights, perturbed
 
 __all__ = [

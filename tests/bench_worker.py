@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from spikewvat.recipes.results import write_json
+from spikewvat.lab.recipes.results import write_json
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,19 +9,8 @@ import torch
 from torch import Generator, nn
 from torch.optim import Optimizer
 
-from spikewvat.baselines import (
-    QAT,
-    NoiseInjection,
-    ParameterAdversary,
-    RandomPerturbation,
-    Statistical,
-    Vortex,
-    a_trice,
-    qat_wvat,
-    trice,
-)
 from spikewvat.devices import BinaryCells, Gaussian, Lognormal
-from spikewvat.directions import (
+from spikewvat.perturbations import (
     ASAM,
     AWP,
     GAV,
@@ -34,6 +23,17 @@ from spikewvat.directions import (
     VariableNoise,
 )
 from spikewvat.training import WVAT, GradientMethod, PerturbedGradient
+from spikewvat.training.methods import (
+    QAT,
+    NoiseInjection,
+    ParameterAdversary,
+    RandomPerturbation,
+    Statistical,
+    Vortex,
+    a_trice,
+    qat_wvat,
+    trice,
+)
 
 GAUSSIAN = Gaussian(0.1)
 

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from spikewvat.conversion import HYBRID, convert
 from spikewvat.devices import Gaussian, Weibull
-from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
-from spikewvat.models.dense import FullyConnected
-from spikewvat.models.lif import CNN as LifCNN
-from spikewvat.models.lif import FullyConnected as LifFullyConnected
-from spikewvat.models.sew import SEWResNet
-from spikewvat.models.slayer import FullyConnected as SlayerFullyConnected
-from spikewvat.models.snntorch import SpikingCNN as SnnTorchCNN
-from spikewvat.models.spikingjelly import SpikingCNN as JellyCNN
-from spikewvat.models.tsslbp import ConvNet, Stage
+from spikewvat.lab.models.dense import FullyConnected
+from spikewvat.lab.models.lif import CNN as LifCNN
+from spikewvat.lab.models.lif import FullyConnected as LifFullyConnected
+from spikewvat.lab.models.sew import SEWResNet
+from spikewvat.lab.models.slayer import FullyConnected as SlayerFullyConnected
+from spikewvat.lab.models.snntorch import SpikingCNN as SnnTorchCNN
+from spikewvat.lab.models.spikingjelly import SpikingCNN as JellyCNN
+from spikewvat.lab.models.tsslbp import ConvNet, Stage
+from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.spiking.lif import LIF
 from spikewvat.spiking.tsslbp import TSSL
 

@@ -9,7 +9,7 @@ import reference_spikes as reference
 import torch
 from torch import Tensor
 
-from spikewvat.robustness.spikes import (
+from spikewvat.robustness.corruptions import (
     Corruption,
     DeadNeurons,
     DeadPixels,

@@ -13,20 +13,21 @@ PACKAGE = Path(__file__).parent.parent / "spikewvat"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: ("errors", "memory", "places", "weights", "files", "directions", "devices", "spiking"),
+    0: ("errors", "weights", "files", "devices", "perturbations", "spiking"),
     1: ("adapters",),
-    2: ("training", "baselines", "averaging", "conversion", "models"),
-    3: ("data", "robustness", "trainer"),
-    4: ("recipes", "bench", "report", "cli", "__main__"),
+    2: ("training", "conversion"),
+    3: ("data", "robustness"),
+    4: ("lab",),
+    5: ("cli", "__main__"),
 }
 OPTIONAL = {
     "snntorch": "adapters/snntorch.py",
     "spikingjelly": "adapters/spikingjelly.py",
     "tonic": "data/nmnist.py",
-    "torchvision": "models/vision.py",
+    "torchvision": "lab/models/vision.py",
     "PIL": "data/pictures.py",
-    "jinja2": "report/page.py",
-    "distributed": "bench/cluster.py",
+    "jinja2": "lab/report/page.py",
+    "distributed": "lab/suites/cluster.py",
 }
 
 

@@ -9,8 +9,8 @@ from model_cases import ADAPTERS
 from torch import nn
 
 from spikewvat.adapters import adapter_for
-from spikewvat.averaging import SWA, decay_factor, refresh_batch_norm, step_factor
-from spikewvat.models.snntorch import SpikingCNN
+from spikewvat.lab.models.snntorch import SpikingCNN
+from spikewvat.training.averaging import SWA, decay_factor, refresh_batch_norm, step_factor
 
 
 def test_running_mean_of_the_specification():

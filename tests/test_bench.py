@@ -10,12 +10,12 @@ import torch
 from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture serves here too)
 
 from spikewvat import files
-from spikewvat.bench import RowResult, cells_of, markdown, read_suite, run_suite
-from spikewvat.bench.suite import Row, suites_folder
-from spikewvat.bench.table import cells, published, sizes_note
 from spikewvat.errors import CheckpointError, DataError, RecipeError
-from spikewvat.places import suite_names
-from spikewvat.recipes import run as runs
+from spikewvat.lab.places import suite_names
+from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.suites import RowResult, cells_of, markdown, read_suite, run_suite
+from spikewvat.lab.suites.suite import Row, suites_folder
+from spikewvat.lab.suites.table import cells, published, sizes_note
 from spikewvat.robustness import ChipReport, Degradation
 
 SUITE = """

@@ -7,8 +7,8 @@ import json
 import pytest
 import torch
 
-from spikewvat.bench import Claim, RowResult, verdicts
-from spikewvat.bench.claims import write_verdicts
+from spikewvat.lab.suites import Claim, RowResult, verdicts
+from spikewvat.lab.suites.claims import write_verdicts
 from spikewvat.robustness import ChipReport, Degradation
 
 

@@ -15,7 +15,7 @@ import warnings
 import pytest
 from test_cli import call, error
 
-from spikewvat.bench import locks
+from spikewvat.lab.suites import locks
 
 RECIPE = """
 name = "small"
@@ -162,7 +162,7 @@ def test_a_dask_cluster_one_of_whose_workers_is_killed(suite, straight, tmp_path
 
 def test_wrong_clusters(suite, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr("spikewvat.bench.cluster._PATIENCE", 0.2)
+    monkeypatch.setattr("spikewvat.lab.suites.cluster._PATIENCE", 0.2)
     out = ("--out", tmp_path / "runs")
     assert "no scheduler answers there" in error("bench", suite, "--dask", "127.0.0.1:9", *out)
     with distributed.LocalCluster(

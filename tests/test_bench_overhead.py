@@ -11,9 +11,9 @@ from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture
 from torch import nn
 
 from spikewvat.adapters import adapter_for
-from spikewvat.bench import steps as timing
-from spikewvat.bench.steps import STEPS, interleaved, step_of
 from spikewvat.devices import Gaussian
+from spikewvat.lab.suites import steps as timing
+from spikewvat.lab.suites.steps import STEPS, interleaved, step_of
 from spikewvat.training import WVAT
 
 SUITE = """
@@ -129,7 +129,7 @@ def test_a_row_that_fails_stops_no_other(suite, tmp_path):
         return real(model, optimizer, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spikewvat.bench.overhead.step_of", breaks)
+        patch.setattr("spikewvat.lab.suites.overhead.step_of", breaks)
         done = call("bench", suite, "--out", tmp_path / "runs", code=1)
     assert "error: late: ValueError: too fast (see" in done.stderr
     assert "Traceback" in (tmp_path / "runs" / "steps" / "late" / "error.txt").read_text()
@@ -138,7 +138,7 @@ def test_a_row_that_fails_stops_no_other(suite, tmp_path):
     call("bench", suite, "--out", tmp_path / "runs")
     assert not (tmp_path / "runs" / "steps" / "late" / "error.txt").exists()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("spikewvat.bench.overhead.step_of", lambda *a, **o: 1 / 0)
+        patch.setattr("spikewvat.lab.suites.overhead.step_of", lambda *a, **o: 1 / 0)
         done = call("bench", suite, "--out", tmp_path / "runs", code=1)
     assert "error: plain: ZeroDivisionError" in done.stderr
     assert "no preset 'paper'" in error("bench", suite, "--preset", "paper")

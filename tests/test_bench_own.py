@@ -13,15 +13,15 @@ from test_cli import call, error
 from torch import nn
 
 from spikewvat.adapters import adapter_for
-from spikewvat.bench import Method, RowResult, bench
-from spikewvat.bench.methods import METHODS, Steps
-from spikewvat.bench.own import CORRUPTIONS
 from spikewvat.devices import Gaussian, Uniform
 from spikewvat.errors import DataError, UnsupportedModelError
-from spikewvat.recipes.schema import METHODS as METHOD_NAMES
-from spikewvat.report import collect
+from spikewvat.lab.recipes.schema import METHODS as METHOD_NAMES
+from spikewvat.lab.report import collect
+from spikewvat.lab.suites import Method, RowResult, bench
+from spikewvat.lab.suites.methods import METHODS, Steps
+from spikewvat.lab.suites.own import CORRUPTIONS
 from spikewvat.robustness import sweep, sweep_spikes
-from spikewvat.robustness.spikes import DeadNeurons, Deletion
+from spikewvat.robustness.corruptions import DeadNeurons, Deletion
 from spikewvat.training import GradientMethod
 
 DEVICES = {"Gaussian": Gaussian, "uniform": Uniform}

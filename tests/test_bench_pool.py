@@ -12,8 +12,8 @@ import pytest
 from bench_worker import Job
 
 from spikewvat import files
-from spikewvat.bench import CellFailed, locks
-from spikewvat.bench.pool import Pool
+from spikewvat.lab.suites import CellFailed, locks
+from spikewvat.lab.suites.pool import Pool
 
 
 def results(pool, jobs):
@@ -75,7 +75,7 @@ def test_a_cell_of_another_bench_is_waited_for_and_read(tmp_path):
 
 def test_a_lock_ends_with_its_process(tmp_path):
     code = (
-        "import os, pathlib, sys, time; from spikewvat.bench import locks\n"
+        "import os, pathlib, sys, time; from spikewvat.lab.suites import locks\n"
         "with locks.held(pathlib.Path(sys.argv[1]), wait=False) as mine:\n"
         "    print(mine, flush=True); time.sleep(60)"
     )

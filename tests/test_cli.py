@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 from spikewvat import files
 from spikewvat.cli import app
 from spikewvat.errors import TrainingStalledWarning
-from spikewvat.recipes import run as runs
-from spikewvat.recipes import schema
+from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes import schema
 
 RECIPE = """
 name = "tiny"
@@ -247,7 +247,7 @@ def test_unexpected_errors_keep_their_traceback(recipe, monkeypatch):
     def broken(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("spikewvat.recipes.run.train", broken)
+    monkeypatch.setattr("spikewvat.lab.recipes.run.train", broken)
     with pytest.raises(ZeroDivisionError):
         call("train", recipe)
 
@@ -261,7 +261,7 @@ def test_the_stall_warning_is_one_line(recipe, monkeypatch):
             warnings.warn("lower alpha", TrainingStalledWarning, stacklevel=1)
         return {}
 
-    monkeypatch.setattr("spikewvat.recipes.run.train", stalled)
+    monkeypatch.setattr("spikewvat.lab.recipes.run.train", stalled)
     shown = warnings.showwarning
     assert call("train", recipe).stderr == "warning: lower alpha\n"
     assert warnings.showwarning is shown
@@ -271,7 +271,7 @@ def test_killed_on_the_command_line_and_resumed(recipe, tmp_path):
     """The whole command, killed after some checkpoint, ends with the same weights."""
     script = (
         "import sys; sys.path.insert(0, sys.argv.pop(1))\n"
-        "from spikewvat.recipes import schema\n"
+        "from spikewvat.lab.recipes import schema\n"
         "schema.DATA['tiny'] = 'training_worker:TinyEvents'\n"
         "schema.GENERATED['tiny'] = 'training_worker:nowhere'\n"
         "from spikewvat.cli import app; app()\n"

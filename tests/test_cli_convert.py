@@ -12,10 +12,10 @@ from test_cli import call, error
 from spikewvat import files
 from spikewvat.conversion.layers import Neurons
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.recipes import convert as conversions
-from spikewvat.recipes import read_recipe, schema
-from spikewvat.recipes import run as runs
-from spikewvat.recipes.reading import changed
+from spikewvat.lab.recipes import convert as conversions
+from spikewvat.lab.recipes import read_recipe, schema
+from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.reading import changed
 
 RECIPE = """
 name = "tiny"

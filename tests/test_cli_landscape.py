@@ -8,8 +8,8 @@ import pytest
 from test_cli import RECIPE, call, error
 
 from spikewvat.errors import CheckpointError
-from spikewvat.recipes import schema
-from spikewvat.recipes.landscape import figures, landscape_run
+from spikewvat.lab.recipes import schema
+from spikewvat.lab.recipes.landscape import figures, landscape_run
 from spikewvat.robustness.landscape import LossLines, LossSurface, Sharpness
 
 SHORT = ["--directions", 2, "--points", 3, "--chips", 2, "--ascent", 1, "--no-progress"]

@@ -8,16 +8,16 @@ import pytest
 import torch
 from test_cli import RECIPE, call, error
 
-from spikewvat.bench.claims import verdicts
-from spikewvat.bench.suite import Claim, Row, Setup, Suite
-from spikewvat.bench.table import RowResult, cells, header, markdown, row_result
 from spikewvat.errors import RecipeError
-from spikewvat.recipes import build, schema
-from spikewvat.recipes.reading import recipe_from
-from spikewvat.recipes.schema import SPIKES, Evaluation
-from spikewvat.recipes.spikes import build_corruption, levels
+from spikewvat.lab.recipes import build, schema
+from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.schema import SPIKES, Evaluation
+from spikewvat.lab.recipes.spikes import build_corruption, levels
+from spikewvat.lab.suites.claims import verdicts
+from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite
+from spikewvat.lab.suites.table import RowResult, cells, header, markdown, row_result
 from spikewvat.robustness import Activity, ChipReport, Degradation, plots
-from spikewvat.robustness.spikes import Deletion, HotPixels, ReadNoise
+from spikewvat.robustness.corruptions import Deletion, HotPixels, ReadNoise
 
 
 @pytest.fixture(autouse=True)

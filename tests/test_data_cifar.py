@@ -19,8 +19,8 @@ from spikewvat.data.cifar import CIFAR10, CIFAR100
 from spikewvat.data.events import make_loader
 from spikewvat.data.images import Direct, Rate
 from spikewvat.errors import DataError, MissingExtraError, RecipeError
-from spikewvat.recipes import build
-from spikewvat.recipes.reading import recipe_from
+from spikewvat.lab.recipes import build
+from spikewvat.lab.recipes.reading import recipe_from
 
 TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
 

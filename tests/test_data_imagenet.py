@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from spikewvat import files
-from spikewvat.bench.suite import suites_folder
 from spikewvat.data.events import make_loader
 from spikewvat.data.imagenet import ImageNet
 from spikewvat.data.pictures import RandomCrop, centre, pixels, read_picture
 from spikewvat.errors import DataError, MissingExtraError
-from spikewvat.recipes import build, read_recipe, recipe_from, run
+from spikewvat.lab.recipes import build, read_recipe, recipe_from, run
+from spikewvat.lab.suites.suite import suites_folder
 
 Image = pytest.importorskip("PIL.Image")
 CLASSES = ("n01440764", "n01443537")
@@ -79,7 +79,7 @@ def test_test_images_are_the_middle_standardised(made):
 
 @pytest.mark.parametrize("shape", [(64, 64), (90, 61), (61, 90), (500, 333), (31, 77)])
 def test_the_middle_is_that_of_torchvision(shape):
-    pytest.importorskip("spikewvat.models.vision", exc_type=MissingExtraError)
+    pytest.importorskip("spikewvat.lab.models.vision", exc_type=MissingExtraError)
     from torchvision import transforms
 
     drawn = picture(*shape, seed=0)
@@ -90,7 +90,7 @@ def test_the_middle_is_that_of_torchvision(shape):
 
 
 def test_a_random_part_is_cut_as_torchvision_does():
-    pytest.importorskip("spikewvat.models.vision", exc_type=MissingExtraError)
+    pytest.importorskip("spikewvat.lab.models.vision", exc_type=MissingExtraError)
     from torchvision.transforms import functional
 
     drawn, crop = picture(90, 61, seed=0), RandomCrop(32)
@@ -284,7 +284,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(made, tmp_path, monke
     rates = [row["learning_rate"] for row in whole["training"]["history"]]
     assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
 
-    from spikewvat.trainer import checkpoint
+    from spikewvat.lab.trainer import checkpoint
 
     save = checkpoint.save
 
@@ -320,7 +320,7 @@ def test_a_small_network_learns_the_colours(made, tmp_path):
 )
 def test_the_recipes_for_imagenet(row, changes, made, tmp_path):
     """Small pictures, two classes, weights from a file: all else as in the quick preset."""
-    pytest.importorskip("spikewvat.models.vision", exc_type=MissingExtraError)
+    pytest.importorskip("spikewvat.lab.models.vision", exc_type=MissingExtraError)
     small = ["data.size=32", "model.classes=2", "training.batch_size=4", "training.workers=0"]
     options = [*small, "evaluation.chips=2", *changes]
     path = suites_folder() / "imagenet" / f"{row}.toml"

@@ -24,7 +24,7 @@ from spikewvat.devices import (
 from spikewvat.devices.levels import MAX_ERRORS, MeasuredLevel
 from spikewvat.devices.measured import measured
 from spikewvat.errors import CheckpointError, DataError, MissingDataError
-from spikewvat.recipes.devices import build_device
+from spikewvat.lab.recipes.devices import build_device
 
 UNIT = Fixed(0.0, 1.0)
 

@@ -13,7 +13,7 @@ from method_cases import METHODS
 from torch import nn
 
 from spikewvat.devices import Gaussian
-from spikewvat.directions import GAV, HSV, Direction
+from spikewvat.perturbations import GAV, HSV, Direction
 from spikewvat.training import WVAT, PerturbedGradient
 
 

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from spikewvat.bench import read_suite
 from spikewvat.cli import app
-from spikewvat.places import suite_names
+from spikewvat.lab.places import suite_names
+from spikewvat.lab.suites import read_suite
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 from spikewvat import SWA, WVAT, Gaussian, adapter_for
-from spikewvat.models.lif import CNN, FullyConnected
-from spikewvat.models.spikingjelly import SpikingCNN
-from spikewvat.recipes import read_recipe
-from spikewvat.recipes.build import build_model
+from spikewvat.lab.models.lif import CNN, FullyConnected
+from spikewvat.lab.models.spikingjelly import SpikingCNN
+from spikewvat.lab.recipes import read_recipe
+from spikewvat.lab.recipes.build import build_model
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.lif import LIF, ATan, FastSigmoid, Neurons, neurons
 from spikewvat.spiking.losses import rate_cross_entropy

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from model_cases import Stepwise
 from torch import nn
 
-from spikewvat.baselines import QAT, qat_wvat, quantized_activations
-from spikewvat.baselines.activations import on_levels, range_of
 from spikewvat.devices import Gaussian
+from spikewvat.training.methods import QAT, qat_wvat, quantized_activations
+from spikewvat.training.methods.activations import on_levels, range_of
 
 numbers = st.floats(-4, 4).map(lambda x: round(x, 3))
 

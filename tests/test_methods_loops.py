@@ -8,10 +8,10 @@ import training_worker as worker
 from method_cases import METHODS
 from torch import nn
 
-from spikewvat.baselines import NoiseInjection, ParameterAdversary
 from spikewvat.conversion import convert, finetune
+from spikewvat.lab.trainer import Trainer
 from spikewvat.spiking.losses import rate_cross_entropy
-from spikewvat.trainer import Trainer
+from spikewvat.training.methods import NoiseInjection, ParameterAdversary
 
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda case: case.name)
 

@@ -12,13 +12,13 @@ from model_cases import Stepwise
 from test_methods_reference import X, Y, expected, net, same, trained
 from torch import nn
 
-from spikewvat.baselines import Statistical, Vortex
-from spikewvat.baselines.moments import chain_of, moderated, relu, through
-from spikewvat.baselines.synapses import synaptic_layers
-from spikewvat.baselines.vortex import confidence_radius
 from spikewvat.devices import Gaussian, HalfWidth, Lognormal, Quantized
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.models.spikingjelly import SpikingCNN
+from spikewvat.lab.models.spikingjelly import SpikingCNN
+from spikewvat.training.methods import Statistical, Vortex
+from spikewvat.training.methods.moments import chain_of, moderated, relu, through
+from spikewvat.training.methods.synapses import synaptic_layers
+from spikewvat.training.methods.vortex import confidence_radius
 
 
 def lognormal(s):

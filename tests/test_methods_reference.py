@@ -10,17 +10,8 @@ import reference_methods as literal
 import torch
 from torch import nn
 
-from spikewvat.baselines import (
-    QAT,
-    NoiseInjection,
-    ParameterAdversary,
-    RandomPerturbation,
-    a_trice,
-    qat_wvat,
-    trice,
-)
 from spikewvat.devices import AbsMax, BinaryCells, DeviceModel, Gaussian, Quantized, RightCensored
-from spikewvat.directions import (
+from spikewvat.perturbations import (
     GAV,
     HSV,
     SAM,
@@ -34,6 +25,15 @@ from spikewvat.directions import (
     VariableNoise,
 )
 from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.training.methods import (
+    QAT,
+    NoiseInjection,
+    ParameterAdversary,
+    RandomPerturbation,
+    a_trice,
+    qat_wvat,
+    trice,
+)
 
 LR, STEPS = 0.2, 4
 

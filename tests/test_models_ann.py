@@ -9,9 +9,9 @@ import torch
 from torch import fx, nn
 
 from spikewvat.adapters import adapter_for
-from spikewvat.models.alexnet import AlexNet
-from spikewvat.models.lenet import LeNet
-from spikewvat.models.vgg import VGG, VGG5, VGG16, VGG16Bias
+from spikewvat.lab.models.alexnet import AlexNet
+from spikewvat.lab.models.lenet import LeNet
+from spikewvat.lab.models.vgg import VGG, VGG5, VGG16, VGG16Bias
 
 SMALL = [
     (lambda: VGG5(width=0.05, hidden=6), (3, 32, 32)),

@@ -10,9 +10,9 @@ from torch import fx, nn
 from torch.nn import functional
 
 from spikewvat.adapters import adapter_for
-from spikewvat.models.preresnet import PreBlock, PreResNet, PreResNet20, PreResNet110
-from spikewvat.models.resnet import Block, ResNet18, ResNet20, ResNet34
-from spikewvat.models.wide_resnet import WideBlock, WideResNet
+from spikewvat.lab.models.preresnet import PreBlock, PreResNet, PreResNet20, PreResNet110
+from spikewvat.lab.models.resnet import Block, ResNet18, ResNet20, ResNet34
+from spikewvat.lab.models.wide_resnet import WideBlock, WideResNet
 
 IMAGENET = {"stem": "imagenet", "classes": 1000}
 

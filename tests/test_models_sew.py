@@ -9,8 +9,8 @@ from torch.nn import functional
 
 from spikewvat import WVAT, Gaussian
 from spikewvat.adapters import adapter_for
-from spikewvat.models.sew import SEWBlock, SEWResNet
-from spikewvat.models.spikingjelly import Neurons
+from spikewvat.lab.models.sew import SEWBlock, SEWResNet
+from spikewvat.lab.models.spikingjelly import Neurons
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.losses import rate_cross_entropy
 

@@ -14,10 +14,10 @@ from spikewvat import WVAT, Gaussian
 from spikewvat.adapters import adapter_for
 from spikewvat.devices import HalfWidth
 from spikewvat.errors import DataError, MissingExtraError
-from spikewvat.recipes import build, recipe_from, start
+from spikewvat.lab.recipes import build, recipe_from, start
 from spikewvat.robustness import simulate_chips
 
-vision = pytest.importorskip("spikewvat.models.vision", exc_type=MissingExtraError)
+vision = pytest.importorskip("spikewvat.lab.models.vision", exc_type=MissingExtraError)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_training_under_variation_and_chips(build_network):
 
 
 def test_our_resnet34_is_that_of_torchvision():
-    from spikewvat.models.resnet import ResNet34
+    from spikewvat.lab.models.resnet import ResNet34
 
     torch.manual_seed(0)
     theirs = vision.resnet34(classes=7).double().eval()
@@ -129,7 +129,7 @@ def test_without_torchvision_the_error_says_what_to_install():
     code = (
         "import sys; sys.modules['torchvision'] = None\n"
         "from spikewvat.errors import MissingExtraError\n"
-        "try:\n    import spikewvat.models.vision\n"
+        "try:\n    import spikewvat.lab.models.vision\n"
         "except MissingExtraError as error: print(error)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -23,12 +23,11 @@ from spikewvat.devices import (
     Weibull,
 )
 from spikewvat.devices.base import Pipeline
-from spikewvat.directions import AWP, GAV, HSV, SAM, Mixture, MomentumVariation
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.recipes import build, registry, results, start
-from spikewvat.recipes import devices as specs
-from spikewvat.recipes.reading import read_recipe, recipe_from, toml_value
-from spikewvat.recipes.schema import (
+from spikewvat.lab.recipes import build, registry, results, start
+from spikewvat.lab.recipes import devices as specs
+from spikewvat.lab.recipes.reading import read_recipe, recipe_from, toml_value
+from spikewvat.lab.recipes.schema import (
     DATA,
     DEVICES,
     ENCODINGS,
@@ -40,6 +39,7 @@ from spikewvat.recipes.schema import (
     PUBLISHED,
     RANGES,
 )
+from spikewvat.perturbations import AWP, GAV, HSV, SAM, Mixture, MomentumVariation
 from spikewvat.training import WVAT
 
 BASE = """

@@ -12,14 +12,14 @@ import pytest
 import torch
 from test_cli import call, error
 
-from spikewvat.bench import cells_of, read_suite
-from spikewvat.bench.suite import Row
-from spikewvat.bench.table import RowResult, row_result
 from spikewvat.devices import Gaussian
 from spikewvat.errors import DataError
-from spikewvat.report import Table, collect, write_report
-from spikewvat.report.collect import CELL
-from spikewvat.report.words import gain, summary
+from spikewvat.lab.report import Table, collect, write_report
+from spikewvat.lab.report.collect import CELL
+from spikewvat.lab.report.words import gain, summary
+from spikewvat.lab.suites import cells_of, read_suite
+from spikewvat.lab.suites.suite import Row
+from spikewvat.lab.suites.table import RowResult, row_result
 from spikewvat.robustness import ChipReport, Degradation, mean_interval
 from spikewvat.robustness.landscape import loss_lines, sharpness, weight_histograms
 
@@ -352,7 +352,7 @@ def test_markdown_cells_are_escaped():
 
 
 def test_the_page_is_in_the_package():
-    text = (resources.files("spikewvat.report") / "page.html").read_text(encoding="utf-8")
+    text = (resources.files("spikewvat.lab.report") / "page.html").read_text(encoding="utf-8")
     assert text.startswith("<!doctype html>")
 
 

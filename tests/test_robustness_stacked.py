@@ -11,9 +11,9 @@ from torch import nn
 
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.models.dense import FullyConnected
-from spikewvat.models.slayer import FullyConnected as SlayerNet
-from spikewvat.models.snntorch import SpikingCNN
+from spikewvat.lab.models.dense import FullyConnected
+from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
+from spikewvat.lab.models.snntorch import SpikingCNN
 from spikewvat.robustness import bench, simulate_chips, sweep
 from spikewvat.robustness.stacked import Stack, group_size, measured, pays
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from spikewvat import SWA, WVAT, Gaussian
 from spikewvat.adapters import adapter_for
-from spikewvat.models.slayer import CNN, FullyConnected
-from spikewvat.recipes.build import build_loss, build_model
-from spikewvat.recipes.reading import recipe_from
+from spikewvat.lab.models.slayer import CNN, FullyConnected
+from spikewvat.lab.recipes.build import build_loss, build_model
+from spikewvat.lab.recipes.reading import recipe_from
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.layers import Dropout, SumPool2d
 from spikewvat.spiking.slayer import (

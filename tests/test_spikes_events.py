@@ -6,7 +6,7 @@ import pytest
 import torch
 from spike_cases import CORRUPTIONS, EVENTS, SENT, some_events
 
-from spikewvat.robustness.spikes import (
+from spikewvat.robustness.corruptions import (
     Composed,
     DeadNeurons,
     DeadPixels,

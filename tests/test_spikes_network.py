@@ -19,8 +19,8 @@ from spikewvat.adapters import Tap, adapter_for
 from spikewvat.conversion.layers import Neurons as ConvertedNeurons
 from spikewvat.devices import Gaussian, SixSigma
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.models.slayer import CNN as SlayerCNN
-from spikewvat.robustness.spikes import (
+from spikewvat.lab.models.slayer import CNN as SlayerCNN
+from spikewvat.robustness.corruptions import (
     DeadNeurons,
     Deletion,
     HotPixels,
@@ -32,9 +32,9 @@ from spikewvat.robustness.spikes import (
     TransmissionLoss,
     corrupt,
 )
-from spikewvat.robustness.spikes.base import Corruption
-from spikewvat.robustness.spikes.context import _derived
-from spikewvat.robustness.spikes.synapses import steps_of, synapse_layers
+from spikewvat.robustness.corruptions.base import Corruption
+from spikewvat.robustness.corruptions.context import _derived
+from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
 from spikewvat.spiking import slayer, tsslbp
 from spikewvat.spiking.events import EventLinear
 from spikewvat.spiking.stdb import Dynamics

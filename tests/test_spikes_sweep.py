@@ -16,13 +16,12 @@ from spikewvat.adapters import Tap, adapter_for
 from spikewvat.conversion import convert, sweep_time
 from spikewvat.devices import Gaussian, Ideal
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.models.slayer import CNN as SlayerCNN
-from spikewvat.models.snntorch import SpikingCNN
-from spikewvat.models.tsslbp import ConvNet, Stage
+from spikewvat.lab.models.slayer import CNN as SlayerCNN
+from spikewvat.lab.models.snntorch import SpikingCNN
+from spikewvat.lab.models.tsslbp import ConvNet, Stage
 from spikewvat.robustness import Activity, Degradation, simulate_chips, sweep_spikes
 from spikewvat.robustness.axis import Axis
-from spikewvat.robustness.observer import Observer
-from spikewvat.robustness.spikes import (
+from spikewvat.robustness.corruptions import (
     DeadNeurons,
     Deletion,
     DroppedBins,
@@ -33,7 +32,8 @@ from spikewvat.robustness.spikes import (
     ThresholdMismatch,
     TransmissionLoss,
 )
-from spikewvat.robustness.spikes.context import corrupted
+from spikewvat.robustness.corruptions.context import corrupted
+from spikewvat.robustness.observer import Observer
 from spikewvat.spiking.layers import SumPool2d
 from spikewvat.weights import replaced
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_data_cifar import hundred
 
-from spikewvat.bench.suite import suites_folder
-from spikewvat.recipes import build, read_recipe, run
+from spikewvat.lab.recipes import build, read_recipe, run
+from spikewvat.lab.suites.suite import suites_folder
 
 
 def recipe(row, preset="paper", overrides=()):

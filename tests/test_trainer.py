@@ -18,11 +18,11 @@ from torch import nn
 
 from spikewvat import files
 from spikewvat.devices import Gaussian
-from spikewvat.directions import HSV
 from spikewvat.errors import CheckpointError
+from spikewvat.lab.trainer import DivergedError, Trainer, derived_seed
+from spikewvat.lab.trainer.console import Totals, TrainingProgress, print_table
+from spikewvat.perturbations import HSV
 from spikewvat.spiking.losses import rate_cross_entropy
-from spikewvat.trainer import DivergedError, Trainer, derived_seed
-from spikewvat.trainer.console import Totals, TrainingProgress, print_table
 from spikewvat.training import PerturbedGradient
 
 FILES = ["best.safetensors", "checkpoint.safetensors", "model.safetensors"]
@@ -79,7 +79,7 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, kind, stop_at):
         return evaluate(loop, loader)
 
     with monkeypatch.context() as patch:
-        patch.setattr("spikewvat.trainer.loop.Loop.accuracy", interrupted)
+        patch.setattr("spikewvat.lab.trainer.loop.Loop.accuracy", interrupted)
         with pytest.raises(KeyboardInterrupt):
             worker.train(tmp_path / "b", kind, epochs=5)
     resumed = worker.train(tmp_path / "b", kind, epochs=5, resume=True)
@@ -124,7 +124,7 @@ def kill_and_resume(tmp_path: Path, kind: str, kills: int, seed: int) -> None:
     epochs = 40
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["training_worker", "spikewvat.models.snntorch", "lightning_fabric"]
+        ["training_worker", "spikewvat.lab.models.snntorch", "lightning_fabric"]
     )
 
     def start(out):
@@ -257,7 +257,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     script = (
         "import sys, resource; sys.path.insert(0, sys.argv[2])\n"
         "import training_worker as worker\n"
-        "from spikewvat.trainer import checkpoint\n"
+        "from spikewvat.lab.trainer import checkpoint\n"
         "save = checkpoint.save\n"
         "def full(path, loop, position, identity):\n"
         "    if position.epoch == 3:\n"
@@ -307,7 +307,7 @@ def test_patience_without_anything_to_watch(tmp_path):
 
 
 def test_averaging_that_never_starts(tmp_path):
-    from spikewvat.averaging import SWA
+    from spikewvat.training.averaging import SWA
 
     model = worker.Rate()
     with pytest.raises(ValueError, match="averaging starts at epoch 2, but there are only 2"):
@@ -322,7 +322,7 @@ def test_early_stop_and_best_weights(tmp_path, monkeypatch):
         states.append({k: v.clone() for k, v in loop.model.state_dict().items()})
         return next(watched)
 
-    monkeypatch.setattr("spikewvat.trainer.loop.Loop.accuracy", accuracy)
+    monkeypatch.setattr("spikewvat.lab.trainer.loop.Loop.accuracy", accuracy)
     result = fit(tmp_path, epochs=9, patience=2, watch=worker.loader())
     assert result.stopped_early
     assert [row["watched"] for row in result.history] == [0.2, 0.5, 0.4, 0.5]

@@ -15,8 +15,8 @@ from torch import nn
 
 from spikewvat.devices import Gaussian
 from spikewvat.devices.base import DeviceModel
-from spikewvat.directions import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.errors import TrainingStalledWarning, UnsupportedModelError
+from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
 from spikewvat.training import WVAT, PerturbedGradient
 
 CURVATURE = torch.tensor([3.0, 1.0], dtype=torch.float64)

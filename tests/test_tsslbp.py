@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spikewvat import SWA, WVAT, Gaussian, adapter_for
-from spikewvat.models.tsslbp import (
+from spikewvat.lab.models.tsslbp import (
     NMNISTCNN,
     ConvNet,
     SpikingCNN1,

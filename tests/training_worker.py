@@ -6,11 +6,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from spikewvat.averaging import SWA, decay_factor
 from spikewvat.devices import Gaussian
-from spikewvat.directions import HSV, SAM, Direction, Drawn, Mixture, PastVariation, Ramped
-from spikewvat.trainer import Trainer, TrainingResult
+from spikewvat.lab.trainer import Trainer, TrainingResult
+from spikewvat.perturbations import HSV, SAM, Direction, Drawn, Mixture, PastVariation, Ramped
 from spikewvat.training import PerturbedGradient
+from spikewvat.training.averaging import SWA, decay_factor
 from spikewvat.weights import Weights
 
 
@@ -43,7 +43,7 @@ class Rate(nn.Module):
 
 def spiking() -> nn.Module:
     """A small snnTorch network."""
-    from spikewvat.models.snntorch import SpikingCNN
+    from spikewvat.lab.models.snntorch import SpikingCNN
 
     return SpikingCNN(input_shape=(2, 6, 6), channels=(3,), kernel_size=3, classes=3)
 

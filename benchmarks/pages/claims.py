@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pages.shared import NotRunError, results_of, row_of
-from spikewvat.bench import read_suite, verdicts
-from spikewvat.places import suite_names
+from spikewvat.lab.places import suite_names
+from spikewvat.lab.suites import read_suite, verdicts
 
 
 def claims() -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pages.shared import RESULTS, SNNTORCH, NotRunError, load, results_of, row_of
-from spikewvat.bench import RowResult, markdown, read_suite
-from spikewvat.bench.table import cells
+from spikewvat.lab.suites import RowResult, markdown, read_suite
+from spikewvat.lab.suites.table import cells
 from spikewvat.robustness.statistics import mean_of
 
 

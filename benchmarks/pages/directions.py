@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pages.shared import NotRunError, results_of, row_of
-from spikewvat.bench import RowResult, read_suite, verdicts
+from spikewvat.lab.suites import RowResult, read_suite, verdicts
 from spikewvat.robustness import compare
 
 _SIGMAS = (0.10, 0.15)

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pages.shared import NotRunError, load, results_of, row_of
-from spikewvat.bench import RowResult, Suite, read_suite
-from spikewvat.bench.suite import Row, Setup
-from spikewvat.bench.table import published
 from spikewvat.errors import RecipeError
+from spikewvat.lab.suites import RowResult, Suite, read_suite
+from spikewvat.lab.suites.suite import Row, Setup
+from spikewvat.lab.suites.table import published
 
 NOT_RUN = "not run"
 

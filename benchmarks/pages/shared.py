@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spikewvat.bench import RowResult, Suite
+from spikewvat.lab.suites import RowResult, Suite
 
 BENCHMARKS = Path(__file__).parent.parent
 ROOT = BENCHMARKS.parent

@@ -31,8 +31,8 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        from spikewvat.memory import keep_freed_memory
-        from spikewvat.trainer.loop import DivergedError
+        from spikewvat.lab.memory import keep_freed_memory
+        from spikewvat.lab.trainer.loop import DivergedError
 
         keep_freed_memory()
 

@@ -10,7 +10,7 @@ from spikewvat.cli.base import typer
 from spikewvat.cli.own import bench_own, outcome
 from spikewvat.cli.suites import bench_suite, show
 from spikewvat.errors import RecipeError
-from spikewvat.places import suite_names
+from spikewvat.lab.places import suite_names
 
 SuiteName = Annotated[
     str | None,
@@ -100,7 +100,7 @@ def bench(
     Finished cells are kept in --out and not run again; a cell that fails does not stop the rest.
     """
     if list_:
-        from spikewvat.bench import read_suite
+        from spikewvat.lab.suites import read_suite
 
         for name in suite_names():
             typer.echo(f"{name:<14} {read_suite(name).title}")

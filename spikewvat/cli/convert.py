@@ -58,9 +58,9 @@ def convert(
     What is not given is taken from the table [conversion] of the run's recipe. Writes recipe.toml,
     snn.safetensors and result.json into --out.
     """
-    from spikewvat.recipes import convert as conversions
-    from spikewvat.recipes import run as runs
-    from spikewvat.recipes.reading import changed
+    from spikewvat.lab.recipes import convert as conversions
+    from spikewvat.lab.recipes import run as runs
+    from spikewvat.lab.recipes.reading import changed
 
     for override in overrides or ():
         if not override.startswith(_KEYS):
@@ -103,7 +103,7 @@ def _given(table: dict[str, Any]) -> dict[str, Any]:
 
 def _print_steps(result: dict[str, Any]) -> None:
     """Print accuracy and cost against the number of steps."""
-    from spikewvat.trainer.console import print_table
+    from spikewvat.lab.trainer.console import print_table
 
     found, ann = result["conversion"]["over_time"], result["conversion"]["ann"]
     keys = ("steps", "accuracies", "spikes", "operations")

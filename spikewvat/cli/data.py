@@ -32,7 +32,7 @@ def check(
     import numpy as np
 
     from spikewvat.data.nmnist import NMNIST
-    from spikewvat.trainer.console import print_table
+    from spikewvat.lab.trainer.console import print_table
 
     if split not in (None, "train", "test"):
         raise DataError(f"--split {split!r}: expected train or test.")

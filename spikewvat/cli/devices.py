@@ -50,7 +50,7 @@ def fit(
 ) -> None:
     """Fit a device model to measured conductances."""
     from spikewvat.devices import save_device
-    from spikewvat.recipes.devices import build_range
+    from spikewvat.lab.recipes.devices import build_range
 
     check_writable(out, plot)
     device = _fit(
@@ -128,7 +128,7 @@ def _report(device: Empirical, measured: Empirical, name: str, plot: Path | None
     """Print measured and modelled errors by level, and draw them."""
     import torch
 
-    from spikewvat.trainer.console import print_table
+    from spikewvat.lab.trainer.console import print_table
 
     drawn = [_draws(device, level.position) for level in measured.levels]
     rows = []

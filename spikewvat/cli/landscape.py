@@ -52,9 +52,9 @@ def landscape(
     Prints loss and accuracy along lines to simulated chips, how far the loss rises on average,
     on the worst chip and along the steepest ascent. What is not given is the recipe's.
     """
-    from spikewvat import trainer
     from spikewvat.errors import RecipeError
-    from spikewvat.recipes.landscape import figures, landscape_run
+    from spikewvat.lab import trainer
+    from spikewvat.lab.recipes.landscape import figures, landscape_run
 
     check_writable(out, plot)
     if surface == 1:
@@ -89,8 +89,8 @@ def landscape(
 
 def _print(title: str, found: dict[str, Any]) -> None:
     """Print one line per place, the sharpness, and one line per layer."""
+    from spikewvat.lab.trainer.console import print_table
     from spikewvat.robustness.landscape import LossLines, LossSurface, Sharpness
-    from spikewvat.trainer.console import print_table
 
     lines = LossLines.from_dict(found["lines"])
     sized = lines.sigma is not None

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Generator, nn
     from torch.optim import Optimizer
 
-    from spikewvat.bench import BenchResult, Method, RowResult
-    from spikewvat.bench.own import CorruptionAt, DeviceAt
+    from spikewvat.lab.suites import BenchResult, Method, RowResult
+    from spikewvat.lab.suites.own import CorruptionAt, DeviceAt
     from spikewvat.training import GradientMethod
 
 SUITES = ("weights", "spikes")
@@ -49,10 +49,10 @@ def bench_own(
         UnsupportedModelError: If the network has no synaptic weights.
         CheckpointError: If ``folder`` cannot be written to.
     """
-    from spikewvat.bench import bench
-    from spikewvat.bench.methods import METHODS
-    from spikewvat.bench.own import CORRUPTIONS, DEVICES
-    from spikewvat.trainer.console import CellsProgress
+    from spikewvat.lab.suites import bench
+    from spikewvat.lab.suites.methods import METHODS
+    from spikewvat.lab.suites.own import CORRUPTIONS, DEVICES
+    from spikewvat.lab.trainer.console import CellsProgress
 
     if suite not in (None, *SUITES):
         raise RecipeError(f"--model has the suites {' and '.join(SUITES)}, got {suite!r}.")
@@ -121,7 +121,7 @@ def imported(text: str, option: str) -> Callable[..., Any]:
         ) from error
     found = getattr(module, attribute, None)
     if not callable(found):
-        from spikewvat.recipes.registry import nearest
+        from spikewvat.lab.recipes.registry import nearest
 
         functions = [key for key, value in vars(module).items() if callable(value)]
         raise RecipeError(
@@ -145,11 +145,11 @@ def _method(text: str) -> Method:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.bench import Method
-    from spikewvat.recipes import methods
-    from spikewvat.recipes.devices import stages
-    from spikewvat.recipes.registry import lookup, parameters
-    from spikewvat.recipes.schema import METHODS, Component
+    from spikewvat.lab.recipes import methods
+    from spikewvat.lab.recipes.devices import stages
+    from spikewvat.lab.recipes.registry import lookup, parameters
+    from spikewvat.lab.recipes.schema import METHODS, Component
+    from spikewvat.lab.suites import Method
 
     name = "plain" if text == "swa" else text.removesuffix(_AVERAGED)
     table, *more = stages(name, "--method")
@@ -184,7 +184,7 @@ def _device(text: str) -> DeviceAt:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.recipes.devices import build_device
+    from spikewvat.lab.recipes.devices import build_device
 
     build_device(text, "--device", sigma=0.0)
     return lambda sigma: build_device(text, "--device", sigma=sigma)
@@ -196,7 +196,7 @@ def _corruption(text: str) -> CorruptionAt:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.recipes.spikes import build_corruption
+    from spikewvat.lab.recipes.spikes import build_corruption
 
     build_corruption(text, "--spikes", severity=0.0)
     return lambda severity: build_corruption(text, "--spikes", severity=severity)

@@ -18,6 +18,6 @@ def report(
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
 ) -> None:
     """Write one self-contained HTML page, and its tables as Markdown."""
-    from spikewvat.report import write_report
+    from spikewvat.lab.report import write_report
 
     typer.echo(f"Written: {write_report(folder, out, title=title)}")

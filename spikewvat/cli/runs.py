@@ -36,8 +36,8 @@ def train(
     Writes recipe.toml, model.safetensors, best.safetensors, checkpoint.safetensors and
     result.json into --out.
     """
-    from spikewvat import recipes
-    from spikewvat.recipes import run as runs
+    from spikewvat.lab import recipes
+    from spikewvat.lab.recipes import run as runs
 
     chosen = recipes.read_recipe(recipe, preset=preset, overrides=overrides or (), seed=seed)
     folder = out or Path("runs") / f"{chosen.name}-seed{chosen.seed}"
@@ -92,9 +92,9 @@ def evaluate(
 
     What is not given is taken from the run's recipe.
     """
-    from spikewvat import trainer
-    from spikewvat.recipes import results
-    from spikewvat.recipes import run as runs
+    from spikewvat.lab import trainer
+    from spikewvat.lab.recipes import results
+    from spikewvat.lab.recipes import run as runs
 
     check_writable(json, plot)
     found = runs.evaluate(
@@ -138,7 +138,7 @@ def _draw_rows(path: Path, found: dict[str, Any]) -> None:
 
 def print_rows(title: str, found: dict[str, Any]) -> None:
     """Print one line per size of the variation."""
-    from spikewvat.trainer.console import print_table
+    from spikewvat.lab.trainer.console import print_table
 
     def percent(value: float | None) -> str:
         return "-" if value is None else f"{100 * value:.1f}"

@@ -11,7 +11,7 @@ from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
 from spikewvat.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from spikewvat.bench import Cell, CellFailed, Found, Job, RowResult, Suite
+    from spikewvat.lab.suites import Cell, CellFailed, Found, Job, RowResult, Suite
 
 
 def bench_suite(
@@ -33,8 +33,8 @@ def bench_suite(
     Raises:
         Exit: With 1 if something failed, with 130 if it was interrupted.
     """
-    from spikewvat.bench import cells_of, read_suite, run_suite, trainings_of
-    from spikewvat.trainer.console import CellsProgress
+    from spikewvat.lab.suites import cells_of, read_suite, run_suite, trainings_of
+    from spikewvat.lab.trainer.console import CellsProgress
 
     chosen = read_suite(name).chosen([] if rows is None else rows.split(",")).at(preset)
     folder = out / chosen.folder.name
@@ -88,9 +88,9 @@ def _bench_steps(
     Raises:
         Exit: If a row failed.
     """
-    from spikewvat.bench import overhead
-    from spikewvat.recipes.results import write_json
-    from spikewvat.trainer.console import CellsProgress, print_table
+    from spikewvat.lab.recipes.results import write_json
+    from spikewvat.lab.suites import overhead
+    from spikewvat.lab.trainer.console import CellsProgress, print_table
 
     with CellsProgress(len(suite.rows), enabled=progress) as bar:
         found = overhead.run_step_times(
@@ -128,7 +128,7 @@ def _bench_steps(
 
 def _timed(found: Found) -> str:
     """Return what a step takes in one line."""
-    from spikewvat.bench import CellFailed
+    from spikewvat.lab.suites import CellFailed
 
     if isinstance(found, CellFailed):
         return _ended(found)
@@ -147,8 +147,8 @@ def _finish(
     Raises:
         Exit: If something is missing that was not merely skipped.
     """
-    from spikewvat.bench import verdicts
-    from spikewvat.bench.claims import FILE, write_verdicts
+    from spikewvat.lab.suites import verdicts
+    from spikewvat.lab.suites.claims import FILE, write_verdicts
 
     unwritten = []
     found = verdicts(suite.claims, results)
@@ -179,7 +179,7 @@ def _finish(
 
 def _ended(found: Found) -> str:
     """Return what became of a cell in one line."""
-    from spikewvat.bench import CellFailed
+    from spikewvat.lab.suites import CellFailed
     from spikewvat.robustness import Degradation
 
     if isinstance(found, CellFailed):
@@ -192,11 +192,11 @@ def _ended(found: Found) -> str:
 def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
     """Print, write and draw what came out."""
     from spikewvat import files
-    from spikewvat.bench import markdown
-    from spikewvat.bench.table import MISSING, cells, header, times
-    from spikewvat.recipes.landscape import figures
+    from spikewvat.lab.recipes.landscape import figures
+    from spikewvat.lab.suites import markdown
+    from spikewvat.lab.suites.table import MISSING, cells, header, times
+    from spikewvat.lab.trainer.console import print_table
     from spikewvat.robustness import plots
-    from spikewvat.trainer.console import print_table
 
     for number, setup in enumerate(suite.setups, start=1):
         found = {row.method: (row, results[row.name]) for row in setup.rows if row.name in results}

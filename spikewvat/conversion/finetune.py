@@ -10,11 +10,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 
 from spikewvat.adapters import adapter_for
-from spikewvat.averaging import SWA
 from spikewvat.conversion.balance import images_of
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.devices.base import DeviceModel
 from spikewvat.training import WVAT, GradientMethod
+from spikewvat.training.averaging import SWA
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

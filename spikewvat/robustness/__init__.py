@@ -3,6 +3,7 @@
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.comparison import Comparison, Difference, compare
+from spikewvat.robustness.corruptions import corrupt
 from spikewvat.robustness.hierarchy import (
     Hierarchy,
     hierarchical,
@@ -12,7 +13,6 @@ from spikewvat.robustness.hierarchy import (
 from spikewvat.robustness.planning import chips_needed, chips_needed_per_training
 from spikewvat.robustness.results import ChipReport, Degradation, Yield
 from spikewvat.robustness.spike_sweep import sweep_spikes
-from spikewvat.robustness.spikes import corrupt
 from spikewvat.robustness.split import Split, best_split
 from spikewvat.robustness.statistics import (
     Interval,

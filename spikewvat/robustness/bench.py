@@ -14,10 +14,10 @@ from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.activity import Activity
+from spikewvat.robustness.corruptions.base import Corruption
+from spikewvat.robustness.corruptions.context import corrupted
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.results import ChipReport
-from spikewvat.robustness.spikes.base import Corruption
-from spikewvat.robustness.spikes.context import corrupted
 from spikewvat.robustness.stacked import (
     STACK_BYTES,
     NotStackableError,

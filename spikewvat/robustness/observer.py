@@ -15,8 +15,8 @@ from spikewvat.adapters.neurons import overridden
 from spikewvat.adapters.ours import is_filter
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.spikes.context import batch_axis, known_neurons
-from spikewvat.robustness.spikes.synapses import flat_dims, steps_of, synapse_layers
+from spikewvat.robustness.corruptions.context import batch_axis, known_neurons
+from spikewvat.robustness.corruptions.synapses import flat_dims, steps_of, synapse_layers
 from spikewvat.spiking.fan_out import fan_out
 from spikewvat.weights import Weights
 

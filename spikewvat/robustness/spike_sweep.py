@@ -15,8 +15,8 @@ from spikewvat.devices.base import check_at_least_zero
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.bench import CACHE_BYTES, Bench, ChipLoss, Progress, Scores, sigma_of
 from spikewvat.robustness.chips import plan_of, shifted
+from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.results import Degradation
-from spikewvat.robustness.spikes.base import Corruption
 from spikewvat.spiking.losses import class_scores
 from spikewvat.weights import Weights
 
@@ -103,6 +103,6 @@ def _checked(corruption_at: Callable[[float], Corruption], severity: float) -> C
     if not isinstance(found, Corruption):
         raise TypeError(
             f"corruption_at({severity!r}) is {found!r}, expected a corruption such as "
-            "Deletion(0.1). They are in spikewvat.robustness.spikes."
+            "Deletion(0.1). They are in spikewvat.robustness.corruptions."
         )
     return found

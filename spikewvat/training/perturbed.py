@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spikewvat.directions import Direction
+from spikewvat.perturbations import Direction
 from spikewvat.training.base import Backward, Closure, GradientMethod
 from spikewvat.weights import Displace, Weights
 
@@ -36,7 +36,7 @@ class PerturbedGradient(GradientMethod):
     Example:
         >>> import torch
         >>> from spikewvat.devices import Gaussian
-        >>> from spikewvat.directions import HSV
+        >>> from spikewvat.perturbations import HSV
         >>> model = nn.Linear(3, 2)
         >>> noisy = PerturbedGradient(model, HSV(Gaussian(sigma=0.1)))
         >>> loss = noisy.backward(lambda: model(torch.ones(4, 3)).square().mean())

@@ -8,7 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, check_probability
-from spikewvat.directions import (
+from spikewvat.perturbations import (
     GAV,
     HSV,
     Direction,
@@ -19,7 +19,7 @@ from spikewvat.directions import (
     Ramped,
     Sum,
 )
-from spikewvat.directions.momentum import Sign
+from spikewvat.perturbations.momentum import Sign
 from spikewvat.training.perturbed import PerturbedGradient
 
 Ascent: TypeAlias = Literal["gradient", "momentum", "past"]
@@ -45,8 +45,8 @@ class WVAT(PerturbedGradient):
         draw_length: Take the length of an actual draw instead of the closed form.
         ascent: Where the worst direction comes from: ``"gradient"`` is that of the minibatch,
             with a second pass in the steps that use it; ``"momentum"`` is the optimizer's
-            (see :class:`spikewvat.directions.MomentumVariation`), without; ``"past"`` an average
-            of earlier steps' gradients (:class:`spikewvat.directions.PastVariation`), without.
+            (see :class:`spikewvat.perturbations.MomentumVariation`), without; ``"past"`` an average
+            of earlier steps' gradients (:class:`spikewvat.perturbations.PastVariation`), without.
         sign: Of momentum and past: ``"ahead"`` along the last steps, ``"back"`` against them.
         optimizer: Whose momentum to follow where ``ascent="momentum"``.
         decay: Share of the average of past gradients that a step leaves; 0 takes the last one.

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices.base import DeviceModel
-from spikewvat.directions import GAV
+from spikewvat.perturbations import GAV
 from spikewvat.robustness.bench import (
     CACHE_BYTES,
     Bench,

@@ -1,0 +1,1 @@
+"""The laboratory: what repeats the paper and measures methods against each other."""

@@ -1,0 +1,215 @@
+"""Convert what a run has trained: calibrate, fine-tune, test over time and on chips."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, nn
+from torch.utils.data import Subset
+
+from spikewvat import files
+from spikewvat.conversion import (
+    SpikingNetwork,
+    convert,
+    sweep_time,
+)
+from spikewvat.data import make_loader
+from spikewvat.errors import CheckpointError, RecipeError
+from spikewvat.lab.recipes import build, conversion, results
+from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.finetune import fine_tuned
+from spikewvat.lab.recipes.registry import construct
+from spikewvat.lab.recipes.schema import Conversion, Recipe
+from spikewvat.lab.trainer import CHECKPOINT, FINAL
+from spikewvat.lab.trainer.checkpoint import check_identity
+from spikewvat.lab.trainer.console import Tracked
+from spikewvat.lab.trainer.loop import derived_seed
+from spikewvat.robustness.chips import clean_accuracy
+
+_BALANCING = "balancing-{}.safetensors"  # half-way results, named after all they depend on
+
+
+def find(source: Path | str) -> tuple[Path, str]:
+    """Return the folder of a run and the file of weights in it that is meant.
+
+    Args:
+        source: Folder that ``train`` has written, or a file of weights in one.
+
+    Raises:
+        CheckpointError: If there is neither.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path, FINAL
+    if path.is_file():
+        return path.parent, path.name
+    raise CheckpointError(
+        f"there is no run and no file {str(path)!r}. "
+        "Pass the --out folder of spikewvat train, or a file of weights in it."
+    )
+
+
+def convert_run(
+    source: Path | str,
+    out: Path | str,
+    recipe: Recipe,
+    *,
+    data_root: Path | str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Convert a trained network, fine-tune it if the recipe says so, and test it.
+
+    Writes ``recipe.toml``, ``snn.safetensors`` and ``result.json``, while fine-tuning also
+    ``checkpoint.safetensors``.
+
+    Args:
+        source: Folder that ``train`` has written, or a file of weights in one.
+        out: Folder for the files.
+        recipe: The run's recipe; its ``conversion`` says how.
+        data_root: Where the recipe's data set lies; by default its usual place.
+        resume: Go on from what an interrupted conversion has left in ``out``.
+        progress: Show progress bars.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        RecipeError: If there is no conversion in the recipe, or a value is impossible.
+        UnsupportedModelError: If the network cannot be converted.
+        DataError: If the data is missing or malformed.
+        CheckpointError: If there is no trained network, files cannot be written or belong to
+            another run.
+        DivergedError: If the loss of the fine-tuning is no longer finite.
+    """
+    recipe, out = build.check(recipe), Path(out)
+    plan = recipe.conversion
+    if plan is None:
+        raise RecipeError("the recipe lacks 'conversion'. Add a table [conversion].")
+    folder, weights = find(source)
+    tested = recipe.evaluation.model_copy(update={"batch_size": plan.batch_size})
+    recipe = recipe.model_copy(update={"evaluation": tested})
+    data = build.build_data(recipe, data_root)
+    recipe = build.with_input_shape(recipe, data.input_shape)
+    ann = runs.load_model(folder, recipe, weights=weights)
+    if plan.images is not None:
+        tested = tested.model_copy(update={"images": plan.images})
+        recipe = recipe.model_copy(update={"evaluation": tested})
+    _claim(out, folder, recipe, resume=resume)
+    content = (folder / weights).read_bytes()
+    digest = hashlib.sha256(content + repr(recipe.content()).encode()).hexdigest()[:8]
+    half_way = out / _BALANCING.format(digest)
+    began = time.monotonic()
+    snn = _converted(ann, data, recipe, plan, half_way, progress=progress)
+    balanced = time.monotonic() - began
+    history = fine_tuned(snn, data, recipe, plan, out, digest, resume=resume, progress=progress)
+    files.save(out / runs.CONVERTED, snn.state_dict())
+
+    test = data.part(tested.split).dataset
+    loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
+    steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
+    over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)
+    some = build.spread(test, plan.images)
+    with runs.converters(recipe, snn, data):
+        found = runs.on_chips(
+            snn,
+            make_loader(some, plan.batch_size, workers=recipe.training.workers),
+            tested.device,
+            tested.sigmas,
+            recipe=recipe,
+            progress=progress,
+        )
+    result = {
+        "recipe": recipe.content(),
+        "seeds": [recipe.seed],
+        "scale": recipe.scale,
+        "method": runs.method_label(recipe, converted=True),
+        **results.provenance(),
+        "source": str(folder / weights),
+        "conversion": {
+            "ann": clean_accuracy(ann, loader),
+            "over_time": dataclasses.asdict(over_time),
+            "thresholds": {name: t.tolist() for name, t in snn.thresholds().items()},
+            "seconds": balanced,
+        },
+        "training": {
+            "epochs": len(history),
+            "samples": {**data.samples, tested.split: len(some)},
+            "history": history,
+        },
+        "split": tested.split,
+        **found,
+    }
+    results.write_json(out / runs.RESULT, result)
+    half_way.unlink(missing_ok=True)
+    return result
+
+
+def _claim(out: Path, source: Path, recipe: Recipe, *, resume: bool) -> None:
+    """Write the recipe into a folder that is free, or that an equal conversion has begun in."""
+    if out.resolve() == source.resolve():
+        raise CheckpointError(
+            f"--out {str(out)!r} is the folder of the run that is converted. Choose another one."
+        )
+    files.check_writable(out)
+    path = out / runs.RECIPE
+    begun = [CHECKPOINT, FINAL, runs.CONVERTED, runs.RESULT, _BALANCING.format("*")]
+    if any(any(out.glob(name)) for name in begun):
+        if not resume:
+            raise CheckpointError(
+                f"{str(out)!r} holds an earlier run. "
+                "Pass --resume to go on, choose another folder, or delete this one."
+            )
+        check_identity(files.read_toml(path), recipe.content(), path)
+    files.write_toml(path, recipe.content())
+
+
+def _converted(
+    ann: nn.Module,
+    data: build.Data,
+    recipe: Recipe,
+    plan: Conversion,
+    half_way: Path,
+    *,
+    progress: bool,
+) -> SpikingNetwork:
+    """Convert, with thresholds from training images that the seed chooses."""
+    samples: Any = data.train.dataset
+    if plan.calibration > len(samples):
+        raise RecipeError(
+            f"conversion.calibration = {plan.calibration}: there are only {len(samples)} training "
+            "samples. Take fewer."
+        )
+    chosen = torch.randperm(len(samples), generator=_generator(recipe, "calibration"))
+    loader = make_loader(
+        Subset(samples, sorted(chosen[: plan.calibration].tolist())), plan.batch_size
+    )
+    balancing, variation = conversion.build_balancing(plan)
+    snn: SpikingNetwork = construct(
+        convert,
+        conversion.build_neurons(plan),
+        conversion.KEY,
+        ann=ann,
+        loader=Tracked(loader, "calibrating", enabled=progress),
+        time_steps=plan.time_steps,
+        balancing=balancing,
+        coding=conversion.build_coding(plan),
+        variation=variation,
+        checkpoint=half_way,
+        generator=_generator(recipe, "balancing"),
+    )
+    return snn
+
+
+def _fractions(time_steps: int) -> list[int]:
+    """Return an eighth, a quarter and half of the steps, as far as there are whole ones."""
+    return [time_steps // n for n in (8, 4, 2) if time_steps >= n]
+
+
+def _generator(recipe: Recipe, purpose: str) -> Generator:
+    return Generator().manual_seed(derived_seed(recipe.seed, purpose))

@@ -1,0 +1,140 @@
+"""Fine-tuning of a converted network by the trainer of ordinary runs: checkpoints and resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, Sampler
+
+from spikewvat.conversion import SpikingNetwork, potential_cross_entropy
+from spikewvat.data import make_loader
+from spikewvat.lab.recipes import build, conversion, methods
+from spikewvat.lab.recipes.schema import Conversion, Recipe
+from spikewvat.lab.trainer import FINAL, Trainer
+from spikewvat.lab.trainer.loop import derived_seed
+
+
+def fine_tuned(
+    snn: SpikingNetwork,
+    data: build.Data,
+    recipe: Recipe,
+    plan: Conversion,
+    out: Path,
+    digest: str,
+    *,
+    resume: bool,
+    progress: bool,
+) -> list[dict[str, Any]]:
+    """Train a converted network in place.
+
+    Args:
+        snn: The network.
+        data: The recipe's.
+        recipe: Seeds, augmentation and accelerator.
+        plan: How to fine-tune.
+        out: Folder for checkpoints.
+        digest: Stands for the weights that were converted; a checkpoint of others is refused.
+        resume: Go on from a checkpoint in ``out``, if there is one.
+        progress: Show a progress bar.
+
+    Returns:
+        The history, empty where there are no epochs.
+
+    Raises:
+        RecipeError: If a value is impossible.
+        CheckpointError: If the checkpoint belongs to another run.
+        DivergedError: If the loss is no longer finite.
+    """
+    settings, workers = plan.finetune, recipe.training.workers
+    if settings.epochs == 0:
+        return []
+    trainer = Trainer(
+        out,
+        epochs=settings.epochs,
+        seed=derived_seed(recipe.seed, "finetune"),
+        accelerator=recipe.training.accelerator,
+        progress=progress,
+        resume=resume,
+    )
+    snn.learn(thresholds=settings.thresholds, leak=settings.leak)
+    model = Encoded(snn)
+    samples: Any = data.train.dataset
+    loader = make_loader(samples, settings.batch_size, shuffle=True, workers=workers)
+    if settings.images is not None:
+        loader = DataLoader(
+            samples,
+            settings.batch_size,
+            sampler=SomeOf(len(samples), settings.images),
+            num_workers=workers,
+            collate_fn=loader.collate_fn,
+        )
+    augment = build.build_augmentation(recipe, data.black)
+
+    def encode(images: Tensor) -> Tensor:
+        # Once for both passes of a step, other spikes in every step.
+        images = images if augment is None else augment(images)
+        return snn.encode(images, generator=torch.default_generator)
+
+    seed = derived_seed(recipe.seed, "finetune", "method")
+    key = f"{conversion.KEY}.finetune.method"
+    optimizer = torch.optim.Adam(
+        [p for p in snn.parameters() if p.requires_grad],
+        settings.lr,
+        weight_decay=settings.weight_decay,
+        amsgrad=True,
+    )
+    trained = trainer.fit(
+        model,
+        loader,
+        potential_cross_entropy,
+        optimizer,
+        perturbed=methods.build_method(
+            settings.method, model, seed=seed, optimizer=optimizer, key=key
+        ),
+        augment=encode,
+        identity={"recipe": recipe.content(), "weights": digest},
+    )
+    (out / FINAL).unlink(missing_ok=True)  # the same as the converted network's file
+    snn.eval()
+    return trained.history
+
+
+class Encoded(nn.Module):
+    """A converted network that takes what its own encoder has made.
+
+    Args:
+        snn: The network.
+    """
+
+    def __init__(self, snn: SpikingNetwork) -> None:
+        super().__init__()
+        self.snn = snn
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return scores [B, classes] of an input over time."""
+        return self.snn.run(inputs)
+
+
+class SomeOf(Sampler[int]):
+    """A few samples of a data set, others in each epoch.
+
+    Args:
+        samples: How many there are.
+        count: How many of them an epoch takes.
+    """
+
+    def __init__(self, samples: int, count: int) -> None:
+        self.generator = Generator()  # the trainer seeds it in every epoch
+        self._samples, self._count = samples, min(count, samples)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the numbers of an epoch's samples."""
+        yield from torch.randperm(self._samples, generator=self.generator)[: self._count].tolist()
+
+    def __len__(self) -> int:
+        """Return how many samples an epoch takes."""
+        return self._count

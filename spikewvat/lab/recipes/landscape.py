@@ -1,0 +1,167 @@
+"""The loss landscape of what a run has trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from spikewvat.adapters import adapter_for
+from spikewvat.lab.recipes import build, results
+from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.lab.recipes.schema import Component, Spec
+from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.robustness.landscape import (
+    LayerHistogram,
+    LossLines,
+    LossSurface,
+    loss_lines,
+    loss_surface,
+    sharpness,
+    weight_histograms,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def landscape_run(
+    run: Path | str,
+    out: Path | str | None = None,
+    *,
+    data_root: Path | str | None = None,
+    split: str | None = None,
+    device: Spec | None = None,
+    sigma: float = 0.15,
+    directions: int = 10,
+    points: int = 13,
+    chips: int = 25,
+    ascent_points: int = 5,
+    surface: int = 0,
+    histograms: bool = False,
+    images: int | None = None,
+    loss: str | None = None,
+    seed: int | None = None,
+    weights: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate the loss around the weights of a run.
+
+    Lines and chips have the same seeds: line i leads to chip i.
+
+    Args:
+        run: Folder of a training run.
+        out: File for the result, JSON; none is written by default.
+        data_root: Where its data set lies; by default its usual place.
+        split: ``"train"``, ``"validation"`` or ``"test"``; by default the
+            recipe's, like device and seed.
+        device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
+        sigma: Size of the variation at the ends of the lines, where the device leaves its open.
+        directions: Lines, at least 1.
+        points: Places on each line, at least 2.
+        chips: Chips for the sharpness, at least 1.
+        ascent_points: Places on the steepest ascent; 0 takes no gradient.
+        surface: Places along either side of a plane; 0 evaluates none.
+        histograms: Count the weights of each layer.
+        images: Evaluate only so many images, spread over the split.
+        loss: Name of a loss; by default the one that the run was trained with.
+        seed: Seed of the chips.
+        weights: File of weights in ``run``; of a conversion its network by default.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{"lines": ..., "sharpness": ..., "surface": ..., "histograms": ...}`` with what was run;
+        the parts are read back by ``LossLines.from_dict`` and its like.
+
+    Raises:
+        CheckpointError: If ``run`` holds no run, its weights do not fit its recipe, or ``out``
+            cannot be written.
+        RecipeError: If the device or the loss cannot be made, or a number is impossible.
+        DataError: If the data is missing or malformed.
+    """
+    recipe = runs.evaluated_otherwise(
+        runs.read_run(run), split=split, device=device, images=images, seed=seed
+    )
+    if loss is not None:
+        training = recipe.training.model_copy(update={"loss": Component(name=loss)})
+        recipe = recipe.model_copy(update={"training": training})
+    plan = recipe.evaluation
+    chip = build_device(plan.device, "device", sigma=sigma)
+    measured = build.build_loss(recipe)
+    weights = weights or runs.final_weights(run)
+    model = runs.load_model(run, recipe, weights=weights)
+    data = build.build_data(recipe, data_root)
+    loader = data.part(plan.split)
+    common: dict[str, Any] = {"loss": measured, "adapter": adapter_for(model)}
+
+    def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+        with ChipsProgress(what, enabled=progress) as bar:
+            chips = torch.Generator().manual_seed(plan.seed)
+            return measure(
+                model, loader, *arguments, progress=bar, generator=chips, **common, **options
+            )
+
+    content = {
+        "run": str(run),
+        "recipe": recipe.content(),
+        "seeds": [recipe.seed],
+        "scale": recipe.scale,
+        "method": runs.method_label(recipe, converted=weights == runs.CONVERTED),
+        "weights": weights,
+        "split": plan.split,
+        "loss": recipe.training.loss.name,
+        "device": _named(plan.device, sigma),
+        **results.provenance(),
+        "lines": tracked("place", loss_lines, chip, directions=directions, points=points).to_dict(),
+        "sharpness": tracked(
+            "chip", sharpness, chip, chips=chips, ascent_points=ascent_points
+        ).to_dict(),
+        "surface": None,
+        "histograms": [],
+    }
+    if surface:
+        content["surface"] = tracked("place", loss_surface, points=surface).to_dict()
+    if histograms:
+        layers = weight_histograms(model, adapter=common["adapter"])
+        content["histograms"] = [layer.to_dict() for layer in layers]
+    if out is not None:
+        results.write_json(out, content)
+    return content
+
+
+def figures(methods: Mapping[str, Mapping[str, Any]], *, title: str = "") -> dict[str, Figure]:
+    """Draw what was found around the weights of some runs.
+
+    Args:
+        methods: Results of :func:`landscape_run` by method.
+        title: Above the pictures.
+
+    Returns:
+        Figures by name: ``"lines"``, and ``"surface"`` and ``"histograms"`` where all have them.
+
+    Raises:
+        MissingExtraError: If matplotlib is not installed.
+    """
+    from spikewvat.robustness.landscape import plots
+
+    lines = {name: LossLines.from_dict(found["lines"]) for name, found in methods.items()}
+    drawn = {"lines": plots.draw_lines(lines, title=title)}
+    if all(found["surface"] for found in methods.values()):
+        planes = {name: LossSurface.from_dict(found["surface"]) for name, found in methods.items()}
+        drawn["surface"] = plots.draw_surfaces(planes, title=title)
+    if all(found["histograms"] for found in methods.values()):
+        layers = {
+            name: [LayerHistogram.from_dict(layer) for layer in found["histograms"]]
+            for name, found in methods.items()
+        }
+        drawn["histograms"] = plots.draw_histograms(layers, title=title)
+    return drawn
+
+
+def _named(device: Spec, sigma: float) -> str:
+    """Return a device in words, with its size where that was filled in."""
+    text = describe(device, "device")
+    return f"{text}, sigma {sigma:g}" if takes_sigma(device, "device") else text

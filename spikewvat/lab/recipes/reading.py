@@ -1,0 +1,187 @@
+"""Recipes from TOML files: what extends what, presets, changes on the command line, checks."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from spikewvat import files
+from spikewvat.errors import RecipeError
+from spikewvat.lab.recipes.registry import (
+    BaseModel,
+    FieldInfo,
+    ValidationError,
+    check_keys,
+    nearest,
+)
+from spikewvat.lab.recipes.schema import VARIED, Component, Recipe
+
+
+def read_recipe(
+    path: Path | str,
+    *,
+    preset: str | None = None,
+    variants: Mapping[str, str] | None = None,
+    overrides: Iterable[str] = (),
+    seed: int | None = None,
+) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        path: A TOML file.
+        preset: Take the keys of ``[preset.<name>]`` too; ``"quick"``, the default, needs none.
+        variants: ``{"evaluation": "drift"}`` takes the keys of ``[evaluation.variant.drift]`` for
+            those of ``[evaluation]``; also for the other tables that may have variants.
+        overrides: ``"training.lr=1e-4"``: dotted keys and TOML values, a bare word is a string.
+        seed: Replaces the recipe's seed.
+
+    Raises:
+        RecipeError: If a file is missing or no TOML, a key unknown or a value impossible.
+    """
+    content = _extended(Path(path), ())
+    presets = content.pop("preset", {})
+    if preset not in (None, "quick", *presets):
+        raise RecipeError(
+            f"{str(path)!r} has no preset {preset!r}. {nearest(str(preset), presets)}"
+        )
+    content = merge(content, presets.get(preset or "quick", {}))
+    if preset is not None:
+        content["scale"] = preset
+    content = _with_variants(content, variants or {}, Path(path))
+    for override in overrides:
+        content = merge(content, parsed(override))
+    if seed is not None:
+        content["seed"] = seed
+    return recipe_from(content)
+
+
+def recipe_from(content: Mapping[str, Any]) -> Recipe:
+    """Make a recipe of plain nested values.
+
+    Raises:
+        RecipeError: If a key is unknown or a value impossible; names key, value, expectation.
+    """
+    _check_tables(content, Recipe.model_fields, "")
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "missing":
+            raise RecipeError(f"the recipe lacks {key!r}.") from error
+        raise RecipeError(f"{key} = {first['input']!r}: {first['msg']}.") from error
+
+
+def _with_variants(
+    content: dict[str, Any], chosen: Mapping[str, str], path: Path
+) -> dict[str, Any]:
+    """Merge the chosen variants over their tables, and drop the others."""
+    merged = dict(content)
+    for key in VARIED:
+        name = chosen.get(key)
+        if isinstance(content.get(key), Mapping):
+            table = dict(content[key])
+            variants = table.pop("variant", {})
+            if name is not None and name not in variants:
+                raise RecipeError(
+                    f"{str(path)!r} has no [{key}.variant.{name}]. {nearest(name, variants)}"
+                )
+            merged[key] = merge(table, variants.get(name, {}), top=False)
+        elif name is not None:
+            raise RecipeError(f"{str(path)!r} has no table [{key}]. Add one with variants.")
+    return merged
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """Return a recipe's content merged over that of the recipe that it extends."""
+    if path.resolve() in seen:
+        raise RecipeError(f"{str(path)!r} extends itself.")
+    content = files.read_toml(path)
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    if not isinstance(base, str):
+        raise RecipeError(f"extends = {base!r} in {str(path)!r}: expected a path.")
+    return merge(_extended(path.parent / base, (*seen, path.resolve())), content)
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
+    """Return a recipe with other values.
+
+    Args:
+        recipe: Stays as it is.
+        changes: Nested values.
+        overrides: See :func:`read_recipe`.
+
+    Raises:
+        RecipeError: If a key is unknown or a value impossible.
+    """
+    content = merge(recipe.content(), changes)
+    for override in overrides:
+        content = merge(content, parsed(override))
+    return recipe_from(content)
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
+    """Merge tables deeply; one with another name replaces: parameters belong to the name."""
+    if not top and "name" in over and "name" in base and over["name"] != base["name"]:
+        return dict(over)
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if isinstance(old, str) and isinstance(value, Mapping):
+            old = {"name": old}  # a component by its bare name
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value, top=False) if both else value  # type: ignore[arg-type]
+    return merged
+
+
+def parsed(override: str) -> dict[str, Any]:
+    """Return ``{"training": {"lr": 1e-4}}`` for ``"training.lr=1e-4"``."""
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise RecipeError(f"override {override!r}: expected key=value, such as training.lr=1e-4.")
+    value = toml_value(text)
+    for part in reversed(parts):
+        value = {part: value}
+    return dict(value)
+
+
+def toml_value(text: str) -> Any:
+    """Return what a text means in TOML; a bare word is a string.
+
+    Example:
+        >>> toml_value("1e-4"), toml_value("[1, 2]"), toml_value("adam")
+        (0.0001, [1, 2], 'adam')
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def _table_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the table that a key holds, which may be optional; None where it is no table."""
+    for kind in (annotation, *typing.get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return None
+
+
+def _check_tables(content: Mapping[str, Any], fields: Mapping[str, FieldInfo], key: str) -> None:
+    """Check the keys of a table and of those in it, so that the first wrong one is named."""
+    check_keys(content, fields, key)
+    for name, value in content.items():
+        inner = _table_of(fields[name].annotation)
+        path = f"{key}.{name}" if key else name
+        if inner is not None:
+            if inner is Component and isinstance(value, str):
+                continue
+            if not isinstance(value, Mapping):
+                raise RecipeError(f"{path} = {value!r}: expected a table.")
+            if inner is not Component:
+                _check_tables(value, inner.model_fields, path)

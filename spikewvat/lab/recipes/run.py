@@ -1,0 +1,392 @@
+"""A whole run: train what a recipe says, evaluate it on simulated chips, write the results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikewvat import files
+from spikewvat.adapters import adapter_for
+from spikewvat.data import make_loader
+from spikewvat.errors import CheckpointError, RecipeError
+from spikewvat.lab.recipes import build, conversion, results, start
+from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.schema import Recipe, Spec
+from spikewvat.lab.recipes.spikes import build_corruption, levels
+from spikewvat.lab.recipes.spikes import check as check_spikes
+from spikewvat.lab.trainer import FINAL, Trainer
+from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
+from spikewvat.robustness.results import ChipReport
+from spikewvat.robustness.spike_sweep import sweep_spikes
+from spikewvat.training.methods import quantized_activations
+
+RECIPE = "recipe.toml"
+RESULT = "result.json"
+CONVERTED = "snn.safetensors"
+_CALIBRATION = 512  # samples, evenly spaced, that ranges of activations are taken from
+
+
+def train(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    data_root: Path | str | None = None,
+    resume: bool = False,
+    test: bool = True,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Train and evaluate a recipe.
+
+    Writes ``recipe.toml`` (complete), ``model.safetensors``, ``best.safetensors``,
+    ``checkpoint.safetensors`` and ``result.json``.
+
+    Args:
+        recipe: What to run.
+        out: Folder for the files.
+        data_root: Where the recipe's data set lies; by default its usual place.
+        resume: Go on from the checkpoint in ``out`` if there is one.
+        test: Test the network on chips; else only with its ideal weights.
+        progress: Show progress bars.
+
+    Returns:
+        The content of ``result.json``.
+
+    Raises:
+        RecipeError: If a component's parameters are unknown or impossible.
+        DataError: If the data is missing or malformed.
+        CheckpointError: If files cannot be written or belong to another run, or the weights to
+            start from are missing or of another network.
+        DivergedError: If loss or weights are no longer finite.
+    """
+    recipe = build.check(recipe)
+    settings = recipe.training
+    trainer = Trainer(
+        out,
+        epochs=settings.epochs,
+        seed=recipe.seed,
+        clip_norm=settings.clip_norm,
+        clamp=settings.clamp,
+        patience=settings.patience,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        strategy=settings.strategy,
+        precision=settings.precision,
+        tensorboard=settings.tensorboard,
+        progress=progress,
+        resume=resume,
+    )
+    data = build.build_data(recipe, data_root)
+    build.check_classes(recipe, data.classes)
+    tested = data.part(recipe.evaluation.split)
+    recipe = build.with_input_shape(recipe, data.input_shape)
+    first = trainer.fabric.is_global_zero
+    if first and not trainer.resumes:
+        files.write_toml(trainer.out / RECIPE, recipe.content())
+    model = build.build_model(recipe)
+    if not trainer.resumes:  # a checkpoint holds later weights
+        start.load(recipe, model)
+    optimizer, scheduler = build.build_optimizer(recipe, model.parameters())
+    trained = trainer.fit(
+        model,
+        data.train,
+        build.build_loss(recipe),
+        optimizer,
+        watch=data.watch,
+        watching=data.watching,
+        perturbed=build.build_method(recipe, model, optimizer),
+        swa=build.build_averaging(recipe, model),
+        scheduler=scheduler,
+        augment=build.build_augmentation(recipe, data.black),
+        identity={"recipe": recipe.training_content()},
+    )
+    if not first:
+        return {}
+    plan = recipe.evaluation
+    with converters(recipe, trained.model, data):
+        found = on_chips(
+            trained.model,
+            tested,
+            plan.device,
+            plan.sigmas if test else (),
+            recipe=recipe,
+            progress=progress,
+        )
+    content = {
+        "recipe": recipe.content(),
+        "seeds": [recipe.seed],
+        "scale": recipe.scale,
+        "method": method_label(recipe),
+        **results.provenance(),
+        "training": {
+            "epochs": len(trained.history),
+            "stopped_early": trained.stopped_early,
+            "averaged_epochs": trained.averaged,
+            "best_epoch": trained.best_epoch,
+            "best_accuracy": trained.best_accuracy,
+            "watching": data.watching,
+            "samples": data.samples,
+            "history": trained.history,
+        },
+        "split": plan.split,
+        **found,
+    }
+    results.write_json(trainer.out / RESULT, content)
+    return content
+
+
+def evaluate(
+    out: Path | str,
+    *,
+    data_root: Path | str | None = None,
+    split: str | None = None,
+    device: Spec | None = None,
+    sigmas: Sequence[float] | None = None,
+    spikes: Spec | None = None,
+    severities: Sequence[float] | None = None,
+    chips: int | None = None,
+    target: float | None = None,
+    seed: int | None = None,
+    weights: str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a trained network on simulated chips.
+
+    Args:
+        out: Folder of a training run.
+        data_root: Where its data set lies; by default its usual place.
+        split: ``"train"``, ``"validation"`` or ``"test"``; this and what follows is the
+            recipe's by default.
+        device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
+        sigmas: Sizes of the variation, for devices that leave theirs open.
+        spikes: What happens to spikes, see :func:`spikewvat.lab.recipes.spikes.build_corruption`.
+            The recipe's device is then left out if its size is open.
+        severities: Its severities; 0 and five levels by default.
+        chips: Chips at each size.
+        target: Accuracy that a chip must reach to work.
+        seed: Seed of the chips.
+        weights: File of weights in ``out``; of a conversion its network by default.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+
+    Raises:
+        CheckpointError: If ``out`` holds no run, or its weights do not fit its recipe.
+        RecipeError: If the device or what happens to spikes cannot be made.
+        DataError: If the data is missing or malformed.
+    """
+    given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
+    recipe = read_run(out)
+    sizes = sigmas
+    if (spikes or recipe.evaluation.spikes) is not None:
+        if sigmas is not None:
+            raise RecipeError(
+                f"sigmas {list(sigmas)} are of weight variation, but what is swept is what happens "
+                "to spikes. Pass --severities, and --device gaussian:sigma=0.05 for varied weights."
+            )
+        sizes = severities
+    elif severities is not None:
+        raise RecipeError(f"severities {list(severities)} are of nothing. Pass --spikes too.")
+    if spikes is not None:  # what the recipe says of weight variation is no severity
+        sizes = levels(spikes, "spikes") if severities is None else severities
+        if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):
+            given = {**given, "device": "ideal"}
+    swept = None if sizes is None else list(sizes)
+    recipe = evaluated_otherwise(recipe, **given, spikes=spikes, sigmas=swept)
+    weights = weights or final_weights(out)
+    return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
+
+
+def evaluate_as(
+    recipe: Recipe,
+    out: Path | str,
+    *,
+    weights: str = FINAL,
+    data_root: Path | str | None = None,
+    progress: bool = True,
+) -> dict[str, Any]:
+    """Evaluate a trained network as a recipe says.
+
+    Args:
+        recipe: Says which network it is and, in its ``evaluation``, which chips to simulate.
+        out: Folder of a training run.
+        weights: File of weights in ``out``.
+        data_root: Where the recipe's data set lies; by default its usual place.
+        progress: Show a progress bar.
+
+    Returns:
+        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+
+    Raises:
+        CheckpointError: If the weights are missing, or of another network.
+        RecipeError: If the device cannot be made.
+        DataError: If the data is missing or malformed.
+    """
+    plan = recipe.evaluation
+    build_device(plan.device, "device", sigma=0.0)
+    check_spikes(plan)
+    model = load_model(out, recipe, weights=weights)
+    data = build.build_data(recipe, data_root)
+    with converters(recipe, model, data):
+        found = on_chips(
+            model,
+            data.part(plan.split),
+            plan.device,
+            plan.sigmas,
+            recipe=recipe,
+            progress=progress,
+        )
+    header = {
+        "run": str(out),
+        "method": method_label(recipe, converted=weights == CONVERTED),
+        "split": plan.split,
+        "seeds": [recipe.seed],
+        "weights": weights,
+    }
+    return {**header, **results.provenance(), **found}
+
+
+def method_label(recipe: Recipe, *, converted: bool = False) -> str:
+    """Return how a recipe trains in a word, for legends: ``"wvat"``, ``"swa"``, ``"adam"``.
+
+    Args:
+        recipe: What was run.
+        converted: Whether the network was converted: ``"wvat, converted, STDB under wvat"``.
+    """
+    name = recipe.method.name
+    if name == "plain":
+        name = "swa" if recipe.averaging.enabled else recipe.training.optimizer
+    if not converted or recipe.conversion is None:
+        return name
+    tuned, how = recipe.conversion.finetune, ""
+    if tuned.epochs:
+        how = ", STDB" if tuned.method.name == "plain" else f", STDB under {tuned.method.name}"
+    return f"{name}, converted{how}"
+
+
+def read_run(out: Path | str) -> Recipe:
+    """Return the recipe of a finished run.
+
+    Raises:
+        CheckpointError: If the folder holds no run.
+    """
+    path = Path(out) / RECIPE
+    if not path.is_file():
+        raise CheckpointError(
+            f"{str(out)!r} holds no run: there is no {RECIPE}. "
+            "Pass the --out folder of spikewvat train."
+        )
+    return recipe_from(files.read_toml(path))
+
+
+def evaluated_otherwise(recipe: Recipe, **given: Any) -> Recipe:
+    """Return a recipe with other values in its table ``[evaluation]``; None keeps what is there.
+
+    Raises:
+        RecipeError: If a value is impossible.
+    """
+    content = recipe.content()
+    content["evaluation"] |= {key: value for key, value in given.items() if value is not None}
+    return recipe_from(content)
+
+
+def final_weights(out: Path | str) -> str:
+    """Return the file of the network that a run has made, a converted one where there is one."""
+    return CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
+
+
+def load_model(out: Path | str, recipe: Recipe, *, weights: str = FINAL) -> nn.Module:
+    """Make the recipe's network with the weights of a run, in evaluation mode.
+
+    Args:
+        out: Folder of the run.
+        recipe: The run's.
+        weights: File in ``out``; a checkpoint, or the network of a run that has converted one.
+
+    Raises:
+        CheckpointError: If the weights are missing, broken or of another model.
+    """
+    path = Path(out) / weights
+    model = build.build_model(recipe)
+    if weights == CONVERTED and recipe.conversion is not None:
+        model = conversion.restored(model, recipe.conversion, path)
+    else:
+        state = files.load(path)
+        state = state["model"] if "position" in state else state  # of a checkpoint
+        files.load_state(model, state, source=f"{str(path)!r}")
+    on_gpu = recipe.training.accelerator != "cpu" and torch.cuda.is_available()
+    return model.to("cuda" if on_gpu else "cpu").eval()
+
+
+def on_chips(
+    model: nn.Module,
+    loader: Any,
+    device: Spec,
+    sigmas: Sequence[float],
+    *,
+    recipe: Recipe,
+    progress: bool,
+) -> dict[str, Any]:
+    """Return the clean accuracy and one row per size of the variation."""
+    plan = recipe.evaluation
+    options: dict[str, Any] = {
+        "chips": plan.chips,
+        "target": plan.target,
+        "adapter": adapter_for(model),
+        "generator": torch.Generator().manual_seed(plan.seed),
+    }
+    named = {"device": describe(device, "device")}
+    spikes = plan.spikes
+    if spikes is not None:
+        named["spikes"] = describe(spikes, "spikes")
+    if not sigmas:
+        return {**named, "clean": clean_accuracy(model, loader), "rows": []}
+    with ChipsProgress(enabled=progress) as bar:
+        if spikes is not None:
+            curve = sweep_spikes(
+                model,
+                loader,
+                lambda severity: build_corruption(spikes, "spikes", severity=severity),
+                list(sigmas),
+                device=build_device(device, "device"),
+                progress=bar,
+                **options,
+            )
+            return {**named, **curve.to_dict()}
+        if takes_sigma(device, "device"):
+            curve = sweep(
+                model,
+                loader,
+                lambda sigma: build_device(device, "device", sigma=sigma),
+                list(sigmas),
+                progress=bar,
+                **options,
+            )
+            return {**named, **curve.to_dict()}
+        report: ChipReport = simulate_chips(
+            model, loader, build_device(device, "device"), progress=bar, **options
+        )
+    return {**named, "clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}
+
+
+def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
+    """Return a block that quantises a network's activations, if its recipe says so.
+
+    Args:
+        recipe: Says how many bits, if any.
+        model: The network that is tested.
+        data: Whose training samples the ranges are taken from.
+    """
+    plan = recipe.evaluation
+    if plan.activation_bits is None:
+        return nullcontext()
+    some = build.spread(data.train.dataset, _CALIBRATION)
+    loader = make_loader(some, plan.batch_size, workers=recipe.training.workers)
+    return quantized_activations(model, loader, bits=plan.activation_bits)

@@ -1,0 +1,224 @@
+"""What lies in a folder of results: suites, their rows, what failed, what is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spikewvat.errors import DataError, MissingDataError, RecipeError
+from spikewvat.lab.recipes.run import RESULT
+from spikewvat.lab.suites import RowResult, Suite, read_suite
+from spikewvat.lab.suites.cells import ERROR, TRAINED
+from spikewvat.lab.suites.suite import FILE, Row, Setup, suites_folder
+from spikewvat.lab.suites.table import row_result
+
+CELL = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
+"""The name of a cell's folder, see ``Cell.folder``: row, seed, digest of the recipe."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A suite and what there is of it.
+
+    Args:
+        suite: Its rows, in the order of the table.
+        folder: Where the results lie.
+        results: Results by row name.
+        measurements: Content of result files that are no rows, by file name without its ending.
+        unreadable: Files that hold no result, and why.
+        failures: Names of the cells that failed, by error.
+        skipped: Names of the cells whose data is not there, by what was missing.
+    """
+
+    suite: Suite
+    folder: Path
+    results: Mapping[str, RowResult]
+    measurements: Mapping[str, Mapping[str, Any]]
+    unreadable: tuple[str, ...] = ()
+    failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def found(self, setup: Setup) -> list[tuple[Row, RowResult]]:
+        """Return the rows of a set-up that have results."""
+        return [(row, self.results[row.name]) for row in setup.rows if row.name in self.results]
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Rows without a result, and those that lack seeds which their neighbours have."""
+        scales = {result.content.get("scale") for result in self.results.values()}
+        measured = {
+            (row["setup"], row["method"])
+            for content in self.measurements.values()
+            for row in content.get("rows", ())
+            if isinstance(row, dict) and {"setup", "method"} <= row.keys()
+        }
+        gaps = []
+        for setup in self.suite.setups:
+            if setup.presets and not scales & set(setup.presets):
+                continue  # belongs to a scale at which nothing was run
+            most = max((_seeds(result) for _, result in self.found(setup)), default=0)
+            for row in setup.rows:
+                label = f"{setup.name}: {row.method}"
+                if (setup.name, row.method) in measured:
+                    continue
+                if row.name not in self.results:
+                    gaps.append(label)
+                elif _seeds(self.results[row.name]) < most:
+                    gaps.append(f"{label} ({_seeds(self.results[row.name])} of {most} seeds)")
+        return tuple(gaps)
+
+
+def collect(folder: Path | str) -> list[Section]:
+    """Read all suites in a folder of results.
+
+    Args:
+        folder: Holds a folder for each suite, as ``spikewvat bench --out`` and ``--results``
+            write them, or is one of these.
+
+    Returns:
+        A section for each suite, in alphabetical order.
+
+    Raises:
+        DataError: If there is no such folder, or no result in it.
+    """
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"there is no folder {str(root)!r}. Pass the --out folder of a bench.")
+    inner = (path for path in root.iterdir() if path.is_dir() and path.name != TRAINED)
+    folders = [root, *sorted(inner)]
+    sections = [section for path in folders if (section := _section(path)) is not None]
+    if not sections:
+        raise DataError(
+            f"{str(root)!r} holds no result of a suite. "
+            "Run spikewvat bench SUITE --out DIR first, and pass DIR."
+        )
+    return sections
+
+
+def _section(folder: Path) -> Section | None:
+    """Return what lies in a suite's folder; None where nothing does."""
+    if (folder / RESULT).is_file():
+        return None  # a single run
+    results: dict[str, RowResult] = {}
+    measurements: dict[str, Mapping[str, Any]] = {}
+    unreadable = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            unreadable.append(f"{str(path)!r} is no JSON ({error})")
+            continue
+        if not isinstance(content, dict):
+            continue
+        if {"seeds", "clean", "rows"} <= content.keys():
+            try:
+                results[path.stem] = _checked(RowResult.read(path))
+            except (DataError, LookupError, ValueError, TypeError) as error:
+                unreadable.append(str(error))
+        else:
+            measurements[path.stem] = content
+    for name, cells in _cells(folder).items():
+        known = results.get(name)
+        if known is None or len(cells) > _seeds(known):
+            try:
+                results[name] = _checked(row_result(cells))
+            except (LookupError, ValueError, TypeError) as error:
+                unreadable.append(f"finished cells of {name!r} cannot be joined ({error!r})")
+    stopped = _stopped(folder)
+    if not (results or measurements or unreadable or stopped):
+        return None
+    skipped = {why: names for why, names in stopped.items() if MissingDataError.__name__ in why}
+    failures = {why: names for why, names in stopped.items() if why not in skipped}
+    suite = _suite(folder, results)
+    for row in suite.rows:
+        if row.name in measurements:
+            unreadable.append(f"{str(folder / row.name)!r}.json is no result of a row")
+            del measurements[row.name]
+    return Section(suite, folder, results, measurements, tuple(unreadable), failures, skipped)
+
+
+def _checked(result: RowResult) -> RowResult:
+    """Return a result whose curves belong together.
+
+    Raises:
+        ValueError: If it has no figures, or its seeds were evaluated differently.
+    """
+    if not result.curves or not result.sigmas:
+        raise ValueError("a row without figures")
+    _ = result.pooled
+    return result
+
+
+def _cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the finished cells of each row by seed, of the recipe that finished last.
+
+    A bench that was cut off leaves them without a file that joins them.
+    """
+    groups: dict[str, dict[str, list[tuple[float, dict[str, Any]]]]] = {}
+    for name, run in _runs(folder):
+        path = run / RESULT
+        try:
+            cell = json.loads(path.read_text(encoding="utf-8"))
+            recipe = {key: value for key, value in cell["recipe"].items() if key != "seed"}
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            continue  # one cell is no reason not to show the others; the row lacks a seed
+        same = groups.setdefault(name, {}).setdefault(json.dumps(recipe, sort_keys=True), [])
+        same.append((path.stat().st_mtime, cell))
+    latest = {
+        name: max(recipes.values(), key=lambda same: max(time for time, _ in same))
+        for name, recipes in groups.items()
+    }
+    return {
+        name: sorted((cell for _, cell in same), key=lambda cell: int(cell["recipe"]["seed"]))
+        for name, same in latest.items()
+    }
+
+
+def _stopped(folder: Path) -> dict[str, tuple[str, ...]]:
+    """Return the cells without a result by error."""
+    cells: dict[str, list[str]] = {}
+    for path in sorted(folder.glob(f"*/{ERROR}")):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        cells.setdefault((text.splitlines() or ["unknown"])[-1], []).append(path.parent.name)
+    return {error: tuple(names) for error, names in cells.items()}
+
+
+def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Yield the folders of a suite's cells with their rows."""
+    for path in sorted(folder.iterdir()):
+        name = CELL.fullmatch(path.name)
+        if name is not None and path.is_dir():
+            yield name["row"], path
+
+
+def _suite(folder: Path, results: Mapping[str, RowResult]) -> Suite:
+    """Return the suite that results are of, made from the results where none is known.
+
+    Raises:
+        DataError: If its file is malformed.
+    """
+    own = (folder / FILE).is_file()
+    if own or (suites_folder() / folder.name / FILE).is_file():
+        try:
+            suite = read_suite(folder if own else folder.name)
+        except RecipeError as error:
+            raise DataError(str(error)) from error
+        if own or not results or any(row.name in results for row in suite.rows):
+            return suite
+    rows = tuple(Row(method=name, recipe=f"{name}.toml") for name in results)
+    # Built without checks: there may be no row at all, only other measurements.
+    return Suite.model_construct(
+        title=folder.name.capitalize(),
+        source="",
+        seeds={},
+        setups=(Setup(name=folder.name, rows=rows),) if rows else (),
+        folder=folder,
+    )
+
+
+def _seeds(result: RowResult) -> int:
+    return len(result.curves)

@@ -1,0 +1,27 @@
+"""The kinds of results that a report knows, in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from spikewvat.lab.report.claims import claims
+from spikewvat.lab.report.collect import Section
+from spikewvat.lab.report.content import Part
+from spikewvat.lab.report.conversion import conversion
+from spikewvat.lab.report.landscape import landscape
+from spikewvat.lab.report.overhead import overhead
+from spikewvat.lab.report.variation import variation
+
+KINDS: tuple[Callable[[Section], list[Part]], ...] = (
+    claims,
+    variation,
+    conversion,
+    landscape,
+    overhead,
+)
+"""Each returns the parts that it can make of a section, none where it finds nothing."""
+
+
+def parts_of(section: Section) -> list[Part]:
+    """Return everything that there is to show of a section."""
+    return [part for kind in KINDS for part in kind(section)]

@@ -1,0 +1,93 @@
+"""The loss around trained weights: along lines to chips, its rise, weights of each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from spikewvat.lab.recipes.landscape import figures
+from spikewvat.lab.report.collect import Section
+from spikewvat.lab.report.content import MISSING, Part, Picture, Table, percent
+from spikewvat.robustness.landscape import LossLines, Sharpness
+
+_KEYS = {"method", "device", "lines", "sharpness", "surface", "histograms"}
+_TEXTS = {
+    "lines": "loss along lines to simulated chips",
+    "surface": "loss on a plane through the weights",
+    "histograms": "weights of each layer",
+}
+
+
+def landscape(section: Section) -> list[Part]:
+    """Return a part for each device around which the loss was looked at."""
+    by_device: dict[str, dict[str, Mapping[str, Any]]] = {}
+    rows = {  # of the first seed
+        row.name: {**result.content["landscape"][0], "method": row.method}
+        for setup in section.suite.setups
+        for row, result in section.found(setup)
+        if "landscape" in result.content
+    }
+    for name, content in {**section.measurements, **rows}.items():
+        if content.keys() >= _KEYS:
+            by_device.setdefault(str(content["device"]), {})[name] = content
+    return [_part(device, found) for device, found in by_device.items()]
+
+
+def _part(device: str, files: Mapping[str, Mapping[str, Any]]) -> Part:
+    labels = [str(content["method"]) for content in files.values()]
+    # Several runs of one method are told apart by their files.
+    unique = len(set(labels)) == len(labels)
+    methods = dict(zip(labels if unique else files, files.values(), strict=True))
+    rises = {name: Sharpness.from_dict(found["sharpness"]) for name, found in methods.items()}
+    rows = [
+        _row(name, LossLines.from_dict(found["lines"]), rises[name])
+        for name, found in methods.items()
+    ]
+    columns = ["method", "loss", "at the ends", "accuracy there", "expected rise", "95 % CI"]
+    columns += ["on the worst chip", "along the ascent"]
+    return Part(
+        name=f"Loss around the weights: {device}",
+        shows=frozenset(files),
+        sentences=_words(rises),
+        tables=[Table(columns, rows)],
+        pictures=[
+            Picture(figure, f"{', '.join(methods)}: {_TEXTS[name]}")
+            for name, figure in figures(methods).items()
+        ],
+        note="Loss of the ideal weights, and mean loss and accuracy (%) at both ends of the lines; "
+        "rise of the loss over chips, mean and worst, and along the steepest ascent as far as the "
+        "device goes.",
+        runs=[(name, _run(found)) for name, found in methods.items()],
+    )
+
+
+def _row(name: str, lines: LossLines, rise: Sharpness) -> list[str]:
+    ends = [0, -1]
+    low, high = rise.ci95
+    return [
+        name,
+        f"{lines.clean_loss:.3g}",
+        f"{float(lines.losses[:, ends].mean()):.3g}",
+        percent(float(lines.accuracies[:, ends].mean())),
+        f"{rise.expected:.3g}",
+        MISSING if math.isnan(low) else f"{low:.3g} .. {high:.3g}",
+        f"{rise.worst:.3g}",
+        MISSING if rise.ascent is None else f"{rise.ascent:.3g}",
+    ]
+
+
+def _words(rises: Mapping[str, Sharpness]) -> list[str]:
+    """Say around which weights the loss rises least, and most."""
+    flat = min(rises, key=lambda name: rises[name].expected)
+    steep = max(rises, key=lambda name: rises[name].expected)
+    text = f"On chips the loss rises by {rises[flat].expected:.3g} for {flat}"
+    return [f"{text}." if flat == steep else f"{text}, by {rises[steep].expected:.3g} for {steep}."]
+
+
+def _run(found: Mapping[str, Any]) -> str:
+    lines, commit = found["lines"], str(found.get("commit") or "unknown")[:12]
+    return (
+        f"{found['scale']} scale; {len(lines['seeds'])} lines of {len(lines['positions'])} places; "
+        f"{found['loss']} of {lines['images']} {found['split']} images; commit {commit}"
+    )

@@ -1,0 +1,151 @@
+"""The page as HTML, with its pictures inside, and the tables as Markdown."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from spikewvat import files
+from spikewvat.data.pictures import with_palette
+from spikewvat.errors import DataError, require
+from spikewvat.lab.recipes.results import provenance
+from spikewvat.lab.report.collect import Section, collect
+from spikewvat.lab.report.content import Part
+from spikewvat.lab.report.kinds import parts_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PAGE, TABLES = "report.html", "report.md"
+TITLE = "Robustness of spiking networks"
+
+
+class _Chapter(NamedTuple):
+    """A section with all that is shown of it."""
+
+    section: Section
+    parts: Sequence[Part]
+    gaps: Sequence[tuple[str, Sequence[str]]]
+
+    @property
+    def headline(self) -> str:
+        """What the first part says, and whether what is published is reproduced, if it says so."""
+        said = [part for part in self.parts if part.sentences]
+        said = said[: 2 if self.section.suite.claims else 1]
+        return " ".join(f"{part.name}: {part.sentences[0]}" for part in said)
+
+
+def write_report(folder: Path | str, out: Path | str | None = None, *, title: str = "") -> Path:
+    """Write one page on all suites in a folder of results, and their tables as Markdown.
+
+    The page is one file: nothing is loaded from elsewhere, tables sort by a click on a column.
+
+    Args:
+        folder: See :func:`spikewvat.lab.report.collect`.
+        out: Folder for ``report.html`` and ``report.md``; by default the same.
+        title: Heading of the page.
+
+    Returns:
+        Where the page lies.
+
+    Raises:
+        DataError: If there are no results.
+        CheckpointError: If the files cannot be written.
+        MissingExtraError: If Jinja2 or matplotlib is not installed.
+    """
+    jinja2 = require("jinja2", extra="cli", purpose="The report")
+    chapters, others = _chapters(collect(folder))
+    if not chapters:
+        raise DataError(
+            f"{str(folder)!r} holds no result that a report knows, only {', '.join(others)}. "
+            "Pass the --out or --results folder of a bench."
+        )
+    target = Path(out or folder)
+    files.check_writable(target)
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(_template), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = environment.get_template("page.html").render(
+        title=title or TITLE,
+        made=provenance(),
+        overview=_overview(chapters),
+        chapters=chapters,
+        others=others,
+        picture=_picture,
+    )
+    files.write_atomic(target / PAGE, page)
+    files.write_atomic(target / TABLES, _markdown(title or TITLE, chapters))
+    return target / PAGE
+
+
+def _template(name: str) -> str:
+    return (resources.files("spikewvat.lab.report") / name).read_text(encoding="utf-8")
+
+
+def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
+    """Return what there is to show, and the files that no kind of results claims."""
+    chapters, others = [], []
+    for section in sections:
+        parts = parts_of(section)
+        shown = {name for part in parts for name in part.shows}
+        others += [
+            f"{section.folder.name}/{n}.json" for n in section.measurements if n not in shown
+        ]
+        gaps = [
+            (name, texts)
+            for name, texts in (
+                ("Not run", section.missing),
+                ("Failed", _by_error(section.failures)),
+                ("Data not there", _by_error(section.skipped)),
+                ("Not readable", section.unreadable),
+            )
+            if texts
+        ]
+        if parts or gaps:
+            chapters.append(_Chapter(section, parts, gaps))
+    return chapters, others
+
+
+def _by_error(cells: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{', '.join(names)}: {error}" for error, names in cells.items()]
+
+
+def _overview(chapters: Sequence[_Chapter]) -> str:
+    """Return how much there is and how much is missing, in a sentence."""
+
+    def count(number: int, what: str, many: str) -> str:
+        return f"{number} {what if number == 1 else many}"
+
+    def gaps(kind: str) -> int:
+        return sum(len(texts) for c in chapters for name, texts in c.gaps if name == kind)
+
+    rows = sum(len(chapter.section.results) for chapter in chapters)
+    failed = sum(len(names) for c in chapters for names in c.section.failures.values())
+    return (
+        f"{count(len(chapters), 'suite', 'suites')}, {count(rows, 'row', 'rows')} with results; "
+        f"missing or incomplete: {count(gaps('Not run'), 'row', 'rows')}; "
+        f"failed: {count(failed, 'cell', 'cells')}; "
+        f"not readable: {count(gaps('Not readable'), 'file', 'files')}."
+    )
+
+
+def _markdown(title: str, chapters: Sequence[_Chapter]) -> str:
+    short = [f"- **{c.section.suite.title}**: {c.headline or 'no results'}" for c in chapters]
+    blocks = [f"# {title}", _overview(chapters), "\n".join(short)]
+    for chapter in chapters:
+        blocks.append(f"## {chapter.section.suite.title}")
+        blocks += [f"{name}: {'; '.join(texts)}." for name, texts in chapter.gaps]
+        blocks += [part.markdown() for part in chapter.parts]
+    return "\n\n".join(blocks) + "\n"
+
+
+def _picture(figure: Figure) -> str:
+    """Return a figure as a ``data:`` address."""
+    buffer = io.BytesIO()
+    metadata: dict[str, Any] = {"Software": None}  # the same figures are the same page
+    figure.savefig(buffer, format="png", dpi=130, metadata=metadata)
+    return "data:image/png;base64," + base64.b64encode(with_palette(buffer.getvalue())).decode()

@@ -1,0 +1,143 @@
+"""A summary in words, every one of which comes from the figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import NamedTuple
+
+from spikewvat.lab.report.content import percent, points
+from spikewvat.lab.suites import RowResult
+from spikewvat.lab.suites.suite import Row
+from spikewvat.lab.suites.table import published
+from spikewvat.robustness import Difference, Interval, compare
+
+Found = Sequence[tuple[Row, RowResult]]
+
+
+class Gain(NamedTuple):
+    """How much more accurate one method is than another, on the same chips.
+
+    Args:
+        mean: The difference, a fraction.
+        interval: Its 95 % interval over trainings and chips; None where the methods did not meet
+            the same chips, or there is one chip only.
+        trainings: How many trainings of each were compared.
+    """
+
+    mean: float
+    interval: Interval | None
+    trainings: int
+
+    @property
+    def words(self) -> str:
+        """The difference in points with its interval."""
+        if self.interval is None:
+            return points(abs(self.mean))
+        low, high = (100 * bound for bound in self.interval)
+        if self.mean < 0:
+            low, high = -high, -low
+        over = f"{self.trainings} trainings, same chips" if self.trainings > 1 else "one training"
+        return f"{points(abs(self.mean))} (95 % CI over {over} {low:.1f} .. {high:.1f})"
+
+
+def differences(found: Found) -> tuple[Difference, ...]:
+    """Compare every row of a set-up with the first, at the largest variation.
+
+    Args:
+        found: Rows evaluated at the same magnitudes.
+
+    Returns:
+        The differences over the training seeds that all rows have; none where rows did not meet
+        the same chips.
+    """
+    seeds = [list(result.content.get("seeds", ())) for _, result in found]
+    common = [seed for seed in seeds[0] if all(seed in others for others in seeds)]
+    if len(found) < 2 or not common:
+        return ()
+    reports = {
+        row.name: [result.curves[own.index(seed)][-1] for seed in common]
+        for (row, result), own in zip(found, seeds, strict=True)
+    }
+    try:
+        return compare(reports, reference=found[0][0].name).differences
+    except ValueError:  # other devices, images or chips
+        return ()
+
+
+def gain(base: tuple[Row, RowResult], other: tuple[Row, RowResult]) -> Gain:
+    """Compare two rows at the largest variation.
+
+    Args:
+        base: The row that is compared with.
+        other: The row that may be better.
+    """
+    for difference in differences([base, other]):
+        low, high = difference.found.interval()
+        interval = None if math.isnan(low) else Interval(low, high)
+        return Gain(difference.found.mean, interval, difference.found.trainings)
+    return Gain(other[1].mean(-1) - base[1].mean(-1), None, 0)
+
+
+def summary(found: Found) -> list[str]:
+    """Return what the rows of a set-up say: the best method, its gain and price, the order.
+
+    Args:
+        found: Rows evaluated at the same magnitudes, at least one; the first is the baseline.
+    """
+    return [_best(found), *_published(found)]
+
+
+def where(result: RowResult) -> str:
+    """Return the largest variation that a row was tested at, as the start of a sentence."""
+    return f"At {result.axis.heading(result.sigmas[-1])}" if result.sized else "On chips"
+
+
+def _best(found: Found) -> str:
+    """Say what keeps the most accuracy under the largest variation, and what that costs."""
+    ranked = sorted(found, key=lambda pair: pair[1].mean(-1), reverse=True)
+    row, best = ranked[0]
+    text = f"{where(best)} {row.method} reaches {percent(best.mean(-1))} %"
+    if len(ranked) == 1:
+        return f"{text}, {points(best.clean - best.mean(-1))} below its ideal weights."
+    base_row, base = found[0]
+    if base is best:
+        return (
+            f"{text}, {gain(ranked[1], ranked[0]).words} more than {ranked[1][0].method}: no other "
+            "method helps here."
+        )
+    change = best.clean - base.clean
+    price = f"{points(abs(change))} {'more' if change > 0 else 'less'}"
+    if points(abs(change)) == points(0):
+        price = "as much"
+    return (
+        f"{text}, {gain(found[0], ranked[0]).words} more than {base_row.method} "
+        f"({percent(base.mean(-1))} %); with ideal weights {price}."
+    )
+
+
+def _published(found: Found) -> list[str]:
+    """Say which neighbours in the published order stand in it here too."""
+    known = [(figure, pair) for pair in found if (figure := published(*pair)) is not None]
+    theirs = [pair for _, pair in sorted(known, key=lambda item: -item[0])]
+    if len(theirs) < 2:
+        return []
+    verdicts, leads = [], []
+    for better, worse in pairwise(theirs):
+        above, below = better[0], worse[0]
+        found_gain = gain(worse, better)
+        low, high = found_gain.interval or (found_gain.mean, found_gain.mean)
+        if low > 0:
+            verdict = "reproduced"
+        elif high < 0:
+            verdict = f"not reproduced, {below.method} leads by {found_gain.words}"
+        else:
+            bounds = f"{100 * low:.1f} .. {100 * high:.1f}"
+            verdict = f"undecided ({100 * found_gain.mean:+.1f} points, 95 % CI {bounds})"
+        leads.append(f"{100 * found_gain.mean:.1f}")
+        verdicts.append(f"{above.method} > {below.method} is {verdict}")
+    order = " > ".join(row.method for row, _ in theirs)
+    if all(verdict.endswith("is reproduced") for verdict in verdicts):
+        return [f"The published order {order} is reproduced (by {', '.join(leads)} points)."]
+    return [f"Of the published order {order}: {'; '.join(verdicts)}."]

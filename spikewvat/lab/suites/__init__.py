@@ -1,0 +1,43 @@
+"""Suites of recipes: which rows a table has, running their cells, the table."""
+
+from spikewvat.lab.suites.claims import Verdict, verdicts
+from spikewvat.lab.suites.methods import Method, Steps
+from spikewvat.lab.suites.own import BenchResult, bench
+from spikewvat.lab.suites.runner import (
+    Cell,
+    CellFailed,
+    Found,
+    Job,
+    SuiteResult,
+    Training,
+    cells_of,
+    run_suite,
+    trainings_of,
+)
+from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
+from spikewvat.lab.suites.table import RowResult, markdown
+
+__all__ = [
+    "BenchResult",
+    "Cell",
+    "CellFailed",
+    "Claim",
+    "Found",
+    "Job",
+    "Method",
+    "Row",
+    "RowResult",
+    "Setup",
+    "Steps",
+    "Suite",
+    "SuiteResult",
+    "Training",
+    "Verdict",
+    "bench",
+    "cells_of",
+    "markdown",
+    "read_suite",
+    "run_suite",
+    "trainings_of",
+    "verdicts",
+]

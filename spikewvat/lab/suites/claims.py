@@ -1,0 +1,237 @@
+"""Published statements held against results: reproduced or not, and by which numbers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, TypeAlias
+
+from spikewvat.lab.recipes.results import write_json
+from spikewvat.lab.suites.suite import Claim
+from spikewvat.lab.suites.table import RowResult
+from spikewvat.robustness.axis import Axis
+from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
+from spikewvat.robustness.results import Degradation
+
+FILE = "claims.json"
+_Figures: TypeAlias = Mapping[int, Mapping[int, float]]
+"""By the training's seed and the chip's; ideal weights are one chip."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A claim and what was found.
+
+    Args:
+        claim: The statement.
+        better: Accuracy or drop in %, or rise of the loss, of the rows that should be ahead, by
+            name, means over the seeds that all rows share, or over a row's own where there are
+            not two; None where there is no result.
+        worse: The same of the others.
+        axis: What the claim's sigma is of.
+        lead: By how much the closest of the rows that should be ahead is ahead of the closest
+            of the others, paired by training and chip; None where that cannot be.
+    """
+
+    claim: Claim
+    better: Mapping[str, float | None]
+    worse: Mapping[str, float | None]
+    axis: Axis = Axis()  # noqa: RUF009 -- frozen
+    lead: Hierarchy | None = None
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether each is ahead of all others by more than the margin; None if one is missing.
+
+        Of equal figures neither is ahead.
+        """
+        sign = 1 if self.claim.of == "accuracy" else -1
+        leads = []
+        for ahead, behind in itertools.product(self.better.values(), self.worse.values()):
+            if ahead is None or behind is None:
+                return None
+            leads.append(sign * (ahead - behind))
+        return min(leads) > self.claim.margin
+
+    @property
+    def beyond_chance(self) -> bool | None:
+        """Whether the lead's 95 % interval lies on one side of the margin; None without one."""
+        if self.lead is None or self.lead.degrees < 1:
+            return None
+        low, high = self.lead.interval()
+        return low > self.claim.margin or high < self.claim.margin
+
+    @property
+    def word(self) -> str:
+        """``"reproduced"``, ``"not reproduced"`` or ``"unknown"``."""
+        if self.reproduced is None:
+            return "unknown"
+        return "reproduced" if self.reproduced else "not reproduced"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, fit for JSON."""
+        return {
+            **self.claim.model_dump(),
+            "verdict": self.word,
+            "values": {**self.better, **self.worse},
+            "beyond_chance": self.beyond_chance,
+            "lead": None if self.lead is None else self.lead.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        where = (
+            "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
+        )
+        where = "of ideal weights" if self.claim.sigma == 0 else where
+        numbers = self.numbers("no result")
+        lead = f"; closest lead {self.lead_text}" if self.lead_text else ""
+        return f"{self.word}: {self.claim.text} ({self.what} {where}: {numbers}{lead})"
+
+    @property
+    def what(self) -> str:
+        """What the numbers are, in words."""
+        return {"accuracy": "accuracy", "drop": "points lost", "rise": "rise of the loss"}[
+            self.claim.of
+        ]
+
+    def numbers(self, missing: str) -> str:
+        """Return the figures that are compared, those that should lead first.
+
+        Args:
+            missing: Stands for a row without a result.
+        """
+        digits = ".3g" if self.claim.of == "rise" else ".1f"
+        return ", ".join(
+            f"{name} {missing if value is None else format(value, digits)}"
+            for name, value in {**self.better, **self.worse}.items()
+        )
+
+    @property
+    def lead_text(self) -> str:
+        """The lead with its interval, and whether chance could do it; empty without a lead."""
+        if self.lead is None or self.beyond_chance is None:
+            return ""
+        low, high = self.lead.interval()
+        chance = "beyond chance" if self.beyond_chance else "within chance"
+        margin = f" over a margin of {self.claim.margin:g}" if self.claim.margin else ""
+        return f"{self.lead.mean:+.2f}, 95 % CI {low:+.2f} .. {high:+.2f}{margin}, {chance}"
+
+
+def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
+    """Hold claims against results.
+
+    Args:
+        claims: A suite's.
+        results: Results by row name.
+
+    Returns:
+        One verdict for each claim that any result speaks of.
+    """
+    found = []
+    for claim in claims:
+        figures = {
+            name: _figures(claim, results[name])
+            for name in (*claim.better, *claim.worse)
+            if name in results
+        }
+        figures = _shared(figures)
+        if any(figure is not None for figure in figures.values()):
+            better, worse = (
+                {name: _mean(figures.get(name)) for name in names}
+                for names in (claim.better, claim.worse)
+            )
+            axis = results[next(iter(figures))].axis
+            found.append(Verdict(claim, better, worse, axis, _lead(claim, figures)))
+    return tuple(found)
+
+
+def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
+    """Write verdicts as JSON, atomically.
+
+    Raises:
+        CheckpointError: If the file cannot be written.
+    """
+    write_json(path, {"claims": [verdict.to_dict() for verdict in found]})
+
+
+def _figures(claim: Claim, result: RowResult) -> _Figures | None:
+    """Return what a claim compares, in %; None where the row was not tested so."""
+    figures = {
+        seed: _of_training(claim, curve, result.axis) for seed, curve in result.by_seed.items()
+    }
+    found = {seed: figure for seed, figure in figures.items() if figure is not None}
+    return found if len(found) == len(figures) else None
+
+
+def _shared(figures: Mapping[str, _Figures | None]) -> dict[str, _Figures | None]:
+    """Leave out trainings whose seed not all rows have, unless fewer than two would be left."""
+    known = [set(figure) for figure in figures.values() if figure is not None]
+    common = set.intersection(*known) if known else set()
+    if len(common) < 2:
+        return dict(figures)
+    return {
+        name: figure and {seed: chips for seed, chips in figure.items() if seed in common}
+        for name, figure in figures.items()
+    }
+
+
+def _of_training(claim: Claim, curve: Degradation, axis: Axis) -> Mapping[int, float] | None:
+    if claim.sigma == 0 and claim.of != "rise":
+        return {0: 0.0 if claim.of == "drop" else 100 * curve.clean}
+    sizes = [report.sigma if axis.name is None else report.size for report in curve.reports]
+    place = next((n for n, size in enumerate(sizes) if _same(size, claim.sigma)), None)
+    if place is None:
+        return None
+    report = curve.reports[place]
+    values = report.losses if claim.of == "rise" else report.accuracies
+    if values is None:
+        return None
+    chips = dict(zip(report.seeds, values.tolist(), strict=True))
+    if claim.of == "rise":
+        ideal = next((r.losses for r in curve.reports if r.sigma == 0), None)
+        if ideal is None:
+            return None
+        return {chip: loss - float(ideal.mean()) for chip, loss in chips.items()}
+    if claim.of == "drop":
+        return {chip: 100 * (curve.reference - accuracy) for chip, accuracy in chips.items()}
+    return {chip: 100 * accuracy for chip, accuracy in chips.items()}
+
+
+def _mean(figures: _Figures | None) -> float | None:
+    if figures is None:
+        return None
+    return fmean(fmean(training.values()) for training in figures.values())
+
+
+def _lead(claim: Claim, figures: Mapping[str, _Figures | None]) -> Hierarchy | None:
+    """Return the smallest lead of one row over another; None if a pair has nothing in common."""
+    sign = 1 if claim.of == "accuracy" else -1
+    leads = []
+    for ahead, behind in itertools.product(claim.better, claim.worse):
+        mine, theirs = figures.get(ahead), figures.get(behind)
+        if mine is None or theirs is None or set(mine) != set(theirs):
+            return None
+        rows = [
+            {
+                chip: sign * (value - theirs[seed][chip])
+                for chip, value in one.items()
+                if chip in theirs[seed]
+            }
+            for seed, one in mine.items()
+        ]
+        if not all(rows):
+            return None
+        chips = {tuple(row) for row in rows}
+        values = [list(row.values()) for row in rows]
+        leads.append(hierarchical(values, same_chips=len(chips) == 1))
+    return min(leads, key=lambda lead: lead.mean)
+
+
+def _same(size: float | None, wanted: float | None) -> bool:
+    if size is None or wanted is None:
+        return size is wanted
+    return math.isclose(size, wanted, abs_tol=1e-12)

@@ -1,0 +1,243 @@
+"""A suite: the set-ups and methods of one table, each a recipe, beside published figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from spikewvat import files
+from spikewvat.errors import RecipeError
+from spikewvat.lab.places import SUITE as FILE
+from spikewvat.lab.places import suite_names, suites_folder
+from spikewvat.lab.recipes import Recipe, read_recipe
+from spikewvat.lab.recipes.registry import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    check_keys,
+    field_validator,
+    model_validator,
+    nearest,
+)
+from spikewvat.lab.recipes.schema import VARIED
+
+__all__ = ["FILE", "Claim", "Row", "Setup", "Suite", "read_suite", "suites_folder"]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Row(_Table):
+    """One method on one set-up."""
+
+    method: str
+    recipe: str
+    """File of the recipe, relative to the suite's."""
+    name: str = ""
+    """Names files; by default that of the recipe without its ending, and the variants'."""
+    overrides: tuple[str, ...] = ()
+    """Keys of the recipe that this row changes, such as ``"method.w_th=0.25"``."""
+    evaluation: str | None = None
+    """Test the network that the recipe trains as ``[evaluation.variant.<name>]`` says."""
+    conversion: str | None = None
+    """Convert the network that the recipe trains, as ``[conversion.variant.<name>]`` says."""
+    landscape: str | None = None
+    """Look at the loss around its weights, as ``[landscape.variant.<name>]`` says."""
+    paper: tuple[tuple[float] | tuple[float, float], ...] = ()
+    """Published accuracy in % and, where there is one, its standard deviation, for each sigma."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or "name" in value or "recipe" not in value:
+            return value
+        variants = [str(value[key]) for key in VARIED if value.get(key) is not None]
+        return {**value, "name": "-".join([Path(str(value["recipe"])).stem, *variants])}
+
+    @property
+    def variants(self) -> dict[str, str]:
+        """The variants of the recipe's tables that were chosen."""
+        chosen = {key: getattr(self, key) for key in VARIED}
+        return {key: name for key, name in chosen.items() if name is not None}
+
+
+class Setup(_Table):
+    """One network on one data set, and the methods that are compared on it."""
+
+    name: str
+    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
+    presets: tuple[str, ...] = ()
+    """Presets that it belongs to; all by default."""
+    baseline: str | None = None
+    """Row whose time of training is the unit of the others'; none shows no times."""
+
+
+class Claim(_Table):
+    """A published statement in a form that results can be held against."""
+
+    text: str
+    better: Annotated[tuple[str, ...], Field(min_length=1)]
+    """One row or several, of which each is above all of ``worse``; of drop and rise, below."""
+    worse: Annotated[tuple[str, ...], Field(min_length=1)]
+    sigma: Annotated[float, Field(ge=0)] | None = None
+    """Size of the variation; 0 means ideal weights. None is for devices without a size."""
+    of: Literal["accuracy", "drop", "rise"] = "accuracy"
+    """What is compared: the mean over chips, how far it is below that of ideal weights, or how
+    far the loss is above that of ideal weights."""
+    margin: float = 0.0
+    """By more than how many points; below zero, how many points it may be worse."""
+
+    @field_validator("better", "worse", mode="before")
+    @classmethod
+    def _one_or_several(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+
+class Suite(_Table):
+    """What a table shows."""
+
+    title: str
+    source: str = ""
+    """Where the published figures come from."""
+    seeds: dict[str, tuple[int, ...]]
+    """Training seeds of each preset."""
+    hint: str = ""
+    """What to try next, shown at the end."""
+    setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
+    claims: tuple[Claim, ...] = ()
+    """Statements about the rows."""
+    published: bool = True
+    """Whether the claims were published elsewhere; otherwise they are the suite's own questions."""
+    measures: Literal["accuracy", "step-time"] = "accuracy"
+    """Train rows and test them on chips, or only time their training steps."""
+    rounds: Annotated[int, Field(gt=0)] = 30
+    """How often each method has its turn where step times are measured."""
+    folder: Path = Path()
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """All rows, set-up by set-up."""
+        return tuple(row for setup in self.setups for row in setup.rows)
+
+    def seeds_of(self, preset: str | None) -> tuple[int, ...]:
+        """Return the training seeds of a preset, ``"quick"`` by default.
+
+        Raises:
+            RecipeError: If the suite has no such preset.
+        """
+        name = preset or "quick"
+        if name not in self.seeds:
+            raise RecipeError(
+                f"the suite {self.title!r} has no preset {name!r}. {nearest(name, self.seeds)}"
+            )
+        return self.seeds[name]
+
+    def at(self, preset: str | None) -> Suite:
+        """Return the suite with only the set-ups that belong to a preset, ``"quick"`` by default.
+
+        Raises:
+            RecipeError: If there are none.
+        """
+        name = preset or "quick"
+        setups = tuple(s for s in self.setups if not s.presets or name in s.presets)
+        if not setups:
+            raise RecipeError(
+                f"no set-up of {self.title!r} that was chosen belongs to the preset {name!r}. "
+                f"Pass --preset {self.setups[0].presets[0]}."
+            )
+        return self.model_copy(update={"setups": setups})
+
+    def recipe(
+        self, row: Row, *, preset: str | None, seed: int, overrides: Iterable[str] = ()
+    ) -> Recipe:
+        """Read the recipe of a cell.
+
+        Args:
+            row: One of the suite's.
+            preset: See :func:`spikewvat.lab.recipes.read_recipe`.
+            seed: Seed of the training.
+            overrides: ``"training.lr=1e-4"``, for all cells alike, over the row's own.
+
+        Raises:
+            RecipeError: If the recipe is missing or malformed.
+        """
+        recipe = read_recipe(
+            self.folder / row.recipe,
+            preset=preset,
+            variants=row.variants,
+            overrides=(*row.overrides, *overrides),
+            seed=seed,
+        )
+        unasked = {"conversion": row.conversion, "landscape": row.landscape}
+        dropped = {key: None for key, variant in unasked.items() if variant is None}
+        return recipe.model_copy(update=dropped)
+
+    def chosen(self, patterns: Sequence[str]) -> Suite:
+        """Return the suite with only the rows that one of the patterns names.
+
+        Args:
+            patterns: Row names, in which ``*`` stands for anything; none keep all rows.
+
+        Raises:
+            RecipeError: If a pattern names no row.
+        """
+        if not patterns:
+            return self
+        names = [row.name for row in self.rows]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise RecipeError(f"there is no row {pattern!r}. {nearest(pattern, names)}")
+        setups = []
+        for setup in self.setups:
+            rows = tuple(r for r in setup.rows if any(fnmatchcase(r.name, p) for p in patterns))
+            if rows:
+                setups.append(setup.model_copy(update={"rows": rows}))
+        return self.model_copy(update={"setups": tuple(setups)})
+
+
+def read_suite(name: str | Path) -> Suite:
+    """Read a suite.
+
+    Args:
+        name: One that comes with the package, or a folder with a ``suite.toml``.
+
+    Raises:
+        RecipeError: If there is none, a key is unknown, two rows have one name, or a claim or a
+            baseline names no row.
+    """
+    ours = suite_names()
+    folder = suites_folder() / name if str(name) in ours else Path(name)
+    if not (folder / FILE).is_file():
+        raise RecipeError(
+            f"there is no suite {str(name)!r}, and no file {str(folder / FILE)!r}. "
+            f"{nearest(str(name), ours)}"
+        )
+    content = files.read_toml(folder / FILE)
+    check_keys(content, [key for key in Suite.model_fields if key != "folder"], str(folder / FILE))
+    try:
+        suite = Suite.model_validate({**content, "folder": folder})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"{str(folder / FILE)!r}: {key}: {first['msg']}.") from error
+    _check_names(suite, folder / FILE)
+    return suite
+
+
+def _check_names(suite: Suite, path: Path) -> None:
+    """Raise RecipeError unless rows have names of their own, and nothing names another row."""
+    names = [row.name for row in suite.rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise RecipeError(f"{str(path)!r} has two rows named {', '.join(twice)}.")
+    wanted = [(name, names) for claim in suite.claims for name in (*claim.better, *claim.worse)]
+    for setup in suite.setups:
+        if setup.baseline is not None:
+            wanted.append((setup.baseline, [row.name for row in setup.rows]))
+    for name, known in wanted:
+        if name not in known:
+            raise RecipeError(f"{str(path)!r} speaks of a row {name!r}. {nearest(name, known)}")

@@ -1,6 +1,0 @@
-"""A run as data: recipes read from TOML, what they build, and what a run writes."""
-
-from spikewvat.recipes.reading import read_recipe, recipe_from
-from spikewvat.recipes.schema import Component, Recipe, Spec
-
-__all__ = ["Component", "Recipe", "Spec", "read_recipe", "recipe_from"]

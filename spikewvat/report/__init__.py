@@ -1,7 +1,0 @@
-"""One page of everything that suites have measured: tables, pictures, a summary in words."""
-
-from spikewvat.report.collect import Section, collect
-from spikewvat.report.content import Part, Picture, Table
-from spikewvat.report.page import write_report
-
-__all__ = ["Part", "Picture", "Section", "Table", "collect", "write_report"]

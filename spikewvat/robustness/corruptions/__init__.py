@@ -1,0 +1,49 @@
+"""What chips do to spikes: corruptions of events, of neurons and of what lies between them."""
+
+from spikewvat.robustness.corruptions.base import (
+    Composed,
+    Corruption,
+    EventCorruption,
+    NeuronCorruption,
+    SynapseCorruption,
+)
+from spikewvat.robustness.corruptions.context import corrupt
+from spikewvat.robustness.corruptions.events import (
+    DeadPixels,
+    Deletion,
+    DroppedBins,
+    HotPixels,
+    Insertion,
+    Jitter,
+    PolarityFlip,
+)
+from spikewvat.robustness.corruptions.network import (
+    DeadNeurons,
+    LeakMismatch,
+    ReadNoise,
+    StuckNeurons,
+    ThresholdMismatch,
+    TransmissionLoss,
+)
+
+__all__ = [
+    "Composed",
+    "Corruption",
+    "DeadNeurons",
+    "DeadPixels",
+    "Deletion",
+    "DroppedBins",
+    "EventCorruption",
+    "HotPixels",
+    "Insertion",
+    "Jitter",
+    "LeakMismatch",
+    "NeuronCorruption",
+    "PolarityFlip",
+    "ReadNoise",
+    "StuckNeurons",
+    "SynapseCorruption",
+    "ThresholdMismatch",
+    "TransmissionLoss",
+    "corrupt",
+]

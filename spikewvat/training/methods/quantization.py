@@ -1,0 +1,141 @@
+"""Quantisation-aware training, plain or under weight variation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spikewvat.devices import DeviceModel, Quantized
+from spikewvat.perturbations import HSV, Direction
+from spikewvat.perturbations.momentum import Sign
+from spikewvat.training import Backward, Closure, PerturbedGradient, mixed_direction
+from spikewvat.training.methods.activations import check_bits, on_levels, range_of
+from spikewvat.training.methods.synapses import hooked_inputs, synaptic_layers
+from spikewvat.training.wvat import Ascent
+from spikewvat.weights import replaced
+
+
+class QAT(PerturbedGradient):
+    r"""Quantisation-aware training: every pass sees quantised weights, the optimizer float ones.
+
+    .. math:: g = \nabla L(\hat w + w_v), \qquad \hat w = \mathrm{quantised}(w)
+
+    A straight-through estimator. A direction is taken at :math:`\hat w`: its range, its clean
+    gradient and its lengths are those of the quantised weights. Test on
+    ``Quantized(bits) >> device``.
+
+    With ``activation_bits``, what goes into each layer of synapses is quantised too, over the
+    range of the minibatch; test inside :func:`quantized_activations`, whose ranges are
+    calibrated. Spikes of 0 and 1 are levels already.
+
+    Args:
+        model: The model that the closure calls.
+        bits: Bits of a weight, from 2 to 16.
+        per_channel: One scale for each output channel instead of one for the tensor.
+        direction: Where to displace the quantised weights to; nowhere by default.
+        activation_bits: Bits of an activation, from 2 to 16; None leaves activations alone.
+        **options: ``p`` (of the displacement), ``weights``, ``generator`` and others of
+            :class:`spikewvat.training.GradientMethod`.
+
+    Raises:
+        ValueError: If ``bits`` is no whole number from 2 to 16.
+        UnsupportedModelError: If the model has no synaptic weights or unknown state.
+
+    References:
+        Weight-variation-aware training (WVAT), appendix A.3; rounding and scale are our choice.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        bits: int = 8,
+        per_channel: bool = False,
+        direction: Direction | None = None,
+        activation_bits: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.quantizer = Quantized(bits, per_channel)
+        self._only_quantized = direction is None
+        self.activation_bits = activation_bits
+        super().__init__(model, direction or HSV(self.quantizer), **options)
+        self._layers: dict[nn.Module, str] = {}
+        if activation_bits is not None:
+            check_bits(activation_bits)
+            self._layers = synaptic_layers(model, self.weights)
+
+    def backward(self, closure: Closure, *, backward: Backward = torch.Tensor.backward) -> Tensor:
+        """Leave the gradients in ``.grad`` (see :meth:`GradientMethod.backward`)."""
+        with (
+            replaced(self.weights, self.quantizer.program(self.weights)),
+            hooked_inputs(self._layers, self._on_levels),
+        ):
+            return super().backward(closure, backward=backward)
+
+    def _on_levels(self, layer: nn.Module, inputs: Tensor) -> Tensor | None:
+        bits = self.activation_bits
+        return None if bits is None else on_levels(inputs, range_of(inputs), bits)
+
+    def _step(self, closure: Closure, backward: Backward) -> Tensor:
+        if self._only_quantized:
+            return self._pass(closure, backward)
+        return super()._step(closure, backward)
+
+
+def qat_wvat(
+    model: nn.Module,
+    device: DeviceModel,
+    *,
+    bits: int = 8,
+    per_channel: bool = False,
+    w_th: float = 0.5,
+    gamma: float = 0.5,
+    alpha: float = 0.1,
+    ascent: Ascent = "gradient",
+    sign: Sign = "ahead",
+    optimizer: Optimizer | None = None,
+    activation_bits: int | None = None,
+    **options: Any,
+) -> QAT:
+    """Return QAT with WVAT on top: weights are quantised first, then displaced.
+
+    Args:
+        model: The model that the closure calls.
+        device: What the chip does to quantised weights.
+        bits: Bits of a weight, from 2 to 16.
+        per_channel: One scale for each output channel instead of one for the tensor.
+        w_th: Share of steps that use the worst direction; this and what follows as in
+            :class:`spikewvat.WVAT`.
+        gamma: Scale of the displacement.
+        alpha: Length of the worst direction as a share of a noise draw's length.
+        ascent: ``"gradient"`` or ``"momentum"``.
+        sign: Of the momentum.
+        optimizer: Whose momentum to follow.
+        activation_bits: Bits of an activation; None leaves activations alone.
+        **options: ``p``, ``weights``, ``generator`` and others of
+            :class:`spikewvat.training.GradientMethod`.
+
+    Raises:
+        ValueError: If a parameter is out of its range.
+        UnsupportedModelError: If the model has no synaptic weights or unknown state.
+    """
+    direction = mixed_direction(
+        device,
+        w_th=w_th,
+        gamma=gamma,
+        alpha=alpha,
+        ascent=ascent,
+        sign=sign,
+        optimizer=optimizer,
+    )
+    return QAT(
+        model,
+        bits=bits,
+        per_channel=per_channel,
+        direction=direction,
+        activation_bits=activation_bits,
+        **options,
+    )
