@@ -10,7 +10,7 @@ import pytest
 
 FAULTS = """
 import resource, torch
-from spikewvat.lab.memory import keep_freed_memory
+from spikewvat.memory import keep_freed_memory
 {first}
 def step():
     for _ in range(10):

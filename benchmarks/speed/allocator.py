@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from spikewvat import adapter_for
-from spikewvat.lab.memory import keep_freed_memory
+from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model
 from spikewvat.lab.recipes.results import provenance, write_json

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from spikewvat import HSV, Gaussian, adapter_for
 from spikewvat.devices import DeviceModel, GaussianTable
-from spikewvat.lab.memory import keep_freed_memory
+from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model, build_optimizer
 from spikewvat.lab.recipes.results import provenance, write_json

@@ -1,24 +1,30 @@
-"""Loaders that a user brings: what they are, whether a network fits them."""
+"""The loaders that a user brings: checked, and the test batches read once."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Mapping
-from typing import TypeAlias
+from collections.abc import Iterable, Iterator, Mapping, Sized
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 
-from spikewvat.adapters import Adapter
 from spikewvat.errors import DataError
-from spikewvat.lab.suites.methods import Loader
-from spikewvat.robustness import clean_accuracy
 
+Loader: TypeAlias = Iterable[Any]
+"""Batches ``(inputs, labels)``; can be iterated several times."""
 Loaders: TypeAlias = Loader | tuple[Loader, Loader]
 """Test batches, or training and test batches."""
+
+ROOM = 2**30
+"""Bytes of test batches that are kept."""
+_REMEDY = "Pass a DataLoader or a list of batches (inputs, labels)."
 
 
 def pair_of(loaders: Loaders, *, wanted: bool) -> tuple[Loader, Loader]:
     """Return training and test batches.
+
+    Args:
+        loaders: What the user has passed.
+        wanted: Whether training batches are needed.
 
     Raises:
         DataError: If they are something else, or there are no training batches though wanted.
@@ -31,45 +37,79 @@ def pair_of(loaders: Loaders, *, wanted: bool) -> tuple[Loader, Loader]:
             "a training function needs training batches too, got test batches alone. "
             "Pass a pair (training, test) of loaders."
         )
-    for loader, what in ((test, "test"), *([(training, "training")] if wanted else [])):
-        _check(loader, what)
+    if wanted:
+        _check_loader(training, "training")
+        _check_batch(next(iter(training), None), "training")
+    _check_loader(test, "test")
     return training, test
 
 
-def try_on(model: nn.Module, test: Loader, adapter: Adapter) -> None:
-    """Test a network on one batch, so that what does not fit is known before hours of training.
-
-    Raises:
-        DataError: If the network and the batches do not fit.
-        UnsupportedModelError: If it has no synaptic weights.
-    """
-    adapter.synaptic_weights(model)
-    try:
-        clean_accuracy(model, list(itertools.islice(test, 1)), adapter=adapter)
-    except (ValueError, TypeError) as error:
-        raise DataError(f"the network does not fit the test batches: {error}") from error
-
-
-def count(loader: Loader) -> int:
-    """Return how many samples a loader yields."""
+def samples(loader: Loader) -> int:
+    """Return how many samples a loader yields, without reading them where it says so."""
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(dataset, Sized):
+        return len(dataset)
     return sum(len(labels) for _, labels in loader)
 
 
-def _check(loader: Loader, what: str) -> None:
-    """Raise DataError unless something yields batches, and does so again."""
+class TestBatches:
+    """Test batches that are read once and shared by all networks.
+
+    Batches that do not fit into memory are read again at every pass.
+
+    Args:
+        loader: Yields the batches, the same at every pass.
+        room: Bytes that they may take.
+
+    Raises:
+        DataError: If one is no pair of tensors, or there is none.
+    """
+
+    __test__ = False  # not a test, whatever pytest makes of the name
+
+    def __init__(self, loader: Loader, room: int = ROOM) -> None:
+        self._loader = loader
+        self._kept: list[Any] = []
+        self._whole = True
+        for batch in loader:
+            _check_batch(batch, "test")
+            self._kept.append(batch)
+            room -= sum(part.nbytes for part in batch)
+            if room < 0:
+                del self._kept[1:]
+                self._whole = False
+                break
+        _check_batch(next(iter(self._kept), None), "test")
+
+    @property
+    def first(self) -> list[Any]:
+        """The first batch alone."""
+        return self._kept[:1]
+
+    def __iter__(self) -> Iterator[Any]:
+        if not self._whole:
+            return iter(self._loader)
+        # Copies: a first layer that works in place must not change what is kept.
+        return ((inputs.clone(), labels) for inputs, labels in self._kept)
+
+
+def _check_loader(loader: object, what: str) -> None:
+    """Raise DataError unless something can yield batches several times."""
     problem = f"the {what} loader is {type(loader).__name__!r}"
-    remedy = "Pass a DataLoader or a list of batches (inputs, labels)."
+    if isinstance(loader, Iterator):
+        raise DataError(f"{problem}, which can be iterated only once. {_REMEDY}")
     if isinstance(loader, Tensor | nn.Module | str | Mapping) or not isinstance(loader, Iterable):
-        raise DataError(f"{problem}, expected batches (inputs, labels). {remedy}")
-    if iter(loader) is loader:
-        raise DataError(f"{problem}, which can be iterated only once. {remedy}")
-    first = next(iter(loader), None)
-    if first is None:
+        raise DataError(f"{problem}, expected batches (inputs, labels). {_REMEDY}")
+
+
+def _check_batch(batch: object, what: str) -> None:
+    """Raise DataError unless a batch is there and a pair of tensors."""
+    if batch is None:
         raise DataError(f"the {what} loader yields no batch. Check the data set and its split.")
-    if not _is_batch(first):
+    if not _is_batch(batch):
         raise DataError(
-            f"a batch of the {what} loader is {type(first).__name__!r}, expected a pair (inputs, "
-            f"labels) of tensors. {remedy}"
+            f"a batch of the {what} loader is {type(batch).__name__!r}, expected a pair (inputs, "
+            f"labels) of tensors. {_REMEDY}"
         )
 
 

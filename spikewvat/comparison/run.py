@@ -1,31 +1,23 @@
-"""A bench for a network and data of one's own: chips of several devices, training methods."""
+"""Compare training methods, devices and corruptions on a network of one's own."""
 
 from __future__ import annotations
 
 import copy
-import itertools
-import re
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, TypeAlias
+from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import torch
 from torch import Generator, nn
 
-from spikewvat import files
 from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.comparison.batches import Loader, Loaders, TestBatches, pair_of, samples
+from spikewvat.comparison.methods import METHODS, Method, Steps, Train
+from spikewvat.comparison.results import Comparison, Failure, Row
 from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Quantized, StuckAt
-from spikewvat.errors import UnsupportedModelError
-from spikewvat.lab.recipes.results import provenance
-from spikewvat.lab.suites.loaders import Loaders, count, pair_of, try_on
-from spikewvat.lab.suites.methods import METHODS, Loader, Method, Steps, Train
-from spikewvat.lab.suites.runner import ERROR
-from spikewvat.lab.suites.suite import FILE, Row, Setup, Suite
-from spikewvat.lab.suites.table import RowResult, markdown
-from spikewvat.robustness import Degradation, sweep, sweep_spikes
+from spikewvat.errors import DataError, UnsupportedModelError
+from spikewvat.robustness import Degradation, clean_accuracy, sweep, sweep_spikes
 from spikewvat.robustness.corruptions import (
     Corruption,
     DeadNeurons,
@@ -40,6 +32,8 @@ DeviceAt: TypeAlias = Callable[[float], DeviceModel]
 """From the size of the variation to what a chip does to weights."""
 CorruptionAt: TypeAlias = Callable[[float], Corruption]
 """From a severity to what happens to spikes."""
+OnRow: TypeAlias = Callable[[Comparison, Row | Failure | None], object]
+"""Takes what is known so far and what is new in it."""
 
 DEVICES: Mapping[str, DeviceAt] = {
     "Gaussian": Gaussian,
@@ -59,222 +53,169 @@ CORRUPTIONS: Mapping[str, CorruptionAt] = {
     "read noise": ReadNoise,
 }
 """What happens to spikes by default."""
-AS_IT_IS = "as it is"
-"""Name of the only row where nothing is trained."""
+SIGMAS = (0.0, 0.05, 0.10)
+"""Sizes of the variation by default."""
+UNTRAINED = "as it is"
+"""Name of the only method where nothing is trained."""
 
 
-@dataclass(frozen=True)
-class BenchResult:
-    """What a bench found.
-
-    Args:
-        suite: The rows that were asked for.
-        rows: Results by row name.
-        failed: What was raised, by method.
-        skipped: Why a corruption that is tried by default cannot happen to the network.
-    """
-
-    suite: Suite
-    rows: Mapping[str, RowResult]
-    failed: Mapping[str, Exception]
-    skipped: Mapping[str, str] = field(default_factory=dict)
-
-    def row(self, what: str, method: str) -> RowResult:
-        """Return the result of a device or corruption and a method.
-
-        Raises:
-            KeyError: If there is none.
-        """
-        for setup in self.suite.setups:
-            for row in setup.rows:
-                if (setup.name, row.method) == (what, method) and row.name in self.rows:
-                    return self.rows[row.name]
-        raise KeyError(f"there is no result for {what!r} and {method!r}.")
-
-    def __str__(self) -> str:
-        return markdown(self.suite, self.rows)
-
-
-def bench(
+def compare(
     model: nn.Module | Callable[[], nn.Module],
     loaders: Loaders,
     train: Train | None = None,
     *,
-    methods: Mapping[str, Method] = METHODS,
+    methods: Mapping[str, Method] | None = None,
     devices: Mapping[str, DeviceAt] = DEVICES,
     corruptions: Mapping[str, CorruptionAt] | None = None,
-    sigmas: Sequence[float] = (0.0, 0.05, 0.10),
+    sigmas: Sequence[float] = SIGMAS,
     severities: Sequence[float] | None = None,
     chips: int = 25,
     target: float | None = None,
     seeds: Sequence[int] = (0,),
-    title: str = "",
-    out: Path | str | None = None,
     adapter: Adapter | None = None,
     reset_state: ResetState | None = None,
-    on_row: Callable[[str, RowResult | Exception], object] = lambda name, found: None,
-) -> BenchResult:
-    """Test a network of one's own on simulated chips, and compare ways of training it.
+    on_row: OnRow = lambda found, new: None,
+) -> Comparison:
+    """Train a network by several methods and test it on simulated chips.
 
-    Two suites: weights, whose variation is swept for several devices, and spikes, to which
-    several things happen. All meet chips of the same seeds. A method that raises does not stop
-    the others.
+    The variation of the weights is swept for each device, the severity for each corruption. All
+    networks meet the same chips. Before anything is trained, the network is tried on one batch
+    with each device and corruption. A method that raises does not stop the others.
 
     Args:
-        model: The network, or what makes one; from spikes ``[T, B, ...]`` or images ``[B, ...]``
-            to output spikes ``[T, B, classes]`` or scores ``[B, classes]``.
-        loaders: Test batches ``(inputs, labels)``, or a pair of training and test batches; each
-            can be iterated several times.
-        train: Trains a network in place with the methods that are compared; without it the
-            network is tested as it is.
-        methods: What to compare, by name; the first is the baseline.
-        devices: From sigma to what a chip does to weights, by name.
-        corruptions: From severity to what happens to spikes, by name; by default those of
-            ``CORRUPTIONS`` that can happen to the network and its inputs.
+        model: The network, or a function that makes it; from spikes ``[T, B, ...]`` or images
+            ``[B, ...]`` to output spikes ``[T, B, classes]`` or scores ``[B, classes]``. A
+            network is copied, never changed.
+        loaders: Test batches ``(inputs, labels)``, or a pair of training and test batches. The
+            test batches are read once.
+        train: Trains a network in place: ``train(model, loader, method)`` calls
+            :meth:`Steps.backward` in each step and :meth:`Steps.epoch_ended` after each epoch.
+            Without it the network is tested as it is.
+        methods: What to compare, by name; ``METHODS`` by default. Needs ``train``.
+        devices: From sigma to a device model, by name.
+        corruptions: From severity to a corruption, by name; by default those of ``CORRUPTIONS``
+            that can happen to the network and its inputs.
         sigmas: Sizes of the variation.
         severities: Severities of all corruptions; by default 0 and their levels 1, 3 and 5.
         chips: Chips at each size.
-        target: Accuracy that a chip must reach to work.
-        seeds: Training seeds; they seed torch's global generators too.
-        title: What the report calls it; the network's class by default.
-        out: Folder for a result file a row, each written as soon as it is known, and what
-            ``spikewvat report`` needs to know of them.
+        target: Accuracy that a chip must reach to work, a fraction.
+        seeds: Seeds of the trainings; torch's global generators are seeded too.
         adapter: By default the one for the network's framework.
         reset_state: Resets layers that no adapter knows.
-        on_row: Called as each row ends, with its name and what was found or raised.
+        on_row: Called with what is known so far: with None when everything has been tried, then
+            with each new row or failure.
 
     Returns:
-        Results by device or corruption and method.
+        A row for each method on each device and under each corruption.
 
     Raises:
-        ValueError: If there is nothing to compare, a number is out of its range, or one of the
-            ``corruptions`` cannot happen to the inputs.
+        ValueError: If there is nothing to compare, a number is out of its range, an option would
+            have no effect, or one of the ``corruptions`` cannot happen to the inputs.
         DataError: If the loaders are not what they should be, or the network and they do not fit.
         UnsupportedModelError: If the network has no synaptic weights, a layer keeps state that
             nothing can reset, or one of the ``corruptions`` cannot happen to it.
-        CheckpointError: If ``out`` cannot be written to.
-        Exception: What every method raises, if all of them do.
+        Exception: What the first method raised, if all of them did.
 
     Example:
         >>> batches = [(torch.eye(2), torch.arange(2))]
         >>> network = nn.Linear(2, 2, bias=False)
         >>> _ = nn.init.eye_(network.weight)
-        >>> devices = {"Gaussian": Gaussian}
-        >>> found = bench(network, batches, devices=devices, corruptions={}, chips=2)
-        >>> found.row("Gaussian", "as it is").mean(0)
-        1.0
+        >>> found = compare(network, batches, devices={"mine": Gaussian}, corruptions={}, chips=2)
+        >>> print(found)
+        mine      no variation  σ = 0 %  σ = 5 %  σ = 10 %  worst chip  working chips
+        as it is         100.0    100.0    100.0     100.0       100.0              -
+        <BLANKLINE>
+        Accuracy in %: mean over chips and trainings.
     """
+    named = _methods(methods, train)
+    _check(devices, corruptions, severities, seeds)
     training, test = pair_of(loaders, wanted=train is not None)
     example = model if isinstance(model, nn.Module) else _made(model)
     adapter = adapter or adapter_for(example, reset_state=reset_state)
-    try_on(example, test, adapter)
+    adapter.synaptic_weights(example)
+    batches = TestBatches(test)
+    rehearsal = _Tested(example, batches.first, adapter, min(chips, 1), target)
+    rehearsal.check_fit()
+    tests, skipped = _tests(rehearsal, devices, corruptions, sigmas, severities)
+    if not tests:
+        raise ValueError(f"none of the corruptions can happen to the network: {skipped}.")
 
-    def make() -> nn.Module:
-        # A live network cannot be copied, but the trial has reset this one.
-        return copy.deepcopy(model) if isinstance(model, nn.Module) else _made(model)
+    def trained(method: Method, seed: int) -> nn.Module:
+        # A live network cannot be copied, but the rehearsal has reset this one.
+        network = copy.deepcopy(model) if isinstance(model, nn.Module) else _made(model)
+        if train is None:
+            return network
+        steps = Steps(method, network, adapter, Generator().manual_seed(seed))
+        train(network, training, steps)
+        return steps.finished(training)
 
-    named = methods if train is not None else {AS_IT_IS: Method()}
-    plan = _Plan(make, training, test, train, adapter, tuple(seeds), chips, target)
-    sweeps = {name: _Sweep(sweep, at, tuple(sigmas)) for name, at in devices.items()}
-    skipped: dict[str, str] = {}
-    for one in sweeps.values():
-        plan.rehearse(example, one)
-    for name, at in (CORRUPTIONS if corruptions is None else corruptions).items():
+    found = Comparison(
+        tests=tuple(test.name for test in tests),
+        methods=tuple(named),
+        seeds=tuple(seeds),
+        skipped=tuple(skipped.items()),
+        training_samples=0 if train is None else samples(training),
+    )
+    on_row(found, None)
+    for name, method in named.items():
         try:
-            sweeps[name] = _Sweep(sweep_spikes, at, tuple(severities or _levels(name, at)))
-            plan.rehearse(example, sweeps[name])
-        except (UnsupportedModelError, ValueError) as error:
-            if corruptions is not None:
-                raise
-            del sweeps[name]
-            skipped[name] = str(error)
-    suite = _suite(title or type(example).__name__, list(sweeps), list(named), seeds)
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        files.check_writable(folder)
-        files.write_toml(folder / FILE, _content(suite))
-    common = {
-        "recipe": {"network": suite.title},
-        "seeds": list(seeds),
-        "scale": "own",
-        **provenance(),
-        "samples": {"train": count(training) if train else 0, "test": count(test)},
-    }
-
-    rows: dict[str, RowResult] = {}
-    failed: dict[str, Exception] = {}
-    for number, (name, method) in enumerate(named.items()):
-        log = None if folder is None else folder / f"{_slug(name)}-failed" / ERROR
-        try:
-            networks, seconds = plan.trained(method)
-            for setup, one in zip(suite.setups, sweeps.values(), strict=True):
-                row = setup.rows[number].name
-                curves = [plan.tested(network, one) for network in networks]
-                rows[row] = _row({**common, "seconds": seconds}, curves)
-                if folder is not None:
-                    rows[row].write(folder / f"{row}.json")
-                on_row(row, rows[row])
-            if log is not None:
-                log.unlink(missing_ok=True)
+            networks, seconds = [], []
+            for seed in seeds:
+                with torch.random.fork_rng():
+                    torch.manual_seed(seed)
+                    started = time.perf_counter()
+                    network = trained(method, seed)
+                    seconds.append(time.perf_counter() - started)
+                networks.append(_Tested(network, batches, adapter, chips, target))
+            for test in tests:
+                curves = tuple(network.on(test) for network in networks)
+                row = Row(test.name, name, tuple(seeds), curves, tuple(seconds))
+                found = replace(found, rows=(*found.rows, row))
+                on_row(found, row)
         except Exception as error:  # whatever it is, the other methods go on
-            failed[name] = error
-            on_row(name, error)
-            if log is not None:
-                files.write_atomic(log, "".join(traceback.format_exception(error)))
-    if not rows:
-        raise next(iter(failed.values()))
-    return BenchResult(suite, rows, failed, skipped)
+            failure = Failure(name, error)
+            found = replace(found, failures=(*found.failures, failure))
+            on_row(found, failure)
+    if not found.rows:
+        raise found.failures[0].error
+    return found
 
 
 @dataclass(frozen=True)
-class _Sweep:
-    """What networks are put through, over several sizes."""
+class _Test:
+    """A device or a corruption, and the sizes that are swept."""
 
-    run: Callable[..., Degradation]
+    name: str
     at: DeviceAt | CorruptionAt
     sizes: tuple[float, ...]
+    corrupts: bool
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How networks are made, trained and tested, the same for all methods."""
+class _Tested:
+    """A network and the chips that it is tested on, the same for all networks."""
 
-    make: Callable[[], nn.Module]
-    training: Loader
-    test: Loader
-    train: Train | None
+    network: nn.Module
+    batches: Loader
     adapter: Adapter
-    seeds: tuple[int, ...]
     chips: int
     target: float | None
 
-    def trained(self, method: Method) -> tuple[list[nn.Module], list[float]]:
-        """Return a network for each seed, and how many seconds its training took."""
-        networks, seconds = [], []
-        for seed in self.seeds:
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                network, started = self.make(), time.perf_counter()
-                if self.train is not None:
-                    steps = Steps(method, network, self.adapter, Generator().manual_seed(seed))
-                    self.train(network, self.training, steps)
-                    network = steps.finished(self.training)
-                networks.append(network)
-                seconds.append(time.perf_counter() - started)
-        return networks, seconds
+    def check_fit(self) -> None:
+        """Raise DataError unless the network takes the batches and names their classes."""
+        try:
+            clean_accuracy(self.network, self.batches, adapter=self.adapter)
+        except (ValueError, TypeError) as error:
+            raise DataError(f"the network does not fit the test batches: {error}") from error
 
-    def rehearse(self, network: nn.Module, one: _Sweep) -> None:
-        """Put a network on one chip, on one batch: mistakes show before training."""
-        first = replace(self, test=list(itertools.islice(self.test, 1)), chips=min(self.chips, 1))
-        first.tested(network, one)
-
-    def tested(self, network: nn.Module, one: _Sweep) -> Degradation:
-        """Put a network on chips, the same for all."""
-        return one.run(
-            network,
-            self.test,
-            one.at,
-            one.sizes,
+    def on(self, test: _Test) -> Degradation:
+        """Sweep a device or a corruption."""
+        run: Callable[..., Degradation] = sweep_spikes if test.corrupts else sweep
+        return run(
+            self.network,
+            self.batches,
+            test.at,
+            test.sizes,
             chips=self.chips,
             target=self.target,
             adapter=self.adapter,
@@ -282,8 +223,75 @@ class _Plan:
         )
 
 
+def _tests(
+    rehearsal: _Tested,
+    devices: Mapping[str, DeviceAt],
+    corruptions: Mapping[str, CorruptionAt] | None,
+    sigmas: Sequence[float],
+    severities: Sequence[float] | None,
+) -> tuple[list[_Test], dict[str, str]]:
+    """Return what works on one batch, and why some of the default corruptions do not."""
+    tests, skipped = [], {}
+    for name, device_at in devices.items():
+        test = _Test(name, device_at, tuple(sigmas), corrupts=False)
+        rehearsal.on(test)
+        tests.append(test)
+    for name, at in (CORRUPTIONS if corruptions is None else corruptions).items():
+        try:
+            test = _Test(name, at, tuple(severities or _levels(name, at)), corrupts=True)
+            rehearsal.on(test)
+        except (UnsupportedModelError, ValueError) as error:
+            if corruptions is not None:
+                raise
+            skipped[name] = str(error)
+        else:
+            tests.append(test)
+    return tests, skipped
+
+
+def _methods(methods: Mapping[str, Method] | None, train: Train | None) -> Mapping[str, Method]:
+    """Return the methods by name.
+
+    Raises:
+        ValueError: If there are none, or nothing to train them with.
+    """
+    if train is None:
+        if methods is not None:
+            raise ValueError("methods need a training function. Pass train=, or leave them out.")
+        return {UNTRAINED: Method()}
+    if methods is not None and not methods:
+        raise ValueError("methods is empty, expected at least one, such as METHODS.")
+    return METHODS if methods is None else methods
+
+
+def _check(
+    devices: Mapping[str, DeviceAt],
+    corruptions: Mapping[str, CorruptionAt] | None,
+    severities: Sequence[float] | None,
+    seeds: Sequence[int],
+) -> None:
+    """Raise ValueError if there is nothing to do, or something would be done twice or not at all.
+
+    Raises:
+        ValueError: If so.
+    """
+    happens = CORRUPTIONS if corruptions is None else corruptions
+    both = sorted(set(devices) & set(happens))
+    if not devices and not happens:
+        raise ValueError("devices and corruptions are empty, expected at least one of either.")
+    if both:
+        raise ValueError(f"{both[0]!r} is a device and a corruption. Rename one of them.")
+    if severities is not None and not (severities and happens):
+        raise ValueError(
+            f"severities {list(severities)} with {len(happens)} corruptions, expected at least "
+            "one of each. Leave out severities, or pass corruptions."
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds are {list(seeds)}, expected different ones, at least one.")
+
+
 def _levels(name: str, at: CorruptionAt) -> tuple[float, ...]:
-    """Return 0 and every other level of a corruption, of a composition those of what is swept.
+    """Return 0 and every other level of a corruption; of a composition, those of its open stage.
 
     Raises:
         ValueError: If it documents none.
@@ -306,58 +314,3 @@ def _made(make: Callable[[], nn.Module]) -> nn.Module:
             f"the function that makes the network returned {network!r}, expected a torch.nn.Module."
         )
     return network
-
-
-def _suite(title: str, tests: list[str], methods: list[str], seeds: Sequence[int]) -> Suite:
-    """Return the rows, set-up by set-up.
-
-    Raises:
-        ValueError: If there are none, or two have one name in files.
-    """
-    for names, what in ((tests, "devices and corruptions"), (methods, "methods"), (seeds, "seeds")):
-        if not names or len({_slug(str(name)) for name in names}) < len(names):
-            raise ValueError(
-                f"{what} are {list(names)!r}, expected at least one, with names that differ in "
-                "letters or digits."
-            )
-    setups = [
-        Setup(
-            name=test,
-            rows=tuple(
-                Row(method=method, recipe=f"{_slug(test)}-{_slug(method)}.toml")
-                for method in methods
-            ),
-        )
-        for test in tests
-    ]
-    return Suite(title=title, seeds={"own": tuple(seeds)}, setups=tuple(setups))
-
-
-def _content(suite: Suite) -> dict[str, Any]:
-    """Return what a suite's file holds, for the report."""
-    return {
-        "title": suite.title,
-        "seeds": {name: list(seeds) for name, seeds in suite.seeds.items()},
-        "setups": [
-            {
-                "name": setup.name,
-                "rows": [{"method": row.method, "recipe": row.recipe} for row in setup.rows],
-            }
-            for setup in suite.setups
-        ],
-    }
-
-
-def _row(common: Mapping[str, Any], curves: Sequence[Degradation]) -> RowResult:
-    rows = [
-        {"training_seed": seed, **row}
-        for seed, curve in zip(common["seeds"], curves, strict=True)
-        for row in curve.to_dict()["rows"]
-    ]
-    content = {**common, "clean": [curve.clean for curve in curves], "rows": rows}
-    return RowResult(content, tuple(curves))
-
-
-def _slug(name: str) -> str:
-    """Return a name as part of a file's."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

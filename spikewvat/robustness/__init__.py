@@ -2,8 +2,8 @@
 
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
-from spikewvat.robustness.comparison import Comparison, Difference, compare
 from spikewvat.robustness.corruptions import corrupt
+from spikewvat.robustness.differences import Difference, Differences, paired_differences
 from spikewvat.robustness.hierarchy import (
     Hierarchy,
     hierarchical,
@@ -27,9 +27,9 @@ from spikewvat.robustness.statistics import (
 __all__ = [
     "Activity",
     "ChipReport",
-    "Comparison",
     "Degradation",
     "Difference",
+    "Differences",
     "Hierarchy",
     "Interval",
     "Split",
@@ -38,12 +38,12 @@ __all__ = [
     "chips_needed",
     "chips_needed_per_training",
     "clean_accuracy",
-    "compare",
     "corrupt",
     "hierarchical",
     "holm",
     "mean_interval",
     "over_trainings",
+    "paired_differences",
     "sample_std",
     "simulate_chips",
     "student_t_p_value",

@@ -11,7 +11,7 @@ from spikewvat.lab.report.content import percent, points
 from spikewvat.lab.suites import RowResult
 from spikewvat.lab.suites.suite import Row
 from spikewvat.lab.suites.table import published
-from spikewvat.robustness import Difference, Interval, compare
+from spikewvat.robustness import Difference, Interval, paired_differences
 
 Found = Sequence[tuple[Row, RowResult]]
 
@@ -61,7 +61,7 @@ def differences(found: Found) -> tuple[Difference, ...]:
         for (row, result), own in zip(found, seeds, strict=True)
     }
     try:
-        return compare(reports, reference=found[0][0].name).differences
+        return paired_differences(reports, reference=found[0][0].name).differences
     except ValueError:  # other devices, images or chips
         return ()
 

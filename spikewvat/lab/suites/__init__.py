@@ -1,8 +1,7 @@
 """Suites of recipes: which rows a table has, running their cells, the table."""
 
 from spikewvat.lab.suites.claims import Verdict, verdicts
-from spikewvat.lab.suites.methods import Method, Steps
-from spikewvat.lab.suites.own import BenchResult, bench
+from spikewvat.lab.suites.compared import ComparisonFolder
 from spikewvat.lab.suites.runner import (
     Cell,
     CellFailed,
@@ -18,22 +17,19 @@ from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
 from spikewvat.lab.suites.table import RowResult, markdown
 
 __all__ = [
-    "BenchResult",
     "Cell",
     "CellFailed",
     "Claim",
+    "ComparisonFolder",
     "Found",
     "Job",
-    "Method",
     "Row",
     "RowResult",
     "Setup",
-    "Steps",
     "Suite",
     "SuiteResult",
     "Training",
     "Verdict",
-    "bench",
     "cells_of",
     "markdown",
     "read_suite",

@@ -19,7 +19,7 @@ import torch
 
 from spikewvat import files
 from spikewvat.errors import CheckpointError, MissingDataError
-from spikewvat.lab.memory import keep_freed_memory
+from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.recipes import Recipe, build, results
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
