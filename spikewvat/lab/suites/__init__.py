@@ -1,16 +1,16 @@
-"""Suites of recipes: which rows a table has, running their cells, the table."""
+"""Suites of recipes: which rows a table has, running their jobs, the table."""
 
 from spikewvat.lab.suites.claims import Verdict, verdicts
 from spikewvat.lab.suites.methods import Method, Steps
 from spikewvat.lab.suites.own import BenchResult, bench
 from spikewvat.lab.suites.runner import (
-    Cell,
-    CellFailed,
     Found,
     Job,
+    JobFailed,
+    RowJob,
     SuiteResult,
     Training,
-    cells_of,
+    jobs_of,
     run_suite,
     trainings_of,
 )
@@ -19,8 +19,8 @@ from spikewvat.lab.suites.table import RowResult, markdown
 
 __all__ = [
     "BenchResult",
-    "Cell",
-    "CellFailed",
+    "RowJob",
+    "JobFailed",
     "Claim",
     "Found",
     "Job",
@@ -34,7 +34,7 @@ __all__ = [
     "Training",
     "Verdict",
     "bench",
-    "cells_of",
+    "jobs_of",
     "markdown",
     "read_suite",
     "run_suite",
