@@ -1,4 +1,4 @@
-"""Cells in processes that are killed, interrupted, or in somebody else's hands."""
+"""Jobs in processes that are killed, interrupted, or in somebody else's hands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from bench_worker import Job
 
 from spikewvat import files
-from spikewvat.lab.suites import CellFailed, locks
+from spikewvat.lab.suites import JobFailed, locks
 from spikewvat.lab.suites.pool import Pool
 
 
@@ -23,24 +23,24 @@ def results(pool, jobs):
 
 def test_a_killed_process_loses_nothing_that_was_finished(tmp_path):
     jobs = [Job("first"), Job("dies-once", deaths=1), *(Job(f"j{n}") for n in range(4))]
-    found = results(Pool(tmp_path, jobs=2), jobs)
+    found = results(Pool(tmp_path, processes=2), jobs)
     assert set(found) == {job.name for job in jobs}
     assert all(found[job.name]["name"] == job.name for job in jobs)
     assert len(jobs[1].runs(tmp_path)) == 2
     assert str(found["dies-once"]["pid"]) == jobs[1].runs(tmp_path)[1]
-    again = results(Pool(tmp_path, jobs=2), jobs)  # all is done
+    again = results(Pool(tmp_path, processes=2), jobs)  # all is done
     assert again == found
     assert len(jobs[1].runs(tmp_path)) == 2
 
 
-def test_a_cell_that_kills_its_process_again_is_given_up(tmp_path):
+def test_a_job_that_kills_its_process_again_is_given_up(tmp_path):
     # The innocent one runs beside it each time, as long as the deadly one can start.
     deadly = Job("deadly", deaths=9)
     innocent = Job("innocent", seconds=1.0)
     jobs = [deadly, innocent, Job("later")]
-    found = results(Pool(tmp_path, jobs=2), jobs)
-    assert isinstance(found["deadly"], CellFailed)
-    assert "was killed again while no other cell ran" in found["deadly"].message
+    found = results(Pool(tmp_path, processes=2), jobs)
+    assert isinstance(found["deadly"], JobFailed)
+    assert "was killed again while no other job ran" in found["deadly"].message
     assert found["deadly"].message in found["deadly"].log.read_text()
     assert len(deadly.runs(tmp_path)) == 2
     assert found["innocent"]["name"] == "innocent"
@@ -50,11 +50,11 @@ def test_a_cell_that_kills_its_process_again_is_given_up(tmp_path):
 def test_processes_that_die_before_they_begin_are_not_tried_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(locks, "was_cut_off", lambda folder: False)
     jobs = [Job("a", deaths=9), Job("b", deaths=9)]
-    found = results(Pool(tmp_path, jobs=2), jobs)
-    assert all(isinstance(found[name], CellFailed) for name in "ab")
+    found = results(Pool(tmp_path, processes=2), jobs)
+    assert all(isinstance(found[name], JobFailed) for name in "ab")
 
 
-def test_a_cell_of_another_bench_is_waited_for_and_read(tmp_path):
+def test_a_job_of_another_bench_is_waited_for_and_read(tmp_path):
     go = tmp_path / "go"
     shared, other = Job("shared", wait_for=go), Job("other")
     first: dict = {}
@@ -96,7 +96,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     assert not locks.was_cut_off(tmp_path / "gone")
 
 
-def test_a_full_disk_is_a_failed_cell(tmp_path, monkeypatch):
+def test_a_full_disk_is_a_failed_job(tmp_path, monkeypatch):
     jobs = [Job("a"), Job("b"), Job("c")]
     real, calls = os.fsync, []
 
@@ -118,7 +118,7 @@ def test_a_full_disk_is_a_failed_cell(tmp_path, monkeypatch):
     assert not (tmp_path / "b" / "error.txt").exists()
 
 
-def test_a_folder_that_cannot_be_made_is_a_failed_cell(tmp_path):
+def test_a_folder_that_cannot_be_made_is_a_failed_job(tmp_path):
     (tmp_path / "a").write_text("a file is in the way")
     found = results(Pool(tmp_path), [Job("a"), Job("b")])
     assert "FileExistsError" in found["a"].message

@@ -10,9 +10,9 @@ from test_cli import RECIPE, call, error
 
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes import build, schema
+from spikewvat.lab.recipes.corruptions import build_corruption, levels
 from spikewvat.lab.recipes.reading import recipe_from
-from spikewvat.lab.recipes.schema import SPIKES, Evaluation
-from spikewvat.lab.recipes.spikes import build_corruption, levels
+from spikewvat.lab.recipes.schema import CORRUPTIONS, Evaluation
 from spikewvat.lab.suites.claims import verdicts
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite
 from spikewvat.lab.suites.table import RowResult, cells, header, markdown, row_result
@@ -47,7 +47,7 @@ def test_evaluate_under_a_corruption(run, tmp_path):
     output, found = evaluated(
         run, tmp_path, "--spikes", "deletion", "--severities", "0,0.5", "--plot", tmp_path / "p.png"
     )
-    assert (found["device"], found["spikes"]) == ("ideal", "deletion")
+    assert (found["device"], found["corruption"]) == ("ideal", "deletion")
     clean, strong = found["rows"]
     assert clean["mean"] == found["clean"]
     assert (strong["corruption"], strong["severity"]) == ("deletion", 0.5)
@@ -66,7 +66,7 @@ def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
     both = ("--spikes", "hot-pixels:period=2>>read-noise:severity=0.05", "--severities", "0.1")
     _, found = evaluated(run, tmp_path, *both, "--device", "gaussian:sigma=0.05")
     assert found["device"] == "gaussian:sigma=0.05"
-    assert found["spikes"] == "hot-pixels:period=2>>read-noise:severity=0.05"
+    assert found["corruption"] == "hot-pixels:period=2>>read-noise:severity=0.05"
     (row,) = found["rows"]
     assert (row["sigma"], row["severity"]) == (0.05, 0.1)
     assert row["corruption"] == "hot pixels >> read noise"
@@ -74,12 +74,12 @@ def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
 
 def test_a_recipe_with_a_corruption(tmp_path, run):
     text = RECIPE.replace("epochs = 4", "epochs = 1")
-    plan = 'sigmas = [0.0, 0.4]\nchips = 2\nspikes = "transmission-loss"\n'
+    plan = 'sigmas = [0.0, 0.4]\nchips = 2\ncorruption = "transmission-loss"\n'
     text = text.replace("sigmas = [0.0, 0.1]\nchips = 3\n", plan)
     (tmp_path / "tiny.toml").write_text(text)
     call("train", tmp_path / "tiny.toml", "--out", tmp_path / "run", "--no-progress")
     result = json.loads((tmp_path / "run/result.json").read_text())
-    assert result["spikes"] == "transmission-loss"
+    assert result["corruption"] == "transmission-loss"
     assert [row["severity"] for row in result["rows"]] == [0.0, 0.4]
     # What is evaluated again is the same; another corruption takes its own severities.
     _, found = evaluated(tmp_path / "run", tmp_path)
@@ -107,7 +107,7 @@ def test_mistakes_are_one_line(run):
 
 
 def test_corruptions_by_name():
-    for name in SPIKES:
+    for name in CORRUPTIONS:
         one = build_corruption(name, "spikes", severity=0.1)
         assert one.severity == 0.1
         assert one.name.replace(" ", "-") == name
@@ -125,18 +125,18 @@ def test_corruptions_by_name():
 
 def test_evaluation_tables():
     assert Evaluation().device == "gaussian"
-    plan = Evaluation.model_validate({"spikes": "deletion"})
+    plan = Evaluation.model_validate({"corruption": "deletion"})
     assert plan.device == "ideal"
     assert plan.sigmas == (0.0, *Deletion.LEVELS)
     assert Evaluation.model_validate(plan.model_dump()) == plan
-    assert Evaluation.model_validate({"spikes": "deletion", "sigmas": [0.3]}).sigmas == (0.3,)
+    assert Evaluation.model_validate({"corruption": "deletion", "sigmas": [0.3]}).sigmas == (0.3,)
     content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
-    wrong = recipe_from({**content, "evaluation": {"spikes": "deletoin"}})
-    with pytest.raises(RecipeError, match=r"evaluation\.spikes = 'deletoin' is unknown"):
+    wrong = recipe_from({**content, "evaluation": {"corruption": "deletoin"}})
+    with pytest.raises(RecipeError, match=r"evaluation\.corruption = 'deletoin' is unknown"):
         build.check(wrong)
     with pytest.raises(RecipeError, match=r"leaves its sigma open.*gaussian:sigma=0\.05"):
         build.check(
-            recipe_from({**content, "evaluation": {"spikes": "jitter", "device": "weibull"}})
+            recipe_from({**content, "evaluation": {"corruption": "jitter", "device": "weibull"}})
         )
 
 

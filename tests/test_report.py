@@ -17,7 +17,7 @@ from spikewvat.errors import DataError
 from spikewvat.lab.report import Table, collect, write_report
 from spikewvat.lab.report.collect import CELL
 from spikewvat.lab.report.words import gain, summary
-from spikewvat.lab.suites import cells_of, read_suite
+from spikewvat.lab.suites import jobs_of, read_suite
 from spikewvat.lab.suites.suite import Row
 from spikewvat.lab.suites.table import RowResult, row_result
 from spikewvat.robustness import ChipReport, Degradation, mean_interval
@@ -179,7 +179,7 @@ def test_a_malformed_suite_is_an_error(folder):
 
 
 def test_folders_of_cells_are_known_by_their_names(tmp_path):
-    for cell in cells_of(read_suite("ablation"), preset=None, seeds=[0, 12]):
+    for cell in jobs_of(read_suite("ablation"), preset=None, seeds=[0, 12]):
         found = CELL.fullmatch(cell.folder(tmp_path).name)
         assert found is not None
         assert found["row"] == cell.row

@@ -52,7 +52,7 @@ def bench_own(
     from spikewvat.lab.suites import bench
     from spikewvat.lab.suites.methods import METHODS
     from spikewvat.lab.suites.own import CORRUPTIONS, DEVICES
-    from spikewvat.lab.trainer.console import CellsProgress
+    from spikewvat.lab.trainer.console import JobsProgress
 
     if suite not in (None, *SUITES):
         raise RecipeError(f"--model has the suites {' and '.join(SUITES)}, got {suite!r}.")
@@ -74,7 +74,7 @@ def bench_own(
         make, loaders = imported(model, "--model"), imported(data, "--data")
         own_train = None if train is None else imported(train, "--train")
         count = len(on_chips) + len(CORRUPTIONS if happens is None else happens)
-        with CellsProgress(
+        with JobsProgress(
             count * (1 if own_train is None else len(chosen)), enabled=progress
         ) as bar:
             return bench(
@@ -90,7 +90,7 @@ def bench_own(
                 seeds=numbered,
                 title=model,
                 out=folder,
-                on_row=lambda name, found: bar.cell(f"{name}: {outcome(found)}"),
+                on_row=lambda name, found: bar.job(f"{name}: {outcome(found)}"),
             )
 
 
@@ -196,7 +196,7 @@ def _corruption(text: str) -> CorruptionAt:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.lab.recipes.spikes import build_corruption
+    from spikewvat.lab.recipes.corruptions import build_corruption
 
     build_corruption(text, "--spikes", severity=0.0)
     return lambda severity: build_corruption(text, "--spikes", severity=severity)

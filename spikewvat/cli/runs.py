@@ -103,7 +103,7 @@ def evaluate(
         split=split,
         device=device,
         sigmas=None if sigma is None else numbers(sigma, "--sigma"),
-        spikes=spikes,
+        corruption=spikes,
         severities=None if severities is None else numbers(severities, "--severities"),
         chips=chips,
         target=target,
@@ -126,7 +126,7 @@ def _draw_rows(path: Path, found: dict[str, Any]) -> None:
     name = found["method"]
     if not found["rows"]:
         raise RecipeError("--plot needs at least one --sigma.")
-    if found["rows"][0]["sigma"] is None and "spikes" not in found:
+    if found["rows"][0]["sigma"] is None and "corruption" not in found:
         report = ChipReport.from_dict(found["rows"][0])
         save_figure(plots.yield_curve({name: report}, target=report.target), path)
     else:

@@ -17,7 +17,7 @@ from spikewvat.data import make_loader
 from spikewvat.data.augmentation import Augmentation, Chain, RandomFlip, RandomShift
 from spikewvat.data.stills import Level
 from spikewvat.errors import DataError, MissingDataError, RecipeError
-from spikewvat.lab.recipes import conversion, methods, spikes, start
+from spikewvat.lab.recipes import conversion, corruptions, methods, start
 from spikewvat.lab.recipes.devices import build_device
 from spikewvat.lab.recipes.registry import (
     checked,
@@ -330,7 +330,7 @@ def check(recipe: Recipe) -> Recipe:
     build_method(recipe, nn.Linear(2, 2), optimizer)
     methods.check_evaluation(recipe)
     build_device(recipe.evaluation.device, "evaluation.device", sigma=0.0)
-    spikes.check(recipe.evaluation)
+    corruptions.check(recipe.evaluation)
     if recipe.landscape is not None:
         build_device(recipe.landscape.device, "landscape.device", sigma=0.0)
     not_in_data = ("root", "split")

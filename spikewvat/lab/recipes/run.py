@@ -15,11 +15,11 @@ from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import build, conversion, results, start
+from spikewvat.lab.recipes.corruptions import build_corruption, levels
+from spikewvat.lab.recipes.corruptions import check as check_corruption
 from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
 from spikewvat.lab.recipes.reading import recipe_from
 from spikewvat.lab.recipes.schema import Recipe, Spec
-from spikewvat.lab.recipes.spikes import build_corruption, levels
-from spikewvat.lab.recipes.spikes import check as check_spikes
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
@@ -148,7 +148,7 @@ def evaluate(
     split: str | None = None,
     device: Spec | None = None,
     sigmas: Sequence[float] | None = None,
-    spikes: Spec | None = None,
+    corruption: Spec | None = None,
     severities: Sequence[float] | None = None,
     chips: int | None = None,
     target: float | None = None,
@@ -165,8 +165,9 @@ def evaluate(
             recipe's by default.
         device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
         sigmas: Sizes of the variation, for devices that leave theirs open.
-        spikes: What happens to spikes, see :func:`spikewvat.lab.recipes.spikes.build_corruption`.
-            The recipe's device is then left out if its size is open.
+        corruption: What happens to spikes or neurons, see
+            :func:`spikewvat.lab.recipes.corruptions.build_corruption`. The recipe's device is
+            then left out if its size is open.
         severities: Its severities; 0 and five levels by default.
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work.
@@ -185,7 +186,7 @@ def evaluate(
     given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
     recipe = read_run(out)
     sizes = sigmas
-    if (spikes or recipe.evaluation.spikes) is not None:
+    if (corruption or recipe.evaluation.corruption) is not None:
         if sigmas is not None:
             raise RecipeError(
                 f"sigmas {list(sigmas)} are of weight variation, but what is swept is what happens "
@@ -194,12 +195,12 @@ def evaluate(
         sizes = severities
     elif severities is not None:
         raise RecipeError(f"severities {list(severities)} are of nothing. Pass --spikes too.")
-    if spikes is not None:  # what the recipe says of weight variation is no severity
-        sizes = levels(spikes, "spikes") if severities is None else severities
+    if corruption is not None:  # what the recipe says of weight variation is no severity
+        sizes = levels(corruption, "corruption") if severities is None else severities
         if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):
             given = {**given, "device": "ideal"}
     swept = None if sizes is None else list(sizes)
-    recipe = evaluated_otherwise(recipe, **given, spikes=spikes, sigmas=swept)
+    recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
     return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
 
@@ -231,7 +232,7 @@ def evaluate_as(
     """
     plan = recipe.evaluation
     build_device(plan.device, "device", sigma=0.0)
-    check_spikes(plan)
+    check_corruption(plan)
     model = load_model(out, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
     with converters(recipe, model, data):
@@ -343,17 +344,17 @@ def on_chips(
         "generator": torch.Generator().manual_seed(plan.seed),
     }
     named = {"device": describe(device, "device")}
-    spikes = plan.spikes
-    if spikes is not None:
-        named["spikes"] = describe(spikes, "spikes")
+    corruption = plan.corruption
+    if corruption is not None:
+        named["corruption"] = describe(corruption, "corruption")
     if not sigmas:
         return {**named, "clean": clean_accuracy(model, loader), "rows": []}
     with ChipsProgress(enabled=progress) as bar:
-        if spikes is not None:
+        if corruption is not None:
             curve = sweep_spikes(
                 model,
                 loader,
-                lambda severity: build_corruption(spikes, "spikes", severity=severity),
+                lambda severity: build_corruption(corruption, "corruption", severity=severity),
                 list(sigmas),
                 device=build_device(device, "device"),
                 progress=bar,

@@ -68,7 +68,7 @@ PUBLISHED = {
     "efficientnet-b0": "spikewvat.lab.models.vision:efficientnet_b0_weights",
 }
 """Networks whose trained weights a library downloads: what fetches them by name."""
-SPIKES = {
+CORRUPTIONS = {
     "deletion": "spikewvat.robustness.corruptions:Deletion",
     "insertion": "spikewvat.robustness.corruptions:Insertion",
     "jitter": "spikewvat.robustness.corruptions:Jitter",
@@ -239,10 +239,10 @@ class Evaluation(_Table):
     """``"validation"`` is what ``training.validation`` holds out."""
     device: Spec = "gaussian"
     """``"ideal"`` by default where something happens to spikes."""
-    spikes: Spec | None = None
+    corruption: Spec | None = None
     """What happens to spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
     sigmas: tuple[Size, ...] = (0.0, 0.05, 0.10)
-    """Sizes of the variation; of ``spikes`` the severities, by default 0 and its five levels."""
+    """Sizes of the variation; of a corruption the severities, by default 0 and its five levels."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -255,15 +255,15 @@ class Evaluation(_Table):
 
     @model_validator(mode="before")
     @classmethod
-    def _under_spikes(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("spikes") is None:
+    def _corrupted(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("corruption") is None:
             return value
         filled = {"device": "ideal", **value}
         if "sigmas" not in value:
-            from spikewvat.lab.recipes.spikes import levels
+            from spikewvat.lab.recipes.corruptions import levels
 
             with suppress(RecipeError):  # raised by the check of the whole recipe, with its key
-                filled["sigmas"] = levels(value["spikes"], "evaluation.spikes")
+                filled["sigmas"] = levels(value["corruption"], "evaluation.corruption")
         return filled
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from spikewvat.errors import DataError, MissingDataError, RecipeError
 from spikewvat.lab.recipes.run import RESULT
 from spikewvat.lab.suites import RowResult, Suite, read_suite
-from spikewvat.lab.suites.cells import ERROR, TRAINED
+from spikewvat.lab.suites.jobs import ERROR, TRAINED
 from spikewvat.lab.suites.suite import FILE, Row, Setup, suites_folder
 from spikewvat.lab.suites.table import row_result
 
 CELL = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
-"""The name of a cell's folder, see ``Cell.folder``: row, seed, digest of the recipe."""
+"""The name of a cell's folder, see ``RowJob.folder``: row, seed, digest of the recipe."""
 
 
 @dataclass(frozen=True)

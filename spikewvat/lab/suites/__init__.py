@@ -1,15 +1,15 @@
-"""Suites of recipes: which rows a table has, running their cells, the table."""
+"""Suites of recipes: which rows a table has, running their jobs, the table."""
 
 from spikewvat.lab.suites.claims import Verdict, verdicts
 from spikewvat.lab.suites.compared import ComparisonFolder
 from spikewvat.lab.suites.runner import (
-    Cell,
-    CellFailed,
     Found,
     Job,
+    JobFailed,
+    RowJob,
     SuiteResult,
     Training,
-    cells_of,
+    jobs_of,
     run_suite,
     trainings_of,
 )
@@ -17,20 +17,20 @@ from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
 from spikewvat.lab.suites.table import RowResult, markdown
 
 __all__ = [
-    "Cell",
-    "CellFailed",
     "Claim",
     "ComparisonFolder",
     "Found",
     "Job",
+    "JobFailed",
     "Row",
+    "RowJob",
     "RowResult",
     "Setup",
     "Suite",
     "SuiteResult",
     "Training",
     "Verdict",
-    "cells_of",
+    "jobs_of",
     "markdown",
     "read_suite",
     "run_suite",

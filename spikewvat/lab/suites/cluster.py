@@ -1,4 +1,4 @@
-"""Cells on a Dask cluster: the only file that imports Dask."""
+"""Jobs on a Dask cluster: the only file that imports Dask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def connected(address: str) -> Iterator[type[BaseException]]:
         What is raised where a task has killed several workers.
 
     Raises:
-        RecipeError: If nobody answers there, or a worker would run several cells at once.
+        RecipeError: If nobody answers there, or a worker would run several jobs at once.
         MissingExtraError: If Dask is not installed.
     """
     library = require("distributed", extra="dask", purpose="--dask")

@@ -11,7 +11,7 @@ from spikewvat import files
 from spikewvat.comparison import Comparison, Failure
 from spikewvat.comparison import Row as Compared
 from spikewvat.lab.recipes.results import provenance
-from spikewvat.lab.suites.cells import ERROR
+from spikewvat.lab.suites.jobs import ERROR
 from spikewvat.lab.suites.suite import FILE, Row, Setup, Suite
 from spikewvat.lab.suites.table import RowResult
 

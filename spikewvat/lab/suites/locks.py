@@ -17,7 +17,7 @@ try:
 except ImportError:  # Windows has none; there, run one bench at a time
     fcntl = None  # type: ignore[assignment]
 
-LOCK = "cell.lock"
+LOCK = "job.lock"
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from spikewvat.adapters import adapter_for
 from spikewvat.errors import MissingDataError, TrainingStalledWarning
 from spikewvat.lab.recipes import Recipe, build, results
 from spikewvat.lab.recipes.schema import GENERATED
-from spikewvat.lab.suites.cells import ERROR, CellFailed, Found, failed
+from spikewvat.lab.suites.jobs import ERROR, Found, JobFailed, failed
 from spikewvat.lab.suites.steps import STEPS, Step, interleaved, step_of
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 
@@ -34,7 +34,7 @@ class StepTimes:
     """
 
     content: dict[str, Any]
-    failed: dict[str, CellFailed]
+    failed: dict[str, JobFailed]
 
 
 def run_step_times(
@@ -70,7 +70,7 @@ def run_step_times(
         for row in suite.rows
     }
     torch.set_num_threads(1)
-    lost: dict[str, CellFailed] = {}
+    lost: dict[str, JobFailed] = {}
     times: list[dict[str, Any]] = []
     for setup in suite.setups:
         steps = _steps(setup, recipes, data_root, out, lost)
@@ -78,7 +78,7 @@ def run_step_times(
         if baseline not in steps:
             why = lost[baseline]
             message = f"there is nothing to compare with: {why.message}"
-            gone = {name: CellFailed(message, why.log, why.skipped) for name in steps}
+            gone = {name: JobFailed(message, why.log, why.skipped) for name in steps}
             lost, steps = {**lost, **gone}, {}
         found: dict[str, dict[str, Any]] = {}
         if steps:
@@ -106,7 +106,7 @@ def _steps(
     recipes: dict[str, Recipe],
     data_root: Path | None,
     out: Path,
-    lost: dict[str, CellFailed],
+    lost: dict[str, JobFailed],
 ) -> dict[str, Step]:
     """Return what makes a step of each row, and note those that cannot make one."""
     steps: dict[str, Step] = {}

@@ -1,4 +1,4 @@
-"""Cells side by side in processes, of which some may be killed."""
+"""Jobs side by side in processes, of which some may be killed."""
 
 from __future__ import annotations
 
@@ -12,35 +12,40 @@ from joblib import Parallel, delayed
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from spikewvat.lab.suites import locks
-from spikewvat.lab.suites.cells import Found, Job, failed, finished, run_job
 from spikewvat.lab.suites.cluster import connected
+from spikewvat.lab.suites.jobs import Found, Job, failed, finished, run_job
 
-_DEATHS = 2  # of its process, until a cell is given up
-_FRUITLESS = 3  # deaths in a row of processes that had not begun a cell
+_DEATHS = 2  # of its process, until a job is given up
+_FRUITLESS = 3  # deaths in a row of processes that had not begun a job
 
 Task = tuple[int, Job]
 
 
 class Pool:
-    """Processes that run cells; use it as a context.
+    """Processes that run jobs; use it as a context.
 
-    When a process is killed, joblib gives up all that are under way. The cells that were running
+    When a process is killed, joblib gives up all that are under way. The jobs that were running
     are then run alone, one after the other, each going on from its checkpoint, and the rest as
-    before. A cell whose process is killed again while nothing else runs is given up.
+    before. A job whose process is killed again while nothing else runs is given up.
 
     Args:
         out: Folder of all suites.
         data_root: Where the data sets lie.
-        jobs: Number of processes; with one, cells run in this process.
-        dask: Address of a scheduler, on whose workers cells run instead.
+        processes: How many; with one, jobs run in this process.
+        dask: Address of a scheduler, on whose workers jobs run instead.
     """
 
     def __init__(
-        self, out: Path, *, data_root: Path | None = None, jobs: int = 1, dask: str | None = None
+        self,
+        out: Path,
+        *,
+        data_root: Path | None = None,
+        processes: int = 1,
+        dask: str | None = None,
     ) -> None:
         self._out = out
         self._data_root = data_root
-        self._jobs = jobs
+        self._processes = processes
         self._dask = dask
         self._context = ExitStack()
         self._lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
@@ -56,13 +61,13 @@ class Pool:
         self._context.close()
 
     def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Found]]:
-        """Run cells and yield each as it ends; those that have ended before come first.
+        """Run jobs and yield each as it ends; those that have ended before come first.
 
         Args:
             jobs: What to run, in this order as far as processes are free.
 
         Yields:
-            The cell and what became of it.
+            The job and what became of it.
         """
         left: dict[int, Job] = {}
         for number, job in enumerate(jobs):
@@ -102,7 +107,7 @@ class Pool:
         """Run tasks and yield each as it ends, None for those that another bench runs."""
         # One at a time: joblib would hand out several quick ones, and lose them together.
         run = Parallel(
-            n_jobs=self._jobs if self._dask is None else -1,
+            n_jobs=self._processes if self._dask is None else -1,
             return_as="generator_unordered",
             batch_size=1,
         )
@@ -117,7 +122,7 @@ class Pool:
 
     def _given_up(self, job: Job, error: BaseException) -> tuple[Job, Found]:
         message = (
-            f"its process was killed again while no other cell ran ({type(error).__name__}). "
+            f"its process was killed again while no other job ran ({type(error).__name__}). "
             "The usual cause is memory: lower evaluation.batch_size or training.batch_size."
         )
         return job, failed(job.folder(self._out), message)

@@ -154,13 +154,13 @@ class Suite(_Table):
     def recipe(
         self, row: Row, *, preset: str | None, seed: int, overrides: Iterable[str] = ()
     ) -> Recipe:
-        """Read the recipe of a cell.
+        """Read the recipe of a job.
 
         Args:
             row: One of the suite's.
             preset: See :func:`spikewvat.lab.recipes.read_recipe`.
             seed: Seed of the training.
-            overrides: ``"training.lr=1e-4"``, for all cells alike, over the row's own.
+            overrides: ``"training.lr=1e-4"``, for all jobs alike, over the row's own.
 
         Raises:
             RecipeError: If the recipe is missing or malformed.

@@ -8,7 +8,7 @@ from typing import Any
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.devices import build_range, describe, stages, takes_sigma
 from spikewvat.lab.recipes.registry import checked, construct, lookup
-from spikewvat.lab.recipes.schema import SPIKES, Evaluation, Spec
+from spikewvat.lab.recipes.schema import CORRUPTIONS, Evaluation, Spec
 from spikewvat.robustness.corruptions import Corruption
 
 
@@ -25,7 +25,7 @@ def build_corruption(spec: Spec, key: str, *, severity: float) -> Corruption:
             its severity.
 
     Example:
-        >>> build_corruption("deletion>>dead-neurons:severity=0.05", "spikes", severity=0.2)
+        >>> build_corruption("deletion>>dead-neurons:severity=0.05", "corruption", severity=0.2)
         Deletion(severity=0.2) >> DeadNeurons(severity=0.05)
     """
     found: Corruption | None = None
@@ -43,7 +43,7 @@ def levels(spec: Spec, key: str) -> tuple[float, ...]:
         RecipeError: As :func:`build_corruption`.
     """
     swept = next(table for table in _open_stages(spec, key) if "severity" not in table)
-    kind: Any = lookup(SPIKES, swept.get("name"), key)
+    kind: Any = lookup(CORRUPTIONS, swept.get("name"), key)
     return (0.0, *kind.LEVELS)
 
 
@@ -53,17 +53,17 @@ def check(plan: Evaluation) -> None:
     Raises:
         RecipeError: If it cannot be made, or the device has no size of its own.
     """
-    if plan.spikes is None:
+    if plan.corruption is None:
         return
-    key = "evaluation.spikes"
+    key = "evaluation.corruption"
     if takes_sigma(plan.device, "evaluation.device"):
         raise RecipeError(
             f"evaluation.device = {describe(plan.device, key)!r} leaves its sigma open, but what "
-            f"is swept is the severity of {describe(plan.spikes, key)!r}. Write "
+            f"is swept is the severity of {describe(plan.corruption, key)!r}. Write "
             'device = "gaussian:sigma=0.05", or leave it out for ideal weights.'
         )
     for severity in plan.sigmas or (0.0,):
-        build_corruption(plan.spikes, key, severity=severity)
+        build_corruption(plan.corruption, key, severity=severity)
 
 
 def _open_stages(spec: Spec, key: str) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ def _open_stages(spec: Spec, key: str) -> list[dict[str, Any]]:
 
 def _build_stage(table: Mapping[str, Any], key: str) -> Corruption:
     given = dict(table)
-    target = lookup(SPIKES, given.pop("name", None), key)
+    target = lookup(CORRUPTIONS, given.pop("name", None), key)
     if "range" in given:
         given["range"] = build_range(given["range"], f"{key}.range")
     stage: Corruption = construct(target, checked(target, given, key), key)

@@ -1,4 +1,4 @@
-"""The cells of a suite: networks that are trained, each once, and rows that test them."""
+"""The jobs of a suite: networks that are trained, each once, and rows that test them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Training:
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class RowJob:
     """A row with one training seed.
 
     Args:
@@ -124,13 +124,13 @@ class Cell:
         return content
 
 
-Job = Training | Cell
+Job = Training | RowJob
 """What one process does at a time."""
 
 
 @dataclass(frozen=True)
-class CellFailed:
-    """A cell without a result.
+class JobFailed:
+    """A job without a result.
 
     Args:
         message: The error in one line.
@@ -143,44 +143,44 @@ class CellFailed:
     skipped: bool = False
 
 
-Found = dict[str, Any] | CellFailed
-"""What became of a cell: the content of its ``result.json``, or why there is none."""
+Found = dict[str, Any] | JobFailed
+"""What became of a job: the content of its ``result.json``, or why there is none."""
 
 
-def cells_of(
+def jobs_of(
     suite: Suite, *, preset: str | None, seeds: Iterable[int], overrides: Iterable[str] = ()
-) -> list[Cell]:
+) -> list[RowJob]:
     """Read and check the recipes of a suite, before the first one runs.
 
     Args:
         suite: Names the rows.
         preset: Scale of the recipes.
         seeds: Training seeds of each row.
-        overrides: ``"training.lr=1e-4"``, for all cells alike.
+        overrides: ``"training.lr=1e-4"``, for all jobs alike.
 
     Returns:
-        Row by row; cells that test one network share its training.
+        Row by row; jobs that test one network share its training.
 
     Raises:
         RecipeError: If a recipe is malformed.
     """
     seeds, overrides = tuple(seeds), tuple(overrides)
     trainings: dict[str, Training] = {}
-    cells = []
+    jobs = []
     for row in suite.rows:
         for seed in seeds:
             recipe = suite.recipe(row, preset=preset, seed=seed, overrides=overrides)
-            with contextlib.suppress(MissingDataError):  # the cell says so when it is run
+            with contextlib.suppress(MissingDataError):  # the job says so when it is run
                 recipe = build.check(recipe)
             plain = recipe.model_copy(update={"conversion": None, "landscape": None})
             training = Training(plain)
             training = trainings.setdefault(training.identity, training)
-            cells.append(Cell(suite.folder.name, row.name, recipe, training))
-    return cells
+            jobs.append(RowJob(suite.folder.name, row.name, recipe, training))
+    return jobs
 
 
 def finished(folder: Path) -> dict[str, Any] | None:
-    """Return what a cell has found, None where it has not ended well."""
+    """Return what a job has found, None where it has not ended well."""
     try:
         return dict(json.loads((folder / runs.RESULT).read_text()))
     except (OSError, ValueError, TypeError):  # none, or none that can be read
@@ -190,7 +190,7 @@ def finished(folder: Path) -> dict[str, Any] | None:
 def run_job(
     job: Job, out: Path, data_root: Path | None, *, wait: bool, parent: int
 ) -> Found | None:
-    """Run a cell, or read back what it has found.
+    """Run a job, or read back what it has found.
 
     Args:
         job: What to run.
@@ -217,17 +217,17 @@ def run_job(
                 found = job.run(out, root)
             (folder / ERROR).unlink(missing_ok=True)
         return found
-    except Exception as error:  # whatever it is, the other cells go on
+    except Exception as error:  # whatever it is, the other jobs go on
         message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
         message = message if skipped else f"{type(error).__name__}: {message}"
         return failed(folder, message, traceback.format_exc(), skipped=skipped)
 
 
-def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> CellFailed:
-    """Note in a cell's folder why it has no result, and return that.
+def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> JobFailed:
+    """Note in a job's folder why it has no result, and return that.
 
     Args:
-        folder: The cell's.
+        folder: The job's.
         message: The error in one line.
         log: Traceback.
         skipped: Whether nothing is wrong but that data is not there.
@@ -236,7 +236,7 @@ def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) 
     # The disk may be full, perhaps the very reason: then the message is all there is.
     with contextlib.suppress(CheckpointError):
         files.write_atomic(path, log or f"{message}\n")
-    return CellFailed(message, path, skipped)
+    return JobFailed(message, path, skipped)
 
 
 def _looked_around(
