@@ -15,14 +15,15 @@ from scipy import stats
 
 from spikewvat.robustness import (
     ChipReport,
-    Differences,
     Degradation,
+    Differences,
     Hierarchy,
     chips_needed,
     chips_needed_per_training,
     hierarchical,
     holm,
     over_trainings,
+    paired_differences,
     wilson_interval,
     yield_interval,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pages.shared import NotRunError, results_of, row_of
 from spikewvat.lab.suites import RowResult, read_suite, verdicts
-from spikewvat.robustness import compare
+from spikewvat.robustness import paired_differences
 
 _SIGMAS = (0.10, 0.15)
 
@@ -86,6 +86,6 @@ def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     both = {"reference": reference.by_seed, "method": result.by_seed}
     seeds = [seed for seed in result.by_seed if seed in reference.by_seed]
     methods = {name: [curves[seed] for seed in seeds] for name, curves in both.items()}
-    found = compare(methods, sigma=sigma).between("method", "reference").found
+    found = paired_differences(methods, sigma=sigma).between("method", "reference").found
     low, high = found.interval()
     return f"{100 * found.mean:+.2f} ({100 * low:+.2f} .. {100 * high:+.2f})"

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 
 from spikewvat import adapter_for
-from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model
 from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 SETUPS = {"demo CNN, snnTorch": "adam.toml", "demo CNN, SpikingJelly": "adam_spikingjelly.toml"}

@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader, Dataset
 from spikewvat import adapter_for
 from spikewvat.data import NMNIST, embedded_root, make_loader
 from spikewvat.data.events import NMNIST_SENSOR
-from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_augmentation, build_model
 from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.memory import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 STEPS = (10, 30, 300)

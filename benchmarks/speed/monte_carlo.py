@@ -23,12 +23,12 @@ from torch import Tensor, nn
 
 from spikewvat import Gaussian, adapter_for
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model
 from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.memory import keep_freed_memory
 from spikewvat.robustness import (
     ChipReport,
     best_split,

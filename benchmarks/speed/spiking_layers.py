@@ -31,11 +31,11 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from spikewvat import adapter_for
-from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.models import lif
 from spikewvat.lab.models import snntorch as snntorch_models
 from spikewvat.lab.models import spikingjelly as jelly_models
 from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.memory import keep_freed_memory
 from spikewvat.spiking.lif import LIF
 
 ROOT = Path(__file__).parents[1]

@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from spikewvat import HSV, Gaussian, adapter_for
 from spikewvat.devices import DeviceModel, GaussianTable
-from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model, build_optimizer
 from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.memory import keep_freed_memory
 from spikewvat.weights import displaced
 
 ROOT = Path(__file__).parents[1]

@@ -76,8 +76,8 @@ def _one_line() -> Iterator[None]:
     except _USAGE as error:  # type: ignore[misc]
         if type(error).__name__ == "NoArgsIsHelpError":
             raise  # the help itself
-        context = error.ctx  # type: ignore[attr-defined]
-        words = error.format_message().removesuffix(".")  # type: ignore[attr-defined]
+        context = error.ctx
+        words = error.format_message().removesuffix(".")
         message = f"{words[:1].lower()}{words[1:]}. See {context.command_path} --help."
         cause = error
     else:

@@ -53,10 +53,10 @@ def convert(
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Convert a trained network to a spiking one and evaluate it on simulated chips.
+    """Convert a trained network to a spiking one and evaluate it.
 
-    What is not given is taken from the table [conversion] of the run's recipe. Writes recipe.toml,
-    snn.safetensors and result.json into --out.
+    What is not given is taken from the table [conversion] of the run's recipe, the chips from
+    [evaluation]. Writes recipe.toml, snn.safetensors and result.json into --out.
     """
     from spikewvat.lab.recipes import convert as conversions
     from spikewvat.lab.recipes import run as runs

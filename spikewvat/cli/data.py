@@ -8,7 +8,7 @@ from typing import Annotated
 from spikewvat.cli.base import check_writable, typer
 from spikewvat.errors import DataError
 
-app = typer.Typer(no_args_is_help=True, help="Event data sets: make, check, re-enact.")
+app = typer.Typer(no_args_is_help=True, help="Event data sets: make, check, simulate.")
 
 
 @app.command()
@@ -17,7 +17,10 @@ def embedded(
         Path | None, typer.Option(help="Folder; $SPIKEWVAT_CACHE or ~/.cache/spikewvat by default.")
     ] = None,
 ) -> None:
-    """Generate the embedded event digits, unless they are there, and print their folder."""
+    """Generate the embedded event digits and print their folder.
+
+    What is there already is kept.
+    """
     from spikewvat.data import embedded_root
 
     typer.echo(str(embedded_root(cache)))
@@ -28,7 +31,7 @@ def check(
     root: Annotated[Path, typer.Argument(help="Folder that holds NMNIST/{Train,Test}.")],
     split: Annotated[str | None, typer.Option(metavar="train|test", help="Only this one.")] = None,
 ) -> None:
-    """Read every recording of a data set in the layout of N-MNIST and describe what is there."""
+    """Read all recordings of a folder laid out as N-MNIST and describe them."""
     import numpy as np
 
     from spikewvat.data.nmnist import NMNIST
@@ -72,7 +75,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the camera's noise.")] = 0,
 ) -> None:
-    """Re-enact images before the saccade camera: MNIST to N-MNIST.
+    """Simulate recordings of images by the saccade camera: MNIST to N-MNIST.
 
     Recording number i + 1 is image number i, as in N-MNIST.
     """

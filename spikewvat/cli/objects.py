@@ -1,97 +1,28 @@
-"""``bench --model``: a network, data and a training function of one's own, found by name."""
+"""From what is typed to objects: functions of the user's modules, methods, devices, corruptions."""
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikewvat.cli.base import numbers, whole_numbers
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Generator, nn
     from torch.optim import Optimizer
 
-    from spikewvat.lab.suites import BenchResult, Method, RowResult
-    from spikewvat.lab.suites.own import CorruptionAt, DeviceAt
+    from spikewvat.adapters import Adapter
+    from spikewvat.comparison import Method
+    from spikewvat.comparison.run import CorruptionAt, DeviceAt
     from spikewvat.training import GradientMethod
 
-SUITES = ("weights", "spikes")
-"""What a network of one's own is tested on."""
+ALL = "all"
+"""Stands for the devices or corruptions that are compared by default."""
 _AVERAGED = "+swa"
-
-
-def bench_own(
-    *,
-    suite: str | None,
-    model: str,
-    data: str | None,
-    train: str | None,
-    methods: Sequence[str],
-    devices: Sequence[str],
-    spikes: Sequence[str],
-    severities: str | None,
-    sigma: str,
-    chips: int,
-    seeds: str | None,
-    folder: Path,
-    progress: bool,
-) -> BenchResult:
-    """Run the bench of a network that the user brings; see the options of ``bench``.
-
-    Raises:
-        RecipeError: If an option names nothing, or something impossible.
-        DataError: If the loaders are not what they should be.
-        UnsupportedModelError: If the network has no synaptic weights.
-        CheckpointError: If ``folder`` cannot be written to.
-    """
-    from spikewvat.lab.suites import bench
-    from spikewvat.lab.suites.methods import METHODS
-    from spikewvat.lab.suites.own import CORRUPTIONS, DEVICES
-    from spikewvat.lab.trainer.console import JobsProgress
-
-    if suite not in (None, *SUITES):
-        raise RecipeError(f"--model has the suites {' and '.join(SUITES)}, got {suite!r}.")
-    if data is None:
-        raise RecipeError("--model needs data. Add --data MODULE:FUNCTION, which makes loaders.")
-    if methods and train is None:
-        raise RecipeError("--method needs --train MODULE:FUNCTION, which trains the network.")
-    chosen = {text: _method(text) for text in methods} or METHODS
-    on_chips = {text: _device(text) for text in devices}
-    happens: dict[str, CorruptionAt] | None = {text: _corruption(text) for text in spikes}
-    if not (on_chips or happens):  # nothing was chosen
-        on_chips = {} if suite == "spikes" else dict(DEVICES)
-        happens = {} if suite == "weights" else None
-    sigmas = numbers(sigma, "--sigma")
-    if min(sigmas) < 0 or chips < 1:
-        raise RecipeError(f"--sigma {sigma} --chips {chips}: expected sizes from 0 and a chip.")
-    numbered = [0] if seeds is None else whole_numbers(seeds, "--seeds")
-    with _current_folder_first():
-        make, loaders = imported(model, "--model"), imported(data, "--data")
-        own_train = None if train is None else imported(train, "--train")
-        count = len(on_chips) + len(CORRUPTIONS if happens is None else happens)
-        with JobsProgress(
-            count * (1 if own_train is None else len(chosen)), enabled=progress
-        ) as bar:
-            return bench(
-                make,
-                loaders(),
-                own_train,
-                methods=chosen,
-                devices=on_chips,
-                corruptions=happens,
-                severities=None if severities is None else numbers(severities, "--severities"),
-                sigmas=sigmas,
-                chips=chips,
-                seeds=numbered,
-                title=model,
-                out=folder,
-                on_row=lambda name, found: bar.job(f"{name}: {outcome(found)}"),
-            )
 
 
 def imported(text: str, option: str) -> Callable[..., Any]:
@@ -132,24 +63,55 @@ def imported(text: str, option: str) -> Callable[..., Any]:
     return function
 
 
-def outcome(found: RowResult | Exception) -> str:
-    """Return what became of a row or a method in one line."""
-    if isinstance(found, Exception):
-        return f"failed: {type(found).__name__}: {' '.join(str(found).split())}"
-    return str(found.pooled[-1])
+@contextmanager
+def current_folder_first() -> Iterator[None]:
+    """Find modules in the current folder for a while, as ``python -m`` does."""
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
 
 
-def _method(text: str) -> Method:
+def tests(
+    devices: Sequence[str], corruptions: Sequence[str]
+) -> tuple[Mapping[str, DeviceAt], Mapping[str, CorruptionAt] | None]:
+    """Return devices and corruptions by name, as :func:`spikewvat.compare` takes them.
+
+    Args:
+        devices: What was typed; ``"all"`` stands for the default ones.
+        corruptions: As ``devices``. All of both are taken where nothing was typed.
+
+    Raises:
+        RecipeError: If a name or parameter is unknown.
+    """
+    from spikewvat.comparison import DEVICES
+
+    if not (devices or corruptions):
+        return DEVICES, None
+    on_chips: dict[str, DeviceAt] = {}
+    for text in devices:
+        on_chips |= DEVICES if text == ALL else {text: _device(text)}
+    if ALL in corruptions:
+        if len(corruptions) > 1:
+            raise RecipeError(f"--corruption {ALL}: expected no other --corruption beside it.")
+        return on_chips, None
+    return on_chips, {text: _corruption(text) for text in corruptions}
+
+
+def method(text: str) -> Method:
     """Read ``"name:key=value"``, averaged where it ends in ``+swa``; ``"swa"`` is plain averaging.
 
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
+    from spikewvat.comparison import Method
+    from spikewvat.comparison.methods import plain
     from spikewvat.lab.recipes import methods
     from spikewvat.lab.recipes.devices import stages
     from spikewvat.lab.recipes.registry import lookup, parameters
     from spikewvat.lab.recipes.schema import METHODS, Component
-    from spikewvat.lab.suites import Method
 
     name = "plain" if text == "swa" else text.removesuffix(_AVERAGED)
     table, *more = stages(name, "--method")
@@ -165,15 +127,17 @@ def _method(text: str) -> Method:
     methods.complete(component, "--method")
 
     def make(
-        model: nn.Module, *, generator: Generator, optimizer: Optimizer | None, **_: object
-    ) -> GradientMethod | None:
-        return methods.build_method(
-            component,
-            model,
-            seed=generator.initial_seed(),
-            optimizer=optimizer,
-            key="--method",
+        model: nn.Module,
+        *,
+        adapter: Adapter,
+        generator: Generator,
+        optimizer: Optimizer | None,
+    ) -> GradientMethod:
+        seed = generator.initial_seed()
+        made = methods.build_method(
+            component, model, seed=seed, optimizer=optimizer, key="--method"
         )
+        return made or plain(model, adapter=adapter, generator=generator)
 
     return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))
 
@@ -191,23 +155,12 @@ def _device(text: str) -> DeviceAt:
 
 
 def _corruption(text: str) -> CorruptionAt:
-    """Read what happens to spikes, with its severity open.
+    """Read a corruption whose severity is open.
 
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
     from spikewvat.lab.recipes.corruptions import build_corruption
 
-    build_corruption(text, "--spikes", severity=0.0)
-    return lambda severity: build_corruption(text, "--spikes", severity=severity)
-
-
-@contextmanager
-def _current_folder_first() -> Iterator[None]:
-    """Find modules in the current folder for a while, as ``python -m`` does."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
+    build_corruption(text, "--corruption", severity=0.0)
+    return lambda severity: build_corruption(text, "--corruption", severity=severity)

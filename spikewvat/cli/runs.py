@@ -64,7 +64,7 @@ def evaluate(
     sigma: Annotated[
         str | None, typer.Option(metavar="0,0.05,0.10", help="Sizes, for devices that have one.")
     ] = None,
-    spikes: Annotated[
+    corruption: Annotated[
         str | None,
         typer.Option(
             metavar="SPEC",
@@ -74,7 +74,7 @@ def evaluate(
     ] = None,
     severities: Annotated[
         str | None,
-        typer.Option(metavar="0,0.1,0.2", help="Of --spikes; 0 and five levels by default."),
+        typer.Option(metavar="0,0.1,0.2", help="Of --corruption; 0 and five levels by default."),
     ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Annotated[
@@ -103,7 +103,7 @@ def evaluate(
         split=split,
         device=device,
         sigmas=None if sigma is None else numbers(sigma, "--sigma"),
-        corruption=spikes,
+        corruption=corruption,
         severities=None if severities is None else numbers(severities, "--severities"),
         chips=chips,
         target=target,

@@ -2,12 +2,13 @@
 
 from spikewvat.comparison.methods import METHODS, Method, Steps, Train
 from spikewvat.comparison.results import Comparison, Failure, Row
-from spikewvat.comparison.run import CORRUPTIONS, DEVICES, compare
+from spikewvat.comparison.run import CORRUPTIONS, DEVICES, SIGMAS, compare
 
 __all__ = [
     "CORRUPTIONS",
     "DEVICES",
     "METHODS",
+    "SIGMAS",
     "Comparison",
     "Failure",
     "Method",

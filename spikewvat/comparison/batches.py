@@ -83,8 +83,8 @@ class TestBatches:
 
     @property
     def first(self) -> list[Any]:
-        """The first batch alone."""
-        return self._kept[:1]
+        """A copy of the first batch, alone."""
+        return [tuple(part.clone() for part in batch) for batch in self._kept[:1]]
 
     def __iter__(self) -> Iterator[Any]:
         if not self._whole:

@@ -129,16 +129,14 @@ def compare(
     """
     named = _methods(methods, train)
     _check(devices, corruptions, severities, seeds)
-    training, test = pair_of(loaders, wanted=train is not None)
+    training, testing = pair_of(loaders, wanted=train is not None)
     example = model if isinstance(model, nn.Module) else _made(model)
     adapter = adapter or adapter_for(example, reset_state=reset_state)
     adapter.synaptic_weights(example)
-    batches = TestBatches(test)
+    batches = TestBatches(testing)
     rehearsal = _Tested(example, batches.first, adapter, min(chips, 1), target)
     rehearsal.check_fit()
     tests, skipped = _tests(rehearsal, devices, corruptions, sigmas, severities)
-    if not tests:
-        raise ValueError(f"none of the corruptions can happen to the network: {skipped}.")
 
     def trained(method: Method, seed: int) -> nn.Module:
         # A live network cannot be copied, but the rehearsal has reset this one.
@@ -176,7 +174,7 @@ def compare(
             failure = Failure(name, error)
             found = replace(found, failures=(*found.failures, failure))
             on_row(found, failure)
-    if not found.rows:
+    if found.failures and not found.rows:
         raise found.failures[0].error
     return found
 
@@ -237,15 +235,17 @@ def _tests(
         rehearsal.on(test)
         tests.append(test)
     for name, at in (CORRUPTIONS if corruptions is None else corruptions).items():
+        test = _Test(name, at, tuple(severities or _levels(name, at)), corrupts=True)
         try:
-            test = _Test(name, at, tuple(severities or _levels(name, at)), corrupts=True)
             rehearsal.on(test)
-        except (UnsupportedModelError, ValueError) as error:
-            if corruptions is not None:
-                raise
-            skipped[name] = str(error)
-        else:
             tests.append(test)
+        except ValueError as error:  # UnsupportedModelError is one
+            if corruptions is None:
+                skipped[name] = str(error)
+            elif isinstance(error, UnsupportedModelError):
+                raise
+            else:
+                raise DataError(f"corruption {name!r} cannot be applied: {error}") from error
     return tests, skipped
 
 

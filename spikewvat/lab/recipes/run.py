@@ -194,7 +194,7 @@ def evaluate(
             )
         sizes = severities
     elif severities is not None:
-        raise RecipeError(f"severities {list(severities)} are of nothing. Pass --spikes too.")
+        raise RecipeError(f"severities {list(severities)} are of nothing. Pass --corruption too.")
     if corruption is not None:  # what the recipe says of weight variation is no severity
         sizes = levels(corruption, "corruption") if severities is None else severities
         if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):

@@ -10,6 +10,7 @@ from typing import Any
 from spikewvat import files
 from spikewvat.comparison import Comparison, Failure
 from spikewvat.comparison import Row as Compared
+from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.results import provenance
 from spikewvat.lab.suites.jobs import ERROR
 from spikewvat.lab.suites.suite import FILE, Row, Setup, Suite
@@ -57,7 +58,7 @@ class ComparisonFolder:
             new: The part of it that is not written yet.
 
         Raises:
-            ValueError: If two names are the same in file names.
+            RecipeError: If two names are the same in file names.
             CheckpointError: If the folder cannot be written to.
         """
         if new is not None:
@@ -66,23 +67,25 @@ class ComparisonFolder:
         suite = self.suite(found)
         files.check_writable(self.path)
         files.write_toml(self.path / FILE, _content(suite))
-        for row in suite.rows:
-            (self.path / f"{row.name}.json").unlink(missing_ok=True)
+        for planned in suite.rows:
+            (self.path / f"{planned.name}.json").unlink(missing_ok=True)
         for method in found.methods:
             self._log(method).unlink(missing_ok=True)
         self._provenance = provenance()
-        for known in (*found.rows, *found.failures):
-            self._write(found, known)
+        for row in found.rows:
+            self._write(found, row)
+        for failure in found.failures:
+            self._write(found, failure)
 
     def suite(self, found: Comparison) -> Suite:
         """Return the rows as those of a suite.
 
         Raises:
-            ValueError: If two names are the same in file names.
+            RecipeError: If two names are the same in file names.
         """
         for names in (found.tests, found.methods):
             if "" in map(slug, names) or len(set(map(slug, names))) < len(names):
-                raise ValueError(
+                raise RecipeError(
                     f"names {list(names)} become names of files. Expected names that differ in "
                     "letters or digits."
                 )

@@ -19,7 +19,6 @@ import torch
 
 from spikewvat import files
 from spikewvat.errors import CheckpointError, MissingDataError
-from spikewvat.memory import keep_freed_memory
 from spikewvat.lab.recipes import Recipe, build, results
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
@@ -28,6 +27,7 @@ from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites import locks
 from spikewvat.lab.suites.suite import Suite
 from spikewvat.lab.trainer import CHECKPOINT
+from spikewvat.memory import keep_freed_memory
 from spikewvat.robustness.landscape import LossLines
 from spikewvat.robustness.results import ChipReport, Degradation
 
