@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from spikewvat.perturbations import SAM as SAM
     from spikewvat.perturbations import Direction as Direction
     from spikewvat.perturbations import Mixture as Mixture
+    from spikewvat.robustness import Evaluator as Evaluator
     from spikewvat.training import WVAT as WVAT
     from spikewvat.training import PerturbedGradient as PerturbedGradient
     from spikewvat.training.averaging import SWA as SWA
@@ -36,6 +37,7 @@ _HOMES = {
     "comparison": ("Comparison", "Method", "compare"),
     "devices": ("AbsMax", "DeviceModel", "Gaussian", "HalfWidth", "MinMax", "SixSigma"),
     "perturbations": ("ASAM", "AWP", "GAV", "HSV", "SAM", "Direction", "Mixture"),
+    "robustness": ("Evaluator",),
     "training": ("WVAT", "PerturbedGradient"),
     "training.averaging": ("SWA", "refresh_batch_norm"),
     "weights": ("Weights", "perturbed"),

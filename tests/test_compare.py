@@ -16,13 +16,13 @@ from torch import nn
 from spikewvat import compare
 from spikewvat.adapters import adapter_for
 from spikewvat.comparison import CORRUPTIONS, METHODS, Method, Steps
-from spikewvat.comparison.batches import TestBatches, samples
+from spikewvat.comparison.batches import samples
 from spikewvat.devices import Gaussian, Uniform
 from spikewvat.errors import DataError, RecipeError, UnsupportedModelError
 from spikewvat.lab.recipes.schema import METHODS as METHOD_NAMES
 from spikewvat.lab.report import collect
 from spikewvat.lab.suites import ComparisonFolder, RowResult
-from spikewvat.robustness import sweep, sweep_spikes
+from spikewvat.robustness import Evaluator
 from spikewvat.robustness.corruptions import DeadNeurons, Deletion
 from spikewvat.training import GradientMethod
 
@@ -73,8 +73,7 @@ def test_a_network_as_it_is_equals_a_sweep(tmp_path):
         ("uniform", "as it is"),
     ]
     for name, device_at in DEVICES.items():
-        chips = torch.Generator().manual_seed(0)
-        curve = sweep(model, BATCHES, device_at, (0.0, 0.2), chips=5, target=0.5, generator=chips)
+        curve = Evaluator(model, BATCHES).sweep(device_at, (0.0, 0.2), chips=5, target=0.5)
         row = found.row(name, "as it is")
         assert row.curves[0].to_dict() == curve.to_dict()
         written = RowResult.read(tmp_path / f"{name.lower()}-as-it-is.json")
@@ -120,15 +119,6 @@ def test_the_test_batches_are_read_once():
     found = compare(linear, (BATCHES, loader), train, **options)
     assert len(found.rows) > len(DEVICES)
     assert (loader.passes, loader.read) == (1, len(BATCHES))
-
-
-def test_batches_that_do_not_fit_into_memory_are_read_again():
-    loader = Counting(BATCHES)
-    batches = TestBatches(loader, room=70)
-    assert loader.read == 2  # so far, to know
-    assert len(batches.first) == 1
-    assert [len(labels) for _, labels in batches] == [3, 1]
-    assert loader.passes == 2
 
 
 def test_a_network_that_changes_its_input_sees_the_same_again():
@@ -179,8 +169,7 @@ def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
     found = compare(model, EVENTS, corruptions=corruptions, on_row=on_row, **options)
     for name, happens in corruptions.items():
         severities = (0.0, *happens.LEVELS[::2])
-        chips = torch.Generator().manual_seed(0)
-        curve = sweep_spikes(model, EVENTS, happens, severities, chips=3, generator=chips)
+        curve = Evaluator(model, EVENTS).corrupt(happens, severities, chips=3)
         assert found.row(name, "as it is").curves[0].to_dict() == curve.to_dict()
     written = RowResult.read(tmp_path / "lost-neurons-as-it-is.json")
     assert written.axis.name == "dead neurons"

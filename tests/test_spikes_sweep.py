@@ -19,7 +19,7 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.lab.models.slayer import CNN as SlayerCNN
 from spikewvat.lab.models.snntorch import SpikingCNN
 from spikewvat.lab.models.tsslbp import ConvNet, Stage
-from spikewvat.robustness import Activity, Degradation, simulate_chips, sweep_spikes
+from spikewvat.robustness import Activity, Degradation, Evaluator, simulate_chips
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.corruptions import (
     DeadNeurons,
@@ -63,9 +63,9 @@ def a_loader(batch=5):
 
 
 def sweeping(kind, severities=(0.0, 0.2, 0.6), model=None, loader=None, **keywords):
-    keywords.setdefault("generator", seeded())
-    keywords.setdefault("chips", 4)
-    return sweep_spikes(model or a_model(), loader or a_loader(), kind, severities, **keywords)
+    options = {name: keywords.pop(name) for name in ("loss", "cache_bytes") if name in keywords}
+    test = Evaluator(model or a_model(), loader or a_loader(), **options)
+    return test.corrupt(kind, severities, **{"seed": 3, "chips": 4} | keywords)
 
 
 def everything(severity):
@@ -120,7 +120,7 @@ def test_every_chip_is_that_of_the_literal_loop(kind, device):
 
 def test_severity_0_is_the_sweep_of_weights_alone():
     curve = sweeping(Deletion, (0.0,), device=Gaussian(0.1))
-    plain = simulate_chips(a_model(), a_loader(), Gaussian(0.1), chips=4, generator=seeded())
+    plain = simulate_chips(a_model(), a_loader(), Gaussian(0.1), chips=4, seed=3)
     assert torch.equal(curve[0].accuracies, plain.accuracies)
     assert curve[0].seeds == plain.seeds
     ideal = sweeping(Deletion, (0.0,))
@@ -197,7 +197,7 @@ def test_results_and_their_files():
     assert again.axis == curve.axis
     assert again.rate_shifts == curve.rate_shifts
     assert again.to_dict() == curve.to_dict()
-    other = sweeping(DeadNeurons, target=0.5, generator=seeded(8))
+    other = sweeping(DeadNeurons, target=0.5, seed=8)
     both = Degradation.pooled([curve, other])
     assert both[2].chips == 8
     expected = (report.activity.spikes + other[2].activity.spikes) / 2

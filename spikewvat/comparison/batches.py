@@ -1,4 +1,4 @@
-"""The loaders that a user brings: checked, and the test batches read once."""
+"""The loaders that a user brings, and what must be true of them."""
 
 from __future__ import annotations
 
@@ -14,8 +14,6 @@ Loader: TypeAlias = Iterable[Any]
 Loaders: TypeAlias = Loader | tuple[Loader, Loader]
 """Test batches, or training and test batches."""
 
-ROOM = 2**30
-"""Bytes of test batches that are kept."""
 _REMEDY = "Pass a DataLoader or a list of batches (inputs, labels)."
 
 
@@ -53,44 +51,34 @@ def samples(loader: Loader) -> int:
 
 
 class TestBatches:
-    """Test batches that are read once and shared by all networks.
-
-    Batches that do not fit into memory are read again at every pass.
+    """Test batches that are checked as they are read; the first is remembered.
 
     Args:
         loader: Yields the batches, the same at every pass.
-        room: Bytes that they may take.
-
-    Raises:
-        DataError: If one is no pair of tensors, or there is none.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
 
-    def __init__(self, loader: Loader, room: int = ROOM) -> None:
+    def __init__(self, loader: Loader) -> None:
         self._loader = loader
-        self._kept: list[Any] = []
-        self._whole = True
-        for batch in loader:
+        self.first: list[tuple[Tensor, Tensor]] = []
+        """The first batch alone, once there has been a pass."""
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Read the batches.
+
+        Raises:
+            DataError: If one is no pair of tensors, or there is none.
+        """
+        for batch in self._loader:
             _check_batch(batch, "test")
-            self._kept.append(batch)
-            room -= sum(part.nbytes for part in batch)
-            if room < 0:
-                del self._kept[1:]
-                self._whole = False
-                break
-        _check_batch(next(iter(self._kept), None), "test")
-
-    @property
-    def first(self) -> list[Any]:
-        """A copy of the first batch, alone."""
-        return [tuple(part.clone() for part in batch) for batch in self._kept[:1]]
-
-    def __iter__(self) -> Iterator[Any]:
-        if not self._whole:
-            return iter(self._loader)
-        # Copies: a first layer that works in place must not change what is kept.
-        return ((inputs.clone(), labels) for inputs, labels in self._kept)
+            inputs, labels = batch
+            if not self.first:
+                self.first.append((inputs.clone(), labels))
+            # A copy: a first layer that works in place must not change what the user holds.
+            yield inputs.clone(), labels
+        if not self.first:
+            _check_batch(None, "test")
 
 
 def _check_loader(loader: object, what: str) -> None:

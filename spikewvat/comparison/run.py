@@ -6,18 +6,18 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Generator, nn
 
 from spikewvat.adapters import Adapter, ResetState, adapter_for
-from spikewvat.comparison.batches import Loader, Loaders, TestBatches, pair_of, samples
+from spikewvat.comparison.batches import Loaders, TestBatches, pair_of, samples
 from spikewvat.comparison.methods import METHODS, Method, Steps, Train
 from spikewvat.comparison.results import Comparison, Failure, Row
 from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Quantized, StuckAt
 from spikewvat.errors import DataError, UnsupportedModelError
-from spikewvat.robustness import Degradation, clean_accuracy, sweep, sweep_spikes
+from spikewvat.robustness import Degradation, Evaluator
 from spikewvat.robustness.corruptions import (
     Corruption,
     DeadNeurons,
@@ -134,9 +134,10 @@ def compare(
     adapter = adapter or adapter_for(example, reset_state=reset_state)
     adapter.synaptic_weights(example)
     batches = TestBatches(testing)
-    rehearsal = _Tested(example, batches.first, adapter, min(chips, 1), target)
-    rehearsal.check_fit()
-    tests, skipped = _tests(rehearsal, devices, corruptions, sigmas, severities)
+    evaluator = Evaluator(example, batches, adapter=adapter)
+    _check_fit(evaluator)  # reads the batches, for all networks
+    rehearsal = Evaluator(example, batches.first, adapter=adapter)
+    tests, skipped = _tests(rehearsal, devices, corruptions, sigmas, severities, chips, target)
 
     def trained(method: Method, seed: int) -> nn.Module:
         # A live network cannot be copied, but the rehearsal has reset this one.
@@ -164,9 +165,9 @@ def compare(
                     started = time.perf_counter()
                     network = trained(method, seed)
                     seconds.append(time.perf_counter() - started)
-                networks.append(_Tested(network, batches, adapter, chips, target))
+                networks.append(evaluator.on(network))
             for test in tests:
-                curves = tuple(network.on(test) for network in networks)
+                curves = tuple(test.run(network, chips, target) for network in networks)
                 row = Row(test.name, name, tuple(seeds), curves, tuple(seconds))
                 found = replace(found, rows=(*found.rows, row))
                 on_row(found, row)
@@ -184,60 +185,45 @@ class _Test:
     """A device or a corruption, and the sizes that are swept."""
 
     name: str
-    at: DeviceAt | CorruptionAt
+    at: Callable[[float], Any]
     sizes: tuple[float, ...]
     corrupts: bool
 
+    def run(self, network: Evaluator, chips: int, target: float | None) -> Degradation:
+        """Put a network on chips, the same for all networks."""
+        sweep = network.corrupt if self.corrupts else network.sweep
+        return sweep(self.at, self.sizes, chips=chips, target=target)
 
-@dataclass(frozen=True)
-class _Tested:
-    """A network and the chips that it is tested on, the same for all networks."""
 
-    network: nn.Module
-    batches: Loader
-    adapter: Adapter
-    chips: int
-    target: float | None
-
-    def check_fit(self) -> None:
-        """Raise DataError unless the network takes the batches and names their classes."""
-        try:
-            clean_accuracy(self.network, self.batches, adapter=self.adapter)
-        except (ValueError, TypeError) as error:
-            raise DataError(f"the network does not fit the test batches: {error}") from error
-
-    def on(self, test: _Test) -> Degradation:
-        """Sweep a device or a corruption."""
-        run: Callable[..., Degradation] = sweep_spikes if test.corrupts else sweep
-        return run(
-            self.network,
-            self.batches,
-            test.at,
-            test.sizes,
-            chips=self.chips,
-            target=self.target,
-            adapter=self.adapter,
-            generator=Generator().manual_seed(0),
-        )
+def _check_fit(network: Evaluator) -> None:
+    """Raise DataError unless a network takes the batches and knows all their classes."""
+    try:
+        _ = network.accuracy
+    except DataError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise DataError(f"the network does not fit the test batches: {error}") from error
 
 
 def _tests(
-    rehearsal: _Tested,
+    rehearsal: Evaluator,
     devices: Mapping[str, DeviceAt],
     corruptions: Mapping[str, CorruptionAt] | None,
     sigmas: Sequence[float],
     severities: Sequence[float] | None,
+    chips: int,
+    target: float | None,
 ) -> tuple[list[_Test], dict[str, str]]:
     """Return what works on one batch, and why some of the default corruptions do not."""
     tests, skipped = [], {}
     for name, device_at in devices.items():
         test = _Test(name, device_at, tuple(sigmas), corrupts=False)
-        rehearsal.on(test)
+        test.run(rehearsal, min(chips, 1), target)
         tests.append(test)
     for name, at in (CORRUPTIONS if corruptions is None else corruptions).items():
         test = _Test(name, at, tuple(severities or _levels(name, at)), corrupts=True)
         try:
-            rehearsal.on(test)
+            test.run(rehearsal, min(chips, 1), target)
             tests.append(test)
         except ValueError as error:  # UnsupportedModelError is one
             if corruptions is None:
