@@ -32,29 +32,24 @@ def check(
     split: Annotated[str | None, typer.Option(metavar="train|test", help="Only this one.")] = None,
 ) -> None:
     """Read all recordings of a folder laid out as N-MNIST and describe them."""
-    import numpy as np
-
     from spikewvat.data.nmnist import NMNIST
+    from spikewvat.data.summary import summarize
     from spikewvat.lab.trainer.console import print_table
 
     if split not in (None, "train", "test"):
         raise DataError(f"--split {split!r}: expected train or test.")
     rows = []
     for part in ("train", "test") if split is None else (split,):
-        dataset = NMNIST(root, part, time_steps=1, cache=False)
-        recordings = [dataset.events(index) for index in range(len(dataset))]
-        counts = np.array([len(events) for events in recordings])
-        last = np.array([int(events["t"][-1]) for events in recordings])
-        on = sum(int((events["p"] == 1).sum()) for events in recordings)
-        per_class = np.bincount(dataset.targets)
+        found = summarize(NMNIST(root, part, time_steps=1, cache=False))
+        per_class, events, last = found.per_class, found.events, found.last_us
         rows.append(
             [
                 part,
-                str(len(dataset)),
-                f"{per_class.min()} .. {per_class.max()}",
-                f"{counts.mean():.0f} ({counts.min()} .. {counts.max()})",
-                f"{100 * on / counts.sum():.1f}",
-                f"{last.mean() / 1000:.0f} ({last.min() / 1000:.0f} .. {last.max() / 1000:.0f})",
+                str(found.recordings),
+                f"{per_class.low} .. {per_class.high}",
+                f"{events.mean:.0f} ({events.low} .. {events.high})",
+                f"{100 * found.on_share:.1f}",
+                f"{last.mean / 1000:.0f} ({last.low / 1000:.0f} .. {last.high / 1000:.0f})",
             ]
         )
     columns = ["split", "recordings", "per class", "events each", "ON %", "last event, ms"]
