@@ -189,9 +189,8 @@ class _Builder:
             source, scale, shift = constant
             if source not in self.env:
                 raise self._no_function(node, "Expected the output of a layer and a number.")
-            self._add(
-                node, path, Affine(torch.tensor(scale).double(), torch.tensor(shift).double())
-            )
+            both = torch.tensor([scale, shift], dtype=torch.float64)
+            self._add(node, path, Affine(both[0], both[1]))
         elif node.target in adds or name in ("add", "add_"):
             if kwargs or len(node.args) != 2 or not all(a in self.env for a in nodes(node)):
                 raise self._no_function(node, "Add two branches of the network, nothing else.")
