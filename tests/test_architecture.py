@@ -35,6 +35,7 @@ OPTIONAL = {
     "PIL": "data/pictures.py",
     "jinja2": "lab/report/page.py",
     "joblib": "lab/suites/pool.py",
+    "filelock": "lab/suites/pool.py",
     "lightning_fabric": "lab/trainer/trainer.py",
     "matplotlib": "robustness/canvas.py",
     "pydantic": "lab/recipes/registry.py",
@@ -44,7 +45,7 @@ OPTIONAL = {
     "tensorboard": "lab/trainer/trainer.py",
     "tomli_w": "files.py",
     "typer": "cli/base.py",
-    "distributed": "lab/suites/cluster.py",
+    "distributed": "lab/suites/pool.py",
 }
 
 

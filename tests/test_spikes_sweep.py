@@ -19,7 +19,7 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.lab.models.slayer import CNN as SlayerCNN
 from spikewvat.lab.models.snntorch import SpikingCNN
 from spikewvat.lab.models.tsslbp import ConvNet, Stage
-from spikewvat.robustness import Activity, Degradation, Evaluator, simulate_chips
+from spikewvat.robustness import Activity, Degradation, Evaluator, corrupt, simulate_chips
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.corruptions import (
     DeadNeurons,
@@ -32,7 +32,6 @@ from spikewvat.robustness.corruptions import (
     ThresholdMismatch,
     TransmissionLoss,
 )
-from spikewvat.robustness.corruptions.context import corrupted
 from spikewvat.robustness.observer import Observer
 from spikewvat.spiking.layers import SumPool2d
 from spikewvat.weights import replaced
@@ -86,7 +85,7 @@ def literal(model, happens, device, seed):
     live = adapter.synaptic_weights(model)
     chip = device.program({n: w.detach() for n, w in live.items()}, generator=seeded(seed))
     right, loss = 0, 0.0
-    with replaced(live, chip), corrupted(model, happens, seed):
+    with replaced(live, chip), corrupt(model, happens, seed=seed):
         for spikes, labels in a_loader():
             adapter.reset_state(model)
             output = model(spikes)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from spikewvat.adapters import Adapter
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions.base import Corruption
-from spikewvat.robustness.corruptions.context import corrupted
+from spikewvat.robustness.corruptions.context import corrupt
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.stacked import Stack
 from spikewvat.robustness.testset import TestSet
@@ -130,7 +130,9 @@ class Run:
         """Test the weights that the network holds."""
         with ExitStack() as stack:
             if happens is not None:
-                chip = corrupted(self.model, happens, seed, adapter=self.adapter, weights=self.live)
+                chip = corrupt(
+                    self.model, happens, seed=seed, adapter=self.adapter, weights=self.live
+                )
                 stack.enter_context(chip)
             if self.observer is None:
                 return Found(*self.test.evaluate(what, chosen))
