@@ -238,6 +238,21 @@ def test_wrong_input_is_one_line(recipe, run, tmp_path):
     assert "belongs to another model" in error("evaluate", run)
 
 
+def test_wrong_calls_are_one_line():
+    for words, message in [
+        (("foo",), "no such command 'foo'. See "),
+        (("--foo",), "no such option: --foo. See "),
+        (("train",), "missing argument 'recipe'"),
+        (("evaluate", "run", "--chips", "many"), "'--chips'"),
+        (("evaluate", "run", "--chip", "3"), "no such option: --chip "),
+        (("data", "chek"), "no such command 'chek'. "),
+        (("data", "simulate", "a", "b", "--out", "c", "--first", "0"), "'--first'"),
+    ]:
+        line = error(*words)
+        assert message.lower() in line.lower()
+        assert line.endswith(" --help.")
+
+
 def test_diverging_training_is_one_line(recipe, tmp_path):
     line = error("train", recipe, "training.lr=1e30", "--out", tmp_path / "x", "--no-progress")
     assert "training has diverged" in line

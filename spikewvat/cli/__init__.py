@@ -1,6 +1,6 @@
 """The command line: parse, call, print."""
 
-from spikewvat.cli import bench, compare, convert, data, devices, landscape, report, runs
+from spikewvat.cli import compare, convert, data, devices, landscape, report, runs, suites
 from spikewvat.cli.base import Commands, typer
 
 app = typer.Typer(
@@ -16,7 +16,7 @@ app.command()(runs.evaluate)
 app.command()(landscape.landscape)
 app.command()(convert.convert)
 app.command()(compare.compare)
-app.command()(bench.bench)
+app.command()(suites.bench)
 app.command()(report.report)
 app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")
