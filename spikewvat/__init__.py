@@ -9,8 +9,19 @@ from spikewvat.devices import (
     MinMax,
     SixSigma,
 )
-from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
-from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.perturbations import (
+    ASAM,
+    AWP,
+    GAV,
+    HSV,
+    SAM,
+    Gradient,
+    Mixture,
+    Momentum,
+    Past,
+    Perturbation,
+)
+from spikewvat.training import WVAT, PerturbedGradient, Plain
 from spikewvat.training.averaging import SWA, refresh_batch_norm
 from spikewvat.weights import Weights, perturbed
 
@@ -25,12 +36,16 @@ __all__ = [
     "AbsMax",
     "Adapter",
     "DeviceModel",
-    "Direction",
     "Gaussian",
+    "Gradient",
     "HalfWidth",
     "MinMax",
     "Mixture",
+    "Momentum",
+    "Past",
+    "Perturbation",
     "PerturbedGradient",
+    "Plain",
     "SixSigma",
     "Weights",
     "adapter_for",

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from spikewvat.devices import BinaryCells
+from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes.devices import build_device, build_range, stages
+from spikewvat.lab.recipes.devices import build_device, stages
 from spikewvat.lab.recipes.registry import (
     check_keys,
     checked,
@@ -20,11 +20,25 @@ from spikewvat.lab.recipes.registry import (
     lookup,
     parameters,
 )
-from spikewvat.lab.recipes.schema import METHODS, Component, Recipe
-from spikewvat.perturbations import HSV, Direction
+from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe
+from spikewvat.perturbations import (
+    Perturbation,
+    RandomLength,
+    Source,
+    Warmup,
+    variation,
+)
+from spikewvat.perturbations.mixture import Mix
+from spikewvat.perturbations.sources import GRADIENT
 from spikewvat.training import GradientMethod, PerturbedGradient
+from spikewvat.training.methods import QAT
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
+_LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
+    "spread": (RandomLength, "spread"),
+    "warmup": (Warmup, "steps"),
+}
+"""What may be wrapped around any perturbation, and its parameter, from the inside out."""
 _NOT_IN_RECIPES = (
     "model",
     "weights",
@@ -32,9 +46,9 @@ _NOT_IN_RECIPES = (
     "reset_state",
     "generator",
     "optimizer",
-    "direction",
+    "perturbation",
 )
-_SPECS = ("device", "range")
+_SPECS = ("device", "worst", "source")
 """Parameters that are written as a name with parameters of its own."""
 
 
@@ -45,8 +59,8 @@ def build_method(
     seed: int,
     optimizer: Optimizer | None = None,
     key: str = "method",
-) -> GradientMethod | None:
-    """Make what takes the gradients, None for plain training.
+) -> GradientMethod:
+    """Make what takes the gradients.
 
     Args:
         method: Name and parameters.
@@ -59,25 +73,50 @@ def build_method(
         RecipeError: If its parameters are unknown or impossible.
     """
     target, given = _checked(method, key)
-    if target in (plain, ptq):
-        return None
     if "device" in given:
         given["device"] = build_device(given["device"], f"{key}.device")
-    if "range" in given:
-        given["range"] = build_range(given["range"], f"{key}.range")
+    for name in {"worst", "source"} & given.keys():
+        given[name] = build_source(given[name], f"{key}.{name}", optimizer)
     options = {name: given.pop(name) for name in _OPTIONS if name in given}
     # Every parameter beside the recipe's: what the target takes of them is in its signature.
     extra: dict[str, Any] = {"model": model, "optimizer": optimizer}
     extra = {name: value for name, value in extra.items() if name in parameters(target)}
     shared = {**options, "generator": torch.Generator().manual_seed(seed)}
     if _is_method(target):
-        made: GradientMethod = construct(target, given, key, **extra, **shared)
+        made: GradientMethod = construct(
+            target, given, key, **extra, **(shared if _takes_options(target) else {})
+        )
         return made
-    direction: Direction = construct(target, given, key, **extra)
+    wrappers = _wrappers(target)
+    lengths = {name: given.pop(name) for name in wrappers if name in given}
+    perturbation: Perturbation = construct(target, given, key, **extra)
+    for name, length in lengths.items():
+        kind, argument = wrappers[name]
+        perturbation = construct(kind, {argument: length}, key, perturbation=perturbation)
     noisy: PerturbedGradient = construct(
-        PerturbedGradient, {}, key, model=model, direction=direction, **shared
+        PerturbedGradient, {}, key, model=model, perturbation=perturbation, **shared
     )
     return noisy
+
+
+def build_source(spec: object, key: str, optimizer: Optimizer | None) -> Source:
+    """Make where the worst direction comes from, of a name or a table with one.
+
+    Args:
+        spec: ``"momentum"``, or ``{name = "past", decay = 0.9}``.
+        key: Dotted key that holds it, for messages.
+        optimizer: Trains the network.
+
+    Raises:
+        RecipeError: If there is no such source, or its parameters are impossible.
+    """
+    given = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    target = lookup(SOURCES, given.pop("name", None), key)
+    extra = {"optimizer": optimizer} if "optimizer" in parameters(target) else {}
+    source: Source = construct(
+        target, checked(target, given, key, reserved=_NOT_IN_RECIPES), key, **extra
+    )
+    return source
 
 
 def complete(method: Component, key: str = "method") -> dict[str, Any]:
@@ -108,30 +147,63 @@ def check_evaluation(recipe: Recipe) -> None:
         )
 
 
-def plain() -> None:
-    """Stand for training without variation."""
-
-
-def ptq() -> None:
-    """Stand for training without variation whose weights are quantised when they are tested."""
-
-
-def binary_cells(bits: int = 8, sigma: float = 0.1, off_sigma: float = 0.0) -> HSV:
-    """Return the direction of training on binary cells (see :class:`BinaryCells`).
+def qat_wvat(
+    model: nn.Module,
+    device: DeviceModel,
+    *,
+    bits: int = 8,
+    per_channel: bool = False,
+    activation_bits: int | None = None,
+    w_th: float | None = None,
+    gamma: float = 0.5,
+    alpha: float = 0.1,
+    worst: Source = GRADIENT,
+    mix: Mix = "either",
+    **options: Any,
+) -> QAT:
+    """Return :class:`QAT` with the perturbation of WVAT: quantised first, then perturbed.
 
     Args:
-        bits: Bits of a weight.
-        sigma: Standard deviation of a cell that is on, as a share of its value.
-        off_sigma: Standard deviation of a cell that is off, as a share of one that is on.
+        model: The model that the closure calls.
+        device: What the chip does to quantised weights.
+        bits: Bits of a weight, from 2 to 16.
+        per_channel: One scale for each output channel instead of one for the tensor.
+        activation_bits: Bits of an activation; None leaves activations alone.
+        w_th: As in :func:`variation`, this and what follows.
+        gamma: Scale of the perturbation.
+        alpha: Length of the worst direction as a share of a noise draw's length.
+        worst: Where the worst direction comes from.
+        mix: ``"either"`` or ``"both"``.
+        **options: Those of :class:`GradientMethod`.
     """
-    return HSV(BinaryCells(bits, sigma, off_sigma))
+    return QAT(
+        model,
+        bits=bits,
+        per_channel=per_channel,
+        perturbation=variation(device, w_th=w_th, gamma=gamma, alpha=alpha, worst=worst, mix=mix),
+        activation_bits=activation_bits,
+        **options,
+    )
 
 
 def _is_method(target: Any) -> bool:
-    """Return whether a name stands for a whole method; otherwise it is a direction."""
+    """Return whether a name stands for a whole method; otherwise it is a perturbation."""
     if inspect.isclass(target):
         return issubclass(target, GradientMethod)
     return "model" in parameters(target)
+
+
+def _takes_options(target: Any) -> bool:
+    """Return whether a target takes the options of all methods; plain training has none."""
+    kinds = {parameter.kind for parameter in inspect.signature(target).parameters.values()}
+    return not _is_method(target) or inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _wrappers(target: Any) -> dict[str, tuple[type[Perturbation], str]]:
+    """Return what may be wrapped around a perturbation, by key; its own keys come first."""
+    if _is_method(target):
+        return {}
+    return {name: kind for name, kind in _LENGTHS.items() if name not in parameters(target)}
 
 
 def _checked(method: Component, key: str) -> tuple[Any, dict[str, Any]]:
@@ -139,7 +211,8 @@ def _checked(method: Component, key: str) -> tuple[Any, dict[str, Any]]:
     target = lookup(METHODS, method.name, f"{key}.name")
     given = method.parameters
     own = parameters(target, reserved=_NOT_IN_RECIPES)
-    check_keys(given, own if target in (plain, ptq) else [*own, *_OPTIONS], key)
+    options = _OPTIONS if _takes_options(target) else ()
+    check_keys(given, [*own, *options, *_wrappers(target)], key)
     if (
         "device" in own
         and "device" not in given

@@ -161,7 +161,7 @@ def loss_lines(
         around = Surroundings(bench, directions * points, progress)
         for seed in seeds:
             noise = Generator().manual_seed(seed)
-            direction = device.displacement(bench.weights, generator=noise)
+            direction = device.errors(bench.weights, generator=noise)
             what = f"a place on the line to the chip with seed {seed} of {device!r}"
             found.append([around.at([(place, direction)], what) for place in places])
     both = table([[list(place) for place in line] for line in found])
