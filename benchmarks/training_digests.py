@@ -33,7 +33,7 @@ from spikewvat import (
 from spikewvat.data.embedded import embedded_root
 from spikewvat.data.nmnist import NMNIST
 from spikewvat.lab.models.snntorch import SpikingCNN
-from spikewvat.perturbations import RandomLength, Warmup, momentum_sam, variation
+from spikewvat.perturbations import RandomLength, Warmup, variation
 from spikewvat.spiking.losses import rate_cross_entropy
 from spikewvat.training import GradientMethod
 
@@ -58,7 +58,7 @@ METHODS: dict[str, Callable[[nn.Module, Optimizer], GradientMethod]] = {
     "SWA": lambda model, _: Plain(model),
     "past": lambda model, _: WVAT(model, DEVICE, worst=Past(decay=0.9), generator=_noise()),
     "momentum-sam": lambda model, optimizer: PerturbedGradient(
-        model, momentum_sam(optimizer), generator=_noise()
+        model, SAM(0.3, Momentum(optimizer)), generator=_noise()
     ),
     "warmup, random length": lambda model, _: PerturbedGradient(
         model, Warmup(RandomLength(variation(DEVICE), 0.5), 100), generator=_noise()
@@ -97,12 +97,13 @@ def digest(name: str, data: NMNIST, steps: int) -> str:
 def main() -> None:
     """Print a line for each method."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("methods", nargs="*", default=[*METHODS], metavar="METHOD")
     parser.add_argument("--steps", type=int, default=200)
-    steps = parser.parse_args().steps
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
     data = NMNIST(embedded_root(), "train", time_steps=6)
-    for name in METHODS:
-        print(f"{name:22s} {digest(name, data, steps)[:32]}", flush=True)
+    for name in arguments.methods:
+        print(f"{name:22s} {digest(name, data, arguments.steps)[:32]}", flush=True)
 
 
 if __name__ == "__main__":

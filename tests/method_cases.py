@@ -9,7 +9,7 @@ import torch
 from torch import Generator, nn
 from torch.optim import Optimizer
 
-from spikewvat.devices import BinaryCells, Gaussian, Lognormal
+from spikewvat.devices import BinaryCells, Gaussian, Lognormal, RightCensored
 from spikewvat.perturbations import (
     ASAM,
     AWP,
@@ -22,9 +22,6 @@ from spikewvat.perturbations import (
     RandomLength,
     VariableNoise,
     Warmup,
-    a_trice,
-    momentum_sam,
-    trice,
     variation,
 )
 from spikewvat.training import WVAT, GradientMethod, PerturbedGradient, Plain
@@ -38,6 +35,7 @@ from spikewvat.training.methods import (
 )
 
 GAUSSIAN = Gaussian(0.1)
+CENSORED = RightCensored(0.1, standardised=False)
 
 
 @dataclass(frozen=True)
@@ -102,13 +100,15 @@ METHODS: list[MethodCase] = [
             )
         ),
     ),
-    MethodCase("momentum-sam", perturbation(momentum_sam), random=False),
+    MethodCase(
+        "momentum-sam", perturbation(lambda optimizer: SAM(0.3, Momentum(optimizer))), random=False
+    ),
     MethodCase("variable-noise", perturbation(lambda _: VariableNoise(GAUSSIAN))),
     MethodCase("noise-injection", method(NoiseInjection), clips=True),
     MethodCase("random-perturbation", method(RandomPerturbation, GAUSSIAN), backwards=2),
     MethodCase("parameter-adversary", method(ParameterAdversary, attack_steps=2), backwards=4),
-    MethodCase("trice", perturbation(lambda _: trice())),
-    MethodCase("a-trice", perturbation(lambda _: a_trice()), backwards=1.5),
+    MethodCase("trice", perturbation(lambda _: HSV(CENSORED))),
+    MethodCase("a-trice", perturbation(lambda _: variation(CENSORED)), backwards=1.5),
     MethodCase("binary-cells", perturbation(lambda _: HSV(BinaryCells(6, 0.1)))),
     MethodCase("vortex", method(Vortex, Lognormal(0.3)), random=False),
     MethodCase("statistical", method(Statistical, GAUSSIAN), random=False),

@@ -12,7 +12,7 @@ from cases import DEVICES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Pipeline, Uniform
+from spikewvat.devices import DeviceModel, Fixed, Gaussian, Lognormal, Pipeline, Uniform
 
 
 def devices_that(promise):

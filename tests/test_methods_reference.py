@@ -10,7 +10,7 @@ import reference_methods as literal
 import torch
 from torch import nn
 
-from spikewvat.devices import BinaryCells, DeviceModel, Gaussian, Quantized, RightCensored
+from spikewvat.devices import AbsMax, BinaryCells, DeviceModel, Gaussian, Quantized, RightCensored
 from spikewvat.perturbations import (
     GAV,
     HSV,
@@ -22,9 +22,6 @@ from spikewvat.perturbations import (
     Sum,
     VariableNoise,
     Warmup,
-    a_trice,
-    momentum_sam,
-    trice,
     variation,
 )
 from spikewvat.training import WVAT, PerturbedGradient
@@ -144,7 +141,7 @@ def test_momentum_sam(sign, factor):
         return grad(literal.plus(w, m, factor * 0.3 / total))
 
     def make(model, optimizer):
-        return PerturbedGradient(model, momentum_sam(optimizer, rho=0.3, sign=sign))
+        return PerturbedGradient(model, SAM(0.3, Momentum(optimizer, sign)))
 
     same(trained(make), expected(grads_of))
 
@@ -153,7 +150,7 @@ def test_momentum_ahead_is_where_the_next_step_goes():
     """The published sign: as far along as momentum carries anyway, it is Nesterov's gradient."""
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
-    direction = momentum_sam(optimizer, rho=1.0)
+    direction = SAM(1.0, Momentum(optimizer))
     nn.functional.cross_entropy(model(X), Y).backward()
     before = {name: w.detach().clone() for name, w in model.named_parameters()}
     optimizer.step()
@@ -338,7 +335,7 @@ def test_noise_injection_clips_after_the_step():
             after=lambda w: literal.clipped(w, 1.0),
         ),
     )
-    assert NoiseInjection(net(), sigma=0.05).direction == HSV(Gaussian(0.05, AbsMax()))
+    assert NoiseInjection(net(), sigma=0.05).perturbation == HSV(Gaussian(0.05, AbsMax()))
 
 
 def test_parameter_adversary(monkeypatch):
@@ -385,7 +382,9 @@ def test_qat_under_wvat_displaces_quantized_weights():
     for w_th, grads_of in ((0.0, noisy), (1.0, worst)):
 
         def make(model, _, w_th=w_th):
-            return qat_wvat(model, Given(), bits=4, w_th=w_th, gamma=0.5, alpha=0.4)
+            return QAT(
+                model, bits=4, perturbation=variation(Given(), w_th=w_th, gamma=0.5, alpha=0.4)
+            )
 
         same(trained(make), expected(grads_of))
 
@@ -442,15 +441,6 @@ def test_worked_right_censored_noise():
     assert float((numbers == 0.5).float().mean()) == pytest.approx(0.3085, abs=0.01)
 
 
-def test_trice_and_a_trice_are_directions_of_censored_noise():
-    noise = RightCensored(0.05, censor=0.7, standardised=False)
-    assert trice(0.05, censor=0.7, gamma=0.5) == HSV(noise, 0.5)
-    mixed = a_trice(0.05, censor=0.7, gamma=0.5, alpha=0.2, w_th=0.3)
-    assert mixed.noise == HSV(noise, 0.5)
-    assert mixed.worst == GAV(noise, 0.5, 0.2)
-    assert mixed.w_th == 0.3
-
-
 def test_literal_clip_is_that_of_the_other_reference():
     values = torch.tensor([0.5, -0.3, 0.1, 0.9, -0.7, 0.2], dtype=torch.float64)
     bound = 0.5 * reference.mean_std(values.tolist())[1]
@@ -494,11 +484,11 @@ def test_literal_clip_is_that_of_the_other_reference():
         (lambda m: Past(decay=1), r"decay must lie in \[0, 1\)"),
         (lambda m: Warmup(HSV(Gaussian(0.1)), steps=0), "steps must be .* at least 1, got 0"),
         (
-            lambda m: momentum_sam(torch.optim.SGD(m.parameters(), lr=0.1)),
+            lambda m: Momentum(torch.optim.SGD(m.parameters(), lr=0.1)),
             "optimizer must keep a momentum, got SGD without one. Use Adam",
         ),
         (
-            lambda m: momentum_sam(torch.optim.Adam(m.parameters()), sign="up"),
+            lambda m: Momentum(torch.optim.Adam(m.parameters()), sign="up"),
             "sign must be 'ahead' or 'back', got 'up'",
         ),
     ],

@@ -28,7 +28,6 @@ from spikewvat.perturbations import (
     Sum,
     VariableNoise,
     Warmup,
-    momentum_sam,
     variation,
 )
 from spikewvat.perturbations.base import _adding_times
@@ -190,7 +189,7 @@ PLANNED_PERTURBATIONS = [
     VariableNoise(GAUSSIAN),
     GAV(GAUSSIAN, source=Past()),
     lambda device, optimizer: GAV(device, source=Momentum(optimizer)),
-    lambda device, optimizer: momentum_sam(optimizer),
+    lambda device, optimizer: SAM(0.3, Momentum(optimizer)),
     lambda device, optimizer: AWP(source=Momentum(optimizer)),
     both,
 ]
@@ -225,7 +224,9 @@ def test_what_a_subclass_adds_is_what_it_returns(kind):
         type("Twice", (kind,), {"__call__": lambda self, weights, grads=None: weights})
 
 
-@pytest.mark.parametrize("direction", [both, lambda device, optimizer: momentum_sam(optimizer)])
+@pytest.mark.parametrize(
+    "direction", [both, lambda device, optimizer: SAM(0.3, Momentum(optimizer))]
+)
 def test_an_optimizer_of_other_weights_is_refused(direction):
     weights, _, _ = moved(SAM())
     elsewhere = torch.optim.Adam([torch.zeros(3, requires_grad=True)])

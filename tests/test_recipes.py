@@ -13,10 +13,12 @@ from torch import nn
 
 from spikewvat import files
 from spikewvat.devices import (
+    AbsMax,
     DifferentialPair,
     Fixed,
     Gaussian,
     Quantized,
+    RightCensored,
     SixSigma,
     Uniform,
     Weibull,
@@ -69,7 +71,6 @@ NEED_A_DEVICE = {
     "gav",
     "variable-noise",
     "random-perturbation",
-    "qat+wvat",
     "vortex",
     "statistical",
 }
@@ -207,14 +208,15 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
         (["method.name=hsv", "method.device=gaussian"], r"\[method.device\] lacks 'sigma'"),
         (["method=ptq"], r"method 'ptq' .* but evaluation.device = 'gaussian' quantises nothing"),
         (
-            ["method=momentum-sam", "training.optimizer=sgd"],
-            r"\[method\]: optimizer must keep a momentum, got SGD without one",
+            ["method={name='sam', source='momentum'}", "training.optimizer=sgd"],
+            r"\[method.source\]: optimizer must keep a momentum, got SGD without one",
         ),
         (
             ["method={name='wvat', device='gaussian:sigma=0.1', worst='up'}"],
             r"method.worst = 'up' is unknown. Valid: 'gradient', 'momentum', 'past'",
         ),
         (["method={name='sam', ascent='past'}"], r"unknown key 'ascent' in \[method\]"),
+        (["method={name='qat', perturbation='qat'}"], r"method.perturbation = 'qat' is no perturb"),
         (["method={name='plain', p=0.5}"], r"unknown key 'p' in \[method\]. Valid: none"),
         (["method={name='sam', warmup=0}"], r"\[method\]: steps must be .* at least 1, got 0"),
         (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),
@@ -415,13 +417,15 @@ def test_parameters_of_methods():
     assert isinstance(wvat.perturbation, Warmup)
     assert wvat.perturbation.steps == 9
     assert wvat.perturbation.perturbation == RandomLength(mixed, 0.5)
-    trice = built(name="trice", sigma=0.05, p=0.5)
-    assert trice.perturbation.device.sigma == 0.05
+    trice = built(name="hsv", device="right-censored:sigma=0.05,standardised=false", p=0.5)
+    assert trice.perturbation == HSV(RightCensored(0.05, standardised=False))
     assert trice.p == 0.5
     injection = built(name="noise-injection", device="weibull:sigma=0.1", clip_sigmas=2.5)
     assert injection.perturbation.device == Weibull(0.1)
     assert injection.clip_sigmas == 2.5
-    assert built(name="qat+wvat", device=device, bits=4, w_th=1.0).quantizer.bits == 4
+    noise = {"name": "wvat", "device": device, "w_th": 1.0}
+    qat = built(name="qat", bits=4, perturbation=noise)
+    assert (qat.quantizer.bits, qat.perturbation) == (4, variation(Gaussian(0.1), w_th=1.0))
 
 
 def test_noise_and_weights_come_from_the_seed():

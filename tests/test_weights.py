@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewvat.weights import clamp_, displaced, perturbed, replaced
+from spikewvat.weights import clamp_, perturbed, replaced
 
 
 def _weights(dtype=torch.float32):
@@ -55,7 +55,7 @@ def test_a_displacement_that_fails_half_way_is_undone():
         live["a"].add_(1)
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), displaced(weights, half):
+    with pytest.raises(ZeroDivisionError), perturbed(weights, half):
         pytest.fail("the body must not run")
     for name, weight in weights.items():
         assert torch.equal(weight, before[name])

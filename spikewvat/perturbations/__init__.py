@@ -3,7 +3,6 @@
 from spikewvat.perturbations.base import EPSILON, Perturbation
 from spikewvat.perturbations.length import RandomLength, Warmup
 from spikewvat.perturbations.mixture import Mixture, Sum, variation
-from spikewvat.perturbations.named import a_trice, binary_cells, momentum_sam, trice
 from spikewvat.perturbations.noise import HSV, VariableNoise
 from spikewvat.perturbations.sources import Gradient, Momentum, Past, Source
 from spikewvat.perturbations.worst import ASAM, AWP, GAV, SAM, Worst
@@ -26,9 +25,5 @@ __all__ = [
     "VariableNoise",
     "Warmup",
     "Worst",
-    "a_trice",
-    "binary_cells",
-    "momentum_sam",
-    "trice",
     "variation",
 ]

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.devices import build_device, stages
 from spikewvat.lab.recipes.registry import (
@@ -21,17 +20,8 @@ from spikewvat.lab.recipes.registry import (
     parameters,
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe
-from spikewvat.perturbations import (
-    Perturbation,
-    RandomLength,
-    Source,
-    Warmup,
-    variation,
-)
-from spikewvat.perturbations.mixture import Mix
-from spikewvat.perturbations.sources import GRADIENT
+from spikewvat.perturbations import Perturbation, RandomLength, Source, Warmup
 from spikewvat.training import GradientMethod, PerturbedGradient
-from spikewvat.training.methods import QAT
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
 _LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
@@ -39,16 +29,8 @@ _LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
     "warmup": (Warmup, "steps"),
 }
 """What may be wrapped around any perturbation, and its parameter, from the inside out."""
-_NOT_IN_RECIPES = (
-    "model",
-    "weights",
-    "adapter",
-    "reset_state",
-    "generator",
-    "optimizer",
-    "perturbation",
-)
-_SPECS = ("device", "worst", "source")
+_NOT_IN_RECIPES = ("model", "weights", "adapter", "reset_state", "generator", "optimizer")
+_SPECS = ("device", "worst", "source", "perturbation")
 """Parameters that are written as a name with parameters of its own."""
 
 
@@ -73,30 +55,45 @@ def build_method(
         RecipeError: If its parameters are unknown or impossible.
     """
     target, given = _checked(method, key)
-    if "device" in given:
-        given["device"] = build_device(given["device"], f"{key}.device")
-    for name in {"worst", "source"} & given.keys():
-        given[name] = build_source(given[name], f"{key}.{name}", optimizer)
-    options = {name: given.pop(name) for name in _OPTIONS if name in given}
-    # Every parameter beside the recipe's: what the target takes of them is in its signature.
-    extra: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    extra = {name: value for name, value in extra.items() if name in parameters(target)}
-    shared = {**options, "generator": torch.Generator().manual_seed(seed)}
-    if _is_method(target):
-        made: GradientMethod = construct(
-            target, given, key, **extra, **(shared if _takes_options(target) else {})
-        )
-        return made
+    options: dict[str, Any] = {name: given.pop(name) for name in _OPTIONS if name in given}
+    if _takes_options(target):
+        options["generator"] = torch.Generator().manual_seed(seed)
+    if not _is_method(target):
+        given = {"perturbation": _perturbation(target, given, key, optimizer)}
+        target = PerturbedGradient
+    made: GradientMethod = construct(
+        target, _built(given, key, optimizer), key, model=model, **options
+    )
+    return made
+
+
+def _perturbation(
+    target: Any, given: dict[str, Any], key: str, optimizer: Optimizer | None
+) -> Perturbation:
+    """Make a perturbation of its checked parameters, another length around it if asked for."""
     wrappers = _wrappers(target)
     lengths = {name: given.pop(name) for name in wrappers if name in given}
-    perturbation: Perturbation = construct(target, given, key, **extra)
+    perturbation: Perturbation = construct(target, _built(given, key, optimizer), key)
     for name, length in lengths.items():
         kind, argument = wrappers[name]
         perturbation = construct(kind, {argument: length}, key, perturbation=perturbation)
-    noisy: PerturbedGradient = construct(
-        PerturbedGradient, {}, key, model=model, perturbation=perturbation, **shared
-    )
-    return noisy
+    return perturbation
+
+
+def _built(given: dict[str, Any], key: str, optimizer: Optimizer | None) -> dict[str, Any]:
+    """Return parameters with objects in the place of those that are written as names."""
+    for name in given.keys() & _SPECS:
+        where = f"{key}.{name}"
+        if name == "device":
+            given[name] = build_device(given[name], where)
+        elif name != "perturbation":
+            given[name] = build_source(given[name], where, optimizer)
+        elif not isinstance(given[name], Perturbation):
+            target, inner = _checked(Component.model_validate(given[name]), where)
+            if _is_method(target):
+                raise RecipeError(f"{where} = {given[name]!r} is no perturbation, such as hsv.")
+            given[name] = _perturbation(target, inner, where, optimizer)
+    return given
 
 
 def build_source(spec: object, key: str, optimizer: Optimizer | None) -> Source:
@@ -147,50 +144,9 @@ def check_evaluation(recipe: Recipe) -> None:
         )
 
 
-def qat_wvat(
-    model: nn.Module,
-    device: DeviceModel,
-    *,
-    bits: int = 8,
-    per_channel: bool = False,
-    activation_bits: int | None = None,
-    w_th: float | None = None,
-    gamma: float = 0.5,
-    alpha: float = 0.1,
-    worst: Source = GRADIENT,
-    mix: Mix = "either",
-    **options: Any,
-) -> QAT:
-    """Return :class:`QAT` with the perturbation of WVAT: quantised first, then perturbed.
-
-    Args:
-        model: The model that the closure calls.
-        device: What the chip does to quantised weights.
-        bits: Bits of a weight, from 2 to 16.
-        per_channel: One scale for each output channel instead of one for the tensor.
-        activation_bits: Bits of an activation; None leaves activations alone.
-        w_th: As in :func:`variation`, this and what follows.
-        gamma: Scale of the perturbation.
-        alpha: Length of the worst direction as a share of a noise draw's length.
-        worst: Where the worst direction comes from.
-        mix: ``"either"`` or ``"both"``.
-        **options: Those of :class:`GradientMethod`.
-    """
-    return QAT(
-        model,
-        bits=bits,
-        per_channel=per_channel,
-        perturbation=variation(device, w_th=w_th, gamma=gamma, alpha=alpha, worst=worst, mix=mix),
-        activation_bits=activation_bits,
-        **options,
-    )
-
-
 def _is_method(target: Any) -> bool:
     """Return whether a name stands for a whole method; otherwise it is a perturbation."""
-    if inspect.isclass(target):
-        return issubclass(target, GradientMethod)
-    return "model" in parameters(target)
+    return inspect.isclass(target) and issubclass(target, GradientMethod)
 
 
 def _takes_options(target: Any) -> bool:

@@ -115,11 +115,7 @@ METHODS = {
     "sam": "spikewvat.perturbations:SAM",
     "asam": "spikewvat.perturbations:ASAM",
     "awp": "spikewvat.perturbations:AWP",
-    "momentum-sam": "spikewvat.perturbations:momentum_sam",
     "variable-noise": "spikewvat.perturbations:VariableNoise",
-    "trice": "spikewvat.perturbations:trice",
-    "a-trice": "spikewvat.perturbations:a_trice",
-    "binary-cells": "spikewvat.perturbations:binary_cells",
     "noise-injection": "spikewvat.training.methods:NoiseInjection",
     "random-perturbation": "spikewvat.training.methods:RandomPerturbation",
     "parameter-adversary": "spikewvat.training.methods:ParameterAdversary",
@@ -127,7 +123,6 @@ METHODS = {
     "statistical": "spikewvat.training.methods:Statistical",
     "ptq": "spikewvat.training:Plain",
     "qat": "spikewvat.training.methods:QAT",
-    "qat+wvat": "spikewvat.lab.recipes.methods:qat_wvat",
 }
 SOURCES = {
     "gradient": "spikewvat.perturbations:Gradient",
