@@ -564,8 +564,8 @@ def test_plain_is_the_gradient_and_draws_nothing():
             r"WVAT has no option 'gama', got gama=1. Did you mean 'gamma'\?",
         ),
         (
-            lambda m: PerturbedGradient(m, SAM(), warn=3),
-            r"PerturbedGradient has no option 'warn', got warn=3. Did you mean 'warn_after'\?",
+            lambda m: PerturbedGradient(m, SAM(), warn_afer=3),
+            r"PerturbedGradient has no option 'warn_afer', got warn_afer=3. Did you mean 'warn_after'\?",
         ),
         (
             lambda m: PerturbedGradient(m, Gaussian(0.1)),

@@ -218,3 +218,9 @@ def check_probability(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1]."""
     if not (isinstance(value, Real) and 0 <= value <= 1):
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
+
+
+def check_bits(bits: int) -> None:
+    """Raise ValueError unless ``bits`` is a whole number from 2 to 16."""
+    if type(bits) is not int or not 2 <= bits <= 16:
+        raise ValueError(f"bits must be a whole number from 2 to 16, got {bits!r}.")

@@ -82,7 +82,7 @@ def _perturbation(
 
 def _built(given: dict[str, Any], key: str, optimizer: Optimizer | None) -> dict[str, Any]:
     """Return parameters with objects in the place of those that are written as names."""
-    for name in given.keys() & _SPECS:
+    for name in filter(given.__contains__, _SPECS):
         where = f"{key}.{name}"
         if name == "device":
             given[name] = build_device(given[name], where)

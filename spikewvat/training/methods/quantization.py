@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.devices import Quantized
+from spikewvat.devices.base import check_bits
 from spikewvat.perturbations import HSV, Perturbation
 from spikewvat.training import Backward, Closure, PerturbedGradient
-from spikewvat.training.methods.activations import check_bits, on_levels, range_of
+from spikewvat.training.methods.activations import on_levels, range_of
 from spikewvat.training.methods.synapses import hooked_inputs, synaptic_layers
 from spikewvat.weights import replaced
 
