@@ -22,11 +22,15 @@ if TYPE_CHECKING:
     from spikewvat.perturbations import GAV as GAV
     from spikewvat.perturbations import HSV as HSV
     from spikewvat.perturbations import SAM as SAM
-    from spikewvat.perturbations import Direction as Direction
+    from spikewvat.perturbations import Gradient as Gradient
     from spikewvat.perturbations import Mixture as Mixture
+    from spikewvat.perturbations import Momentum as Momentum
+    from spikewvat.perturbations import Past as Past
+    from spikewvat.perturbations import Perturbation as Perturbation
     from spikewvat.robustness import Evaluator as Evaluator
     from spikewvat.training import WVAT as WVAT
     from spikewvat.training import PerturbedGradient as PerturbedGradient
+    from spikewvat.training import Plain as Plain
     from spikewvat.training.averaging import SWA as SWA
     from spikewvat.training.averaging import refresh_batch_norm as refresh_batch_norm
     from spikewvat.weights import Weights as Weights
@@ -36,9 +40,12 @@ _HOMES = {
     "adapters": ("Adapter", "adapter_for"),
     "comparison": ("Comparison", "Method", "compare"),
     "devices": ("AbsMax", "DeviceModel", "Gaussian", "HalfWidth", "MinMax", "SixSigma"),
-    "perturbations": ("ASAM", "AWP", "GAV", "HSV", "SAM", "Direction", "Mixture"),
+    "perturbations": (
+        *("ASAM", "AWP", "GAV", "HSV", "SAM", "Mixture", "Perturbation"),
+        *("Gradient", "Momentum", "Past"),
+    ),
     "robustness": ("Evaluator",),
-    "training": ("WVAT", "PerturbedGradient"),
+    "training": ("WVAT", "PerturbedGradient", "Plain"),
     "training.averaging": ("SWA", "refresh_batch_norm"),
     "weights": ("Weights", "perturbed"),
 }

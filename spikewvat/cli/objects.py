@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from torch import Generator, nn
     from torch.optim import Optimizer
 
-    from spikewvat.adapters import Adapter
     from spikewvat.comparison import Method
     from spikewvat.comparison.run import CorruptionAt, DeviceAt
     from spikewvat.training import GradientMethod
@@ -107,7 +106,6 @@ def method(text: str) -> Method:
         RecipeError: If a name or parameter is unknown.
     """
     from spikewvat.comparison import Method
-    from spikewvat.comparison.methods import plain
     from spikewvat.lab.recipes import methods
     from spikewvat.lab.recipes.devices import stages
     from spikewvat.lab.recipes.registry import lookup, parameters
@@ -127,17 +125,12 @@ def method(text: str) -> Method:
     methods.complete(component, "--method")
 
     def make(
-        model: nn.Module,
-        *,
-        adapter: Adapter,
-        generator: Generator,
-        optimizer: Optimizer | None,
+        model: nn.Module, *, generator: Generator, optimizer: Optimizer | None, **_: object
     ) -> GradientMethod:
         seed = generator.initial_seed()
-        made = methods.build_method(
+        return methods.build_method(
             component, model, seed=seed, optimizer=optimizer, key="--method"
         )
-        return made or plain(model, adapter=adapter, generator=generator)
 
     return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))
 

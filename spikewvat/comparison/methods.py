@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from spikewvat.adapters import Adapter
 from spikewvat.devices import Gaussian
-from spikewvat.training import WVAT, Backward, Closure, GradientMethod
+from spikewvat.training import WVAT, Closure, GradientMethod, Plain
 from spikewvat.training.averaging import SWA
 
 
@@ -29,24 +29,11 @@ class Make(Protocol):
         """Return it."""
 
 
-class _Plain(GradientMethod):
-    """Trains at the weights as they are."""
-
-    def _step(self, closure: Closure, backward: Backward) -> Tensor:
-        return self._pass(closure, backward)
+def _plain(model: nn.Module, *, adapter: Adapter, **_: object) -> Plain:
+    return Plain(model, adapter=adapter)
 
 
-def plain(
-    model: nn.Module, *, adapter: Adapter, generator: Generator, **_: object
-) -> GradientMethod:
-    """Make plain training."""
-    return _Plain(model, adapter=adapter, generator=generator)
-
-
-def wvat(
-    model: nn.Module, *, adapter: Adapter, generator: Generator, **_: object
-) -> GradientMethod:
-    """Make variation-aware training under 10 % of Gaussian variation."""
+def _wvat(model: nn.Module, *, adapter: Adapter, generator: Generator, **_: object) -> WVAT:
     return WVAT(model, Gaussian(sigma=0.10), adapter=adapter, generator=generator)
 
 
@@ -55,21 +42,21 @@ class Method:
     """A training method to compare.
 
     Args:
-        make: Makes the gradient method. Called in the first step of each training with the
-            network and, as keywords, ``adapter``, ``generator`` (seeded with the training's
-            seed) and ``optimizer`` (what the training function has passed to
+        make: Makes the gradient method; plain training by default. Called in the first step of
+            each training with the network and, as keywords, ``adapter``, ``generator`` (seeded
+            with the training's seed) and ``optimizer`` (what the training function has passed to
             :meth:`Steps.backward`, or None).
         averaged: Average the weights of the last quarter of the epochs.
     """
 
-    make: Make = plain
+    make: Make = _plain
     averaged: bool = False
 
 
 METHODS: Mapping[str, Method] = {
     "plain": Method(),
     "SWA": Method(averaged=True),
-    "WVAT": Method(wvat, averaged=True),
+    "WVAT": Method(_wvat, averaged=True),
 }
 """What is compared by default."""
 
