@@ -76,6 +76,19 @@ def test_imports_go_down(path):
             assert floor_of(imported) <= own, f"{name_of(path)} imports {imported}"
 
 
+def test_the_library_knows_nothing_of_the_laboratory():
+    """Neither at the top of a file nor inside a function."""
+    upper = tuple(f"spikewvat.{name}" for name in ("lab", "cli", "__main__"))
+    found = [
+        (name_of(path), imported)
+        for path in FILES
+        if not name_of(path).startswith(upper)
+        for imported in imports_of(path)
+        if imported.startswith(upper)
+    ]
+    assert found == []
+
+
 @pytest.mark.parametrize(("package", "home"), OPTIONAL.items())
 def test_one_file_imports_each_framework(package, home):
     importing = {
