@@ -633,9 +633,9 @@ def test_a_convolutional_slayer_network():
 
 
 def test_every_corruption_is_in_the_shared_cases():
-    from spikewvat.robustness import spikes
+    from spikewvat.robustness import corruptions
 
-    exported = [getattr(spikes, name) for name in spikes.__all__]
+    exported = [getattr(corruptions, name) for name in corruptions.__all__]
     kinds = {type(case.kind(0.0)) for case in CORRUPTIONS}
     abstract = {"Composed", "Corruption", "EventCorruption", "NeuronCorruption"}
     concrete = {
