@@ -2,9 +2,9 @@
 
     python benchmarks/cifar_sheets.py SHEETS OUT
 
-SHEETS holds ``{train,test}_NN.webp`` of 25 rows of 40 images and ``{train,test}_labels.npy``, in the
-official order; images that ``{train,test}_inexact_indices.npy`` names are not the official ones and
-are left out, so OUT may have fewer than 10 000 test images. OUT is a ``--data-root`` of recipes.
+SHEETS holds ``{train,test}_NN.webp`` of 25 rows of 40 images and ``{train,test}_labels.npy``, in
+the official order. Images that ``{train,test}_inexact_indices.npy`` names are not the official ones
+and are left out, so OUT may have fewer than 10 000 test images. OUT serves as ``--data-root``.
 """
 
 from __future__ import annotations
