@@ -69,11 +69,7 @@ def method(kind, *args, **settings):
 
 
 METHODS: list[MethodCase] = [
-    MethodCase(
-        "plain",
-        lambda model, optimizer, generator, **options: Plain(model, **options),
-        random=False,
-    ),
+    MethodCase("plain", lambda model, optimizer, **options: Plain(model), random=False),
     MethodCase("hsv", perturbation(lambda _: HSV(GAUSSIAN))),
     MethodCase("gav", perturbation(lambda _: GAV(GAUSSIAN)), backwards=2, random=False),
     MethodCase("sam", perturbation(lambda _: SAM()), backwards=2, random=False),

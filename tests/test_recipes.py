@@ -143,7 +143,7 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
     )
     assert complete.model.parameters["beta"] == 0.9
     assert "input_shape" not in complete.model.parameters
-    assert complete.method.parameters["w_th"] == 0.5
+    assert complete.method.parameters["gamma"] == 0.5
     assert build.with_input_shape(complete, (2, 8, 8)).model.parameters["input_shape"] == [2, 8, 8]
 
 
