@@ -17,7 +17,8 @@ from spikewvat.memory import keep_freed_memory
 def step():
     for _ in range(3):
         torch.zeros(2**24).add_(1)  # 64 MiB: glibc never keeps so large a block by itself
-step()
+for _ in range(3):  # until blocks have found their places in the heap
+    step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
