@@ -15,7 +15,7 @@ from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.adapters.torch import running_statistics
 from spikewvat.devices.base import check_probability
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Displace, Weights, displaced
+from spikewvat.weights import Displace, Weights, displaced, refresh, taken
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -92,6 +92,7 @@ class GradientMethod(ABC):
         Raises:
             UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
         """
+        refresh(self.weights)
         plain = self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p
         loss = self._pass(closure, backward) if plain else self._step(closure, backward)
         self.steps += 1
@@ -152,8 +153,9 @@ class GradientMethod(ABC):
     ) -> Tensor:
         """Run forward and backward at displaced weights; return the loss, detached."""
         if displace is None:
-            loss, _ = self._run(closure)
-            backward(loss)
+            with taken(self.weights):
+                loss, _ = self._run(closure)
+                backward(loss)
         else:
             with displaced(self.weights, displace, scratch=self._scratch):
                 loss, _ = self._run(closure)
