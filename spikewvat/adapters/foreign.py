@@ -5,6 +5,7 @@ None of them is imported: a module says by its class where it comes from.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +22,12 @@ _NEURONS = ("norse", "sinabs", "rockpool")
 
 def home(module: nn.Module) -> str:
     """Return the package that a module's class comes from."""
-    return type(module).__module__.split(".")[0]
+    return _home(type(module))
+
+
+@functools.cache
+def _home(kind: type) -> str:
+    return kind.__module__.split(".")[0]
 
 
 def synapses(module: nn.Module) -> Iterator[str]:
@@ -50,6 +56,11 @@ def absent(module: nn.Module, name: str) -> Tensor | None:
 def is_plain(module: nn.Module) -> bool:
     """Return whether a module's class is one that takes its weights as they are."""
     return home(module) in _NEURONS
+
+
+def known(module: nn.Module) -> bool:
+    """Return whether a module's class is one of theirs, whose state is known."""
+    return home(module) in (*_NEURONS, "brevitas")
 
 
 def resets(module: nn.Module) -> bool:

@@ -20,7 +20,33 @@ Slot: TypeAlias = tuple[str, str, tuple[int, ...]]
 """Where a factor enters: the operation's name, the argument, the factor's shape."""
 
 _OPERATIONS = frozenset(
-    ["linear", "bilinear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution", "matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "mv", "addmm", "addmv", "addbmm", "baddbmm", "einsum", "tensordot", "inner", "dot", "sparse_mm", "multi_head_attention_forward"]
+    [
+        "linear",
+        "bilinear",
+        "conv1d",
+        "conv2d",
+        "conv3d",
+        "conv_transpose1d",
+        "conv_transpose2d",
+        "conv_transpose3d",
+        "convolution",
+        "matmul",
+        "__matmul__",
+        "__rmatmul__",
+        "mm",
+        "bmm",
+        "mv",
+        "addmm",
+        "addmv",
+        "addbmm",
+        "baddbmm",
+        "einsum",
+        "tensordot",
+        "inner",
+        "dot",
+        "sparse_mm",
+        "multi_head_attention_forward",
+    ]
 )
 _BIASES = {("linear", "2"), ("bilinear", "3"), *((f"conv{n}d", "2") for n in (1, 2, 3))}
 
@@ -36,9 +62,7 @@ class Products(TorchFunctionMode):
         super().__init__()
         self._see = see
 
-    def __torch_function__(
-        self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
         if name in _OPERATIONS:
             args = tuple(self._part(name, str(i), arg) for i, arg in enumerate(args))

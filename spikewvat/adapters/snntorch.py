@@ -111,6 +111,7 @@ class SnnTorchAdapter(TorchAdapter):
         return super()._neurons(name, module)
 
     def _reset_module(self, module: nn.Module) -> None:
+        super()._reset_module(module)
         if not (isinstance(module, snn.SpikingNeuron) and hasattr(module, "reset_mem")):
             return
         reset = module.reset_mem()
@@ -122,8 +123,4 @@ class SnnTorchAdapter(TorchAdapter):
                 module._buffers[name] = buffer.new_zeros(0)
 
     def _knows(self, module: nn.Module) -> bool:
-        if type(module).__module__.split(".")[0] == "snntorch":
-            return True
-        if isinstance(module, snn.SpikingNeuron) and hasattr(module, "reset_mem"):
-            return True
-        return super()._knows(module)
+        return type(module).__module__.split(".")[0] == "snntorch" or super()._knows(module)

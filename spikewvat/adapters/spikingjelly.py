@@ -111,13 +111,14 @@ class SpikingJellyAdapter(TorchAdapter):
 
     def _reset_module(self, module: nn.Module) -> None:
         reset: Any = getattr(module, "reset", None)
-        if self._is_jelly(module) and callable(reset):
+        if _is_theirs(module) and callable(reset):
             reset()
+        else:
+            super()._reset_module(module)
 
     def _knows(self, module: nn.Module) -> bool:
-        return self._is_jelly(module) or super()._knows(module)
+        return _is_theirs(module) or super()._knows(module)
 
-    @staticmethod
-    def _is_jelly(module: nn.Module) -> bool:
-        own = type(module).__module__.split(".")[0] == "spikingjelly"
-        return own or isinstance(module, base.MemoryModule)
+
+def _is_theirs(module: nn.Module) -> bool:
+    return type(module).__module__.split(".")[0] == "spikingjelly"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Iterator
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters import foreign
+from spikewvat.adapters import foreign, state
 from spikewvat.adapters.accounts import Account
 from spikewvat.adapters.effective import hooked_names
-from spikewvat.adapters.ledger import MATRICES, RECURRENT, Ledger
+from spikewvat.adapters.ledger import MATRICES, RECURRENT, Ledger, kind_of
 from spikewvat.adapters.neurons import HasNeurons, NeuronLayer
 from spikewvat.adapters.ours import own_layer
 from spikewvat.errors import UnsupportedModelError
@@ -28,8 +27,7 @@ _NORMS = (
     nn.LocalResponseNorm,
 )
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
-_NOT_STATE = {"reset_parameters", "reset_running_stats"}
-_BOOKKEEPING = frozenset(vars(nn.Module()))
+_STATELESS = ("torch", "spikewvat")
 
 
 class TorchAdapter:
@@ -60,9 +58,8 @@ class TorchAdapter:
     ) -> None:
         self._reset_unknown = reset_state
         self._ignore = _checked_names(model, ignore)
-        self._seen: WeakKeyDictionary[nn.Module, dict[str, tuple[int, int]]] = WeakKeyDictionary()
-        if reset_state is None:
-            self._refuse_unknown_state(model)
+        self._seen: WeakKeyDictionary[nn.Module, state.Noted] = WeakKeyDictionary()
+        self._note_state(model)
 
     def synaptic_weights(self, model: nn.Module) -> Weights:
         """Return the live synaptic weights by name, tied ones once.
@@ -162,23 +159,35 @@ class TorchAdapter:
 
     def _reset_module(self, module: nn.Module) -> None:
         """Reset one module's own state."""
+        if self._reset_unknown is None and not foreign.resets(module) and not self._knows(module):
+            state.call_reset(module)
 
     def _knows(self, module: nn.Module) -> bool:
         """Return whether this adapter resets the module, or it keeps no state by nature."""
-        return type(module).__module__.split(".")[0] in ("torch", "spikewvat")
+        return foreign.home(module) in _STATELESS or foreign.known(module)
+
+    def _note_state(self, model: nn.Module) -> None:
+        """Look at what modules keep when they are reset, so that it is known later."""
+        for name, module in model.named_modules():
+            if self._knows(module):
+                continue
+            if self._reset_unknown is None:
+                self._reset_module(module)
+                state.check_reset(module, name)
+            self._seen[module] = state.Noted.of(state.kept(module))
 
     def _refuse_unknown_state(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
             if self._knows(module):
                 continue
-            state = _tensors_kept(module)
-            seen = self._seen.setdefault(module, {key: _stamp(t) for key, t in state.items()})
-            has_graph = any(tensor.grad_fn is not None for tensor in state.values())
-            changed = any(seen.get(key) != _stamp(tensor) for key, tensor in state.items())
-            if has_graph or changed or _is_resettable_leaf(module):
-                kind = f"{type(module).__module__}.{type(module).__qualname__}"
+            kept = state.kept(module)
+            if module not in self._seen:
+                self._seen[module] = state.Noted.of(kept)
+            where = self._seen[module].differing(kept)
+            if where:
                 raise UnsupportedModelError(
-                    f"layer {name!r} ({kind}) keeps state no adapter can reset. "
+                    f"layer {name!r} ({kind_of(module)}) keeps state no adapter can reset "
+                    f"({', '.join(where[:3])}). "
                     "Pass reset_state=..., a function of the model that resets it."
                 )
 
@@ -206,45 +215,6 @@ def _checked_names(model: nn.Module, names: Collection[str]) -> frozenset[str]:
                 "See model.named_parameters()."
             )
     return frozenset(names)
-
-
-def _tensors_kept(module: nn.Module) -> dict[str, Tensor]:
-    """Return tensors a module holds beside its parameters and its persistent buffers."""
-    kept: dict[str, Tensor] = {}
-    for name, value in vars(module).items():
-        if name in _BOOKKEEPING:
-            continue
-        values = value if isinstance(value, list | tuple) else [value]
-        if isinstance(value, dict):
-            values = list(value.values())
-        for index, item in enumerate(values):
-            if isinstance(item, Tensor) and not isinstance(item, nn.Parameter):
-                kept[f"{name}.{index}"] = item
-    for name, buffer in module._buffers.items():
-        if buffer is not None and (
-            buffer.grad_fn is not None or name in module._non_persistent_buffers_set
-        ):
-            kept[name] = buffer
-    return kept
-
-
-def _stamp(tensor: Tensor) -> tuple[int, int]:
-    version = -1 if tensor.is_inference() else tensor._version
-    return id(tensor), version
-
-
-def _is_resettable_leaf(module: nn.Module) -> bool:
-    """Return whether a layer offers a reset method: then it has something to reset."""
-    return next(module.children(), None) is None and _has_reset_method(type(module).__mro__)
-
-
-@functools.cache
-def _has_reset_method(classes: tuple[type, ...]) -> bool:
-    return any(
-        name.startswith("reset") and name not in _NOT_STATE and callable(attribute)
-        for kind in classes
-        for name, attribute in vars(kind).items()
-    )
 
 
 def has_batch_norm(model: nn.Module) -> bool:

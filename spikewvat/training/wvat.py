@@ -55,7 +55,7 @@ class WVAT(PerturbedGradient):
         ramp: Steps over which ``gamma`` grows from 0; 0 starts with all of it.
         spread: Draw ``gamma`` anew in every step, evenly from ``gamma (1 - spread)`` to
             ``gamma (1 + spread)``.
-        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``generator``,
+        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``ignore``, ``generator``,
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
     Raises:
