@@ -79,7 +79,7 @@ class EffectiveWeight(nn.Parameter):
                 yield
                 return
             ideal = self._ideal
-            with self._seam.exchanging(lambda own: _Straight.apply(own, self, ideal)):
+            with self._seam.exchanging(lambda own: _straight(own, self, ideal)):
                 yield
         finally:
             self._holds -= 1
@@ -99,6 +99,9 @@ class _Straight(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         return grad, grad, None
+
+
+_straight: Callable[[Tensor, Tensor, Tensor], Tensor] = _Straight.apply  # type: ignore[assignment]
 
 
 def refresh(weights: Mapping[str, Tensor]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from spikewvat.adapters.neurons import exchanged_entries
-from spikewvat.adapters.products import Use, exchanging_in, seen_in
+from spikewvat.adapters.products import Use, exchanging_in, seen_in, untouched
 
 _Exchange = Callable[[Tensor], Tensor]
 
@@ -27,7 +27,8 @@ class Parametrized:
 
     @property
     def _list(self) -> ParametrizationList:
-        found: ParametrizationList = self.layer.parametrizations[self.name]  # type: ignore[index,union-attr]
+        every: Any = self.layer.parametrizations
+        found: ParametrizationList = every[self.name]
         return found
 
     def parts(self) -> list[nn.Parameter]:
@@ -185,8 +186,8 @@ class Tapped:
         parameter = self.own[0]
         x = inputs.to(device=parameter.device, dtype=parameter.dtype)
         with untouched(self.layer):
-            slot, value = seen_in(type(self.layer).forward.__get__(self.layer), x)[self.use.index]
-            value = value.detach().clone()
+            found = seen_in(type(self.layer).forward.__get__(self.layer), x)
+            value = found[self.use.index].value.detach().clone()
         return value, None
 
     @contextmanager
@@ -241,18 +242,6 @@ class Masked:
         return f"parameter, {int(self.absent.sum())} entries without a synapse"
 
 
-@contextmanager
-def untouched(module: nn.Module) -> Iterator[None]:
-    """Let a module compute something in evaluation mode and without a trace."""
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(torch.random.fork_rng(devices=[]))
-        for part in module.modules():
-            stack.callback(_restore, part, dict(vars(part)), *_held(part))
-            part.training = False
-        yield
-
-
 def hooked_names(hook: Any) -> tuple[str, ...]:
     """Return which attribute a forward pre-hook of torch computes."""
     name = getattr(hook, "_tensor_name", None) or getattr(hook, "name", None)
@@ -271,29 +260,6 @@ def seam_of(layer: nn.Module, name: str) -> Parametrized | Hooked | Quantised | 
     ):
         return Quantised(layer, name)
     return None
-
-
-def _held(part: nn.Module) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor | None]]:
-    tensors = [t for t in (*part._buffers.values(), *part._parameters.values()) if t is not None]
-    return [(t, t.detach().clone()) for t in tensors], dict(part._buffers)
-
-
-def _restore(
-    part: nn.Module,
-    attributes: dict[str, Any],
-    held: list[tuple[Tensor, Tensor]],
-    buffers: dict[str, Tensor | None],
-) -> None:
-    for tensor, value in held:
-        with torch.no_grad():
-            if tensor.shape != value.shape:  # an observer's, empty at first
-                tensor.data.resize_(value.shape).copy_(value)
-            elif not torch.equal(tensor, value):
-                tensor.data.copy_(value)
-    for key in vars(part).keys() - attributes.keys():
-        del vars(part)[key]
-    vars(part).update(attributes)
-    part._buffers.update(buffers)
 
 
 def _words(step: Any) -> str:

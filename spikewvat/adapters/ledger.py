@@ -67,7 +67,7 @@ class Ledger:
             else:
                 unknown[name] = parameter
         if unknown:
-            self._try_out(ahead, module, unknown)
+            self._try_out(ahead, module, unknown, claimed)
 
     def closed(self, model: nn.Module) -> tuple[Weights, Account]:
         """Return weights and account, or raise where something is left unclear."""
@@ -127,7 +127,9 @@ class Ledger:
                 )
                 self._done.update((id(part), full) for part in parts)
             elif not all(id(part) in self._done for part in parts):
-                self._take(full, module, EffectiveWeight(seam), parts, str(seam))
+                held = [n for n, p in module.named_parameters() if any(p is part for part in parts)]
+                note = f"{seam} from {', '.join(held)}"
+                self._take(full, module, EffectiveWeight(seam), parts, note)
         elif parameter is None or id(parameter) in self._done:
             return
         elif (absent := foreign.absent(module, name)) is not None:
@@ -138,7 +140,13 @@ class Ledger:
         else:
             unknown[name] = parameter
 
-    def _try_out(self, ahead: str, module: nn.Module, unknown: dict[str, nn.Parameter]) -> None:
+    def _try_out(
+        self,
+        ahead: str,
+        module: nn.Module,
+        unknown: dict[str, nn.Parameter],
+        claimed: tuple[str, ...],
+    ) -> None:
         """Account for parameters that enter products in a way that the class does not tell."""
         uses = uses_of(module, unknown)
         computed: dict[tuple[object, int], list[str]] = {}
@@ -146,7 +154,7 @@ class Ledger:
             use = uses.get(name, Use("unclear"))
             if use.kind == "raw":
                 self._take(ahead + name, module, parameter, [parameter], "parameter")
-            elif use.kind == "none":
+            elif use.kind == "none" and name not in claimed:
                 self._leave(ahead + name, module, parameter, "enters no product")
             elif use.kind == "computed":
                 computed.setdefault((use.slot, use.index), []).append(name)

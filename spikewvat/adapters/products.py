@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -48,6 +48,7 @@ _OPERATIONS = frozenset(
         "multi_head_attention_forward",
     ]
 )
+_ELEMENTWISE = frozenset(("mul", "__mul__", "__rmul__", "multiply"))
 _BIASES = {("linear", "2"), ("bilinear", "3"), *((f"conv{n}d", "2") for n in (1, 2, 3))}
 
 
@@ -61,10 +62,12 @@ class Products(TorchFunctionMode):
     def __init__(self, see: Callable[[Slot, Tensor], Tensor | None]) -> None:
         super().__init__()
         self._see = see
+        self.calls = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _OPERATIONS:
+        if name in _OPERATIONS or name in _ELEMENTWISE:
+            self.calls += 1
             args = tuple(self._part(name, str(i), arg) for i, arg in enumerate(args))
             kwargs = {key: self._part(name, key, arg) for key, arg in (kwargs or {}).items()}
         return func(*args, **(kwargs or {}))
@@ -76,6 +79,21 @@ class Products(TorchFunctionMode):
             return value
         other = self._see((name, where, tuple(value.shape)), value)
         return value if other is None else other
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor of a product that was seen.
+
+    Args:
+        slot: Where it entered.
+        value: The tensor itself.
+        call: Number of the product.
+    """
+
+    slot: Slot
+    value: Tensor
+    call: int
 
 
 @dataclass(frozen=True)
@@ -125,15 +143,16 @@ def uses_of(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[s
     return unclear
 
 
-def seen_in(forward: Callable[[Tensor], Any], x: Tensor) -> list[tuple[Slot, Tensor]]:
+def seen_in(forward: Callable[[Tensor], Any], x: Tensor) -> list[Factor]:
     """Return all factors of a forward pass."""
-    found: list[tuple[Slot, Tensor]] = []
-    with Products(lambda slot, value: found.append((slot, value))):
+    found: list[Factor] = []
+    mode = Products(lambda slot, value: found.append(Factor(slot, value, mode.calls)))
+    with mode:
         forward(x)
     return found
 
 
-@contextlib.contextmanager
+@contextmanager
 def exchanging_in(
     module: nn.Module, slot: Slot, change: Callable[[Tensor], Tensor | None]
 ) -> Iterator[None]:
@@ -152,42 +171,54 @@ def exchanging_in(
 
 def _trial(twin: nn.Module, own: dict[str, nn.Parameter], x: Tensor) -> dict[str, Use]:
     before = {name: parameter.clone() for name, parameter in own.items()}
-    storages = {name: parameter.untyped_storage().data_ptr() for name, parameter in own.items()}
-    first = seen_in(twin.forward, x)
-    views = [value.untyped_storage().data_ptr() for _, value in first]
-    values = [value.clone() for _, value in first]
-    written = {name for name, p in own.items() if not _same(p, before[name])}
-    other = seen_in(twin.forward, torch.rand_like(x))
-    if [slot for slot, _ in first] != [slot for slot, _ in other]:
-        return dict.fromkeys(own, Use("unclear"))
-    fixed = [_same(a, b) for a, (_, b) in zip(values, other, strict=True)]
+    with untouched(twin):
+        storages = {name: parameter.untyped_storage().data_ptr() for name, parameter in own.items()}
+        first = seen_in(twin.forward, x)
+        views = [factor.value.untyped_storage().data_ptr() for factor in first]
+        values = [factor.value.clone() for factor in first]
+        themselves = {name: [f.value is p for f in first] for name, p in own.items()}
+    with untouched(twin):
+        other = seen_in(twin.forward, torch.rand_like(x))
+        if [factor.slot for factor in first] != [factor.slot for factor in other]:
+            return dict.fromkeys(own, Use("unclear"))
+        fixed = [_same(a, b.value) for a, b in zip(values, other, strict=True)]
+    # A product of two weights is none of a weight and data.
+    live = {factor.call for factor, is_fixed in zip(first, fixed, strict=True) if not is_fixed}
+    factors = [i for i, factor in enumerate(first) if fixed[i] and factor.call in live]
+    weights = [i for i in factors if first[i].slot[0] in _OPERATIONS]
+    scales = [i for i in factors if first[i].slot[0] in _ELEMENTWISE]
     uses = {}
     for name, parameter in own.items():
-        parameter.data.copy_(before[name])
-        parameter.data.copy_(torch.randn_like(parameter) * before[name].std().clamp_min(0.1))
-        changed = seen_in(twin.forward, x)
-        parameter.data.copy_(before[name])
-        if len(changed) != len(values):
+        drawn = torch.randn_like(parameter) * before[name].std().clamp_min(0.1)
+        with untouched(twin):
+            parameter.data.copy_(drawn)
+            changed = seen_in(twin.forward, x)
+            written = not _same(parameter, drawn)
+            aligned = [f.slot for f in changed] == [f.slot for f in first]
+            moved = [i for i in factors if aligned and not _same(values[i], changed[i].value)]
+            found = [i for i in weights if i in moved]
+        if written and not found:  # from something that is no parameter
+            found = [i for i in weights if themselves[name][i]]
+        raw = [] if written else [i for i in found if views[i] == storages[name]]
+        if not aligned:
             uses[name] = Use("unclear")
-            continue
-        # The first parameter's slots are compared in its own pass only.
-        found = [
-            i
-            for i, (value, (_, now)) in enumerate(zip(values, changed, strict=True))
-            if fixed[i] and not _same(value, now)
-        ]
-        raw = [i for i in found if views[i] == storages[name] and name not in written]
-        if not found:
+        elif not found and any(i in moved and _is_matrix(values[i]) for i in scales):
+            uses[name] = Use("unclear")  # a sum over what was multiplied may follow
+        elif not found:
             uses[name] = Use("none")
         elif len(raw) == len(found):
             uses[name] = Use("raw")
-        elif raw or len({first[i][0] for i in found}) > 1:
+        elif raw or not all(_same(values[i], values[found[0]]) for i in found):
             uses[name] = Use("unclear")
         else:
-            slot = first[found[0]][0]
-            every = [i for i, (key, _) in enumerate(first) if key == slot]
+            slot = first[found[0]].slot
+            every = [i for i, factor in enumerate(first) if factor.slot == slot]
             uses[name] = Use("computed", slot, found[0], every == found, x)
     return uses
+
+
+def _is_matrix(value: Tensor) -> bool:
+    return sum(size > 1 for size in value.shape) > 1
 
 
 def _inputs(module: nn.Module, parameters: list[nn.Parameter]) -> Iterator[Tensor]:
@@ -211,6 +242,41 @@ def _inputs(module: nn.Module, parameters: list[nn.Parameter]) -> Iterator[Tenso
             shapes += [(2, size, *sides), (2, 2, size, *sides), (2, size)]
     for shape in shapes:
         yield torch.rand(shape, dtype=weight.dtype, device=weight.device)
+
+
+@contextmanager
+def untouched(module: nn.Module) -> Iterator[None]:
+    """Let a module compute something in evaluation mode and without a trace."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.random.fork_rng(devices=[]))
+        for part in module.modules():
+            stack.callback(_restore, part, dict(vars(part)), *_held(part))
+            part.training = False
+        yield
+
+
+def _held(part: nn.Module) -> tuple[list[tuple[Tensor, Tensor]], dict[str, Tensor | None]]:
+    tensors = [t for t in (*part._buffers.values(), *part._parameters.values()) if t is not None]
+    return [(t, t.detach().clone()) for t in tensors], dict(part._buffers)
+
+
+def _restore(
+    part: nn.Module,
+    attributes: dict[str, Any],
+    held: list[tuple[Tensor, Tensor]],
+    buffers: dict[str, Tensor | None],
+) -> None:
+    for tensor, value in held:
+        with torch.no_grad():
+            if tensor.shape != value.shape:  # an observer's, empty at first
+                tensor.resize_(value.shape).copy_(value)
+            elif not torch.equal(tensor, value):
+                tensor.data.copy_(value)
+    for key in vars(part).keys() - attributes.keys():
+        del vars(part)[key]
+    vars(part).update(attributes)
+    part._buffers.update(buffers)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

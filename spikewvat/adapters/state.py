@@ -1,4 +1,4 @@
-"""State that modules keep from pass to pass: found, compared, and named where it survives a reset."""
+"""State that modules keep from pass to pass: found, and named where it survives a reset."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, TypeAlias
 
@@ -207,7 +207,8 @@ def _as_before(model: nn.Module) -> Iterator[None]:
         for name, buffer in module._buffers.items()
         if buffer is not None and name not in module._non_persistent_buffers_set
     ]
-    numpys, pythons = np.random.get_state(), random.getstate()
+    # The global generators: what a network may draw from in its forward pass.
+    numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
         with torch.random.fork_rng(devices=[d for d in devices if d is not None]), torch.no_grad():
@@ -221,14 +222,14 @@ def _as_before(model: nn.Module) -> Iterator[None]:
             if not _equal(buffer, value):
                 with torch.no_grad():
                     buffer.data = value
-        np.random.set_state(numpys)
+        np.random.set_state(numpys)  # noqa: NPY002
         random.setstate(pythons)
 
 
 def _run(model: nn.Module, call: Call) -> Any:
     args, kwargs = call
     torch.manual_seed(0)
-    np.random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
     random.seed(0)
     return model(*args, **kwargs)
 
@@ -241,9 +242,8 @@ def _collect(where: str, value: Any, found: Kept, depth: int) -> None:
     """Note what can be state in a value, in containers too."""
     if isinstance(value, nn.Module | nn.Parameter) or depth == 0:
         return
-    if isinstance(value, Tensor | np.ndarray | torch.Generator):
-        found[where] = value
-    elif isinstance(value, float | int) and not isinstance(value, bool):
+    number = isinstance(value, float | int) and not isinstance(value, bool)
+    if number or isinstance(value, Tensor | np.ndarray | torch.Generator):
         found[where] = value
     elif isinstance(value, Mapping):
         for key, item in list(value.items()):

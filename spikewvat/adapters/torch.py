@@ -194,8 +194,9 @@ class TorchAdapter:
 
 def _recurrent_names(module: nn.Module) -> Iterator[str]:
     names = [name.removesuffix("_orig") for name in module._parameters]
-    if hasattr(module, "parametrizations"):
-        names += list(module.parametrizations)
+    parametrized = getattr(module, "parametrizations", None)
+    if isinstance(parametrized, nn.ModuleDict):
+        names += list(parametrized)
     for hook in module._forward_pre_hooks.values():
         names += hooked_names(hook)
     yield from dict.fromkeys(
