@@ -27,7 +27,7 @@ class Scaled(nn.Module):
         self.level = 0.0
 
     def forward(self, x):
-        self.level = 0.5 * self.level + float(x.abs().mean())
+        self.level = 0.5 * self.level + float(x.detach().abs().mean())
         return self.norm(x) * self.level
 
     def reset(self):
@@ -106,7 +106,7 @@ class Counts(nn.Module):
 
     def forward(self, x):
         self.calls += 1
-        self.log.append(float(x.sum()))
+        self.log.append(float(x.detach().sum()))
         return x
 
 

@@ -170,7 +170,8 @@ def _output(model: nn.Module, x: Tensor) -> Tensor:
 
 
 def _factors(model: nn.Module, x: Tensor) -> list[Tensor]:
-    return [factor.value.detach().clone() for factor in seen_in(model, x)]
+    found = [factor for factor in seen_in(model, x) if "mul" not in factor.slot[0].split("_")]
+    return [factor.value.detach().clone() for factor in found]
 
 
 def _is_in(value: Tensor, factors: list[Tensor]) -> bool:

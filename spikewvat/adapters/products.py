@@ -73,7 +73,13 @@ class Products(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
     def _part(self, name: str, where: str, value: Any) -> Any:
-        if isinstance(value, tuple | list) and any(isinstance(item, Tensor) for item in value):
+        if isinstance(value, tuple) and hasattr(value, "_fields"):  # a quantised tensor, say
+            parts = {
+                key: self._part(name, f"{where}.{key}", v)
+                for key, v in zip(value._fields, value, strict=True)
+            }
+            return value._replace(**parts)
+        if type(value) in (tuple, list) and any(isinstance(item, Tensor) for item in value):
             return type(value)(self._part(name, f"{where}.{i}", v) for i, v in enumerate(value))
         if not isinstance(value, Tensor) or where == "bias" or (name, where) in _BIASES:
             return value

@@ -143,7 +143,9 @@ def recorded(model: nn.Module) -> Iterator[list[Call]]:
         handle.remove()
 
 
-def check_state(model: nn.Module, adapter: Resets, call: Call) -> None:
+def check_state(
+    model: nn.Module, adapter: Resets, call: Call, *, to_evaluate: bool = False
+) -> None:
     """Run a model twice with equal inputs and random state; outputs must be equal.
 
     Modes, buffers and random generators are as before afterwards, neuron state is forgotten.
@@ -152,10 +154,14 @@ def check_state(model: nn.Module, adapter: Resets, call: Call) -> None:
         model: The model; it runs in evaluation mode, without gradients.
         adapter: Resets it.
         call: What to call it with.
+        to_evaluate: Whether chips are tested next: then observers must not learn either.
 
     Raises:
-        UnsupportedModelError: If outputs differ; it names the layers whose state survived.
+        UnsupportedModelError: If outputs differ; it names the layers whose state survived. If an
+            observer of quantisation-aware training still learns from what it is tested with.
     """
+    if to_evaluate:
+        _refuse_observers(model)
     with ExitStack() as stack:
         stack.enter_context(_as_before(model))
         adapter.reset_state(model)
@@ -168,6 +174,17 @@ def check_state(model: nn.Module, adapter: Resets, call: Call) -> None:
         if len(one) == len(other) and all(map(_close, one, other)):
             return
     _raise_survivors(model, before, after, on_cpu=all(not t.is_cuda for t in one))
+
+
+def _refuse_observers(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        enabled = module._buffers.get("observer_enabled")
+        if enabled is not None and bool(enabled.any()):
+            raise UnsupportedModelError(
+                f"layer {name!r} ({_kind(module)}) observes what passes in evaluation too, so "
+                "that one chip would change the next. Call "
+                "model.apply(torch.ao.quantization.disable_observer) before the evaluation."
+            )
 
 
 def _raise_survivors(
@@ -240,7 +257,7 @@ def _all(model: nn.Module) -> dict[str, Kept]:
 
 def _collect(where: str, value: Any, found: Kept, depth: int) -> None:
     """Note what can be state in a value, in containers too."""
-    if isinstance(value, nn.Module | nn.Parameter) or depth == 0:
+    if isinstance(value, nn.Module | nn.Parameter | type) or depth == 0:
         return
     number = isinstance(value, float | int) and not isinstance(value, bool)
     if number or isinstance(value, Tensor | np.ndarray | torch.Generator):
@@ -251,7 +268,7 @@ def _collect(where: str, value: Any, found: Kept, depth: int) -> None:
     elif isinstance(value, list | tuple | set | frozenset) or type(value).__name__ == "deque":
         for index, item in enumerate(list(value)):
             _collect(f"{where}[{index}]", item, found, depth - 1)
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
             _collect(f"{where}.{field.name}", getattr(value, field.name, None), found, depth - 1)
     elif type(value).__module__ == "types" and hasattr(value, "__dict__"):

@@ -172,8 +172,8 @@ class TorchAdapter:
             if self._knows(module):
                 continue
             if self._reset_unknown is None:
-                self._reset_module(module)
                 state.check_reset(module, name)
+                self._reset_module(module)
             self._seen[module] = state.Noted.of(state.kept(module))
 
     def _refuse_unknown_state(self, model: nn.Module) -> None:
