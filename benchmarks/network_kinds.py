@@ -614,7 +614,9 @@ KINDS: list[Kind] = [
         _sinabs(
             lambda sl: nn.Sequential(
                 nn.Linear(6, 8),
-                sl.LIFRecurrent(tau_mem=10.0, rec_connect=nn.Linear(8, 8, bias=False)),
+                sl.LIFRecurrent(
+                    tau_mem=10.0, spike_threshold=0.2, rec_connect=nn.Linear(8, 8, bias=False)
+                ),
                 nn.Linear(8, 4),
             )
         ),

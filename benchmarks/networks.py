@@ -116,7 +116,7 @@ def _tried(kind: Kind) -> str:
     changed = [
         name
         for name, parameter in model.named_parameters()
-        if not torch.equal(parameter, before[name])
+        if name in before and not torch.equal(parameter, before[name])
     ]
     if changed:
         raise WrongError(f"{changed[0]} is not back after a step")
