@@ -244,7 +244,9 @@ def _as_before(model: nn.Module) -> Iterator[None]:
 
 
 def _run(model: nn.Module, call: Call) -> Any:
-    args, kwargs = call
+    # Copies: a first layer that works in place changes its input.
+    args = tuple(_copied(value) for value in call[0])
+    kwargs = {key: _copied(value) for key, value in call[1].items()}
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)

@@ -117,10 +117,6 @@ class Evaluator:
         self._loss = loss
         self._stack: Stacking = stack if autocast is None else False
 
-    def __str__(self) -> str:
-        """Return the account of the network: where devices are, what was left out and why."""
-        return f"{type(self).__name__}: {self._subject.account()}"
-
     @property
     def accuracy(self) -> float:
         """Share of right answers without variation."""
@@ -312,17 +308,8 @@ class Evaluator:
 
     def __str__(self) -> str:
         subject = self._subject
-        live = subject.live()
         images = f"{subject.images.count} images" if subject.images.count else "images not yet read"
-        width = max(map(len, live))
-        lines = [
-            f"{type(subject.model).__name__}, {images}; chips hold {len(live)} tensors, "
-            f"{sum(weight.numel() for weight in live.values())} weights:"
-        ]
-        for name, weight in live.items():
-            shape = " x ".join(map(str, weight.shape)) or "1"
-            lines.append(f"  {name:<{width}}  {shape}")
-        return "\n".join(lines)
+        return f"{type(subject.model).__name__}, {images}: {subject.account()}"
 
 
 def _checked(corruption_at: Callable[[float], Corruption], severity: float) -> Corruption:
