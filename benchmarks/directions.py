@@ -24,9 +24,10 @@ from statistics import fmean
 from typing import Any
 
 from spikewvat import files
-from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.lab.suites import Claim, Row, RowResult, Setup, Suite, cells_of, run_suite
 from spikewvat.lab.suites.suite import FILE, suites_folder
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 
 FOLDER = suites_folder() / "directions"
 STEPS_FOLDER = suites_folder() / "directions_steps"

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "spikewvat"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: ("errors", "weights", "files", "devices", "perturbations", "spiking"),
+    0: ("errors", "weights", "files", "serialisation", "devices", "perturbations", "spiking"),
     1: ("adapters",),
     2: ("training", "conversion"),
     3: ("data", "robustness"),

@@ -28,7 +28,7 @@ from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
 from spikewvat.robustness import (
     ChipReport,
     best_split,
@@ -37,6 +37,7 @@ from spikewvat.robustness import (
     simulate_chips,
 )
 from spikewvat.robustness.chips import class_scores
+from spikewvat.serialisation import write_json
 
 ROOT = Path(__file__).parents[1]
 SIGMA, WIDTH = 0.10, 0.01
