@@ -52,10 +52,14 @@ class Numbers:
         )
 
     def _read(self, value: Any, *, is_tensor: bool) -> Any:
-        found = _with_nan(value)
+        expected = "a list of numbers" if is_tensor else "a number"
+        try:
+            found = _with_nan(value)
+            numbers = torch.tensor(found, dtype=torch.float64)
+        except (TypeError, OverflowError) as error:  # lists of different lengths, 1 and 400 zeros
+            raise ValueError(f"expected {expected} ({error})") from error
         if isinstance(found, list) != is_tensor:
-            raise ValueError(f"expected {'a list of numbers' if is_tensor else 'a number'}")
-        numbers = torch.tensor(found, dtype=torch.float64)  # ragged lists raise ValueError
+            raise ValueError(f"expected {expected}")
         if not self.missing and bool(numbers.isnan().any()):
             raise ValueError("a number is missing")
         if bool(((numbers < self.low) | (numbers > self.high)).any()):

@@ -22,6 +22,7 @@ from spikewvat.robustness import (
 )
 from spikewvat.robustness.split import components
 from spikewvat.robustness.testset import image_axis
+from spikewvat.serialisation import plain
 
 
 def report(values, images, sampled_from=None):
@@ -178,7 +179,7 @@ def test_images_without_time_and_sparse_ones():
     assert image_axis([(loader[0][0].to_sparse(), loader[0][1])]) == 0
 
 
-def test_a_sweep_and_its_rows():
+def test_a_sweep_and_its_rows(through_a_file):
     curve = sweep(
         a_model(),
         a_loader(),
@@ -191,8 +192,8 @@ def test_a_sweep_and_its_rows():
     )
     assert curve.at(0.3).accuracies.tolist() == run(images_per_chip=9).accuracies.tolist()
     assert curve[0].std > 0  # without variation, the images still vary
-    again = ChipReport.from_dict(curve[1].to_dict())
-    assert again.to_dict() == curve[1].to_dict()
+    again = through_a_file(curve[1])
+    assert plain(again) == plain(curve[1])
     assert again.sampled_from == 24
     assert str(again).endswith("6 chips x 9 of 24 images")
     with pytest.raises(ValueError, match="has classified 9 of 24 images, which does not tell"):

@@ -16,6 +16,7 @@ from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.models.snntorch import SpikingCNN
 from spikewvat.robustness import bench, simulate_chips, sweep
 from spikewvat.robustness.stacked import Stack, group_size, measured, pays
+from spikewvat.serialisation import plain
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,7 @@ def test_a_sweep_is_the_same(monkeypatch):
         )
         for stack in (False, True)
     )
-    assert one.to_dict() == many.to_dict()
+    assert plain(one) == plain(many)
 
 
 @pytest.mark.parametrize("progress", [None, KeyboardInterrupt])
@@ -232,7 +233,7 @@ def test_what_cannot_be_stacked_is_looped(monkeypatch, case):
         simulate_chips(model, loader(), Noise(0.3), generator=seeds[1], stack=True, **keywords)
     monkeypatch.setattr(bench, "pays", lambda weights: True)
     found = simulate_chips(model, loader(), Noise(0.3), generator=seeds[2], **keywords)
-    assert found.to_dict() == expected.to_dict()
+    assert plain(found) == plain(expected)
 
 
 def test_faults_are_named_by_chip(monkeypatch):
