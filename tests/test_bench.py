@@ -197,7 +197,7 @@ def test_tables_of_devices_without_a_size_and_times(suite):
     assert first.splitlines()[-1].startswith("| CNN | plain | 90.0 (98.0, -8.0) | 70.0 (80.0,")
     assert first.splitlines()[-1].endswith("| - | 1.00 |")
     assert "| σ = 0 % | σ = 10 % | drop at 10 % |" in second
-    assert second.splitlines()[-1] == "| other | WVAT | 90.0 | 80.0 | 10.0 | nan | 80.0 | - |"
+    assert second.splitlines()[-1] == "| other | WVAT | 90.0 | 80.0 | 10.0 | - | 80.0 | - |"
     assert "Training time" in note
     # Set-ups without any result yet are shown in the first table.
     first, note = markdown(tables, {"wvat": wvat}).split("\n\n")

@@ -71,7 +71,7 @@ def test_every_method_has_its_turns(monkeypatch):
         "ascent": 2.0,
     }
     assert found["noise"]["ms"] == 3.0
-    assert found["noise"]["quartiles"] == [1.5, 1.5]
+    assert found["noise"]["quartiles"] == (1.5, 1.5)
     assert found["noise"]["rounds"] == 5
     with pytest.raises(ValueError, match="expected at least 1 round and a baseline among"):
         interleaved({"a": step("a", 1)}, baseline="plain", rounds=1)

@@ -138,10 +138,10 @@ def test_methods_are_compared_on_the_same_chips():
     assert not found.failed
     seeds = {report.seeds for row in found.rows.values() for c in row.curves for report in c}
     assert len(seeds) == 1
-    content = found.row("uniform", "WVAT").content
-    assert content["samples"] == {"train": 4, "test": 4}
-    assert content["seeds"] == [0, 1]
-    assert len(content["seconds"]) == 2
+    row = found.row("uniform", "WVAT")
+    assert row.samples == {"train": 4, "test": 4}
+    assert row.seeds == (0, 1)
+    assert len(row.seconds) == 2
 
 
 def test_what_methods_do_is_what_the_loop_would_do():
