@@ -20,7 +20,7 @@ from spikewvat.lab.suites import Method, bench
 from spikewvat.lab.suites.methods import METHODS, Steps
 from spikewvat.lab.suites.own import CORRUPTIONS
 from spikewvat.results import RowResult
-from spikewvat.robustness import sweep, sweep_spikes
+from spikewvat.robustness import Evaluator
 from spikewvat.robustness.corruptions import DeadNeurons, Deletion
 from spikewvat.serialisation import plain, read
 from spikewvat.training import GradientMethod
@@ -65,8 +65,7 @@ def test_a_network_as_it_is_equals_a_sweep(tmp_path):
     found = bench(model, BATCHES, **options, out=tmp_path)
     assert list(found.rows) == ["gaussian-as-it-is", "uniform-as-it-is"]
     for name, device_at in DEVICES.items():
-        chips = torch.Generator().manual_seed(0)
-        curve = sweep(model, BATCHES, device_at, (0.0, 0.2), chips=5, generator=chips)
+        curve = Evaluator(model, BATCHES).sweep(device_at, (0.0, 0.2), chips=5)
         row = found.row(name, "as it is")
         assert plain(row.curves[0]) == plain(curve)
         written = read(tmp_path / f"{name.lower()}-as-it-is.json", RowResult)
@@ -98,8 +97,7 @@ def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
     found = bench(model, EVENTS, corruptions=corruptions, **options)
     for name, happens in corruptions.items():
         severities = (0.0, *happens.LEVELS[::2])
-        chips = torch.Generator().manual_seed(0)
-        curve = sweep_spikes(model, EVENTS, happens, severities, chips=3, generator=chips)
+        curve = Evaluator(model, EVENTS).corrupt(happens, severities, chips=3)
         assert plain(found.row(name, "as it is").curves[0]) == plain(curve)
     written = read(tmp_path / "lost-neurons-as-it-is.json", RowResult)
     assert written.axis.name == "dead neurons"

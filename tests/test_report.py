@@ -22,8 +22,8 @@ from spikewvat.lab.report.words import gain, summary
 from spikewvat.lab.suites import cells_of, read_suite
 from spikewvat.lab.suites.suite import Row
 from spikewvat.results import Converted, Landscape, RowResult, StepTime, StepTimes
-from spikewvat.robustness import ChipReport, Degradation, mean_interval
-from spikewvat.robustness.landscape import loss_lines, sharpness, weight_histograms
+from spikewvat.robustness import ChipReport, Degradation, Evaluator, mean_interval
+from spikewvat.robustness.landscape import weight_histograms
 from spikewvat.serialisation import plain, write
 
 SUITE = """
@@ -279,13 +279,12 @@ def test_the_loss_around_weights(tmp_path):
         model = torch.nn.Linear(3, 2)
         with torch.no_grad():
             model.weight.mul_(slope)
-        generator = torch.Generator().manual_seed(0)
-        options = {"loss": torch.nn.functional.cross_entropy, "generator": generator}
-        lines = loss_lines(model, labels, Gaussian(0.15), directions=2, points=3, **options)
-        rise = sharpness(model, labels, Gaussian(0.15), chips=3, ascent_points=0, **options)
+        around = Evaluator(model, labels, loss=torch.nn.functional.cross_entropy).landscape
+        lines = around.lines(Gaussian(0.15), lines=2, points=3)
+        rise = around.sharpness(Gaussian(0.15), chips=3, ascent_points=0)
         layers = weight_histograms(model)
-        around = Landscape(method=name, lines=lines, sharpness=rise, histograms=layers, **shared)
-        write(tmp_path / f"{name}.json", around)
+        found = Landscape(method=name, lines=lines, sharpness=rise, histograms=layers, **shared)
+        write(tmp_path / f"{name}.json", found)
     page = write_report(tmp_path)
     tables = page.with_name("report.md").read_text()
     assert "### Loss around the weights: gaussian" in tables
@@ -294,7 +293,7 @@ def test_the_loss_around_weights(tmp_path):
     assert f"{rise.expected:.3g} for wvat" in tables
     assert page.read_text().count("<img") == 2  # lines and histograms
 
-    looked = row(curve(0.9, 0.8), landscape=around)
+    looked = row(curve(0.9, 0.8), landscape=found)
     (tmp_path / "suite" / "demo").mkdir(parents=True)
     write(tmp_path / "suite" / "demo" / "wvat.json", looked)
     tables = write_report(tmp_path / "suite").with_name("report.md").read_text()

@@ -30,7 +30,7 @@ from spikewvat.lab.trainer.checkpoint import check_identity
 from spikewvat.lab.trainer.console import Tracked
 from spikewvat.lab.trainer.loop import derived_seed
 from spikewvat.results import Converted
-from spikewvat.robustness.chips import clean_accuracy
+from spikewvat.robustness import Evaluator
 
 _BALANCING = "balancing-{}.safetensors"  # half-way results, named after all they depend on
 
@@ -130,7 +130,7 @@ def convert_run(
         found,
         is_converted=True,
         converted=Converted(
-            ann=clean_accuracy(ann, loader),
+            ann=Evaluator(ann, loader).accuracy,
             over_time=over_time,
             thresholds={name: t.tolist() for name, t in snn.thresholds().items()},
             seconds=balanced,

@@ -6,10 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from spikewvat import serialisation
-from spikewvat.adapters import adapter_for
 from spikewvat.lab.recipes import build
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
@@ -17,10 +14,8 @@ from spikewvat.lab.recipes.schema import Component, Spec
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.results import Landscape
+from spikewvat.robustness import Evaluator
 from spikewvat.robustness.landscape import (
-    loss_lines,
-    loss_surface,
-    sharpness,
     weight_histograms,
 )
 
@@ -94,24 +89,21 @@ def landscape_run(
     model = runs.load_model(run, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
     loader = data.part(plan.split)
-    common: dict[str, Any] = {"loss": measured, "adapter": adapter_for(model)}
+    around = Evaluator(model, loader, loss=measured).landscape
 
     def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         with ChipsProgress(what, enabled=progress) as bar:
-            chips = torch.Generator().manual_seed(plan.seed)
-            return measure(
-                model, loader, *arguments, progress=bar, generator=chips, **common, **options
-            )
+            return measure(*arguments, progress=bar, seed=plan.seed, **options)
 
     found = Landscape(
         method=runs.method_label(recipe, converted=weights == runs.CONVERTED),
         device=_named(plan.device, sigma),
         split=plan.split,
         loss=recipe.training.loss.name,
-        lines=tracked("place", loss_lines, chip, directions=directions, points=points),
-        sharpness=tracked("chip", sharpness, chip, chips=chips, ascent_points=ascent_points),
-        surface=tracked("place", loss_surface, points=surface) if surface else None,
-        histograms=weight_histograms(model, adapter=common["adapter"]) if histograms else (),
+        lines=tracked("place", around.lines, chip, lines=directions, points=points),
+        sharpness=tracked("chip", around.sharpness, chip, chips=chips, ascent_points=ascent_points),
+        surface=tracked("place", around.surface, points=surface) if surface else None,
+        histograms=weight_histograms(model) if histograms else (),
         scale=recipe.scale,
         seed=recipe.seed,
         run=str(run),

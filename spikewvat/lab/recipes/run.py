@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from spikewvat import files, serialisation
-from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import build, conversion, start
@@ -24,9 +23,8 @@ from spikewvat.lab.recipes.spikes import check as check_spikes
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
-from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
+from spikewvat.robustness import Evaluator
 from spikewvat.robustness.results import Degradation
-from spikewvat.robustness.spike_sweep import sweep_spikes
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
@@ -356,20 +354,14 @@ def on_chips(
 ) -> Degradation:
     """Return the accuracy without variation, and a report for each size of the variation."""
     plan = recipe.evaluation
-    options: dict[str, Any] = {
-        "chips": plan.chips,
-        "target": plan.target,
-        "adapter": adapter_for(model),
-        "generator": torch.Generator().manual_seed(plan.seed),
-    }
+    options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     spikes = plan.spikes
+    tested = Evaluator(model, loader)
     if not sigmas:
-        return Degradation(clean_accuracy(model, loader), ())
+        return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
         if spikes is not None:
-            return sweep_spikes(
-                model,
-                loader,
+            return tested.corrupt(
                 lambda severity: build_corruption(spikes, "spikes", severity=severity),
                 list(sigmas),
                 device=build_device(device, "device"),
@@ -377,18 +369,14 @@ def on_chips(
                 **options,
             )
         if takes_sigma(device, "device"):
-            return sweep(
-                model,
-                loader,
+            return tested.sweep(
                 lambda sigma: build_device(device, "device", sigma=sigma),
                 list(sigmas),
                 progress=bar,
                 **options,
             )
-        report = simulate_chips(
-            model, loader, build_device(device, "device"), progress=bar, **options
-        )
-    return Degradation(clean_accuracy(model, loader), (report,))
+        report = tested.chips(build_device(device, "device"), progress=bar, **options)
+    return Degradation(tested.accuracy, (report,))
 
 
 def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
