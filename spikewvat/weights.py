@@ -20,6 +20,10 @@ Displace: TypeAlias = Callable[[Mapping[str, Tensor]], object]
 class Seam(Protocol):
     """Where a layer takes a weight that it computes anew, and where another can be put in."""
 
+    def parts(self) -> list[nn.Parameter]:
+        """Return the parameters that the weight is computed from."""
+        ...
+
     def read(self) -> tuple[Tensor, Tensor | None]:
         """Compute the weight and leave no trace.
 
@@ -57,6 +61,11 @@ class EffectiveWeight(nn.Parameter):
         made = super().__new__(cls, value.detach().clone(), requires_grad=True)
         made._seam, made._ideal, made._absent, made._holds = seam, value, absent, 0
         return made
+
+    @property
+    def parts(self) -> list[nn.Parameter]:
+        """The parameters that the layer computes it from."""
+        return self._seam.parts()
 
     def refresh(self) -> None:
         """Take the value that the layer computes now; while displaced it stays."""
@@ -101,7 +110,7 @@ class _Straight(torch.autograd.Function):
         return grad, grad, None
 
 
-_straight: Callable[[Tensor, Tensor, Tensor], Tensor] = _Straight.apply  # type: ignore[assignment]
+_straight: Callable[[Tensor, Tensor, Tensor], Tensor] = _Straight.apply
 
 
 def refresh(weights: Mapping[str, Tensor]) -> None:
@@ -269,6 +278,25 @@ def displaced(
         _write(live, saved)
 
 
+def refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:
+    """Raise where a weight is computed by its layer, for what has to write or read parameters.
+
+    Args:
+        weights: Weights by name.
+        what: What is done to them, for the message.
+
+    Raises:
+        UnsupportedModelError: If there is such a weight.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, EffectiveWeight):
+            raise UnsupportedModelError(
+                f"weight {name!r} is computed by its layer from other parameters and cannot be "
+                f"{what}. Make it a plain parameter first (prune.remove, remove_weight_norm, "
+                "parametrize.remove_parametrizations), or leave this method out."
+            )
+
+
 def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """Clamp weights in place, as methods do whose weights must stay in a device's range.
 
@@ -290,7 +318,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """
     if not 0 < limit < float("inf"):
         raise ValueError(f"limit must be finite and above 0, got {limit!r}.")
-    _refuse_computed(weights, "clamped")
+    refuse_computed(weights, "clamped")
     live = list(weights.values())
     with torch.no_grad():
         torch._foreach_clamp_max_(live, limit)
@@ -319,7 +347,7 @@ def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
     """
     if not 0 < sigmas < float("inf"):
         raise ValueError(f"sigmas must be finite and above 0, got {sigmas!r}.")
-    _refuse_computed(weights, "clipped")
+    refuse_computed(weights, "clipped")
     with torch.no_grad():
         for weight in weights.values():
             if weight.numel() > 1:  # a single number has no spread
@@ -381,16 +409,6 @@ def _leave_absent(weights: Mapping[str, Tensor]) -> None:
     for weight in weights.values():
         if isinstance(weight, EffectiveWeight):
             weight.leave_absent()
-
-
-def _refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:
-    for name, weight in weights.items():
-        if isinstance(weight, EffectiveWeight):
-            raise UnsupportedModelError(
-                f"weight {name!r} is computed by its layer from other parameters and cannot be "
-                f"{what}. Make it a plain parameter first (prune.remove, remove_weight_norm, "
-                "parametrize.remove_parametrizations), or leave this method out."
-            )
 
 
 def _refuse_aliases(weights: Mapping[str, Tensor]) -> None:

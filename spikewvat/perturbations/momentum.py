@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from spikewvat.devices.base import DeviceModel, check_at_least_zero
 from spikewvat.perturbations.base import Planned, along_globally
 from spikewvat.perturbations.variation import AsLongAsVariation
-from spikewvat.weights import Displace, Weights
+from spikewvat.weights import Displace, Weights, refuse_computed
 
 Sign: TypeAlias = Literal["ahead", "back"]
 """``"ahead"`` goes on along the last steps' descent, ``"back"`` returns against it."""
@@ -149,6 +149,7 @@ def _check(optimizer: Optimizer, sign: Sign) -> None:
 
 def _momenta(weights: Weights, optimizer: Optimizer) -> Weights:
     """Return the momentum of each weight, zeros where there is none yet."""
+    refuse_computed(weights, "moved along the optimizer's momentum, which is the parameters'")
     momenta = {name: _momentum(weight, optimizer) for name, weight in weights.items()}
     if all(momentum is None for momentum in momenta.values()):
         held = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
