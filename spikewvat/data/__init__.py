@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from spikewvat.data.augmentation import RandomFlip, RandomShift
 from spikewvat.data.embedded import embedded_root
-from spikewvat.data.events import bin_events, make_loader
+from spikewvat.data.events import bin_events, make_events
+from spikewvat.data.loaders import make_loader
 from spikewvat.data.saccades import SaccadeCamera
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ __all__ = [
     "SaccadeCamera",
     "bin_events",
     "embedded_root",
+    "make_events",
     "make_loader",
 ]
 
