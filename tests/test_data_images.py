@@ -214,3 +214,10 @@ def test_the_real_files(real_data):
 def test_images_that_are_no_intensities_are_errors(encoding, images, message):
     with pytest.raises(ValueError, match=message):
         encoding(images)
+
+
+def test_a_packed_file_that_explodes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikewvat.data.images._LARGEST", 5000)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(6000)))
+    with pytest.raises(DataError, match=r"cannot read '.*x.gz': it unpacks to more than"):
+        read_idx(tmp_path / "x.gz")

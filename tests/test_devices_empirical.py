@@ -325,6 +325,14 @@ def test_unreadable_files(tmp_path):
         (tmp_path / "broken.csv.gz").write_bytes(content)
         with pytest.raises(DataError, match="broken.csv.gz' cannot be read"):
             fit(tmp_path / "broken.csv.gz")
+
+
+def test_a_packed_table_that_explodes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikewvat.devices.measurements._LARGEST", 5000)
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(b"0,1\n" * 2000))
+    with pytest.raises(DataError, match=r"bomb.csv.gz' cannot be read \(it unpacks to more than"):
+        fit(tmp_path / "bomb.csv.gz")
+
     (tmp_path / "long.csv").write_text("level,g\n0," + "1" * 200_000)
     with pytest.raises(DataError, match="long.csv', line .*: field larger than"):
         fit(tmp_path / "long.csv")

@@ -96,11 +96,12 @@ def _as_tensor(data: Any) -> Tensor:
                 f"an item of the data set holds {data.dtype}, expected numbers. Bin recordings of "
                 "events to frames first, by bin_events or tonic's ToFrame."
             )
-        data = torch.from_numpy(np.ascontiguousarray(data, data.dtype.newbyteorder("=")))
-    if not isinstance(data, Tensor) or data.is_complex():
+        native = data.dtype.newbyteorder("=")
+        data = torch.from_numpy(data.astype(native, order="C", copy=False))
+    if not isinstance(data, Tensor) or data.is_complex() or data.dim() == 0:
         raise DataError(
-            f"data of an item is {_described(data)}, expected a tensor or a numpy array of real "
-            "numbers. Convert it in the data set."
+            f"data of an item is {_described(data)}, expected a tensor or a numpy array [...] of "
+            "real numbers. Convert it in the data set."
         )
     return data
 

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikewvat.robustness.results import ChipReport, check_target
+from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.statistics import (
     Interval,
     check_confidence,
     student_t_p_value,
     student_t_quantile,
-    wilson_interval,
 )
 
 
@@ -177,40 +176,6 @@ def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
         ValueError: If there is no report.
     """
     return hierarchical([r.accuracies for r in reports], same_chips=_on_same_chips(reports))
-
-
-def yield_interval(
-    reports: Sequence[ChipReport], target: float, *, confidence: float = 0.95
-) -> Interval:
-    """Return the interval of the share of chips that work, over several trainings.
-
-    The t interval over trainings and chips, cut to [0, 1], where it is wider than Wilson's
-    interval over all chips; that one takes the trainings for equal, but has a width even where
-    every chip works.
-
-    Args:
-        reports: One for each training.
-        target: Accuracy that a chip must reach to work, a fraction.
-        confidence: Coverage, between 0 and 1.
-
-    Returns:
-        The smallest interval that holds both.
-
-    Raises:
-        ValueError: If there is no report, or a number is out of its range.
-    """
-    check_target(target)
-    works = [report.accuracies >= target for report in reports]
-    found = hierarchical([share.double() for share in works], same_chips=_on_same_chips(reports))
-    low, high = wilson_interval(
-        sum(int(share.sum()) for share in works),
-        sum(len(share) for share in works),
-        confidence=confidence,
-    )
-    if found.degrees < 1:
-        return Interval(low, high)
-    inner = found.interval(confidence)
-    return Interval(max(min(low, inner.low), 0.0), min(max(high, inner.high), 1.0))
 
 
 def _on_same_chips(reports: Sequence[ChipReport]) -> bool:
