@@ -13,6 +13,7 @@ import gzip
 import tempfile
 import traceback
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,10 @@ def literal(
     """Return frames by a loop over events, None where there are no sensible ones."""
     if not columns["t"] or any(int(v) != v for column in columns.values() for v in column):
         return None
-    if any(not 0 <= v < top for f, top in zip("xyp", sensor) for v in columns[f]):
+    if any(not 0 <= v < top for f, top in zip("xyp", sensor, strict=True) for v in columns[f]):
         return None
     times = columns["t"]
-    if any(b < a for a, b in zip(times, times[1:])) or max(map(abs, times)) >= 2**62:
+    if any(b < a for a, b in pairwise(times)) or max(map(abs, times)) >= 2**62:
         return None
     first, length = times[0], times[-1] - times[0]
     if steps and window:
@@ -56,7 +57,7 @@ def literal(
     if not window or bins * sensor[0] * sensor[1] * sensor[2] > 2**32:
         return None
     frames = np.zeros((bins, *sensor[::-1]), int)
-    for x, y, t, p in zip(*(columns[f] for f in "xytp")):
+    for x, y, t, p in zip(*(columns[f] for f in "xytp"), strict=True):
         if 0 <= (t - first) // window < bins:
             frames[(t - first) // window, p, y, x] += 1
     if not frames.any() or (reduce == "count" and frames.max() > 255):
@@ -65,9 +66,10 @@ def literal(
 
 
 def columns_of(rng: np.random.Generator, sensor: tuple[int, int, int]) -> dict[str, list[int]]:
+    """Return a recording's columns, in order of time."""
     count = int(rng.choice([0, 1, 2, 5, 40, 300], p=[0.03, 0.05, 0.07, 0.2, 0.6, 0.05]))
     longest = int(rng.choice([1, 20, 5_000, 300_000, 4 * 10**9]))
-    found = {f: rng.integers(0, top, count).tolist() for f, top in zip("xyp", sensor)}
+    found = {f: rng.integers(0, top, count).tolist() for f, top in zip("xyp", sensor, strict=True)}
     found["t"] = sorted(rng.integers(0, longest, count).tolist())
     return found
 
@@ -105,6 +107,7 @@ def mutate(rng: np.random.Generator, columns: dict[str, list[Any]]) -> None:
 
 
 def fits(values: list[Any], dtype: np.dtype[Any]) -> bool:
+    """Return whether a type holds all values exactly."""
     if dtype.kind == "f":
         return all(abs(v) < 2**50 for v in values)
     if any(isinstance(v, float) for v in values):
@@ -130,6 +133,7 @@ def structured(rng: np.random.Generator, columns: dict[str, list[Any]]) -> tuple
 
 
 def options_of(rng: np.random.Generator) -> dict[str, Any]:
+    """Return a way to cut time and to count."""
     steps, window = int(rng.choice([1, 2, 7, 30, 300])), int(rng.choice([1, 50, 3_000, 30_000]))
     kind = rng.integers(3)
     reduce: Any = ["or", "count", int(rng.integers(1, 256))][int(rng.integers(3))]
@@ -157,6 +161,7 @@ def judged(run: Callable[[], Any], expected: Any, same: Callable[[Any, Any], boo
 
 
 def recordings(rng: np.random.Generator, cases: int) -> Found:
+    """Recordings of four sensors in all types, whole and damaged."""
     found: Found = collections.Counter()
     for _ in range(cases):
         sensor = [(5, 3, 2), (34, 34, 2), (1280, 720, 2), (700, 1, 1)][int(rng.integers(4))]
@@ -214,7 +219,7 @@ def nmnist_files(rng: np.random.Generator, cases: int, folder: Path) -> Found:
                 over += 1
                 continue
             event = (x, y, ((a & 127) << 16 | b << 8 | c) + over * 2**13, a >> 7)
-            for field, value in zip("xytp", event):
+            for field, value in zip("xytp", event, strict=True):
                 decoded[field].append(value)
         expected = None
         if len(content) % 5 == 0:
@@ -231,6 +236,8 @@ def nmnist_files(rng: np.random.Generator, cases: int, folder: Path) -> Found:
 
 
 class Items(torch.utils.data.Dataset[Any]):
+    """A data set of what it is given."""
+
     def __init__(self, items: list[Any]) -> None:
         self.items = items
 
@@ -259,7 +266,10 @@ def loaders(rng: np.random.Generator, cases: int) -> Found:
             labels[0] = [0.5, "one", None, np.ones(3)][int(rng.integers(4))]
             ok = False
         as_tensor = ok and kind not in (">i4",) and rng.random() < 0.5
-        items = [(torch.from_numpy(a) if as_tensor else a, n) for a, n in zip(arrays, labels)]
+        items = [
+            (torch.from_numpy(a) if as_tensor else a, n)
+            for a, n in zip(arrays, labels, strict=True)
+        ]
         image = len(shape) == 1 or (len(shape) == 3 and shape[0] in (1, 3) and shape[1] > 1)
         sure = len(shape) == 4 or (len(shape) == 3 and shape[0] not in (1, 3) and shape[1] == 1)
         timed = first if first is not None else True if sure else False if image else None
@@ -272,7 +282,11 @@ def loaders(rng: np.random.Generator, cases: int) -> Found:
             return next(iter(make_loader(Items(items), 3, time_first=first)))
 
         found[
-            judged(run, expected, lambda a, b: all(np.array_equal(x, y) for x, y in zip(a, b)))
+            judged(
+                run,
+                expected,
+                lambda a, b: all(np.array_equal(x, y) for x, y in zip(a, b, strict=True)),
+            )
         ] += 1
     return found
 
@@ -357,6 +371,7 @@ def damaged_files(rng: np.random.Generator, cases: int, folder: Path) -> dict[st
 
 
 def main() -> int:
+    """Print a table; return 1 if there is a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=5000, help="Recordings and items.")
     parser.add_argument("--files", type=int, default=2000, help="Device files and checkpoints.")

@@ -145,13 +145,10 @@ def test_every_flipped_bit_is_found(tmp_path):
         damaged = bytearray(intact)
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
-        try:
-            loaded = files.load(path)
-        except CheckpointError as error:
-            assert "Restore it from a copy" in str(error)
-        else:  # one blank for another
-            assert header - padding <= bit // 8 < header
-            assert same(tree, loaded)
+        if header - padding <= bit // 8 < header:
+            continue  # one blank for another may be read
+        with pytest.raises(CheckpointError, match="Restore it from a copy"):
+            files.load(path)
 
 
 def test_files_of_others_have_no_checksum(tmp_path):

@@ -24,8 +24,6 @@ from spikewvat.robustness import (
     hierarchical,
     holm,
     over_trainings,
-    wilson_interval,
-    yield_interval,
 )
 
 TABLE = [[0.90, 0.92, 0.91], [0.94, 0.97, 0.93]]
@@ -161,29 +159,6 @@ def test_intervals_never_cover_much_less(trainings, chips):
     assert found == pytest.approx(0.95, abs=tolerance)
 
 
-def test_yield_over_trainings():
-    half = a_report([0.9, 0.8] * 5)
-    assert yield_interval([half], 0.85) == pytest.approx(wilson_pooled(half))
-    assert yield_interval([half, half], 0.5) == wilson_interval(20, 20)
-    good, bad = a_report([0.9] * 10), a_report([0.8] * 10)
-    assert yield_interval([good, bad], 0.85) == (0, 1)
-    nine = [a_report([0.9] * 8 + [0.8] * 2, range(i, i + 10)) for i in (0, 10, 20)]
-    nine[0] = a_report([0.9] * 6 + [0.8] * 4, range(30, 40))
-    low, high = yield_interval(nine, 0.85)
-    expected = reference.interval(
-        *reference.nested([[1] * 8 + [0] * 2] * 2 + [[1] * 6 + [0] * 4])[:3]
-    )
-    assert (low, high) == pytest.approx((min(expected[0], wilson_interval(22, 30)[0]), 1))
-
-
-def wilson_pooled(report):
-    # One training: the t interval over 0 and 1 is the wider one here.
-    works = (report.accuracies >= 0.85).double()
-    t = hierarchical([works], same_chips=True).interval()
-    w = wilson_interval(int(works.sum()), len(works))
-    return min(t.low, w.low), max(t.high, w.high)
-
-
 def a_curve(shift, seeds=(1, 2, 3), sigmas=(0.05, 0.1)):
     rows = [[a + shift - s for a in (0.90, 0.92, 0.91)] for s in sigmas]
     return Degradation(
@@ -275,8 +250,6 @@ def test_impossible_values():
         hierarchical([[0.1], [math.nan]], same_chips=False)
     with pytest.raises(ValueError, match="confidence must lie between 0 and 1, got 95"):
         hierarchical(TABLE, same_chips=True).interval(95)
-    with pytest.raises(ValueError, match="target must be a fraction"):
-        yield_interval([a_report([0.9])], 90)
 
 
 def test_comparisons_that_cannot_be_made():

@@ -33,6 +33,7 @@ __all__ = [
     "Hierarchy",
     "Interval",
     "Split",
+    "TrainingYield",
     "Yield",
     "best_split",
     "chips_needed",
