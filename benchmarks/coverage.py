@@ -36,68 +36,89 @@ IMAGES = 1000
 TRAININGS, CHIPS = (1, 3, 5, 10), (10, 25, 100)
 YIELDS = (0.5, 0.9, 0.97)
 
-Law = Callable[[int, int, int, Generator], Tensor]
-"""From repetitions, trainings and chips to accuracies ``[repetitions, trainings, chips]``."""
+Draw = Callable[[Generator, tuple[int, ...]], Tensor]
+"""From a shape to draws of that shape."""
 
 
-def _normal(*shape: int, generator: Generator) -> Tensor:
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+def normal(std: float) -> Draw:
+    """Return draws from a normal distribution of mean 0."""
+    return lambda generator, shape: (
+        std * torch.randn(shape, generator=generator, dtype=torch.float64)
+    )
 
 
-def normal(seed: float, common: float, own: float) -> Law:
-    """Return the law of normal trainings, common effects of chips, and own ones."""
+def skewed(generator: Generator, shape: tuple[int, ...]) -> Tensor:
+    """Return minus log-normal losses: skewness about -2."""
+    return -0.02 * normal(0.6)(generator, shape).exp()
 
-    def draw(r: int, a: int, n: int, generator: Generator) -> Tensor:
+
+def exponential(generator: Generator, shape: tuple[int, ...]) -> Tensor:
+    """Return a tail to the left."""
+    return 0.01 * torch.rand(shape, generator=generator, dtype=torch.float64).log()
+
+
+def failing(share: float, loss: float, others: Draw) -> Draw:
+    """Return draws of which a share is far worse."""
+
+    def draw(generator: Generator, shape: tuple[int, ...]) -> Tensor:
+        bad = torch.rand(shape, generator=generator, dtype=torch.float64) < share
+        return others(generator, shape) - loss * bad
+
+    return draw
+
+
+@dataclass(frozen=True)
+class Law:
+    """What trainings and chips do to an accuracy of 90 %, summed.
+
+    Args:
+        training: Shift of all chips of a training.
+        common: Effect of a chip on all trainings.
+        own: Effect of a chip on a training.
+    """
+
+    training: Draw
+    common: Draw
+    own: Draw
+
+    def tables(self, r: int, a: int, n: int, seed: int) -> Tensor:
+        """Return accuracies ``[repetitions, trainings, chips]``."""
+        generator = Generator().manual_seed(seed)
         return (
             0.9
-            + seed * _normal(r, a, 1, generator=generator)
-            + common * _normal(r, 1, n, generator=generator)
-            + own * _normal(r, a, n, generator=generator)
-        )
+            + self.training(generator, (r, a, 1))
+            + self.common(generator, (r, 1, n))
+            + self.own(generator, (r, a, n))
+        ).clamp(0, 1)
 
-    return draw
+    def network(self, r: int, n: int, seed: int) -> Tensor:
+        """Return chips ``[repetitions, n]`` of one and the same network."""
+        generator = Generator().manual_seed(seed)
+        chips = self.common(generator, (r, n)) + self.own(generator, (r, n))
+        return (0.9 + chips).clamp(0, 1)
 
+    def population(self) -> Tensor:
+        """Return a single chip of each of many trainings."""
+        return self.tables(400_000, 1, 1, 99).flatten()
 
-def skewed(r: int, a: int, n: int, generator: Generator) -> Tensor:
-    """Chips whose losses are log-normal: skewness about -2, common to all trainings."""
-    loss = (0.6 * _normal(r, 1, n, generator=generator)).exp()
-    own = 0.004 * _normal(r, a, n, generator=generator)
-    return 0.95 - 0.02 * loss + 0.005 * _normal(r, a, 1, generator=generator) + own
-
-
-def collapsing(share: float) -> Law:
-    """Return the law where a share of the chips loses 30 points."""
-
-    def draw(r: int, a: int, n: int, generator: Generator) -> Tensor:
-        bad = torch.rand(r, 1, n, generator=generator, dtype=torch.float64) < share
-        return normal(0.005, 0.003, 0.003)(r, a, n, generator) - 0.3 * bad
-
-    return draw
-
-
-def exponential(r: int, a: int, n: int, generator: Generator) -> Tensor:
-    """Trainings with a tail to the left."""
-    tail = -torch.rand(r, a, 1, generator=generator, dtype=torch.float64).log()
-    return normal(0, 0.003, 0.003)(r, a, n, generator) - 0.01 * tail
-
-
-def failing(r: int, a: int, n: int, generator: Generator) -> Tensor:
-    """One in ten trainings is worse by 5 points."""
-    bad = torch.rand(r, a, 1, generator=generator, dtype=torch.float64) < 0.1
-    return normal(0.004, 0.003, 0.003)(r, a, n, generator) - 0.05 * bad
+    def chips(self) -> Tensor:
+        """Return many chips of one network."""
+        return self.network(1, 400_000, 98).flatten()
 
 
 LAWS: dict[str, Law] = {
-    "trainings": normal(0.01, 0.0, 0.005),
-    "chips": normal(0.0, 0.005, 0.005),
-    "both": normal(0.005, 0.005, 0.005),
-    "common chips": normal(0.002, 0.01, 0.002),
-    "left skew": skewed,
-    "8 % of chips fail": collapsing(0.08),
-    "exponential trainings": exponential,
-    "10 % of trainings fail": failing,
+    "trainings": Law(normal(0.01), normal(0.0), normal(0.005)),
+    "chips": Law(normal(0.0), normal(0.005), normal(0.005)),
+    "both": Law(normal(0.005), normal(0.005), normal(0.005)),
+    "common chips": Law(normal(0.002), normal(0.01), normal(0.002)),
+    "left skew": Law(normal(0.005), skewed, normal(0.004)),
+    "8 % of chips fail": Law(normal(0.005), failing(0.08, 0.3, normal(0.003)), normal(0.003)),
+    "exponential trainings": Law(exponential, normal(0.003), normal(0.003)),
+    "10 % of trainings fail": Law(failing(0.1, 0.05, normal(0.004)), normal(0.003), normal(0.003)),
 }
-RARE = {"2 % of chips fail": collapsing(0.02)}
+RARE = {
+    "2 % of chips fail": Law(normal(0.005), failing(0.02, 0.3, normal(0.003)), normal(0.003)),
+}
 """Against failures that a sample may not have met no narrow interval holds."""
 
 
@@ -141,36 +162,15 @@ def _cell(
     )
 
 
-def _population(law: Law) -> Tensor:
-    """Return a single chip of each of many trainings."""
-    return law(400_000, 1, 1, Generator().manual_seed(99)).clamp(0, 1).flatten()
-
-
 def mean_cells(name: str, law: Law, a: int, n: int, repetitions: int) -> Iterator[Cell]:
     """Mean accuracy: over the chips of one network, over trainings and chips of several."""
-    tables = law(repetitions, a, n, Generator().manual_seed(a * n)).clamp(0, 1)
-    if a > 1:
-        found = [hierarchical(table, same_chips=True).interval() for table in tables]
-        yield _cell("mean over trainings", name, a, n, found, float(_population(law).mean()))
+    if a == 1:
+        found = [chip_interval(row) for row in law.network(repetitions, n, n)]
+        yield _cell("mean over chips", name, 1, n, found, float(law.chips().mean()))
         return
-    # One network: its own mean over chips, so its training's shift is taken out.
-    fixed = _one_network(law, repetitions, n)
-    truth = float(_one_network(law, 1, 400_000).mean())
-    yield _cell("mean over chips", name, 1, n, [chip_interval(row) for row in fixed], truth)
-
-
-def _one_network(law: Law, repetitions: int, n: int) -> Tensor:
-    """Return chips ``[repetitions, n]`` of one and the same network."""
-    names = {id(value): key for key, value in (LAWS | RARE).items()}
-    fixed: dict[str, Law] = {
-        "trainings": normal(0, 0, 0.005),
-        "both": normal(0, 0.005, 0.005),
-        "common chips": normal(0, 0.01, 0.002),
-        "exponential trainings": normal(0, 0.003, 0.003),
-        "10 % of trainings fail": normal(0, 0.003, 0.003),
-    }
-    chosen = fixed.get(names[id(law)], law)
-    return chosen(repetitions, 1, n, Generator().manual_seed(n))[:, 0].clamp(0, 1)
+    tables = law.tables(repetitions, a, n, a * n)
+    found = [hierarchical(table, same_chips=True, skewed=True).interval() for table in tables]
+    yield _cell("mean over trainings", name, a, n, found, float(law.population().mean()))
 
 
 def yield_cells(name: str, law: Law, a: int, n: int, repetitions: int) -> Iterator[Cell]:
@@ -181,8 +181,8 @@ def yield_cells(name: str, law: Law, a: int, n: int, repetitions: int) -> Iterat
             found = [share_interval(int(row.sum()), n) for row in works]
             yield _cell(f"yield of a network, {share:g}", "any", 1, n, found, share)
         return
-    population = _population(law)
-    tables = law(repetitions, a, n, Generator().manual_seed(a * n + 1)).clamp(0, 1)
+    population = law.population()
+    tables = law.tables(repetitions, a, n, a * n + 1)
     for share in YIELDS:
         target = float(population.quantile(1 - share))
         truth = float((population >= target).double().mean())
@@ -201,9 +201,9 @@ def image_cells(a: int, n: int, repetitions: int) -> Iterator[Cell]:
     truth = float(torch.special.ndtr(torch.tensor(1.5 / math.sqrt(1 + spread**2 + 0.05))))
     kinds: dict[str, list[Interval]] = {"these images": [], "known hits": [], "no hits": []}
     for _ in range(repetitions):
-        images = 1.5 + spread * _normal(1, m, generator=generator)
-        chips = math.sqrt(0.05) * _normal(n, 1, generator=generator)
-        right = (images + chips + _normal(n, m, generator=generator) > 0).double()
+        images = 1.5 + normal(spread)(generator, (1, m))
+        chips = normal(math.sqrt(0.05))(generator, (n, 1))
+        right = (images + chips + normal(1.0)(generator, (n, m)) > 0).double()
         interval = chip_interval(right.mean(1))
         mean = float(right.mean())
         kinds["these images"].append(interval)
@@ -215,8 +215,8 @@ def image_cells(a: int, n: int, repetitions: int) -> Iterator[Cell]:
 
 def percentile_cells(name: str, law: Law, n: int, repetitions: int) -> Iterator[Cell]:
     """The worst chip as a bound of a percentile."""
-    chips = _one_network(law, repetitions, n)
-    level = float(_one_network(law, 1, 400_000).flatten().quantile(unseen_share(n)))
+    chips = law.network(repetitions, n, n)
+    level = float(law.chips().quantile(unseen_share(n)))
     found = [Interval(float(row.min()), 1.0) for row in chips]
     # The worst is a lower bound of the percentile with the stated confidence.
     yield _cell("percentile from the worst chip", name, 1, n, found, level)
@@ -224,9 +224,8 @@ def percentile_cells(name: str, law: Law, n: int, repetitions: int) -> Iterator[
 
 def stopping_cells(name: str, law: Law, repetitions: int) -> Iterator[Cell]:
     """Stop as soon as the cautious interval is narrow enough, after at least 25 chips."""
-    chips = _one_network(law, repetitions, 300)
-    truth = float(_one_network(law, 1, 400_000).mean())
-    width = 0.6 * 4 * float(chips.std()) / 5
+    chips, truth = law.network(repetitions, 300, 3), float(law.chips().mean())
+    width = 0.5 * float(chips.std())  # about 60 chips of Student's interval
     stopped, always = [], []
     for row in chips:
         for count in range(25, 301):

@@ -203,9 +203,9 @@ def check_events(
         DataError: If a field is missing or holds anything but whole numbers, a coordinate or
             polarity is out of range, or times do not ascend; names the first such event.
     """
-    events = as_events(events, name=name)
+    recording: Events = as_events(events, name=name)
     for field, size in zip("xyp", sensor_size, strict=True):
-        values = events[field]
+        values = recording[field]
         if len(values) and (values.min() < 0 or values.max() >= size):
             first = np.flatnonzero((values < 0) | (values >= size))[0]
             cure = " Number polarities from 0." if field == "p" else ""
@@ -214,7 +214,7 @@ def check_events(
                 f"{field} from 0 to {size - 1}. The recording is damaged or of another sensor: "
                 f"replace or remove it, or give its sensor_size.{cure}"
             )
-    times = events["t"]
+    times = recording["t"]
     back = times[1:] < times[:-1]
     if back.any():
         first = int(np.flatnonzero(back)[0]) + 1
@@ -229,7 +229,7 @@ def check_events(
             f"{name} has times from {times[0]} to {times[-1]}, no sensible microseconds. "
             "Replace or remove it."
         )
-    return events
+    return recording
 
 
 def bin_events(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from spikewvat.robustness.intervals import is_skewed, with_phantom
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.statistics import (
     Interval,
@@ -35,6 +36,10 @@ class Hierarchy:
         chip_std: Standard deviation of :math:`e`; NaN for a single chip.
         std_error: Standard error of the mean; NaN if undefined.
         degrees: Degrees of freedom of its t interval; 0 if undefined.
+        low_mean: Mean with one more chip far below the others, NaN where they are not skewed: the
+            lower bound is the lower one of both, see
+            :func:`~spikewvat.robustness.intervals.chip_interval`.
+        low_error: Standard error of that mean.
     """
 
     mean: float
@@ -45,6 +50,8 @@ class Hierarchy:
     chip_std: float
     std_error: float
     degrees: int
+    low_mean: float = math.nan
+    low_error: float = math.nan
 
     def interval(self, confidence: float = 0.95) -> Interval:
         """Return the Student-t interval of the mean; NaN bounds where it is not defined.
@@ -55,8 +62,11 @@ class Hierarchy:
         check_confidence(confidence)
         if self.degrees < 1:
             return Interval(math.nan, math.nan)
-        half = student_t_quantile((1 + confidence) / 2, self.degrees) * self.std_error
-        return Interval(self.mean - half, self.mean + half)
+        quantile = student_t_quantile((1 + confidence) / 2, self.degrees)
+        low, high = self.mean - quantile * self.std_error, self.mean + quantile * self.std_error
+        if not math.isnan(self.low_mean):
+            low = min(low, self.low_mean - quantile * self.low_error)
+        return Interval(low, high)
 
     @property
     def p_value(self) -> float:
@@ -91,7 +101,7 @@ class Hierarchy:
 
 
 def hierarchical(
-    values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool
+    values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool, skewed: bool = False
 ) -> Hierarchy:
     r"""Summarise figures of several trainings on several chips each.
 
@@ -113,6 +123,8 @@ def hierarchical(
     Args:
         values: One figure per chip for each training; as many for all where ``same_chips``.
         same_chips: Whether number j is the same chip for all trainings, that is the same seed.
+        skewed: Values are fractions that a few chips may miss by far: take one more chip, far
+            below the others, into account where there are few, or where some are so already.
 
     Returns:
         The mean with its standard error and components.
@@ -130,6 +142,19 @@ def hierarchical(
         (0.93, 0.02, 1)
     """
     groups = _as_groups(values, same_chips=same_chips)
+    found = _summary(groups, same_chips=same_chips)
+    if not skewed or max(len(group) for group in groups) == 1 or not _is_skewed(groups, same_chips):
+        return found
+    low = _summary([with_phantom(group) for group in groups], same_chips=same_chips)
+    return replace(found, low_mean=low.mean, low_error=low.std_error)
+
+
+def _is_skewed(groups: list[Tensor], same_chips: bool) -> bool:
+    chips = [torch.stack(groups).mean(0)] if same_chips else groups
+    return any(is_skewed(values) for values in chips)
+
+
+def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:
     trainings, counts = len(groups), [len(group) for group in groups]
     means = torch.stack([group.mean() for group in groups])
     chips = trainings / sum(1 / count for count in counts)
@@ -175,7 +200,9 @@ def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
     Raises:
         ValueError: If there is no report.
     """
-    return hierarchical([r.accuracies for r in reports], same_chips=_on_same_chips(reports))
+    return hierarchical(
+        [r.accuracies for r in reports], same_chips=_on_same_chips(reports), skewed=True
+    )
 
 
 def _on_same_chips(reports: Sequence[ChipReport]) -> bool:

@@ -51,7 +51,7 @@ def chip_interval(
     low, high = mean_interval(accuracies, confidence=confidence)
     if len(accuracies) == 1:
         return Interval(low, high)
-    if cautious or len(accuracies) <= _FEW or skewness(accuracies) < _SKEWED:
+    if cautious or is_skewed(accuracies):
         low = min(low, mean_interval(with_phantom(accuracies), confidence=confidence).low)
     return Interval(max(low, 0.0), min(high, 1.0))
 
@@ -68,6 +68,11 @@ def with_phantom(accuracies: Tensor) -> Tensor:
     accuracies = accuracies.double()
     worst, best = accuracies.aminmax(dim=-1, keepdim=True)
     return torch.cat([accuracies, (2 * worst - best).clamp_min(0)], dim=-1)
+
+
+def is_skewed(accuracies: Tensor) -> bool:
+    """Return whether Student's interval is in doubt: at most ten chips, or a skewness below -1."""
+    return len(accuracies) <= _FEW or skewness(accuracies) < _SKEWED
 
 
 def skewness(values: Tensor) -> float:
