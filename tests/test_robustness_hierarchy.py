@@ -125,9 +125,21 @@ def test_a_summary_survives_json():
 
 def test_reports_on_other_chips_are_nested():
     one, other = a_report(TABLE[0], (1, 2, 3)), a_report(TABLE[1], (1, 2, 3))
-    assert over_trainings([one, other]) == hierarchical(TABLE, same_chips=True)
+    assert over_trainings([one, other]) == hierarchical(TABLE, same_chips=True, skewed=True)
     elsewhere = replace(other, seeds=(4, 5, 6))
-    assert over_trainings([one, elsewhere]) == hierarchical(TABLE, same_chips=False)
+    found = over_trainings([one, elsewhere])
+    assert found == hierarchical(TABLE, same_chips=False, skewed=True)
+    assert found.interval().high == hierarchical(TABLE, same_chips=False).interval().high
+
+
+def test_skewed_chips_lower_the_lower_bound():
+    bad = [[0.95] * 19 + [0.80], [0.94] * 19 + [0.70]]
+    found, student = (hierarchical(bad, same_chips=True, skewed=s) for s in (True, False))
+    one_more = [[*row, 2 * min(row) - max(row)] for row in bad]
+    low = hierarchical(one_more, same_chips=True)
+    assert found.interval() == (low.interval().low, student.interval().high)
+    even = [[0.95 - 0.001 * n for n in range(20)]] * 2
+    assert hierarchical(even, same_chips=True, skewed=True).low is None
 
 
 def coverage(repetitions, *design, same_chips=True):

@@ -36,10 +36,9 @@ class Hierarchy:
         chip_std: Standard deviation of :math:`e`; NaN for a single chip.
         std_error: Standard error of the mean; NaN if undefined.
         degrees: Degrees of freedom of its t interval; 0 if undefined.
-        low_mean: Mean with one more chip far below the others, NaN where they are not skewed: the
-            lower bound is the lower one of both, see
+        low: Mean, standard error and degrees with one more chip far below the others, None where
+            they are not skewed: the lower bound is the lower one of both, see
             :func:`~spikewvat.robustness.intervals.chip_interval`.
-        low_error: Standard error of that mean.
     """
 
     mean: float
@@ -50,8 +49,7 @@ class Hierarchy:
     chip_std: float
     std_error: float
     degrees: int
-    low_mean: float = math.nan
-    low_error: float = math.nan
+    low: tuple[float, float, int] | None = None
 
     def interval(self, confidence: float = 0.95) -> Interval:
         """Return the Student-t interval of the mean; NaN bounds where it is not defined.
@@ -64,8 +62,9 @@ class Hierarchy:
             return Interval(math.nan, math.nan)
         quantile = student_t_quantile((1 + confidence) / 2, self.degrees)
         low, high = self.mean - quantile * self.std_error, self.mean + quantile * self.std_error
-        if not math.isnan(self.low_mean):
-            low = min(low, self.low_mean - quantile * self.low_error)
+        if self.low is not None:
+            mean, error, degrees = self.low
+            low = min(low, mean - student_t_quantile((1 + confidence) / 2, degrees) * error)
         return Interval(low, high)
 
     @property
@@ -89,13 +88,17 @@ class Hierarchy:
         def number(value: float | None) -> Any:
             return math.nan if value is None else value
 
-        return cls(**{key: number(row[key]) for key in cls.__dataclass_fields__})
+        content = {key: number(row.get(key)) for key in cls.__dataclass_fields__ if key != "low"}
+        low = row.get("low")
+        return cls(**content, low=None if low is None else tuple(low))
 
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.interval())
         many = "training" if self.trainings == 1 else "trainings"
+        # No interval of so few trainings holds whatever their distribution.
+        assumed = " if trainings differ like normal noise" if self.trainings > 1 else ""
         return (
-            f"{100 * self.mean:.2f} % (95 % CI {low:.2f} .. {high:.2f}; "
+            f"{100 * self.mean:.2f} % (95 % CI {low:.2f} .. {high:.2f}{assumed}; "
             f"{self.trainings} {many} x {self.chips:g} chips)"
         )
 
@@ -146,7 +149,7 @@ def hierarchical(
     if not skewed or max(len(group) for group in groups) == 1 or not _is_skewed(groups, same_chips):
         return found
     low = _summary([with_phantom(group) for group in groups], same_chips=same_chips)
-    return replace(found, low_mean=low.mean, low_error=low.std_error)
+    return replace(found, low=(low.mean, low.std_error, low.degrees))
 
 
 def _is_skewed(groups: list[Tensor], same_chips: bool) -> bool:
