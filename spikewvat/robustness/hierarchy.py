@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from spikewvat.robustness.statistics import (
     student_t_p_value,
     student_t_quantile,
 )
+from spikewvat.serialisation import Real
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Hierarchy:
     mean: float
     trainings: int
     chips: float
-    seed_std: float
+    seed_std: Real
     common_std: float
-    chip_std: float
-    std_error: float
+    chip_std: Real
+    std_error: Real
     degrees: int
     low: tuple[float, float, int] | None = None
 
@@ -75,22 +75,6 @@ class Hierarchy:
         if self.std_error == 0:
             return 1.0 if self.mean == 0 else 0.0
         return student_t_p_value(self.mean / self.std_error, self.degrees)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers with the 95 % interval, fit for JSON; NaN is None."""
-        content = {**asdict(self), "ci95": list(self.interval()), "p_value": self.p_value}
-        return {key: _without_nan(value) for key, value in content.items()}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Hierarchy:
-        """Rebuild from :meth:`to_dict`."""
-
-        def number(value: float | None) -> Any:
-            return math.nan if value is None else value
-
-        content = {key: number(row.get(key)) for key in cls.__dataclass_fields__ if key != "low"}
-        low = row.get("low")
-        return cls(**content, low=None if low is None else tuple(low))
 
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.interval())
@@ -251,9 +235,3 @@ def _as_groups(
             "all trainings. Pass same_chips=False."
         )
     return groups
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
