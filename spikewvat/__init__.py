@@ -21,6 +21,7 @@ from spikewvat.perturbations import (
     Past,
     Perturbation,
 )
+from spikewvat.robustness import Evaluator
 from spikewvat.training import WVAT, PerturbedGradient, Plain
 from spikewvat.training.averaging import SWA, refresh_batch_norm
 from spikewvat.weights import Weights, perturbed
@@ -36,6 +37,7 @@ __all__ = [
     "AbsMax",
     "Adapter",
     "DeviceModel",
+    "Evaluator",
     "Gaussian",
     "Gradient",
     "HalfWidth",

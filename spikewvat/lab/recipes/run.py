@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from spikewvat import files
-from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import build, conversion, results, start
@@ -22,9 +21,7 @@ from spikewvat.lab.recipes.spikes import build_corruption, levels
 from spikewvat.lab.recipes.spikes import check as check_spikes
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
-from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
-from spikewvat.robustness.results import ChipReport
-from spikewvat.robustness.spike_sweep import sweep_spikes
+from spikewvat.robustness import Evaluator
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
@@ -334,25 +331,19 @@ def on_chips(
     recipe: Recipe,
     progress: bool,
 ) -> dict[str, Any]:
-    """Return the clean accuracy and one row per size of the variation."""
+    """Return the accuracy without variation and one row per size of the variation."""
     plan = recipe.evaluation
-    options: dict[str, Any] = {
-        "chips": plan.chips,
-        "target": plan.target,
-        "adapter": adapter_for(model),
-        "generator": torch.Generator().manual_seed(plan.seed),
-    }
+    options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     named = {"device": describe(device, "device")}
     spikes = plan.spikes
     if spikes is not None:
         named["spikes"] = describe(spikes, "spikes")
+    tested = Evaluator(model, loader)
     if not sigmas:
-        return {**named, "clean": clean_accuracy(model, loader), "rows": []}
+        return {**named, "clean": tested.accuracy, "rows": []}
     with ChipsProgress(enabled=progress) as bar:
         if spikes is not None:
-            curve = sweep_spikes(
-                model,
-                loader,
+            curve = tested.corrupt(
                 lambda severity: build_corruption(spikes, "spikes", severity=severity),
                 list(sigmas),
                 device=build_device(device, "device"),
@@ -361,19 +352,15 @@ def on_chips(
             )
             return {**named, **curve.to_dict()}
         if takes_sigma(device, "device"):
-            curve = sweep(
-                model,
-                loader,
+            curve = tested.sweep(
                 lambda sigma: build_device(device, "device", sigma=sigma),
                 list(sigmas),
                 progress=bar,
                 **options,
             )
             return {**named, **curve.to_dict()}
-        report: ChipReport = simulate_chips(
-            model, loader, build_device(device, "device"), progress=bar, **options
-        )
-    return {**named, "clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}
+        report = tested.chips(build_device(device, "device"), progress=bar, **options)
+    return {**named, "clean": tested.accuracy, "rows": [report.to_dict()]}
 
 
 def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
