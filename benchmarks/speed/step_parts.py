@@ -24,7 +24,8 @@ from spikewvat.devices import DeviceModel, GaussianTable
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model, build_optimizer
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 from spikewvat.weights import perturbed
 
 ROOT = Path(__file__).parents[1]
