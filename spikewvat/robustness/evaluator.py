@@ -144,7 +144,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         images_per_chip: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -157,8 +157,9 @@ class Evaluator:
             target: Accuracy that a chip must reach to work, a fraction; the report then has a
                 yield.
             interval_width: Stop as soon as the full 95 % interval of the mean accuracy over chips
-                is narrower than this fraction, but not before ``min_chips``. Looking after every
-                chip makes the interval of a run that stopped cover a little less than 95 %.
+                is narrower than this fraction, but not before ``min_chips``. What counts is the
+                cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, wider
+                than the printed one; a failure so rare that the run has met none is not in it.
             min_chips: Chips to simulate before stopping early, at least 2.
             images_per_chip: Images that each chip classifies, drawn anew for it: a mean accuracy
                 at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`. ``None``
@@ -186,7 +187,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         images_per_chip: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -236,7 +237,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Degradation:

@@ -100,7 +100,7 @@ def train(
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        perturbed=build.build_method(recipe, model, optimizer),
+        method=build.build_method(recipe, model, optimizer),
         swa=build.build_averaging(recipe, model),
         scheduler=scheduler,
         augment=build.build_augmentation(recipe, data.black),

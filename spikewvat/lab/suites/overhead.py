@@ -12,7 +12,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from spikewvat.adapters import adapter_for
 from spikewvat.errors import MissingDataError, TrainingStalledWarning
 from spikewvat.lab.recipes import Recipe, build
 from spikewvat.lab.recipes.schema import GENERATED
@@ -147,7 +146,6 @@ def _step(recipe: Recipe, batch: Batch) -> Step:
         lambda output: loss(output, labels),
         inputs,
         method=build.build_method(recipe, model, optimizer),
-        adapter=adapter_for(model),
     )
 
 

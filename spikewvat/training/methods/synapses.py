@@ -44,7 +44,7 @@ def synaptic_layers(model: nn.Module, weights: Weights) -> dict[nn.Module, str]:
             raise UnsupportedModelError(
                 f"weight {name!r} belongs to {type(layer).__name__}, expected a linear or "
                 "convolutional layer: this method needs what goes into each layer of synapses. "
-                "Take a method that displaces weights, such as WVAT."
+                "Take a method that perturbs weights, such as WVAT."
             )
         layers[layer] = name
     return layers
