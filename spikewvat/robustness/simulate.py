@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -26,6 +26,7 @@ class EvaluatorOptions(TypedDict, total=False):
     weights: Weights | None
     adapter: Adapter | None
     reset_state: ResetState | None
+    ignore: Collection[str]
     cache_bytes: int
     stack: Stacking
     autocast: torch.dtype | None
