@@ -64,9 +64,9 @@ def trained(monkeypatch):
     names = []
     real = runs.train
 
-    def counted(recipe, *arguments, **options):
-        names.append((recipe.method.name, recipe.seed))
-        return real(recipe, *arguments, **options)
+    def counted(resolved, *arguments, **options):
+        names.append((resolved.recipe.method.name, resolved.recipe.seed))
+        return real(resolved, *arguments, **options)
 
     monkeypatch.setattr(runs, "train", counted)
     return names
@@ -100,10 +100,10 @@ def test_a_suite_from_the_command_line(suite, tmp_path, monkeypatch):
 def test_a_failing_job_does_not_stop_the_rest(suite, tmp_path, monkeypatch):
     real = runs.train
 
-    def sometimes(recipe, *arguments, **options):
-        if recipe.method.name == "plain":
+    def sometimes(resolved, *arguments, **options):
+        if resolved.recipe.method.name == "plain":
             raise ValueError("no luck\ntoday")
-        return real(recipe, *arguments, **options)
+        return real(resolved, *arguments, **options)
 
     monkeypatch.setattr(runs, "train", sometimes)
     done = call("bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0", code=1)

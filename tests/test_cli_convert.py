@@ -16,6 +16,7 @@ from spikewvat.lab.recipes import convert as conversions
 from spikewvat.lab.recipes import read_recipe, schema
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.reading import changed
+from spikewvat.lab.recipes.resolve import resolve
 
 RECIPE = """
 name = "tiny"
@@ -132,7 +133,7 @@ def test_options_reach_the_network(run, tmp_path):
     assert plan["coding"]["name"] == "poisson"
     assert {row["images"] for row in result_of(out)["rows"]} == {6}
     assert result_of(out)["conversion"]["over_time"]["images"] == 24
-    snn = runs.load_model(out, runs.read_run(out), weights=runs.CONVERTED)
+    snn = runs.load_model(out, resolve(runs.read_run(out)), weights=runs.CONVERTED)
     neurons = [module for module in snn.modules() if isinstance(module, Neurons)]
     assert type(neurons[0].dynamics.surrogate).__name__ == "SpikeTime"
     assert snn.time_steps == 5
@@ -181,7 +182,7 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(run, tmp_path, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", dies)
         with pytest.raises(KeyboardInterrupt):
-            conversions.convert_run(run, out, wanted, progress=False)
+            conversions.convert_run(run, out, resolve(wanted), progress=False)
     assert not (out / "result.json").exists()
     assert "holds an earlier run" in error("convert", run, "--out", out, *options)
     assert "conversion.time_steps was 8, is 9" in error(
@@ -230,7 +231,7 @@ def test_a_network_that_is_gone(run):
     out = run / "converted"
     (out / runs.CONVERTED).unlink()
     with pytest.raises(CheckpointError, match=r"snn\.safetensors"):
-        runs.load_model(out, runs.read_run(out), weights=runs.CONVERTED)
+        runs.load_model(out, resolve(runs.read_run(out)), weights=runs.CONVERTED)
 
 
 SUITE = """

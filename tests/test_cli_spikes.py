@@ -9,9 +9,10 @@ import torch
 from test_cli import RECIPE, call, error
 
 from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes import build, schema
-from spikewvat.lab.recipes.corruptions import build_corruption, levels
+from spikewvat.lab.recipes import schema
+from spikewvat.lab.recipes.corruptions import levels, read_corruption
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.schema import CORRUPTIONS, Evaluation
 from spikewvat.lab.suites.claims import verdicts
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite
@@ -108,34 +109,36 @@ def test_mistakes_are_one_line(run):
 
 def test_corruptions_by_name():
     for name in CORRUPTIONS:
-        one = build_corruption(name, "spikes", severity=0.1)
+        read = read_corruption(name, "spikes")
+        one = read(0.1)
         assert one.severity == 0.1
         assert one.name.replace(" ", "-") == name
-        assert levels(name, "spikes") == (0.0, *type(one).LEVELS)
-    assert build_corruption({"name": "hot-pixels", "period": 3}, "s", severity=0.2) == HotPixels(
-        0.2, period=3
-    )
-    noise = build_corruption("read-noise:range=absmax", "s", severity=0.2)
+        assert levels(read) == (0.0, *type(one).LEVELS)
+    hot = read_corruption({"name": "hot-pixels", "period": 3}, "s")
+    assert hot(0.2) == HotPixels(0.2, period=3)
+    noise = read_corruption("read-noise:range=absmax", "s")(0.2)
     assert isinstance(noise, ReadNoise)
     assert type(noise.range).__name__ == "AbsMax"
-    composed = build_corruption("deletion:severity=0.3>>jitter", "s", severity=2.0)
-    assert [stage.severity for stage in composed.stages] == [0.3, 2.0]
-    assert levels("deletion:severity=0.3>>jitter", "s") == (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+    composed = read_corruption("deletion:severity=0.3>>jitter", "s")
+    assert [stage.severity for stage in composed(2.0).stages] == [0.3, 2.0]
+    assert levels(composed) == (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def test_evaluation_tables():
     assert Evaluation().device == "gaussian"
-    plan = Evaluation.model_validate({"corruption": "deletion"})
+    content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
+    plan = resolve(
+        recipe_from({**content, "evaluation": {"corruption": "deletion"}})
+    ).recipe.evaluation
     assert plan.device == "ideal"
     assert plan.sigmas == (0.0, *Deletion.LEVELS)
     assert Evaluation.model_validate(plan.model_dump()) == plan
     assert Evaluation.model_validate({"corruption": "deletion", "sigmas": [0.3]}).sigmas == (0.3,)
-    content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
     wrong = recipe_from({**content, "evaluation": {"corruption": "deletoin"}})
     with pytest.raises(RecipeError, match=r"evaluation\.corruption = 'deletoin' is unknown"):
-        build.check(wrong)
+        resolve(wrong)
     with pytest.raises(RecipeError, match=r"leaves its sigma open.*gaussian:sigma=0\.05"):
-        build.check(
+        resolve(
             recipe_from({**content, "evaluation": {"corruption": "jitter", "device": "weibull"}})
         )
 

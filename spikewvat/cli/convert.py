@@ -61,6 +61,7 @@ def convert(
     from spikewvat.lab.recipes import convert as conversions
     from spikewvat.lab.recipes import run as runs
     from spikewvat.lab.recipes.reading import changed
+    from spikewvat.lab.recipes.resolve import resolve
 
     for override in overrides or ():
         if not override.startswith(_KEYS):
@@ -88,7 +89,7 @@ def convert(
         )
     target = out or folder / "converted"
     result = conversions.convert_run(
-        source, target, recipe, data_root=data_root, resume=resume, progress=progress
+        source, target, resolve(recipe), data_root=data_root, resume=resume, progress=progress
     )
     _print_steps(result)
     print_rows(f"{recipe.name}, converted, {result['split']} set", result)

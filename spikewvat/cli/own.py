@@ -145,8 +145,8 @@ def _method(text: str) -> Method:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.lab.recipes import methods
     from spikewvat.lab.recipes.devices import stages
+    from spikewvat.lab.recipes.methods import read_method
     from spikewvat.lab.recipes.registry import lookup, parameters
     from spikewvat.lab.recipes.schema import METHODS, Component
     from spikewvat.lab.suites import Method
@@ -161,19 +161,12 @@ def _method(text: str) -> Method:
         )
     if "device" in parameters(lookup(METHODS, table["name"], "--method")):
         table = {"device": "gaussian:sigma=0.1", **table}
-    component = Component.model_validate(table)
-    methods.complete(component, "--method")
+    read = read_method(Component.model_validate(table), "--method")
 
     def make(
         model: nn.Module, *, generator: Generator, optimizer: Optimizer | None, **_: object
     ) -> GradientMethod | None:
-        return methods.build_method(
-            component,
-            model,
-            seed=generator.initial_seed(),
-            optimizer=optimizer,
-            key="--method",
-        )
+        return read(model, optimizer, seed=generator.initial_seed())
 
     return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))
 
@@ -184,10 +177,9 @@ def _device(text: str) -> DeviceAt:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.lab.recipes.devices import build_device
+    from spikewvat.lab.recipes.devices import read_device
 
-    build_device(text, "--device", sigma=0.0)
-    return lambda sigma: build_device(text, "--device", sigma=sigma)
+    return read_device(text, "--device")
 
 
 def _corruption(text: str) -> CorruptionAt:
@@ -196,10 +188,9 @@ def _corruption(text: str) -> CorruptionAt:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.lab.recipes.corruptions import build_corruption
+    from spikewvat.lab.recipes.corruptions import read_corruption
 
-    build_corruption(text, "--spikes", severity=0.0)
-    return lambda severity: build_corruption(text, "--spikes", severity=severity)
+    return read_corruption(text, "--spikes")
 
 
 @contextmanager

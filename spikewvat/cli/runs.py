@@ -38,10 +38,13 @@ def train(
     """
     from spikewvat.lab import recipes
     from spikewvat.lab.recipes import run as runs
+    from spikewvat.lab.recipes.resolve import resolve
 
     chosen = recipes.read_recipe(recipe, preset=preset, overrides=overrides or (), seed=seed)
     folder = out or Path("runs") / f"{chosen.name}-seed{chosen.seed}"
-    result = runs.train(chosen, folder, data_root=data_root, resume=resume, progress=progress)
+    result = runs.train(
+        resolve(chosen), folder, data_root=data_root, resume=resume, progress=progress
+    )
     if not result:
         return  # not the first rank of a distributed run
     print_rows(f"{chosen.name}, {result['split']} set", result)

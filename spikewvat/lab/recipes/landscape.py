@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from spikewvat.adapters import adapter_for
-from spikewvat.lab.recipes import build, results
+from spikewvat.devices.base import DeviceModel
+from spikewvat.lab.recipes import results
 from spikewvat.lab.recipes import run as runs
-from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.lab.recipes.devices import Sized
+from spikewvat.lab.recipes.loaders import open_data
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.schema import Component, Spec
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.robustness.landscape import (
@@ -85,17 +88,18 @@ def landscape_run(
     recipe = runs.evaluated_otherwise(
         runs.read_run(run), split=split, device=device, images=images, seed=seed
     )
+    uncorrupted = recipe.evaluation.model_copy(update={"corruption": None})
+    recipe = recipe.model_copy(update={"evaluation": uncorrupted})
     if loss is not None:
         training = recipe.training.model_copy(update={"loss": Component(name=loss)})
         recipe = recipe.model_copy(update={"training": training})
-    plan = recipe.evaluation
-    chip = build_device(plan.device, "device", sigma=sigma)
-    measured = build.build_loss(recipe)
+    resolved, plan = resolve(recipe), recipe.evaluation
+    chip = resolved.device(sigma)
     weights = weights or runs.final_weights(run)
-    model = runs.load_model(run, recipe, weights=weights)
-    data = build.build_data(recipe, data_root)
+    model = runs.load_model(run, resolved, weights=weights)
+    data = open_data(resolved, data_root)
     loader = data.part(plan.split)
-    common: dict[str, Any] = {"loss": measured, "adapter": adapter_for(model)}
+    common: dict[str, Any] = {"loss": resolved.loss, "adapter": adapter_for(model)}
 
     def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         with ChipsProgress(what, enabled=progress) as bar:
@@ -113,7 +117,7 @@ def landscape_run(
         "weights": weights,
         "split": plan.split,
         "loss": recipe.training.loss.name,
-        "device": _named(plan.device, sigma),
+        "device": _named(resolved.device, sigma),
         **results.provenance(),
         "lines": tracked("place", loss_lines, chip, directions=directions, points=points).to_dict(),
         "sharpness": tracked(
@@ -161,7 +165,6 @@ def figures(methods: Mapping[str, Mapping[str, Any]], *, title: str = "") -> dic
     return drawn
 
 
-def _named(device: Spec, sigma: float) -> str:
+def _named(device: Sized[DeviceModel], sigma: float) -> str:
     """Return a device in words, with its size where that was filled in."""
-    text = describe(device, "device")
-    return f"{text}, sigma {sigma:g}" if takes_sigma(device, "device") else text
+    return f"{device.label}, sigma {sigma:g}" if device.is_open else device.label

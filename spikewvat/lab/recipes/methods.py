@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -38,61 +39,80 @@ _SPECS = ("device", "range")
 """Parameters that are written as a name with parameters of its own."""
 
 
-def build_method(
-    method: Component,
-    model: nn.Module,
-    *,
-    seed: int,
-    optimizer: Optimizer | None = None,
-    key: str = "method",
-) -> GradientMethod | None:
-    """Make what takes the gradients, None for plain training.
+@dataclass(frozen=True)
+class MethodFactory:
+    """A training method whose parameters were checked; called with a network, it is made.
+
+    Args:
+        target: A method, or the direction of one; None for plain training.
+        given: Parameters of the target, devices and ranges made.
+        options: Parameters of every method.
+        key: Dotted key of the table, for messages.
+        table: Name and parameters, defaults written out.
+    """
+
+    target: Any
+    given: dict[str, Any]
+    options: dict[str, Any]
+    key: str
+    table: Component
+
+    def __call__(
+        self, model: nn.Module, optimizer: Optimizer | None = None, *, seed: int
+    ) -> GradientMethod | None:
+        """Make what takes the gradients, None for plain training.
+
+        Args:
+            model: The network that is trained.
+            optimizer: Trains the network; some methods look at its momentum.
+            seed: Seed of the noise.
+
+        Raises:
+            RecipeError: If a parameter is impossible.
+        """
+        if self.target is None:
+            return None
+        # Every parameter beside the recipe's: what the target takes of them is in its signature.
+        extra: dict[str, Any] = {"model": model, "optimizer": optimizer}
+        extra = {name: value for name, value in extra.items() if name in parameters(self.target)}
+        shared = {**self.options, "generator": torch.Generator().manual_seed(seed)}
+        if _is_method(self.target):
+            made: GradientMethod = construct(self.target, self.given, self.key, **extra, **shared)
+            return made
+        direction: Direction = construct(self.target, self.given, self.key, **extra)
+        noisy: PerturbedGradient = construct(
+            PerturbedGradient, {}, self.key, model=model, direction=direction, **shared
+        )
+        return noisy
+
+
+def read_method(
+    method: Component, key: str = "method", *, optimizer: Optimizer | None = None
+) -> MethodFactory:
+    """Check a method and everything in it.
 
     Args:
         method: Name and parameters.
-        model: The network that is trained.
-        seed: Seed of the noise.
-        optimizer: Trains the network; some methods look at its momentum.
         key: Dotted key of the table, for messages.
+        optimizer: One like that which trains; with it, the method is tried on a small network.
 
     Raises:
-        RecipeError: If its parameters are unknown or impossible.
+        RecipeError: If the name or a parameter is unknown, or a value impossible.
     """
     target, given = _checked(method, key)
-    if target in (plain, ptq):
-        return None
+    reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
+    table = Component(name=method.name, **filled(target, given, reserved=reserved))
     if "device" in given:
         given["device"] = build_device(given["device"], f"{key}.device")
     if "range" in given:
         given["range"] = build_range(given["range"], f"{key}.range")
     options = {name: given.pop(name) for name in _OPTIONS if name in given}
-    # Every parameter beside the recipe's: what the target takes of them is in its signature.
-    extra: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    extra = {name: value for name, value in extra.items() if name in parameters(target)}
-    shared = {**options, "generator": torch.Generator().manual_seed(seed)}
-    if _is_method(target):
-        made: GradientMethod = construct(target, given, key, **extra, **shared)
-        return made
-    direction: Direction = construct(target, given, key, **extra)
-    noisy: PerturbedGradient = construct(
-        PerturbedGradient, {}, key, model=model, direction=direction, **shared
-    )
-    return noisy
-
-
-def complete(method: Component, key: str = "method") -> dict[str, Any]:
-    """Return name and parameters, defaults written out.
-
-    Args:
-        method: Name and parameters.
-        key: Dotted key of the table, for messages.
-
-    Raises:
-        RecipeError: If the name or a parameter is unknown.
-    """
-    target, given = _checked(method, key)
-    reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
-    return {"name": method.name, **filled(target, given, reserved=reserved)}
+    made = None if target in (plain, ptq) else target
+    found = MethodFactory(made, given, options, key, table)
+    if optimizer is not None:
+        with torch.random.fork_rng(devices=[]):
+            found(nn.Linear(2, 2), optimizer, seed=0)
+    return found
 
 
 def check_evaluation(recipe: Recipe) -> None:

@@ -30,12 +30,14 @@ from pydantic.fields import FieldInfo  # noqa: E402
 __all__ = [
     "BaseModel",
     "ConfigDict",
+    "Factory",
     "Field",
     "FieldInfo",
     "ValidationError",
     "check_keys",
     "checked",
     "construct",
+    "factory",
     "field_validator",
     "filled",
     "lookup",
@@ -163,6 +165,56 @@ def construct(target: Target, given: Mapping[str, Any], key: str, **extra: Any) 
         if type(error) not in (TypeError, ValueError):
             raise  # the package's own errors say what to do
         raise RecipeError(f"[{key}]: {error}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Factory:
+    """What a name stands for, with parameters that were checked; called, it makes one.
+
+    Args:
+        target: A class or a function.
+        given: Values of the parameters that were written, of the annotated types.
+        key: Dotted key of the table, for messages.
+        complete: The parameters as they were written, with the defaults of the others.
+    """
+
+    target: Target
+    given: Mapping[str, Any]
+    key: str
+    complete: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, **extra: Any) -> Any:
+        """Make one; ``extra`` are parameters that do not come from the recipe."""
+        return construct(self.target, self.given, self.key, **extra)
+
+
+def factory(
+    table: Mapping[str, str],
+    name: object,
+    given: Mapping[str, Any],
+    key: str,
+    *,
+    name_key: str | None = None,
+    reserved: Collection[str] = (),
+) -> Factory:
+    """Look a name up and check its parameters, both for good.
+
+    Args:
+        table: See :func:`lookup`.
+        name: A name in it.
+        given: Plain values by parameter.
+        key: Dotted key of the table that holds them, for messages.
+        name_key: Dotted key of the name, where it is another.
+        reserved: Parameters that are not for recipes.
+
+    Raises:
+        RecipeError: If the name or a key is unknown, a required one missing, or a value of the
+            wrong type.
+        MissingExtraError: If a framework is not installed.
+    """
+    target = lookup(table, name, name_key or key)
+    values = checked(target, given, key, reserved=reserved)
+    return Factory(target, values, key, filled(target, given, reserved=reserved))
 
 
 def filled(

@@ -14,11 +14,11 @@ from spikewvat import files
 from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, conversion, results, start
-from spikewvat.lab.recipes.corruptions import build_corruption, levels
-from spikewvat.lab.recipes.corruptions import check as check_corruption
-from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.lab.recipes import conversion, results
+from spikewvat.lab.recipes.devices import read_device
+from spikewvat.lab.recipes.loaders import Data, augmentation, open_data, spread
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.schema import Recipe, Spec
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
@@ -34,7 +34,7 @@ _CALIBRATION = 512  # samples, evenly spaced, that ranges of activations are tak
 
 
 def train(
-    recipe: Recipe,
+    resolved: Resolved,
     out: Path | str,
     *,
     data_root: Path | str | None = None,
@@ -48,7 +48,7 @@ def train(
     ``checkpoint.safetensors`` and ``result.json``.
 
     Args:
-        recipe: What to run.
+        resolved: What to run.
         out: Folder for the files.
         data_root: Where the recipe's data set lies; by default its usual place.
         resume: Go on from the checkpoint in ``out`` if there is one.
@@ -59,13 +59,13 @@ def train(
         The content of ``result.json``.
 
     Raises:
-        RecipeError: If a component's parameters are unknown or impossible.
+        RecipeError: If the network or the split does not fit the data.
         DataError: If the data is missing or malformed.
         CheckpointError: If files cannot be written or belong to another run, or the weights to
             start from are missing or of another network.
         DivergedError: If loss or weights are no longer finite.
     """
-    recipe = build.check(recipe)
+    recipe = resolved.recipe
     settings = recipe.training
     trainer = Trainer(
         out,
@@ -82,42 +82,35 @@ def train(
         progress=progress,
         resume=resume,
     )
-    data = build.build_data(recipe, data_root)
-    build.check_classes(recipe, data.classes)
+    data = open_data(resolved, data_root)
+    resolved.check_classes(data.classes)
     tested = data.part(recipe.evaluation.split)
-    recipe = build.with_input_shape(recipe, data.input_shape)
+    resolved = resolved.with_input_shape(data.input_shape)
+    recipe = resolved.recipe
     first = trainer.fabric.is_global_zero
     if first and not trainer.resumes:
         files.write_toml(trainer.out / RECIPE, recipe.content())
-    model = build.build_model(recipe)
-    if not trainer.resumes:  # a checkpoint holds later weights
-        start.load(recipe, model)
-    optimizer, scheduler = build.build_optimizer(recipe, model.parameters())
+    model = resolved.build_model()
+    if resolved.start is not None and not trainer.resumes:  # a checkpoint holds later weights
+        resolved.start(model)
+    optimizer, scheduler = resolved.optimization(model.parameters())
     trained = trainer.fit(
         model,
         data.train,
-        build.build_loss(recipe),
+        resolved.loss,
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        perturbed=build.build_method(recipe, model, optimizer),
-        swa=build.build_averaging(recipe, model),
+        perturbed=resolved.build_method(model, optimizer),
+        swa=resolved.build_averaging(model),
         scheduler=scheduler,
-        augment=build.build_augmentation(recipe, data.black),
+        augment=augmentation(recipe, data.black),
         identity={"recipe": recipe.training_content()},
     )
     if not first:
         return {}
-    plan = recipe.evaluation
     with converters(recipe, trained.model, data):
-        found = on_chips(
-            trained.model,
-            tested,
-            plan.device,
-            plan.sigmas if test else (),
-            recipe=recipe,
-            progress=progress,
-        )
+        found = on_chips(trained.model, tested, resolved, test=test, progress=progress)
     content = {
         "recipe": recipe.content(),
         "seeds": [recipe.seed],
@@ -134,7 +127,7 @@ def train(
             "samples": data.samples,
             "history": trained.history,
         },
-        "split": plan.split,
+        "split": recipe.evaluation.split,
         **found,
     }
     results.write_json(trainer.out / RESULT, content)
@@ -196,17 +189,20 @@ def evaluate(
     elif severities is not None:
         raise RecipeError(f"severities {list(severities)} are of nothing. Pass --spikes too.")
     if corruption is not None:  # what the recipe says of weight variation is no severity
-        sizes = levels(corruption, "corruption") if severities is None else severities
-        if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):
-            given = {**given, "device": "ideal"}
+        forgotten = recipe.evaluation.model_copy(update={"sigmas": None})
+        recipe = recipe.model_copy(update={"evaluation": forgotten})
+        if device is None and read_device(forgotten.device, "evaluation.device").is_open:
+            given["device"] = "ideal"
     swept = None if sizes is None else list(sizes)
     recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
-    return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
+    return evaluate_as(
+        resolve(recipe), out, weights=weights, data_root=data_root, progress=progress
+    )
 
 
 def evaluate_as(
-    recipe: Recipe,
+    resolved: Resolved,
     out: Path | str,
     *,
     weights: str = FINAL,
@@ -216,7 +212,7 @@ def evaluate_as(
     """Evaluate a trained network as a recipe says.
 
     Args:
-        recipe: Says which network it is and, in its ``evaluation``, which chips to simulate.
+        resolved: Says which network it is and, in its ``evaluation``, which chips to simulate.
         out: Folder of a training run.
         weights: File of weights in ``out``.
         data_root: Where the recipe's data set lies; by default its usual place.
@@ -227,29 +223,23 @@ def evaluate_as(
 
     Raises:
         CheckpointError: If the weights are missing, or of another network.
-        RecipeError: If the device cannot be made.
         DataError: If the data is missing or malformed.
     """
+    data = open_data(resolved, data_root)
+    resolved = resolved.with_input_shape(data.input_shape)
+    recipe = resolved.recipe
     plan = recipe.evaluation
-    build_device(plan.device, "device", sigma=0.0)
-    check_corruption(plan)
-    model = load_model(out, recipe, weights=weights)
-    data = build.build_data(recipe, data_root)
+    model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
-        found = on_chips(
-            model,
-            data.part(plan.split),
-            plan.device,
-            plan.sigmas,
-            recipe=recipe,
-            progress=progress,
-        )
+        found = on_chips(model, data.part(plan.split), resolved, progress=progress)
     header = {
         "run": str(out),
         "method": method_label(recipe, converted=weights == CONVERTED),
         "split": plan.split,
         "seeds": [recipe.seed],
         "weights": weights,
+        "recipe": recipe.content(),
+        "scale": recipe.scale,
     }
     return {**header, **results.provenance(), **found}
 
@@ -303,81 +293,58 @@ def final_weights(out: Path | str) -> str:
     return CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
 
 
-def load_model(out: Path | str, recipe: Recipe, *, weights: str = FINAL) -> nn.Module:
+def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> nn.Module:
     """Make the recipe's network with the weights of a run, in evaluation mode.
 
     Args:
         out: Folder of the run.
-        recipe: The run's.
+        resolved: The run's recipe.
         weights: File in ``out``; a checkpoint, or the network of a run that has converted one.
 
     Raises:
         CheckpointError: If the weights are missing, broken or of another model.
     """
     path = Path(out) / weights
-    model = build.build_model(recipe)
-    if weights == CONVERTED and recipe.conversion is not None:
-        model = conversion.restored(model, recipe.conversion, path)
+    model = resolved.build_model()
+    if weights == CONVERTED and resolved.conversion is not None:
+        model = conversion.restored(model, resolved.conversion, path)
     else:
         state = files.load(path)
         state = state["model"] if "position" in state else state  # of a checkpoint
         files.load_state(model, state, source=f"{str(path)!r}")
-    on_gpu = recipe.training.accelerator != "cpu" and torch.cuda.is_available()
+    on_gpu = resolved.recipe.training.accelerator != "cpu" and torch.cuda.is_available()
     return model.to("cuda" if on_gpu else "cpu").eval()
 
 
 def on_chips(
-    model: nn.Module,
-    loader: Any,
-    device: Spec,
-    sigmas: Sequence[float],
-    *,
-    recipe: Recipe,
-    progress: bool,
+    model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
 ) -> dict[str, Any]:
-    """Return the clean accuracy and one row per size of the variation."""
-    plan = recipe.evaluation
+    """Return the clean accuracy and, unless ``test`` is off, a row per size of the variation."""
+    plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
     options: dict[str, Any] = {
         "chips": plan.chips,
         "target": plan.target,
         "adapter": adapter_for(model),
         "generator": torch.Generator().manual_seed(plan.seed),
     }
-    named = {"device": describe(device, "device")}
-    corruption = plan.corruption
+    sizes = list(plan.sigmas or ()) if test else []
+    named = {"device": device.label}
     if corruption is not None:
-        named["corruption"] = describe(corruption, "corruption")
-    if not sigmas:
+        named["corruption"] = corruption.label
+    if not sizes:
         return {**named, "clean": clean_accuracy(model, loader), "rows": []}
     with ChipsProgress(enabled=progress) as bar:
+        options["progress"] = bar
         if corruption is not None:
-            curve = sweep_spikes(
-                model,
-                loader,
-                lambda severity: build_corruption(corruption, "corruption", severity=severity),
-                list(sigmas),
-                device=build_device(device, "device"),
-                progress=bar,
-                **options,
-            )
+            curve = sweep_spikes(model, loader, corruption, sizes, device=device(), **options)
             return {**named, **curve.to_dict()}
-        if takes_sigma(device, "device"):
-            curve = sweep(
-                model,
-                loader,
-                lambda sigma: build_device(device, "device", sigma=sigma),
-                list(sigmas),
-                progress=bar,
-                **options,
-            )
-            return {**named, **curve.to_dict()}
-        report: ChipReport = simulate_chips(
-            model, loader, build_device(device, "device"), progress=bar, **options
-        )
+        if device.is_open:
+            return {**named, **sweep(model, loader, device, sizes, **options).to_dict()}
+        report: ChipReport = simulate_chips(model, loader, device(), **options)
     return {**named, "clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}
 
 
-def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
+def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:
     """Return a block that quantises a network's activations, if its recipe says so.
 
     Args:
@@ -388,6 +355,6 @@ def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractCo
     plan = recipe.evaluation
     if plan.activation_bits is None:
         return nullcontext()
-    some = build.spread(data.train.dataset, _CALIBRATION)
+    some = spread(data.train.dataset, _CALIBRATION)
     loader = make_loader(some, plan.batch_size, workers=recipe.training.workers)
     return quantized_activations(model, loader, bits=plan.activation_bits)

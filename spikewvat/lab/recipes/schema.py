@@ -7,10 +7,8 @@ another recipe, ``[preset.paper]`` changes some keys for a run at the paper's sc
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.registry import (
     BaseModel,
     ConfigDict,
@@ -241,8 +239,8 @@ class Evaluation(_Table):
     """``"ideal"`` by default where something happens to spikes."""
     corruption: Spec | None = None
     """What happens to spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
-    sigmas: tuple[Size, ...] = (0.0, 0.05, 0.10)
-    """Sizes of the variation; of a corruption the severities, by default 0 and its five levels."""
+    sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)
+    """Sizes of the variation; of a corruption the severities, None for 0 and its five levels."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -258,13 +256,7 @@ class Evaluation(_Table):
     def _corrupted(cls, value: Any) -> Any:
         if not isinstance(value, dict) or value.get("corruption") is None:
             return value
-        filled = {"device": "ideal", **value}
-        if "sigmas" not in value:
-            from spikewvat.lab.recipes.corruptions import levels
-
-            with suppress(RecipeError):  # raised by the check of the whole recipe, with its key
-                filled["sigmas"] = levels(value["corruption"], "evaluation.corruption")
-        return filled
+        return {"device": "ideal", "sigmas": None, **value}
 
 
 class Finetuning(_Table):
