@@ -15,6 +15,7 @@ from spikewvat.adapters import adapter_for
 from spikewvat.devices import HalfWidth
 from spikewvat.errors import DataError, MissingExtraError
 from spikewvat.lab.recipes import recipe_from
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.robustness import simulate_chips
 
 vision = pytest.importorskip("spikewvat.lab.models.vision", exc_type=MissingExtraError)

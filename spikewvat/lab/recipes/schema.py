@@ -156,7 +156,9 @@ Spec = str | dict[str, Any] | list[dict[str, Any]]
 """A device: ``"quantized:bits=4>>gaussian"``, a table with a name, a list of such, or a file."""
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """Named keys, none but those."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -180,7 +182,7 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Training(_Table):
+class Training(Table):
     """How to train."""
 
     optimizer: str = "adam"
@@ -220,7 +222,7 @@ class Training(_Table):
     tensorboard: bool = False
 
 
-class Averaging(_Table):
+class Averaging(Table):
     """Stochastic weight averaging."""
 
     enabled: bool = False
@@ -230,7 +232,7 @@ class Averaging(_Table):
     """Learning rate while averaging, reached by the schedule of Izmailov et al.; else unchanged."""
 
 
-class Evaluation(_Table):
+class Evaluation(Table):
     """Which chips to simulate after training."""
 
     split: Literal["train", "validation", "test"] = "test"
@@ -259,7 +261,7 @@ class Evaluation(_Table):
         return {"device": "ideal", "sigmas": None, **value}
 
 
-class Finetuning(_Table):
+class Finetuning(Table):
     """How to train a converted network by surrogate gradients, with Adam."""
 
     epochs: Annotated[int, Field(ge=0)] = 0
@@ -276,7 +278,7 @@ class Finetuning(_Table):
     """Learn leaks too."""
 
 
-class Conversion(_Table):
+class Conversion(Table):
     """How to turn the trained network into a spiking one."""
 
     time_steps: Positive = 16
@@ -296,7 +298,7 @@ class Conversion(_Table):
     """Test chips on so many samples, evenly spaced, but steps on all; by default both on all."""
 
 
-class Landscape(_Table):
+class Landscape(Table):
     """How to look at the loss around the weights."""
 
     device: Spec = "gaussian"
@@ -318,7 +320,7 @@ VARIED = ("evaluation", "conversion", "landscape")
 """Tables about what comes after training; ``[<table>.variant.<name>]`` changes keys of one."""
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """Everything that a run depends on, beside the data on disk."""
 
     name: str
