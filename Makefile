@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # One thread per process: two processes on two cores beat two threads each on them.
 export OMP_NUM_THREADS ?= 1
+PARALLEL ?= --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow coverage lint format bench-overhead bench-binning clean
@@ -17,20 +18,20 @@ install: $(READY) ## Set up the virtual environment
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==$$(sed -n 's/^torch==//p' constraints.txt)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all,dev]'
 	touch $@
 
 demo: $(READY) ## Train a spiking CNN with and without WVAT and see how many chips work
 	$(BIN)/spikewvat bench demo --rows adam,swa,wvat --seeds 0
 
-test: $(READY) ## Run the test suite
-	$(BIN)/python -m pytest
+test: $(READY) ## Run the test suite, one process a core
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(READY) ## Run the checks that take minutes
-	$(BIN)/python -m pytest -m slow --timeout 3600
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(PARALLEL)
 
 coverage: $(READY) ## Run the tests with line coverage of the package
-	$(BIN)/python -m pytest --cov --cov-report=term-missing --cov-fail-under=90
+	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing --cov-fail-under=95
 
 lint: $(READY) ## Check style and types
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ from spikewvat.devices import (
     SixSigma,
 )
 from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
+from spikewvat.robustness import Evaluator
 from spikewvat.training import WVAT, PerturbedGradient
 from spikewvat.training.averaging import SWA, refresh_batch_norm
 from spikewvat.weights import Weights, perturbed
@@ -26,6 +27,7 @@ __all__ = [
     "Adapter",
     "DeviceModel",
     "Direction",
+    "Evaluator",
     "Gaussian",
     "HalfWidth",
     "MinMax",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -33,7 +35,20 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def embedded_data() -> Path:
-    """The embedded event digits, generated once into the cache."""
+    """The embedded event digits, generated once into the cache, by one of the test processes."""
+    from filelock import FileLock
+
+    from spikewvat.data.cache import cache_folder
     from spikewvat.data.embedded import embedded_root
 
-    return embedded_root()
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".tests.lock"):
+        return embedded_root()
+
+
+@pytest.fixture
+def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Import a script of the folder ``benchmarks`` by its name."""
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "benchmarks")
+    return importlib.import_module

@@ -7,8 +7,11 @@ import reference
 import torch
 from model_cases import ADAPTERS
 from torch import nn
+from torch.nn.utils import prune
 
 from spikewvat.adapters import adapter_for
+from spikewvat.adapters.copying import copied
+from spikewvat.errors import DataError
 from spikewvat.lab.models.snntorch import SpikingCNN
 from spikewvat.training.averaging import SWA, decay_factor, refresh_batch_norm, step_factor
 
@@ -106,6 +109,90 @@ def test_refresh_restores_mode_and_momentum_after_an_exception():
     assert net[1].momentum == 0.1
     assert not net.training
     assert not net._forward_pre_hooks
+
+
+def with_two_norms():
+    net = nn.Sequential(
+        nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 4), nn.BatchNorm1d(4)
+    )
+    net.train()[1].eval()  # frozen
+    return net
+
+
+@pytest.mark.parametrize("how", ["refresh", "swa"])
+def test_frozen_batch_norm_stays_frozen(how):
+    net, batches = with_two_norms(), [torch.randn(16, 3) + 3 for _ in range(3)]
+    before = [buffer.clone() for buffer in net[1].buffers()]
+    if how == "refresh":
+        refresh_batch_norm(net, batches)
+    else:
+        swa = SWA(net)
+        swa.update(0)
+        net = swa.finish(batches)
+    assert [m.training for m in net] == [True, False, True, True, True]
+    assert all(torch.equal(a, b) for a, b in zip(net[1].buffers(), before, strict=True))
+    assert int(net[4].num_batches_tracked) == 3
+
+
+def test_a_model_in_evaluation_mode_has_no_frozen_layers():
+    net = with_two_norms().eval()
+    refresh_batch_norm(net, [torch.randn(16, 3) + 3])
+    assert int(net[1].num_batches_tracked) == int(net[4].num_batches_tracked) == 1
+    assert not any(m.training for m in net.modules())
+
+
+@pytest.mark.parametrize("loader", [[], iter(())], ids=["empty", "used up"])
+def test_a_loader_without_batches_is_an_error_and_changes_nothing(loader):
+    net = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    net(torch.randn(8, 3) + 5)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(DataError, match="yields nothing"):
+        refresh_batch_norm(net, loader)
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+
+
+class Named(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc, self.norm = nn.Linear(3, 3), nn.BatchNorm1d(3)
+
+    def forward(self, values, mask=None):
+        return self.norm(self.fc(values if mask is None else values * mask))
+
+
+def test_batches_as_mappings():
+    torch.manual_seed(0)
+    net, x, mask = Named(), torch.randn(8, 3), torch.tensor([1.0, 0.0, 1.0])
+    refresh_batch_norm(net, [{"values": x, "mask": mask, "labels": torch.zeros(8)}])
+    torch.testing.assert_close(net.norm.running_mean, net.fc(x * mask).mean(0))
+    with pytest.raises(DataError, match=r"'x', 'y'.*\(values, mask\)"):
+        refresh_batch_norm(net, [{"x": x, "y": x}])
+    with pytest.raises(DataError, match="a batch is a str"):
+        refresh_batch_norm(net, ["abc"])
+
+
+@pytest.mark.parametrize("computed", ["prune", "weight norm"])
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_networks_with_computed_weights_are_averaged(computed):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    if computed == "prune":
+        prune.l1_unstructured(net[0], "weight", amount=0.5)
+    else:
+        nn.utils.weight_norm(net[2])
+    x = torch.randn(5, 3)
+    net(x).sum().backward()
+    swa = SWA(net)
+    name = "0.weight_orig" if computed == "prune" else "2.weight_v"
+    seen = []
+    for epoch in range(3):
+        with torch.no_grad():
+            net.get_parameter(name).add_(0.5)
+        swa.update(epoch)
+        seen.append(net.get_parameter(name).detach().clone())
+    torch.testing.assert_close(swa.model.get_parameter(name), torch.stack(seen).mean(0))
+    twin = copied(swa.model)
+    torch.testing.assert_close(twin(x), swa.model(x))
 
 
 def test_schedule_of_the_specification():

@@ -142,6 +142,7 @@ def cluster():
             yield made
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_one_of_whose_workers_is_killed(suite, straight, tmp_path, cluster):
     out = tmp_path / "runs"
     killed = []

@@ -20,7 +20,7 @@ from spikewvat.lab.report import collect
 from spikewvat.lab.suites import Method, RowResult, bench
 from spikewvat.lab.suites.methods import METHODS, Steps
 from spikewvat.lab.suites.own import CORRUPTIONS
-from spikewvat.robustness import sweep, sweep_spikes
+from spikewvat.robustness import Evaluator
 from spikewvat.robustness.corruptions import DeadNeurons, Deletion
 from spikewvat.training import GradientMethod
 
@@ -64,8 +64,7 @@ def test_a_network_as_it_is_equals_a_sweep(tmp_path):
     found = bench(model, BATCHES, **options, out=tmp_path)
     assert list(found.rows) == ["gaussian-as-it-is", "uniform-as-it-is"]
     for name, device_at in DEVICES.items():
-        chips = torch.Generator().manual_seed(0)
-        curve = sweep(model, BATCHES, device_at, (0.0, 0.2), chips=5, generator=chips)
+        curve = Evaluator(model, BATCHES).sweep(device_at, (0.0, 0.2), chips=5)
         row = found.row(name, "as it is")
         assert row.curves[0].to_dict() == curve.to_dict()
         assert (
@@ -98,8 +97,7 @@ def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
     found = bench(model, EVENTS, corruptions=corruptions, **options)
     for name, happens in corruptions.items():
         severities = (0.0, *happens.LEVELS[::2])
-        chips = torch.Generator().manual_seed(0)
-        curve = sweep_spikes(model, EVENTS, happens, severities, chips=3, generator=chips)
+        curve = Evaluator(model, EVENTS).corrupt(happens, severities, chips=3)
         assert found.row(name, "as it is").curves[0].to_dict() == curve.to_dict()
     written = RowResult.read(tmp_path / "lost-neurons-as-it-is.json")
     assert written.axis.name == "dead neurons"

@@ -8,7 +8,6 @@ import sys
 import pytest
 import torch
 
-pytest.importorskip("tonic")
 pytest.importorskip("sklearn")
 from spikewvat.data import NMNIST, embedded
 from spikewvat.errors import DataError, MissingExtraError
@@ -140,6 +139,6 @@ def test_two_processes_may_generate_at_once(tmp_path):
 
 def test_without_scikit_learn_the_error_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(MissingExtraError, match=r'digits needs sklearn.*"spikewvat\[cli\]"'):
+    with pytest.raises(MissingExtraError, match=r'digits needs sklearn.*"spikewvat\[digits\]"'):
         embedded.embedded_root(tmp_path)
     assert list(tmp_path.iterdir()) == []

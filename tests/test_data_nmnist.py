@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
-import importlib
 import shutil
 import sys
 import threading
@@ -332,7 +331,7 @@ def server(tmp_path, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
-        source = nmnist._source.NMNIST
+        source = tonic.datasets.nmnist.NMNIST
         monkeypatch.setenv("no_proxy", "127.0.0.1")
         monkeypatch.setattr(
             source, "train_url", f"http://127.0.0.1:{running.server_port}/train.zip"
@@ -363,7 +362,7 @@ def test_what_is_there_is_not_downloaded(root, monkeypatch):
 
 
 def test_a_download_with_another_checksum_is_an_error(server, tmp_path, monkeypatch):
-    monkeypatch.setattr(nmnist._source.NMNIST, "train_md5", "0" * 32)
+    monkeypatch.setattr(tonic.datasets.nmnist.NMNIST, "train_md5", "0" * 32)
     with pytest.raises(DataError, match=r"cannot download N-MNIST .*corrupted"):
         NMNIST(tmp_path / "new", "train", time_steps=1, download=True)
 
@@ -376,8 +375,34 @@ def test_the_real_recordings(real_data):
     assert 3500 < sum(counts) / 150 < 4700
 
 
-def test_without_tonic_the_error_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize(
+    ("options", "missing"),
+    [
+        ({"stabilize": True}, "stabilize for N-MNIST needs tonic.datasets.nmnist"),
+        ({"denoise_us": 5}, "denoise_us for N-MNIST needs tonic.transforms"),
+        ({"split": "test", "download": True}, "download for N-MNIST needs tonic.datasets.nmnist"),
+    ],
+)
+def test_without_tonic_recordings_are_read_but_not_changed(root, monkeypatch, options, missing):
+    expected = NMNIST(root, "train", time_steps=3, cache=False)[7]
+    for name in [name for name in sys.modules if name.split(".")[0] == "tonic"]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "tonic", None)
-    monkeypatch.delitem(sys.modules, "spikewvat.data.nmnist")
-    with pytest.raises(MissingExtraError, match=r'N-MNIST needs tonic.*"spikewvat\[tonic\]"'):
-        importlib.import_module("spikewvat.data.nmnist")
+    spikes, label = NMNIST(root, "train", time_steps=3, cache=False)[7]
+    assert label == expected[1]
+    assert torch.equal(spikes, expected[0])
+    with pytest.raises(MissingExtraError, match=rf'{missing}. Run: .*"spikewvat\[tonic\]"'):
+        NMNIST(root, **{"split": "train", "time_steps": 3, **options})
+
+
+def test_the_order_is_that_of_tonic(root):
+    class Theirs(tonic.datasets.nmnist.NMNIST):
+        def _check_exists(self):
+            self.location_on_system = str(root / "NMNIST")
+            return True
+
+    theirs, ours = Theirs(str(root)), NMNIST(root, "train", time_steps=3, cache=False)
+    assert [str(path) for path in ours.files] == theirs.data
+    assert ours.targets == theirs.targets
+    for index in (0, 7):
+        np.testing.assert_array_equal(ours.events(index), theirs[index][0])

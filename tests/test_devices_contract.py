@@ -11,6 +11,7 @@ import torch
 from cases import DEVICES
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from spread import spread
 
 from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Pipeline, Uniform
 
@@ -23,6 +24,7 @@ def devices_that(promise):
 
 every_device = devices_that(lambda case: True)
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 0.02}
+device_and_dtype = spread("case, dtype", DEVICES, list(TOLERANCE), each=2)
 few = settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -40,8 +42,7 @@ def example(dtype=torch.float64, seed=5):
     return {name: (0.2 * w + 0.05).to(dtype) for name, w in weights.items()}
 
 
-@every_device
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@device_and_dtype
 def test_keys_shapes_dtypes_are_kept_and_inputs_untouched(case, dtype):
     weights = example(dtype)
     weights["fc"].requires_grad_()
@@ -61,8 +62,7 @@ def test_keys_shapes_dtypes_are_kept_and_inputs_untouched(case, dtype):
             assert torch.equal(weight, before[name])
 
 
-@every_device
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@device_and_dtype
 def test_a_chip_is_its_seed(case, dtype):
     weights = example(dtype)
     chip = case.device.program(weights, generator=seeded(1))
@@ -87,8 +87,7 @@ def test_without_a_generator_the_global_one_is_used(case):
     assert torch.equal(chip["fc"], same["fc"])
 
 
-@every_device
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@device_and_dtype
 def test_displacement_is_what_the_chip_differs_by(case, dtype):
     weights = example(dtype)
     chip = case.device.program(weights, generator=seeded(4))
@@ -98,8 +97,7 @@ def test_displacement_is_what_the_chip_differs_by(case, dtype):
         torch.testing.assert_close(weight + delta[name], chip[name], **close)
 
 
-@every_device
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@device_and_dtype
 def test_a_plan_adds_the_displacement_that_the_weights_had(case, dtype):
     weights = example(dtype)
     generator = seeded(4)
@@ -167,8 +165,7 @@ def test_errors_average_to_zero(case):
     assert abs(at_one.mean()) < 4 * at_one.std() / math.sqrt(at_one.numel())
 
 
-@devices_that(lambda case: case.std is not None)
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@spread("case, dtype", [case for case in DEVICES if case.std is not None], list(TOLERANCE))
 def test_standard_deviation_is_as_stated(case, dtype):
     weights = {"w": torch.randn(200, 500, generator=seeded(11)).to(dtype)}
     delta = case.device.displacement(weights, generator=seeded(12))["w"].double()
@@ -176,8 +173,7 @@ def test_standard_deviation_is_as_stated(case, dtype):
     assert abs(ratio.std() - 1) < 4 / math.sqrt(2 * ratio.numel())
 
 
-@devices_that(lambda case: case.closed_form)
-@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@spread("case, dtype", [case for case in DEVICES if case.closed_form], list(TOLERANCE))
 def test_expected_norms_are_those_of_draws(case, dtype):
     weights = example(dtype)
     norms = case.device.expected_norms(weights)
@@ -224,8 +220,7 @@ def test_repr_says_what_it_is(case):
     assert len(repr(case.device)) < 300
 
 
-@every_device
-@pytest.mark.parametrize("partner", [Gaussian(0.02), Lognormal(0.1)], ids=repr)
+@spread("case, partner", DEVICES, [Gaussian(0.02), Lognormal(0.1)])
 def test_composition_is_one_after_the_other(case, partner):
     weights = example()
     for first, second in ((case.device, partner), (partner, case.device)):

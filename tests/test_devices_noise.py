@@ -144,15 +144,15 @@ def test_lognormal_moments(keep_mean):
     assert not device.program({"w": torch.zeros(3)})["w"].any()
 
 
-@pytest.mark.parametrize("sigma", [-0.1, math.nan, math.inf, "0.1", None])
 @pytest.mark.parametrize(
     "kind", [Gaussian, GaussianTable, Uniform, Weibull, SkewNormal, MixtureNoise, Lognormal]
 )
-def test_sigma_must_be_a_number_of_at_least_zero(kind, sigma):
-    with pytest.raises(
-        ValueError, match=f"sigma must be a finite number of at least 0, got {sigma!r}"
-    ):
-        kind(sigma)
+def test_sigma_must_be_a_number_of_at_least_zero(kind):
+    for sigma in (-0.1, math.nan, math.inf, "0.1", None):
+        with pytest.raises(
+            ValueError, match=f"sigma must be a finite number of at least 0, got {sigma!r}"
+        ):
+            kind(sigma)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from reference_devices import sizes
+from spread import spread
 
 from spikewvat.devices import (
     AbsMax,
@@ -22,6 +23,7 @@ from spikewvat.devices import (
 
 W = [0.5, -0.3, 0.1, 0.9, -0.7, 0.2]
 RULES = [SixSigma, HalfWidth, AbsMax, MinMax]
+EVERY_RULE = [*(rule() for rule in RULES), *(rule(True) for rule in RULES), Fixed(-1, 1)]
 
 
 def f64(values):
@@ -40,9 +42,7 @@ def test_worked_range():
     assert float(half) == pytest.approx(0.1553222, abs=5e-8)
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("offset", [0.0, 0.05, -3.0, 100.0])
-@pytest.mark.parametrize("per_channel", [False, True])
+@spread("rule, offset, per_channel", RULES, [0.0, 0.05, -3.0, 100.0], [False, True], each=4)
 def test_ranges_are_the_literal_ones(rule, offset, per_channel):
     w = 0.3 * torch.randn(5, 3, 4, dtype=torch.float64) + offset
     size, (low, high) = rule(per_channel).size(w), rule(per_channel).bounds(w)
@@ -53,8 +53,7 @@ def test_ranges_are_the_literal_ones(rule, offset, per_channel):
         torch.testing.assert_close(found, f64(values).reshape(shape), rtol=1e-11, atol=0)
 
 
-@pytest.mark.parametrize("offset", [0.0, 0.03, 0.1, 3.0])
-@pytest.mark.parametrize("shape", [(1000, 1000), (2, 500_000), (1_000_000,)], ids=str)
+@spread("shape, offset", [(1000, 1000), (2, 500_000), (1_000_000,)], [0.0, 0.03, 0.1, 3.0], each=2)
 def test_width_keeps_its_digits_in_float32(offset, shape):
     w = 0.03 * torch.randn(shape) + offset
     exact = 6 * w.double().std(correction=0)
@@ -64,8 +63,12 @@ def test_width_keeps_its_digits_in_float32(offset, shape):
     assert float((channels / exact - 1).abs().max()) < 2e-4
 
 
-@pytest.mark.parametrize("rule", [*(r() for r in RULES), *(r(True) for r in RULES), Fixed(-1, 1)])
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@spread(
+    "rule, dtype",
+    EVERY_RULE,
+    [torch.float16, torch.bfloat16, torch.float32, torch.float64],
+    each=2,
+)
 def test_ranges_are_of_the_draw_dtype(rule, dtype):
     w = (300 * torch.randn(8, 70)).to(dtype)  # its squares overflow float16
     wide = torch.float64 if dtype == torch.float64 else torch.float32
@@ -77,16 +80,16 @@ def test_ranges_are_of_the_draw_dtype(rule, dtype):
         torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("rule", [*(r() for r in RULES), *(r(True) for r in RULES), Fixed(-1, 1)])
-@pytest.mark.parametrize("shape", [(), (1,), (0,), (4, 0), (0, 4), (3, 1)], ids=str)
-def test_tiny_and_empty_tensors_have_a_range(rule, shape):
-    w = torch.full(shape, 2.0)
-    for found in (rule.size(w), *rule.bounds(w)):
-        assert found.isfinite().all()
-        assert torch.broadcast_shapes(found.shape, w.shape) == w.shape
-    if isinstance(rule, SixSigma | HalfWidth | MinMax):
-        assert not rule.size(w).any()
-    assert rule.size(w.requires_grad_()).requires_grad is False
+@pytest.mark.parametrize("rule", EVERY_RULE, ids=repr)
+def test_tiny_and_empty_tensors_have_a_range(rule):
+    for shape in ((), (1,), (0,), (4, 0), (0, 4), (3, 1)):
+        w = torch.full(shape, 2.0)
+        for found in (rule.size(w), *rule.bounds(w)):
+            assert found.isfinite().all()
+            assert torch.broadcast_shapes(found.shape, w.shape) == w.shape
+        if isinstance(rule, SixSigma | HalfWidth | MinMax):
+            assert not rule.size(w).any()
+        assert rule.size(w.requires_grad_()).requires_grad is False
 
 
 def test_a_weight_that_is_not_finite_is_seen():

@@ -13,7 +13,7 @@ import resource, torch
 from spikewvat.lab.memory import keep_freed_memory
 {first}
 def step():
-    for _ in range(10):
+    for _ in range(3):
         torch.zeros(2**24).add_(1)  # 64 MiB: glibc never keeps so large a block by itself
 step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
 from method_cases import METHODS, OPTIMIZERS
 from model_cases import ADAPTERS
+from spread import spread
 from torch import nn
 
 NETS = [
@@ -27,7 +29,6 @@ NETS = [
     )
 ]
 every_method = pytest.mark.parametrize("method", METHODS, ids=lambda case: case.name)
-every_net = pytest.mark.parametrize("net", NETS, ids=lambda case: case.name)
 
 
 class Loop:
@@ -71,9 +72,8 @@ def equal(one, two):
     return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
-@every_net
-@every_method
-def test_on_every_framework(net, method):
+@spread("method, net", METHODS, NETS, each=2)
+def test_on_every_framework(method, net):
     """Weights stay while gradients are taken; a seed repeats the run bit for bit."""
     still = Loop(net, method, lr=0.0)
     fresh = still.weights()
@@ -93,8 +93,7 @@ def test_on_every_framework(net, method):
     assert not equal(one, fresh)
 
 
-@every_method
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=["sgd", "adam"])
+@spread("method, optimizer", METHODS, OPTIMIZERS)
 def test_seeds_differ_where_there_is_chance(method, optimizer):
     one = Loop(NETS[0], method, seed=1, optimizer=optimizer).run(4)
     two = Loop(NETS[0], method, seed=2, optimizer=optimizer).run(4)
@@ -128,12 +127,17 @@ class Boom(Exception):
     pass
 
 
-@every_method
-@pytest.mark.parametrize("where", ["closure", "backward"])
-@pytest.mark.parametrize("failing", [1, 2, 3, 4, 5])
-@pytest.mark.parametrize("net", NETS[1:2], ids=lambda case: case.name)
-def test_nothing_is_left_behind_by_an_exception(method, where, failing, net):
-    loop = Loop(net, method)
+@pytest.mark.parametrize(
+    ("method", "where", "failing"),
+    [
+        pytest.param(case, where, failing, id=f"{case.name}-{where}-{failing}")
+        for case in METHODS
+        for where in ("closure", "backward")
+        for failing in range(1, math.ceil(case.backwards) + 1)
+    ],
+)
+def test_nothing_is_left_behind_by_an_exception(method, where, failing):
+    loop = Loop(NETS[1], method)
     loop.run(2)  # there is momentum
     for parameter in loop.model.parameters():
         parameter.grad = torch.full_like(parameter, 0.25)
@@ -152,6 +156,7 @@ def test_nothing_is_left_behind_by_an_exception(method, where, failing, net):
 
     try:
         loop.method.backward(closure, backward=backward)
+        assert failing > int(method.backwards)  # here the second gradient was not drawn
     except Boom:
         assert all(torch.equal(p.grad, torch.full_like(p, 0.25)) for p in loop.model.parameters())
         if where == "closure":
@@ -166,8 +171,7 @@ def test_statistics_change_once_a_step(method):
     assert int(loop.model[1].num_batches_tracked) == 3
 
 
-@every_method
-@pytest.mark.parametrize("net", [NETS[0], NETS[4]], ids=lambda case: case.name)
+@spread("method, net", METHODS, [NETS[0], NETS[4]])
 def test_gradients_are_added_and_scaled(method, net):
     """What is in .grad stays, and a factor on the loss is a factor on the gradients."""
 

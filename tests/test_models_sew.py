@@ -110,10 +110,7 @@ def test_training_under_variation_and_chips():
         losses.append(wvat.backward(lambda: rate_cross_entropy(model(x), labels)).item())
         optimizer.step()
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
-    generator = torch.Generator().manual_seed(0)
-    report = simulate_chips(
-        model.eval(), [(x, labels)], Gaussian(0.05), chips=3, generator=generator
-    )
+    report = simulate_chips(model.eval(), [(x, labels)], Gaussian(0.05), chips=3)
     assert len(report.accuracies) == 3
 
 

@@ -20,8 +20,8 @@ from spikewvat.lab.report.words import gain, summary
 from spikewvat.lab.suites import jobs_of, read_suite
 from spikewvat.lab.suites.suite import Row
 from spikewvat.lab.suites.table import RowResult, row_result
-from spikewvat.robustness import ChipReport, Degradation, mean_interval
-from spikewvat.robustness.landscape import loss_lines, sharpness, weight_histograms
+from spikewvat.robustness import ChipReport, Degradation, Evaluator, mean_interval
+from spikewvat.robustness.landscape import weight_histograms
 
 SUITE = """
 title = "Tiny <suite>"
@@ -269,10 +269,9 @@ def test_the_loss_around_weights(tmp_path):
         model = torch.nn.Linear(3, 2)
         with torch.no_grad():
             model.weight.mul_(slope)
-        generator = torch.Generator().manual_seed(0)
-        options = {"loss": torch.nn.functional.cross_entropy, "generator": generator}
-        lines = loss_lines(model, labels, Gaussian(0.15), directions=2, points=3, **options)
-        rise = sharpness(model, labels, Gaussian(0.15), chips=3, ascent_points=0, **options)
+        around = Evaluator(model, labels, loss=torch.nn.functional.cross_entropy).landscape
+        lines = around.lines(Gaussian(0.15), lines=2, points=3)
+        rise = around.sharpness(Gaussian(0.15), chips=3, ascent_points=0)
         layers = [layer.to_dict() for layer in weight_histograms(model)]
         found = {"lines": lines.to_dict(), "sharpness": rise.to_dict(), "histograms": layers}
         content = {"method": name, **shared, **found, "surface": None}

@@ -20,9 +20,8 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness import (
     ChipReport,
     Degradation,
-    clean_accuracy,
+    Evaluator,
     simulate_chips,
-    sweep,
 )
 
 IMAGES, CLASSES = 24, 4
@@ -113,11 +112,16 @@ def a_loader(batch=10):
 
 
 def run(model=None, loader=None, device=None, **keywords):
-    keywords.setdefault("generator", torch.Generator().manual_seed(1))
+    keywords.setdefault("seed", 1)
     keywords.setdefault("adapter", StubAdapter())
     return simulate_chips(
         model or a_model(), loader or a_loader(), device or Noise(0.3), **keywords
     )
+
+
+def an_evaluator(model=None, loader=None, **options):
+    options.setdefault("adapter", StubAdapter())
+    return Evaluator(model or a_model(), loader or a_loader(), **options)
 
 
 @pytest.mark.parametrize("out", ["spikes", "scores", "tuple"])
@@ -314,10 +318,8 @@ def test_a_network_that_works_in_place_does_not_change_the_kept_images():
         args[0].neg_()
 
     model.register_forward_hook(spoil)
-    expected = simulate_chips(
-        model, Fresh(), Noise(0.5), chips=5, cache_bytes=0, generator=torch.Generator()
-    )
-    kept = simulate_chips(model, Fresh(), Noise(0.5), chips=5, generator=torch.Generator())
+    expected = simulate_chips(model, Fresh(), Noise(0.5), chips=5, cache_bytes=0)
+    kept = simulate_chips(model, Fresh(), Noise(0.5), chips=5)
     assert kept.accuracies.tolist() == expected.accuracies.tolist()
 
 
@@ -374,36 +376,38 @@ def test_scores_of_your_own():
     assert not torch.equal(flipped.accuracies, run(chips=4).accuracies)
 
 
-def test_seeds_come_from_the_global_generator_without_one():
+def test_a_chip_is_a_seed_and_0_by_default():
     model = a_model()
-    torch.manual_seed(11)
-    first = run(model, chips=2, generator=None)
-    torch.manual_seed(11)
-    assert run(model, chips=2, generator=None).seeds == first.seeds
-    assert run(model, chips=2, generator=None).seeds != first.seeds
+    state = torch.random.get_rng_state()
+    first = simulate_chips(model, a_loader(), Noise(0.3), chips=3, adapter=StubAdapter())
+    assert torch.equal(torch.random.get_rng_state(), state)
+    generator = torch.Generator().manual_seed(0)
+    drawn = [int(torch.randint(2**32, (), generator=generator)) for _ in range(3)]
+    assert list(first.seeds) == drawn
+    again = run(model, chips=3, seed=0)
+    assert again.seeds == first.seeds
+    assert torch.equal(again.accuracies, first.accuracies)
+    assert run(model, chips=3, seed=2).seeds != first.seeds
 
 
-def test_clean_accuracy_is_that_of_the_ideal_weights():
+def test_accuracy_is_that_of_the_weights_as_they_are():
     model = a_model()
     identity = accuracies_over_chips(
         model, a_loader(), Noise(0.0), [0], NAMES, reset=lambda m: m.reset()
     )
-    assert clean_accuracy(model, a_loader(), adapter=StubAdapter()) == identity[0]
+    assert an_evaluator(model).accuracy == identity[0]
 
 
 def test_sweep_uses_the_same_chips_at_every_sigma():
     model = a_model()
     seen = []
-    curve = sweep(
-        model,
-        a_loader(),
+    curve = an_evaluator(model).sweep(
         Noise,
         [0, 0.1, 0.3],
         chips=4,
         target=0.2,
-        adapter=StubAdapter(),
         progress=lambda done, total, accuracy: seen.append((done, total)),
-        generator=torch.Generator().manual_seed(1),
+        seed=1,
     )
     assert curve.sigmas == (0.0, 0.1, 0.3)
     assert torch.equal(curve.at(0.3).accuracies, run(chips=4).accuracies)
@@ -411,7 +415,7 @@ def test_sweep_uses_the_same_chips_at_every_sigma():
     assert seen == [(i + 1, 12) for i in range(12)]
     # One pass over the three batches for the ideal weights, which are those at sigma 0 too.
     assert model.calls == 3 * (1 + 4 + 4)
-    clean = clean_accuracy(model, a_loader(), adapter=StubAdapter())
+    clean = an_evaluator(model).accuracy
     assert curve[0].accuracies.tolist() == [clean] * 4
     assert curve.drops == tuple(clean - mean for mean in curve.means)
     assert curve.drops[0] == 0
@@ -431,9 +435,7 @@ def test_drops_are_counted_from_what_the_device_leaves_without_variation():
 
 
 def test_sweep_without_randomness_at_zero_is_still_the_device():
-    curve = sweep(
-        a_model(), a_loader(), lambda s: Rounded() >> Noise(s), [0], chips=3, adapter=StubAdapter()
-    )
+    curve = an_evaluator().sweep(lambda s: Rounded() >> Noise(s), [0], chips=3)
     assert curve[0].accuracies.tolist() == run(device=Rounded(), chips=3).accuracies.tolist()
     assert curve[0].sigma == 0
 
@@ -559,9 +561,9 @@ def test_unexpected_outputs_and_batches():
 
 def test_impossible_sweeps():
     with pytest.raises(ValueError, match="no sigmas to sweep"):
-        sweep(a_model(), a_loader(), Noise, [], adapter=StubAdapter())
+        an_evaluator().sweep(Noise, [])
     with pytest.raises(ValueError, match=r"sigma must be a finite number of at least 0, got -0\.1"):
-        sweep(a_model(), a_loader(), Noise, [0, -0.1], adapter=StubAdapter())
+        an_evaluator().sweep(Noise, [0, -0.1])
 
 
 def test_pooled_curves_hold_the_chips_of_all_trainings():

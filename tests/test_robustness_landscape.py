@@ -15,26 +15,27 @@ from torch import nn
 from spikewvat.adapters import adapter_for
 from spikewvat.devices import AbsMax, Gaussian, Quantized
 from spikewvat.devices.base import DeviceModel
-from spikewvat.robustness import mean_interval, simulate_chips
+from spikewvat.robustness import Evaluator, mean_interval
 from spikewvat.robustness.landscape import (
     LayerHistogram,
     LossLines,
     LossSurface,
     Sharpness,
     filter_normalised,
-    loss_lines,
-    loss_surface,
     plots,
-    sharpness,
     weight_histograms,
 )
 from spikewvat.spiking.losses import rate_cross_entropy
 
 MEASURES = {
-    "lines": lambda *a, **k: loss_lines(*a, Gaussian(0.2), directions=2, points=3, **k),
-    "surface": lambda *a, **k: loss_surface(*a, points=3, **k),
-    "sharpness": lambda *a, **k: sharpness(*a, Gaussian(0.2), chips=2, ascent_points=2, **k),
+    "lines": lambda around, **k: around.lines(Gaussian(0.2), lines=2, points=3, **k),
+    "surface": lambda around, **k: around.surface(points=3, **k),
+    "sharpness": lambda around, **k: around.sharpness(Gaussian(0.2), chips=2, ascent_points=2, **k),
 }
+
+
+def around(model, *batches, **options):
+    return Evaluator(model, list(batches), **options).landscape
 
 
 class Parabola(nn.Module):
@@ -86,7 +87,7 @@ def a_case(name="snntorch-nested"):
 def test_lines_are_those_of_copies(name):
     model, batch, adapter, held = a_case(name)
     device = Gaussian(0.3)
-    found = loss_lines(model, [batch], device, directions=3, points=5, generator=generator())
+    found = around(model, batch).lines(device, lines=3, points=5, seed=1)
     assert found.positions == (-1, -0.5, 0, 0.5, 1)
     assert found.magnitudes == pytest.approx((-0.3, -0.15, 0, 0.15, 0.3))
     for i, seed in enumerate(found.seeds):
@@ -106,9 +107,9 @@ def test_lines_are_those_of_copies(name):
 def test_lines_lead_to_the_chips_of_the_same_generator():
     model, batch, _, _ = a_case("slayer-fc")
     device = Gaussian(0.3)
-    common = {"loss": rate_cross_entropy}
-    lines = loss_lines(model, [batch], device, directions=4, generator=generator(), **common)
-    chips = simulate_chips(model, [batch], device, chips=4, generator=generator(), **common)
+    test = Evaluator(model, [batch], loss=rate_cross_entropy)
+    lines = test.landscape.lines(device, lines=4)
+    chips = test.chips(device, chips=4)
     assert lines.seeds == chips.seeds
     assert lines.losses[:, -1].tolist() == chips.losses.tolist()
     assert lines.accuracies[:, -1].tolist() == chips.accuracies.tolist()
@@ -116,9 +117,8 @@ def test_lines_lead_to_the_chips_of_the_same_generator():
 
 def test_half_the_way_is_half_the_variation():
     model, batch, _, _ = a_case()
-    options = {"directions": 2, "points": 5, "generator": None}
-    large = loss_lines(model, [batch], Gaussian(0.2), **{**options, "generator": generator()})
-    small = loss_lines(model, [batch], Gaussian(0.1), **{**options, "generator": generator()})
+    large = around(model, batch).lines(Gaussian(0.2), lines=2, points=5)
+    small = around(model, batch).lines(Gaussian(0.1), lines=2, points=5)
     torch.testing.assert_close(large.losses[:, 3], small.losses[:, 4])
     torch.testing.assert_close(large.losses[:, 1], small.losses[:, 0])
 
@@ -126,9 +126,7 @@ def test_half_the_way_is_half_the_variation():
 def test_a_parabola_along_lines():
     model = Parabola([3.0, 4.0])
     batch = (torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
-    found = loss_lines(
-        model, [batch], Shifted(), directions=6, points=4, loss=squares, generator=generator()
-    )
+    found = around(model, batch, loss=squares).lines(Shifted(), lines=6, points=4, seed=1)
     for seed, line in zip(found.seeds, found.losses):
         a, b = (Shifted().program({"w": torch.zeros(2)}, generator=generator(seed))["w"]).tolist()
         assert line.tolist() == pytest.approx(
@@ -144,14 +142,8 @@ def test_a_parabola_along_lines():
 def test_a_parabola_is_as_sharp_as_it_is():
     model = Parabola([3.0, 4.0])
     batch = (torch.zeros(1, 2), torch.zeros(1, dtype=torch.long))
-    found = sharpness(
-        model,
-        [batch],
-        Shifted(),
-        chips=8,
-        ascent_points=2,
-        loss=squares,
-        generator=generator(),
+    found = around(model, batch, loss=squares).sharpness(
+        Shifted(), chips=8, ascent_points=2, seed=1
     )
     increases = [
         float((torch.tensor([3.0, 4.0]) + step).square().sum()) - 25
@@ -176,7 +168,7 @@ def test_the_ascent_is_that_of_a_copy():
     inputs, labels = batch
     # In two unequal batches, at every pass anew.
     loader = [(inputs[:, :1], labels[:1]), (inputs[:, 1:], labels[1:])]
-    found = sharpness(model, loader, device, chips=1, ascent_points=3, cache_bytes=0)
+    found = around(model, *loader, cache_bytes=0).sharpness(device, chips=1, ascent_points=3)
     live = adapter.synaptic_weights(model)
     adapter.reset_state(model)
     grads = torch.autograd.grad(rate_cross_entropy(model.eval()(inputs), labels), live.values())
@@ -197,7 +189,7 @@ def test_no_ascent_takes_no_gradient():
     model, batch, adapter, _ = a_case()
     for weight in adapter.synaptic_weights(model).values():
         weight.requires_grad_(False)
-    found = sharpness(model, [batch], Gaussian(0.1), chips=1, ascent_points=0)
+    found = around(model, batch).sharpness(Gaussian(0.1), chips=1, ascent_points=0)
     assert found.ascent is None
     assert "ascent" not in str(found)
     assert "worst" not in str(found)
@@ -205,7 +197,7 @@ def test_no_ascent_takes_no_gradient():
 
 def test_a_plane_is_that_of_copies():
     model, batch, adapter, held = a_case("snntorch-vector-v")
-    found = loss_surface(model, [batch], points=3, reach=0.5, generator=generator())
+    found = around(model, batch).surface(points=3, reach=0.5, seed=1)
     assert found.positions == (-0.5, 0, 0.5)
     one, other = (reference.filter_normalised(held, seed) for seed in found.seeds)
     for i, a in enumerate(found.positions):
@@ -250,7 +242,7 @@ def test_everything_is_as_before(case):
     state = {name: value.clone() for name, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
     for measure in MEASURES.values():
-        found = measure(model, batches, generator=generator())
+        found = measure(around(model, *batches))
         assert math.isfinite(found.clean_loss)
     grads = [p.grad for p in model.parameters()]
     assert bool((grads[0] == 1).all())
@@ -274,7 +266,7 @@ def test_weights_come_back_whatever_is_raised(measure, calls):
         return rate_cross_entropy(output, labels)
 
     with pytest.raises(KeyboardInterrupt):
-        measure(model, [batch], loss=failing, generator=generator())
+        measure(around(model, batch, loss=failing))
     assert model.training
     live = adapter.synaptic_weights(model)
     assert all(torch.equal(live[name], held[name]) for name in held)
@@ -284,10 +276,10 @@ def test_weights_come_back_whatever_is_raised(measure, calls):
 def test_the_same_seed_is_the_same_landscape(measure):
     model, batch, _, _ = a_case()
     calls = []
-    one = measure(model, [batch], generator=generator(), progress=lambda *c: calls.append(c))
-    two = measure(model, [batch], generator=generator())
+    one = measure(around(model, batch), progress=lambda *c: calls.append(c))
+    two = measure(around(model, batch), seed=0)
     assert one.to_dict() == two.to_dict()
-    assert one.to_dict() != measure(model, [batch], generator=generator(2)).to_dict()
+    assert one.to_dict() != measure(around(model, batch), seed=2).to_dict()
     assert [done for done, _, _ in calls] == list(range(1, calls[0][1] + 1))
 
 
@@ -298,7 +290,7 @@ def test_the_same_seed_is_the_same_landscape(measure):
 )
 def test_landscapes_survive_json(measure, kind):
     model, batch, _, _ = a_case()
-    found = measure(model, [batch], generator=generator())
+    found = measure(around(model, batch))
     again = kind.from_dict(json.loads(json.dumps(found.to_dict(), allow_nan=False)))
     assert again.to_dict() == found.to_dict()
     assert str(again) == str(found)
@@ -306,7 +298,7 @@ def test_landscapes_survive_json(measure, kind):
 
 def test_a_loss_that_is_not_finite_is_null():
     model, batch, _, _ = a_case()
-    found = loss_surface(model, [batch], points=2, loss=lambda out, labels: out.sum() + math.inf)
+    found = around(model, batch, loss=lambda out, y: out.sum() + math.inf).surface(points=2)
     content = json.loads(json.dumps(found.to_dict() | {"clean_loss": 0.0}, allow_nan=False))
     assert content["losses"] == [[None, None], [None, None]]
     assert LossSurface.from_dict(content).losses.isnan().all()
@@ -344,50 +336,48 @@ def test_equal_weights_have_no_kurtosis():
 
 def test_impossible_values():
     model, batch, adapter, _ = a_case()
-    with pytest.raises(ValueError, match="directions must be at least 1, got 0"):
-        loss_lines(model, [batch], Gaussian(0.1), directions=0)
+    test = around(model, batch)
+    with pytest.raises(ValueError, match="lines must be at least 1, got 0"):
+        test.lines(Gaussian(0.1), lines=0)
     with pytest.raises(ValueError, match="points must be at least 2, got 1"):
-        loss_lines(model, [batch], Gaussian(0.1), points=1)
+        test.lines(Gaussian(0.1), points=1)
     with pytest.raises(ValueError, match="points must be at least 2, got 0"):
-        loss_surface(model, [batch], points=0)
+        test.surface(points=0)
     with pytest.raises(ValueError, match="reach must be a finite number above 0, got -1"):
-        loss_surface(model, [batch], reach=-1)
+        test.surface(reach=-1)
     with pytest.raises(ValueError, match="chips must be at least 1, got 0"):
-        sharpness(model, [batch], Gaussian(0.1), chips=0)
+        test.sharpness(Gaussian(0.1), chips=0)
     with pytest.raises(ValueError, match="ascent_points must be at least 0, got -1"):
-        sharpness(model, [batch], Gaussian(0.1), ascent_points=-1)
+        test.sharpness(Gaussian(0.1), ascent_points=-1)
     with pytest.raises(ValueError, match="bins must be at least 1, got 0"):
         weight_histograms(model, bins=0)
-    for measure in (loss_lines, sharpness):
+    for measure in (test.lines, test.sharpness):
         with pytest.raises(TypeError, match=r"device must be a device model .* got 0\.1"):
-            measure(model, [batch], 0.1)
+            measure(0.1)
     for measure in MEASURES.values():
-        with pytest.raises(ValueError, match="loss is None, expected a function of output and"):
-            measure(model, [batch], loss=None)
         with pytest.raises(ValueError, match="the loader yields no images"):
-            measure(model, [])
+            measure(around(model))
     with torch.no_grad():
         adapter.synaptic_weights(model)["layers.1.0.weight"].fill_(math.nan)
     with pytest.raises(ValueError, match="weight that is not finite: 'layers.1.0.weight'"):
         weight_histograms(model)
     with pytest.raises(ValueError, match="weight that is not finite: 'layers.1.0.weight'"):
-        loss_surface(model, [batch])
+        test.surface()
 
 
 def test_no_gradient_to_ascend():
     model, batch, adapter, _ = a_case()
     with pytest.raises(ValueError, match="the loss has no gradient, .* do without the ascent"):
-        sharpness(
-            model, [batch], Gaussian(0.1), chips=1, loss=lambda out, labels: out.sum().detach()
-        )
+        test = around(model, batch, loss=lambda out, labels: out.sum().detach())
+        test.sharpness(Gaussian(0.1), chips=1)
     adapter.synaptic_weights(model)["layers.1.0.weight"].requires_grad_(False)
     with pytest.raises(ValueError, match=r"weights 'layers\.1\.0\.weight' are frozen, expected"):
-        sharpness(model, [batch], Gaussian(0.1), chips=1)
+        around(model, batch).sharpness(Gaussian(0.1), chips=1)
 
 
 def test_a_device_without_a_size():
     model, batch, _, _ = a_case()
-    found = loss_lines(model, [batch], Quantized(bits=2), directions=1, points=3)
+    found = around(model, batch).lines(Quantized(bits=2), lines=1, points=3)
     assert found.sigma is None
     assert found.magnitudes == found.positions == (-1, 0, 1)
     (axes, _) = plots.draw_lines({"sgd": found}).axes
@@ -397,9 +387,7 @@ def test_a_device_without_a_size():
 def test_pictures_of_lines():
     model, batch, _, _ = a_case()
     curves = {
-        name: loss_lines(
-            model, [batch], Gaussian(0.2), directions=3, points=5, generator=generator(i)
-        )
+        name: around(model, batch).lines(Gaussian(0.2), lines=3, points=5, seed=i)
         for i, name in enumerate(["sgd", "wvat"])
     }
     losses, accuracies = plots.draw_lines(curves, title="Digits").axes

@@ -13,15 +13,15 @@ from torch import nn
 
 from spikewvat.robustness import (
     ChipReport,
+    Evaluator,
     best_split,
     chips_needed,
     hierarchical,
     mean_interval,
     simulate_chips,
-    sweep,
 )
+from spikewvat.robustness.images import image_axis
 from spikewvat.robustness.split import components
-from spikewvat.robustness.testset import image_axis
 
 
 def report(values, images, sampled_from=None):
@@ -32,7 +32,7 @@ def report(values, images, sampled_from=None):
 
 
 def run(loader=None, **keywords):
-    keywords = {"chips": 6, "generator": torch.Generator().manual_seed(1)} | keywords
+    keywords = {"chips": 6, "seed": 1} | keywords
     return simulate_chips(
         a_model(), loader or a_loader(), Noise(0.3), adapter=StubAdapter(), **keywords
     )
@@ -168,27 +168,15 @@ def test_images_without_time_and_sparse_ones():
     model = nn.Linear(6, 4)
     loader = [(torch.rand(10, 6), torch.arange(10) % 4), (torch.rand(4, 6), torch.arange(4))]
     keywords = {"chips": 4, "images_per_chip": 14}
-    found = simulate_chips(
-        model, loader, Noise(0.5), generator=torch.Generator().manual_seed(1), **keywords
-    )
-    all_of_them = simulate_chips(
-        model, loader, Noise(0.5), generator=torch.Generator().manual_seed(1), chips=4
-    )
+    found = simulate_chips(model, loader, Noise(0.5), **keywords)
+    all_of_them = simulate_chips(model, loader, Noise(0.5), chips=4)
     assert found.accuracies.tolist() == all_of_them.accuracies.tolist()
     assert image_axis([(loader[0][0].to_sparse(), loader[0][1])]) == 0
 
 
 def test_a_sweep_and_its_rows():
-    curve = sweep(
-        a_model(),
-        a_loader(),
-        Noise,
-        [0.0, 0.3],
-        chips=6,
-        images_per_chip=9,
-        adapter=StubAdapter(),
-        generator=torch.Generator().manual_seed(1),
-    )
+    test = Evaluator(a_model(), a_loader(), adapter=StubAdapter())
+    curve = test.sweep(Noise, [0.0, 0.3], chips=6, images_per_chip=9, seed=1)
     assert curve.at(0.3).accuracies.tolist() == run(images_per_chip=9).accuracies.tolist()
     assert curve[0].std > 0  # without variation, the images still vary
     again = ChipReport.from_dict(curve[1].to_dict())

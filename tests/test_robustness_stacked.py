@@ -14,7 +14,8 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.models.snntorch import SpikingCNN
-from spikewvat.robustness import bench, simulate_chips, sweep
+from spikewvat.robustness import Evaluator, simulate_chips
+from spikewvat.robustness import chips as chips_file
 from spikewvat.robustness.stacked import Stack, group_size, measured, pays
 
 
@@ -71,12 +72,12 @@ CASES = {
 def run(case, device=None, **keywords):
     make, loader, own = CASES[case]
     device = device or Noise(3.0 if case == "slayer" else 0.3)
-    keywords = {"chips": 7, "loss": loss, "generator": torch.Generator().manual_seed(4)} | keywords
+    keywords = {"chips": 7, "loss": loss, "seed": 4} | keywords
     return simulate_chips(make(), loader(), device, **own, **keywords)
 
 
 def in_groups_of(monkeypatch, chips):
-    monkeypatch.setattr(bench, "group_size", lambda *_: chips)
+    monkeypatch.setattr(chips_file, "group_size", lambda *_: chips)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -94,20 +95,11 @@ def test_only_some_weights_and_the_prefix_in_front_of_them(monkeypatch):
     in_groups_of(monkeypatch, 4)
     model, passes = dense(), []
     only = {"last": model[3].weight}
-    one = simulate_chips(
-        model, images(), Noise(0.5), weights=only, generator=torch.Generator().manual_seed(1)
-    )
+    one = simulate_chips(model, images(), Noise(0.5), weights=only, seed=1)
     shapes = []
     model[1].register_forward_hook(lambda m, a, out: shapes.append(tuple(out.shape)))
     model[3].register_forward_hook(lambda m, a, out: passes.append(1))
-    many = simulate_chips(
-        model,
-        images(),
-        Noise(0.5),
-        weights=only,
-        stack=True,
-        generator=torch.Generator().manual_seed(1),
-    )
+    many = simulate_chips(model, images(), Noise(0.5), weights=only, stack=True, seed=1)
     assert one.accuracies.tolist() == many.accuracies.tolist()
     assert one.std > 0
     # The first chip alone, then 24 chips in 6 groups, three batches each.
@@ -143,15 +135,7 @@ def test_stops_at_the_same_chip(monkeypatch):
 def test_a_sweep_is_the_same(monkeypatch):
     in_groups_of(monkeypatch, 3)
     one, many = (
-        sweep(
-            dense(),
-            images(),
-            Noise,
-            [0, 0.3],
-            chips=7,
-            stack=stack,
-            generator=torch.Generator().manual_seed(4),
-        )
+        Evaluator(dense(), images(), stack=stack).sweep(Noise, [0, 0.3], chips=7, seed=4)
         for stack in (False, True)
     )
     assert one.to_dict() == many.to_dict()
@@ -223,15 +207,14 @@ UNFIT = {
 def test_what_cannot_be_stacked_is_looped(monkeypatch, case):
     make, loader, own, reason = UNFIT[case]
     in_groups_of(monkeypatch, 3)
-    keywords = {"chips": 5, **own}
+    keywords = {"chips": 5, "seed": 4, **own}
     torch.manual_seed(0)
     model = make()
-    seeds = [torch.Generator().manual_seed(4) for _ in range(3)]
-    expected = simulate_chips(model, loader(), Noise(0.3), generator=seeds[0], **keywords)
+    expected = simulate_chips(model, loader(), Noise(0.3), **keywords)
     with pytest.raises(UnsupportedModelError, match=f"several chips at once: .*{reason}"):
-        simulate_chips(model, loader(), Noise(0.3), generator=seeds[1], stack=True, **keywords)
-    monkeypatch.setattr(bench, "pays", lambda weights: True)
-    found = simulate_chips(model, loader(), Noise(0.3), generator=seeds[2], **keywords)
+        simulate_chips(model, loader(), Noise(0.3), stack=True, **keywords)
+    monkeypatch.setattr(chips_file, "pays", lambda weights: True)
+    found = simulate_chips(model, loader(), Noise(0.3), **keywords)
     assert found.to_dict() == expected.to_dict()
 
 
@@ -253,9 +236,9 @@ def test_faults_are_named_by_chip(monkeypatch):
     seeds = run("dense", chips=4).seeds
     with pytest.raises(ValueError, match=f"chip with seed {seeds[2]} of .* not finite"):
         run("dense", Late(float("nan"), []), chips=4, stack=True)
-    with pytest.raises(
-        ValueError, match=f"NaN for 4 of 24 images on the chip with seed {seeds[2]}"
-    ):
+    # How many overflow depends on the order in which the processor sums.
+    named = rf"NaN for \d+ of 24 images on the chip with seed {seeds[2]}"
+    with pytest.raises(ValueError, match=named):
         run("dense", Late(3e38, []), chips=4, stack=True, loss=None)
 
 
@@ -276,7 +259,7 @@ def test_a_processor_takes_one_chip_after_the_other():
 
 
 def test_lower_precision(monkeypatch):
-    monkeypatch.setattr(bench, "pays", lambda weights: True)
+    monkeypatch.setattr(chips_file, "pays", lambda weights: True)
     dtypes = set()
 
     def scores(output):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from spike_cases import CORRUPTIONS, EVENTS, SENT, some_events
+from spread import spread
 
 from spikewvat.robustness.corruptions import (
     Composed,
@@ -46,8 +47,12 @@ def test_inputs_that_are_no_image(case):
     assert torch.equal(found, case.literal(spikes, case.strong, seeded()))
 
 
-@pytest.mark.parametrize("case", [*EVENTS, *SENT], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.bool])
+@spread(
+    "case, dtype",
+    [*EVENTS, *SENT],
+    [torch.float32, torch.float64, torch.uint8, torch.bool],
+    each=2,
+)
 def test_stays_spikes_and_leaves_its_input(case, dtype):
     spikes = some_events().to(dtype)
     before = spikes.clone()

@@ -19,7 +19,7 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.lab.models.slayer import CNN as SlayerCNN
 from spikewvat.lab.models.snntorch import SpikingCNN
 from spikewvat.lab.models.tsslbp import ConvNet, Stage
-from spikewvat.robustness import Activity, Degradation, simulate_chips, sweep_spikes
+from spikewvat.robustness import Activity, Degradation, Evaluator, corrupt, simulate_chips
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.corruptions import (
     DeadNeurons,
@@ -32,7 +32,6 @@ from spikewvat.robustness.corruptions import (
     ThresholdMismatch,
     TransmissionLoss,
 )
-from spikewvat.robustness.corruptions.context import corrupted
 from spikewvat.robustness.observer import Observer
 from spikewvat.spiking.layers import SumPool2d
 from spikewvat.weights import replaced
@@ -63,9 +62,9 @@ def a_loader(batch=5):
 
 
 def sweeping(kind, severities=(0.0, 0.2, 0.6), model=None, loader=None, **keywords):
-    keywords.setdefault("generator", seeded())
-    keywords.setdefault("chips", 4)
-    return sweep_spikes(model or a_model(), loader or a_loader(), kind, severities, **keywords)
+    options = {name: keywords.pop(name) for name in ("loss", "cache_bytes") if name in keywords}
+    test = Evaluator(model or a_model(), loader or a_loader(), **options)
+    return test.corrupt(kind, severities, **{"seed": 3, "chips": 4} | keywords)
 
 
 def everything(severity):
@@ -86,7 +85,7 @@ def literal(model, happens, device, seed):
     live = adapter.synaptic_weights(model)
     chip = device.program({n: w.detach() for n, w in live.items()}, generator=seeded(seed))
     right, loss = 0, 0.0
-    with replaced(live, chip), corrupted(model, happens, seed):
+    with replaced(live, chip), corrupt(model, happens, seed=seed):
         for spikes, labels in a_loader():
             adapter.reset_state(model)
             output = model(spikes)
@@ -120,7 +119,7 @@ def test_every_chip_is_that_of_the_literal_loop(kind, device):
 
 def test_severity_0_is_the_sweep_of_weights_alone():
     curve = sweeping(Deletion, (0.0,), device=Gaussian(0.1))
-    plain = simulate_chips(a_model(), a_loader(), Gaussian(0.1), chips=4, generator=seeded())
+    plain = simulate_chips(a_model(), a_loader(), Gaussian(0.1), chips=4, seed=3)
     assert torch.equal(curve[0].accuracies, plain.accuracies)
     assert curve[0].seeds == plain.seeds
     ideal = sweeping(Deletion, (0.0,))
@@ -197,7 +196,7 @@ def test_results_and_their_files():
     assert again.axis == curve.axis
     assert again.rate_shifts == curve.rate_shifts
     assert again.to_dict() == curve.to_dict()
-    other = sweeping(DeadNeurons, target=0.5, generator=seeded(8))
+    other = sweeping(DeadNeurons, target=0.5, seed=8)
     both = Degradation.pooled([curve, other])
     assert both[2].chips == 8
     expected = (report.activity.spikes + other[2].activity.spikes) / 2

@@ -131,7 +131,7 @@ def kill_and_resume(tmp_path: Path, kind: str, kills: int, seed: int) -> None:
         started = context.Event()
         process = context.Process(target=worker.run, args=(out, kind, epochs, started))
         process.start()
-        assert started.wait(60)
+        assert started.wait(300)
         return process
 
     process = start(tmp_path / "whole")

@@ -406,8 +406,7 @@ def test_it_learns_under_variation_and_averages():
     assert losses[-1] < 0.3 * losses[0]
     batches = [(images, labels)]
     final = average.finish(batches)
-    generator = torch.Generator().manual_seed(1)
-    report = simulate_chips(final, batches, Gaussian(0.05), chips=3, generator=generator)
+    report = simulate_chips(final, batches, Gaussian(0.05), chips=3)
     assert report.accuracies.min() > 0.9
 
 

@@ -2,7 +2,7 @@
 
     python benchmarks/speed/monte_carlo.py [--rounds 3] [--device cuda]
 
-A round evaluates the clean network, chips as ``simulate_chips`` does, chips stacked, and chips as
+A round evaluates the clean network, chips as an ``Evaluator`` does, chips stacked, and chips as
 a loop does that copies noise into the weights for every batch; ratios are those of a round. Then
 what an interval of half a point on each side costs by three designs, for a network trained on
 scikit-learn's digits: as many chips as planned, or until the interval is narrow, on all images or
@@ -31,12 +31,12 @@ from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.robustness import (
     ChipReport,
+    Evaluator,
     best_split,
     chips_needed,
-    clean_accuracy,
     simulate_chips,
 )
-from spikewvat.robustness.chips import class_scores
+from spikewvat.spiking.losses import class_scores
 
 ROOT = Path(__file__).parents[1]
 SIGMA, WIDTH = 0.10, 0.01
@@ -118,11 +118,10 @@ def ways(model: nn.Module, loader: list[Any], chips: int, device: str) -> dict[s
             Gaussian(SIGMA),
             chips=chips,
             stack=stack,
-            generator=torch.Generator().manual_seed(0),
         )
 
     found: dict[str, Any] = {
-        "clean": lambda: [clean_accuracy(model, loader) for _ in range(chips)],
+        "clean": lambda: [Evaluator(model, loader, cache_bytes=0).accuracy for _ in range(chips)],
         "chips": simulated(False),
         "stacked": simulated(True),
         "plain loop": lambda: plain_loop(model, loader, chips, device),
@@ -171,10 +170,7 @@ def designs(runs: int = 40) -> dict[str, object]:
     model, loader, images = trained()
 
     def simulated(seed: int, chips: int, **design: Any) -> ChipReport:
-        generator = torch.Generator().manual_seed(seed)
-        return simulate_chips(
-            model, loader, Gaussian(SIGMA), chips=chips, generator=generator, **design
-        )
+        return simulate_chips(model, loader, Gaussian(SIGMA), chips=chips, seed=seed, **design)
 
     truth = simulated(1, 4000).mean
     cost = chip_cost(model, loader, images)

@@ -14,13 +14,16 @@ from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewvat.conversion.layers import Add, Affine, Call, Dropout, MaxPool2d, Neurons
+from spikewvat.conversion.memory import InPlaceTracer, Memory, written
 from spikewvat.conversion.traced import (
+    affine,
     folded,
     is_flatten,
     is_max_pool,
     is_shape,
     keeps_batch,
     nodes,
+    plain_copy,
 )
 from spikewvat.errors import UnsupportedModelError
 
@@ -28,7 +31,10 @@ INPUT = "<images>"
 _SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Linear)
 _LINEAR = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.Flatten)
 _DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-_CAN = "Conv1d/2d, Linear, Avg/AdaptiveAvg/MaxPool, ReLU, Dropout, Flatten, BatchNorm and additions"
+_CAN = (
+    "Conv1d/2d, Linear, Avg/AdaptiveAvg/MaxPool, ReLU, Dropout, Flatten, BatchNorm, additions and "
+    "constants"
+)
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,8 @@ def trace(ann: nn.Module, make_neurons: Callable[[], Neurons]) -> Graph:
     """Read what an ANN computes, fold its batch norm, and put neurons in place of its ReLUs.
 
     ReLU and max pooling commute, so a pool in front of its ReLU is moved behind the neurons.
-    Modules are copied; the ANN stays as it is.
+    Modules are copied, with the weights that they compute with where those are pruned, normalised
+    or parametrized; the ANN stays as it is. A tensor that is changed in place is read as changed.
 
     Args:
         ann: Any module whose forward takes one tensor and does not branch on its values.
@@ -73,7 +80,7 @@ def trace(ann: nn.Module, make_neurons: Callable[[], Neurons]) -> Graph:
             message names it.
     """
     try:
-        traced = fx.Tracer().trace(ann)
+        traced = InPlaceTracer().trace(ann)
     except Exception as error:  # whatever a forward written for tensors raises on proxies
         raise UnsupportedModelError(
             f"the forward pass of {type(ann).__name__} cannot be traced: {error} Write it without "
@@ -94,6 +101,7 @@ class _Builder:
         self.modules: dict[str, nn.Module] = {}
         self.nodes: list[Node] = []
         self.env: dict[fx.Node, str] = {}
+        self.memory = Memory(ann)
         self.output: str | None = None
         # The synaptic layer that a value comes from without a ReLU in between: it may be negative.
         self.current: dict[str, str | None] = {}
@@ -108,8 +116,22 @@ class _Builder:
         return Graph(self.modules, self.nodes, self.output)
 
     def read(self, node: fx.Node) -> None:
-        if node in self.env or is_shape(node):
+        if is_shape(node):
             return
+        changed = written(node, self.ann)
+        before = None if changed is None else self.env.get(changed)
+        if node not in self.env:
+            self._convert(node)
+        for reader in self.memory.note(node):
+            if self.env[reader] != before:
+                raise UnsupportedModelError(
+                    f"operation {node.name!r} changes in place what {reader.name!r} is a view of, "
+                    "which is read again later. Write it without in-place operations."
+                )
+            self.env[reader] = self.env[node]
+
+    def _convert(self, node: fx.Node) -> None:
+        """Convert one node."""
         if node.op == "placeholder":
             if INPUT in self.current and node.users:
                 raise UnsupportedModelError(
@@ -161,8 +183,15 @@ class _Builder:
         path = node.name if node.name not in self.modules else f"{node.name}_call"
         args: tuple[Any, ...] = node.args[1:]
         kwargs: dict[str, Any] = dict(node.kwargs)
+        constant = affine(node)
         adds = {operator.add, operator.iadd, torch.add}
-        if node.target in adds or name in ("add", "add_", "__add__", "__iadd__"):
+        if constant is not None:
+            source, scale, shift = constant
+            if source not in self.env:
+                raise self._no_function(node, "Expected the output of a layer and a number.")
+            both = torch.tensor([scale, shift], dtype=torch.float64)
+            self._add(node, path, Affine(both[0], both[1]))
+        elif node.target in adds or name in ("add", "add_"):
             if kwargs or len(node.args) != 2 or not all(a in self.env for a in nodes(node)):
                 raise self._no_function(node, "Add two branches of the network, nothing else.")
             self._add(node, path, Add())
@@ -219,12 +248,13 @@ class _Builder:
                 f"layer {path!r} takes the output of {before!r} without a ReLU in between: "
                 "negative activations cannot be sent as spikes. Put nn.ReLU between the two."
             )
-        for what, parameter in module.named_parameters():
+        plain = plain_copy(module)
+        for what, parameter in plain.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise ValueError(
                     f"{path}.{what} holds a value that is not finite. Train the model anew."
                 )
-        self._add(node, path, copy.deepcopy(module))
+        self._add(node, path, plain)
         self.current[self.env[node]] = path
 
     def _relu(self, node: fx.Node, path: str) -> None:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Generator, Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from spikewvat.adapters import adapter_for
 from spikewvat.conversion.balance import Balancing, balance, images_of
 from spikewvat.conversion.coding import Coding, Direct, Poisson
 from spikewvat.conversion.graph import trace
-from spikewvat.conversion.layers import Add, Neurons
+from spikewvat.conversion.layers import Add, Affine, Neurons
 from spikewvat.conversion.network import SpikingNetwork, check_time_steps
 from spikewvat.devices.base import DeviceModel
+from spikewvat.errors import UnsupportedModelError
 from spikewvat.spiking.stdb import Dynamics
 
 HYBRID = Dynamics(delayed=True, initial=0.0)
 """Neurons of hybrid conversion; take Poisson() and ``Balancing("steps", 100.0, scaling=0.7)``."""
+
+_COMPARED = 64  # images on which the traced network is compared with the ANN
+_TOLERANCE = 1e-3  # of the largest score
 
 
 def convert(
@@ -91,7 +96,7 @@ def convert(
     )
     balance(
         snn,
-        _Checked(loader, snn, coding),
+        _Checked(loader, ann, snn, coding),
         balancing,
         variation=variation,
         checkpoint=checkpoint,
@@ -129,12 +134,13 @@ def unbalanced(
         ValueError: If an argument is out of range, or weights are not finite.
     """
     check_time_steps(time_steps)
-    adapter_for(ann).synaptic_weights(ann)  # parametrized, lazy or no weights: its own errors
+    _check_weights(ann)
 
     def make() -> Neurons:
         return Neurons(dynamics, leak=leak, unit=unit_spikes)
 
-    graph = trace(copy.deepcopy(ann).eval(), make)  # the user's model keeps its mode
+    with evaluating(ann):
+        graph = trace(ann, make)
     if unit_spikes:
         _refuse_scales(graph.modules)
     snn = SpikingNetwork(graph, coding, time_steps, chunk=chunk).eval()
@@ -148,12 +154,18 @@ def unbalanced(
 class _Checked:
     """Calibration batches, each checked against the network before it is used."""
 
-    def __init__(self, loader: Iterable[Any], snn: SpikingNetwork, coding: Coding) -> None:
+    def __init__(
+        self, loader: Iterable[Any], ann: nn.Module, snn: SpikingNetwork, coding: Coding
+    ) -> None:
         self._loader, self._snn, self._coding = loader, snn, coding
+        self._ann: nn.Module | None = ann  # until it is compared with
 
     def __iter__(self) -> Iterator[Tensor]:
         for batch in self._loader:
             images = images_of(batch, self._snn)
+            if self._ann is not None:
+                _compare(self._ann, self._snn, images[:_COMPARED])
+                self._ann = None
             largest = float(images.abs().max()) if images.numel() else 0.0
             if isinstance(self._coding, Poisson) and largest > 1:
                 raise ValueError(
@@ -164,12 +176,68 @@ class _Checked:
             yield images
 
 
+def _check_weights(ann: nn.Module) -> None:
+    """Raise UnsupportedModelError unless there are weights, and all are made already."""
+    unmade = [name for name, parameter in ann.named_parameters() if is_lazy(parameter)]
+    if unmade:
+        raise UnsupportedModelError(
+            f"parameter {unmade[0]!r} is lazy and has no shape yet. Run the model once."
+        )
+    if not any(parameter.dim() > 1 for parameter in ann.parameters()):
+        raise UnsupportedModelError(
+            f"{type(ann).__name__} has no synaptic weights to convert. Pass the trained network."
+        )
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode for a while."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
+    """Raise UnsupportedModelError unless the traced network computes what the ANN does.
+
+    Tracing does not see hooks, randomness or what a forward pass hides from torch.
+    """
+    with evaluating(ann), torch.no_grad(), torch.random.fork_rng():
+        try:
+            expected, found = ann(images.clone()), snn.analog(images.clone())
+        except RuntimeError:
+            return  # images that do not fit: balancing says so
+    if not isinstance(expected, Tensor) or expected.shape != found.shape:
+        raise UnsupportedModelError(
+            f"the model returns {type(expected).__name__} where its traced operations return "
+            f"scores of shape {tuple(found.shape)}. Return one tensor of class scores."
+        )
+    largest = float(expected.abs().max())
+    error = float((found - expected).abs().max())
+    if not error <= largest * max(_TOLERANCE, 64 * torch.finfo(found.dtype).eps):
+        raise UnsupportedModelError(
+            f"the converted network does not compute what the model does: scores differ by "
+            f"{error:.3g}, of at most {largest:.3g}. Something in its forward pass cannot be "
+            "traced, such as a hook that changes values, randomness, or a tensor changed in "
+            "place through an alias. Write it with torch.nn layers alone."
+        )
+
+
 def _refuse_scales(modules: dict[str, nn.Module]) -> None:
     for path, module in modules.items():
         if isinstance(module, Add):
             raise ValueError(
                 f"unit_spikes=True needs a chain, but {path!r} adds two branches, whose spikes "
                 "are worth different activations. Leave unit_spikes=False."
+            )
+        if isinstance(module, Affine) and bool((module.shift != 0).any()):
+            raise ValueError(
+                f"unit_spikes=True needs layers without shifts, but {path!r} has one, which would "
+                "outweigh its scaled-down currents. Leave unit_spikes=False."
             )
     for path, module in modules.items():
         if getattr(module, "bias", None) is not None:

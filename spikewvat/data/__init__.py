@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from spikewvat.data.augmentation import RandomFlip, RandomShift
 from spikewvat.data.embedded import embedded_root
 from spikewvat.data.events import bin_events, make_loader
+from spikewvat.data.nmnist import NMNIST
 from spikewvat.data.saccades import SaccadeCamera
-
-if TYPE_CHECKING:
-    from spikewvat.data.nmnist import NMNIST
 
 __all__ = [
     "NMNIST",
@@ -21,11 +17,3 @@ __all__ = [
     "embedded_root",
     "make_loader",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name == "NMNIST":  # needs tonic
-        from spikewvat.data.nmnist import NMNIST
-
-        return NMNIST
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100: the official binary versions; CIFAR-10 from lossless sheets too."""
+"""CIFAR-10 and CIFAR-100: the official binary versions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Literal
 
 from spikewvat.data.cifar_files import HUNDRED, TEN, data_folder, read_batches
 from spikewvat.data.encodings import Encoding
-from spikewvat.data.sheets import read_sheets
 from spikewvat.data.stills import STATISTICS, Level, StillImages, check_options
 
 Statistics = Literal["cifar", "imagenet"]
@@ -15,11 +14,7 @@ Statistics = Literal["cifar", "imagenet"]
 
 
 class CIFAR10(StillImages):
-    """CIFAR-10 as users have it: the official binary version, or lossless sheets.
-
-    The binary version is ``cifar-10-batches-bin/*.bin``. Sheets are ``train_00.webp``, ... of 1000
-    images each, 25 rows of 40, with ``train_labels.npy``; test images that
-    ``test_inexact_indices.npy`` names are not the official ones and are left out.
+    """CIFAR-10 from its official binary version, ``cifar-10-batches-bin/*.bin``.
 
     Items are ``(image float32 [3, 32, 32], label)``, with an encoding ``([T, 3, 32, 32], label)``.
 
@@ -42,12 +37,10 @@ class CIFAR10(StillImages):
         targets: Labels int64 [N].
         classes: How many classes there are.
         black: Value of a black pixel, for each channel where they are standardised.
-        left_out: How many inexact images were left out.
 
     Raises:
         DataError: If files are missing or malformed, or cannot be downloaded.
         ValueError: If an option is impossible.
-        MissingExtraError: If there are sheets, and Pillow is not installed.
 
     References:
         Learning Multiple Layers of Features from Tiny Images (Krizhevsky, 2009),
@@ -67,14 +60,9 @@ class CIFAR10(StillImages):
         download: bool = False,
     ) -> None:
         mean, std = _scaling(split, limit, encoding, symmetric, standardize)
-        folder = data_folder(TEN, Path(root).expanduser(), split, sheets=True, download=download)
-        self.classes, self.left_out = TEN.classes, 0
-        if (folder / TEN.files[split][0]).is_file():
-            images, labels = read_batches(TEN, folder, split, limit=limit)
-        else:
-            images, labels, self.left_out = read_sheets(
-                folder, split, classes=self.classes, limit=limit
-            )
+        folder = data_folder(TEN, Path(root).expanduser(), split, download=download)
+        self.classes = TEN.classes
+        images, labels = read_batches(TEN, folder, split, limit=limit)
         super().__init__(
             images[:limit], labels[:limit], encoding=encoding, seed=seed, mean=mean, std=std
         )
@@ -124,9 +112,7 @@ class CIFAR100(StillImages):
         download: bool = False,
     ) -> None:
         mean, std = _scaling(split, limit, encoding, symmetric, standardize)
-        folder = data_folder(
-            HUNDRED, Path(root).expanduser(), split, sheets=False, download=download
-        )
+        folder = data_folder(HUNDRED, Path(root).expanduser(), split, download=download)
         self.classes = HUNDRED.classes
         images, labels = read_batches(HUNDRED, folder, split, limit=limit)
         super().__init__(

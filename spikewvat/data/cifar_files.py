@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spikewvat.data.cache import temporary_beside
-from spikewvat.data.sheets import first_sheet
 from spikewvat.data.stills import check_labels, read_bytes
 from spikewvat.errors import DataError, MissingDataError
 
@@ -52,12 +51,11 @@ class Official:
     url: str
     md5: str
 
-    def find(self, root: Path, split: str, *, sheets: bool) -> Path | None:
-        """Return the folder with the first file of a split, in either form."""
-        names = [self.files[split][0], *([first_sheet(split)] if sheets else [])]
+    def find(self, root: Path, split: str) -> Path | None:
+        """Return the folder with the first file of a split."""
         around = [root, *(root / folder for folder in self.folders)]
         for folder in (*around, *(place / self.folder for place in around)):
-            if any((folder / name).is_file() for name in names):
+            if (folder / self.files[split][0]).is_file():
                 return folder
         return None
 
@@ -87,29 +85,25 @@ HUNDRED = Official(
 )
 
 
-def data_folder(
-    official: Official, root: Path, split: str, *, sheets: bool, download: bool
-) -> Path:
+def data_folder(official: Official, root: Path, split: str, *, download: bool) -> Path:
     """Return the folder of a split's files.
 
     Args:
         official: What is looked for.
         root: Folder that the user gave.
         split: ``"train"`` or ``"test"``.
-        sheets: Whether sheets do too.
         download: Download the official files where they are missing.
 
     Raises:
         DataError: If they are missing or cannot be downloaded.
     """
-    folder = official.find(root, split, sheets=sheets)
+    folder = official.find(root, split)
     if folder is None and download:
         _download(official, root)
-        folder = official.find(root, split, sheets=sheets)
+        folder = official.find(root, split)
     if folder is None:
-        or_sheets = f" nor {first_sheet(split)}" if sheets else ""
         raise MissingDataError(
-            f"there is no {official.files[split][0]}{or_sheets} in {str(root)!r}, nor in "
+            f"there is no {official.files[split][0]} in {str(root)!r}, nor in "
             f"{official.folders[0]!r} or {official.folder!r} in it. Unpack {official.url} there, "
             "or pass download=True where there is a network."
         )

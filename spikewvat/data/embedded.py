@@ -34,7 +34,7 @@ def digit_images() -> tuple[Tensor, Tensor]:
         Optical Recognition of Handwritten Digits (Alpaydin & Kaynak, 1998),
         https://doi.org/10.24432/C50P49
     """
-    datasets: Any = require("sklearn.datasets", extra="cli", purpose="The embedded event digits")
+    datasets: Any = require("sklearn.datasets", extra="digits", purpose="The embedded event digits")
     digits = datasets.load_digits()
     small = torch.from_numpy(digits.images).float()[:, None] / 16
     # With an empty border before, strokes at the edge of the original end smoothly, too.
@@ -83,7 +83,7 @@ def embedded_root(cache: Path | str | None = None) -> Path:
 
     Raises:
         DataError: If the cache cannot be written.
-        MissingExtraError: If scikit-learn is not installed.
+        MissingExtraError: If they must be generated and scikit-learn is not installed.
     """
     root = cache_folder(cache) / f"digits-v{_VERSION}"
     if root.is_dir():

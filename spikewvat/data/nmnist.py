@@ -1,4 +1,7 @@
-"""N-MNIST, whole or in part: the only file that imports tonic."""
+"""N-MNIST, whole or in part; downloads and transforms through tonic, which only this file imports.
+
+Reading a folder needs no tonic: :func:`~spikewvat.data.events.decode_events` decodes the files.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from torch.utils.data import Dataset
 
 from spikewvat.data.cache import RowCache, cache_folder
 from spikewvat.data.events import (
+    EVENT_DTYPE,
     NMNIST_SENSOR,
     Events,
     Reduce,
@@ -30,28 +34,10 @@ from spikewvat.data.events import (
 from spikewvat.data.packed import Packing, Row, Together
 from spikewvat.errors import DataError, MissingDataError, require
 
-tonic: Any = require("tonic", extra="tonic", purpose="N-MNIST")
-_source: Any = require("tonic.datasets.nmnist", extra="tonic", purpose="N-MNIST")
-
 _FOLDERS = {"train": "Train", "test": "Test"}
 _DIGITS = tuple("0123456789")
 _TIMEOUT_S = 10
 _CACHE_VERSION = 2
-
-
-class _Recordings(_source.NMNIST):  # type: ignore[misc]
-    """tonic's N-MNIST of a folder that is already there.
-
-    tonic itself insists on the zip and on 10 000 files before it looks into a folder.
-    """
-
-    def __init__(self, place: Path, train: bool) -> None:
-        self._place = place
-        super().__init__(str(place), train=train)
-
-    def _check_exists(self) -> bool:
-        self.location_on_system = str(self._place)
-        return True
 
 
 class NMNIST(Dataset[tuple[Tensor, int]]):
@@ -72,9 +58,9 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         reduce: What several events in one bin become: ``"or"``, ``"count"``, or an integer at
             which the count is clipped.
         first_saccade_only: Keep the first 100 ms.
-        stabilize: Take the camera's motion out of the coordinates.
+        stabilize: Take the camera's motion out of the coordinates; needs tonic.
         denoise_us: Drop events that have had no event beside them for so many microseconds;
-            ``None`` keeps all.
+            ``None`` keeps all; otherwise tonic is needed.
         classes: Digits to read; their folders must be there.
         per_class: Take the first so many recordings of each class; ``None`` takes all.
         indices: Take these of the recordings (in order of class, then of file name), after
@@ -94,7 +80,8 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
     Raises:
         DataError: If the recordings are missing, incomplete or malformed, or cannot be downloaded.
         ValueError: If an option is impossible.
-        MissingExtraError: If tonic is not installed.
+        MissingExtraError: If tonic is not installed and ``stabilize``, ``denoise_us`` or a
+            download needs it.
 
     References:
         Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades (Orchard
@@ -127,16 +114,17 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         self._time_steps, self._window_us, self._reduce = time_steps, window_us, reduce
         self._first_saccade_only, self._stabilize = first_saccade_only, stabilize
         self._denoise_us, self._sparse = denoise_us, sparse
-        none = np.empty(0, _source.NMNIST.dtype)
+        if stabilize:
+            _source("stabilize")
+        if denoise_us is not None:
+            _transforms()
+        none = np.empty(0, EVENT_DTYPE)
         options: Any = {"time_steps": time_steps, "window_us": window_us, "reduce": reduce}
         self.sample_shape = bin_events(none, **options).shape  # checks the options
         self._packing = Packing(self.sample_shape, counted=reduce != "or")
         folder = _folder(Path(root).expanduser(), split, download)
-        _check_layout(folder, classes)
-        source = _Recordings(folder.parent, train=split == "train")
-        chosen = _choose(source.targets, classes, per_class, indices)
-        self.files = [Path(source.data[index]) for index in chosen]
-        self.targets = [int(source.targets[index]) for index in chosen]
+        self.files = _choose(_recordings(folder, classes), classes, per_class, indices)
+        self.targets = [_digit(path) for path in self.files]
         _check_sizes(self.files)
         self._cache = None if cache is False else self._opened(cache_folder(cache), folder)
 
@@ -191,9 +179,9 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         if self._first_saccade_only:
             events = events[events["t"] < 100_000]
         if self._stabilize:
-            events = _source.stabilize(events)
+            events = _source("stabilize").stabilize(events)
         if self._denoise_us is not None and len(events):
-            events = tonic.transforms.Denoise(filter_time=self._denoise_us)(events)
+            events = _transforms().Denoise(filter_time=self._denoise_us)(events)
         return events
 
     def _binned(self, events: Events) -> NDArray[np.uint8]:
@@ -230,6 +218,16 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         return rows
 
 
+def _source(purpose: str) -> Any:
+    """Return tonic's module of N-MNIST."""
+    return require("tonic.datasets.nmnist", extra="tonic", purpose=f"{purpose} for N-MNIST")
+
+
+def _transforms() -> Any:
+    """Return tonic's transforms."""
+    return require("tonic.transforms", extra="tonic", purpose="denoise_us for N-MNIST")
+
+
 def _folder(root: Path, split: str, download: bool) -> Path:
     """Return the folder with the class folders of a split, downloaded if that is asked for."""
     name = _FOLDERS[split]
@@ -255,7 +253,7 @@ def _complete(places: Sequence[Path], split: str) -> bool:
 
 def _download(root: Path, split: str) -> None:
     """Download and unpack the official files through tonic."""
-    source = _source.NMNIST
+    source = _source("download").NMNIST
     url = source.train_url if split == "train" else source.test_url
     try:
         # tonic waits for as long as the system does; ask briefly whether anyone is there.
@@ -274,22 +272,25 @@ def _download(root: Path, split: str) -> None:
         ) from error
 
 
-def _check_layout(folder: Path, classes: Sequence[int]) -> None:
-    """Raise unless the folder holds ``<digit>/*.bin`` for all wanted digits and nothing else."""
-    found = set()
-    for path in folder.rglob("*.bin"):
+def _recordings(folder: Path, classes: Sequence[int]) -> list[Path]:
+    """Return all ``<digit>/*.bin`` in order; raise unless all wanted digits are there and no other.
+
+    The order is tonic's: by digit, then by name.
+    """
+    paths = sorted(folder.rglob("*.bin"))
+    for path in paths:
         parent = path.parent
         if parent.parent != folder or parent.name not in _DIGITS:
             raise DataError(
                 f"{str(path)!r} does not lie in a folder named after a digit. Expected "
                 f"{str(folder / '<digit>' / path.name)!r}: move or remove it."
             )
-        found.add(int(parent.name))
-    if not found:
+    if not paths:
         raise DataError(
             f"{str(folder)!r} holds no recordings. Expected <digit>/*.bin: choose another root, or "
             "pass download=True where there is a network."
         )
+    found = {_digit(path) for path in paths}
     missing = sorted(set(classes) - found)
     if missing:
         names = ", ".join(str(folder / str(digit)) for digit in missing)
@@ -297,6 +298,12 @@ def _check_layout(folder: Path, classes: Sequence[int]) -> None:
             f"there are no recordings in {names}. Add them, or pass "
             f"classes={tuple(sorted(found))} to read the classes that are there."
         )
+    return paths
+
+
+def _digit(path: Path) -> int:
+    """Return the label of a recording, the name of its folder."""
+    return int(path.parent.name)
 
 
 def _check_sizes(files: Sequence[Path]) -> None:
@@ -313,18 +320,19 @@ def _check_sizes(files: Sequence[Path]) -> None:
 
 
 def _choose(
-    targets: Sequence[int],
+    paths: Sequence[Path],
     classes: Sequence[int],
     per_class: int | None,
     indices: Sequence[int] | None,
-) -> list[int]:
-    """Return the positions of the wanted recordings."""
+) -> list[Path]:
+    """Return the wanted recordings."""
     chosen = []
     taken = dict.fromkeys(classes, 0)
-    for index, label in enumerate(targets):
+    for path in paths:
+        label = _digit(path)
         if label in taken and (per_class is None or taken[label] < per_class):
             taken[label] += 1
-            chosen.append(index)
+            chosen.append(path)
     if indices is None:
         return chosen
     outside = [index for index in indices if not 0 <= index < len(chosen)]

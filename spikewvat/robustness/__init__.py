@@ -1,9 +1,9 @@
 """How many chips work: accuracy of a network on the weights that simulated chips hold."""
 
 from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
 from spikewvat.robustness.comparison import Comparison, Difference, compare
 from spikewvat.robustness.corruptions import corrupt
+from spikewvat.robustness.evaluator import Evaluator
 from spikewvat.robustness.hierarchy import (
     Hierarchy,
     hierarchical,
@@ -12,7 +12,7 @@ from spikewvat.robustness.hierarchy import (
 )
 from spikewvat.robustness.planning import chips_needed, chips_needed_per_training
 from spikewvat.robustness.results import ChipReport, Degradation, Yield
-from spikewvat.robustness.spike_sweep import sweep_spikes
+from spikewvat.robustness.simulate import simulate_chips
 from spikewvat.robustness.split import Split, best_split
 from spikewvat.robustness.statistics import (
     Interval,
@@ -30,6 +30,7 @@ __all__ = [
     "Comparison",
     "Degradation",
     "Difference",
+    "Evaluator",
     "Hierarchy",
     "Interval",
     "Split",
@@ -37,7 +38,6 @@ __all__ = [
     "best_split",
     "chips_needed",
     "chips_needed_per_training",
-    "clean_accuracy",
     "compare",
     "corrupt",
     "hierarchical",
@@ -48,8 +48,6 @@ __all__ = [
     "simulate_chips",
     "student_t_p_value",
     "student_t_quantile",
-    "sweep",
-    "sweep_spikes",
     "wilson_interval",
     "yield_interval",
 ]

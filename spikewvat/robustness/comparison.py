@@ -115,8 +115,8 @@ def compare(
     adjusted for their number, p-values are, by Holm's method over the whole table.
 
     Args:
-        methods: Results of :func:`~spikewvat.robustness.sweep` or
-            :func:`~spikewvat.robustness.simulate_chips` by method, one for each training seed
+        methods: Results of :meth:`~spikewvat.Evaluator.sweep` or
+            :meth:`~spikewvat.Evaluator.chips` by method, one for each training seed
             and in the same order of seeds.
         sigma: Size of the variation to compare at; by default the last of each curve.
         reference: Compare every method with this one; by default all pairs, the later of the

@@ -47,8 +47,8 @@ def accuracy_against_sigma(
     """Draw mean accuracy over chips against the magnitude of variation, or a severity.
 
     Args:
-        curves: Results of :func:`~spikewvat.robustness.sweep` or
-            :func:`~spikewvat.robustness.sweep_spikes` by method.
+        curves: Results of :meth:`~spikewvat.Evaluator.sweep` or
+            :meth:`~spikewvat.Evaluator.corrupt` by method.
         range_label: What sigma is a fraction of.
         title: Above the picture.
 
@@ -91,7 +91,7 @@ def yield_curve(
     """Draw the share of chips that reach an accuracy against that accuracy.
 
     Args:
-        reports: Results of :func:`~spikewvat.robustness.simulate_chips` by method.
+        reports: Results of :meth:`~spikewvat.Evaluator.chips` by method.
         target: Accuracy to mark, a fraction.
         title: Above the picture.
 
@@ -141,7 +141,7 @@ def sorted_chips(reports: Mapping[str, ChipReport], *, title: str = "") -> Figur
     """Draw the accuracy of every chip, best first.
 
     Args:
-        reports: Results of :func:`~spikewvat.robustness.simulate_chips` by method.
+        reports: Results of :meth:`~spikewvat.Evaluator.chips` by method.
         title: Above the picture.
 
     Returns:

@@ -72,7 +72,7 @@ def best_split(
         confidence: Coverage, between 0 and 1.
 
     Returns:
-        The split; pass its numbers to ``simulate_chips(chips=..., images_per_chip=...)``.
+        The split; pass its numbers to ``Evaluator.chips(chips=..., images_per_chip=...)``.
 
     Raises:
         ValueError: If a number is out of its range, or the pilot has a single chip or image.

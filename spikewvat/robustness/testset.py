@@ -1,96 +1,62 @@
-"""A test set that many chips are put through: one pass after the other, from memory if it fits."""
+"""A network that classifies the images of a test set, with one chip's weights or several chips'."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from spikewvat.robustness.images import Batch, Images, described
 from spikewvat.robustness.stacked import Stack
 from spikewvat.weights import Weights
+
+Scores: TypeAlias = Callable[[Any], Tensor]
+"""From a network's output to the score of every class, ``[B, classes]``."""
+
+ChipLoss: TypeAlias = Callable[[Any, Tensor], Tensor]
+"""From a network's output and labels to the mean loss over the batch, a 0-dim tensor."""
 
 _Forward: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """From inputs and labels to scores ``[chips, B, classes]`` and, with a loss, that ``[chips]``."""
 
-_SHARE_OF_GPU = 0.25  # of its free memory, up to which images stay there
 
-
+@dataclass(frozen=True)
 class TestSet:
     """A network in evaluation mode and the images that it is tested on.
 
-    Spikes are 0 or 1, so float images that are whole numbers up to 255 are kept as bytes, which
-    loses nothing and takes a quarter of the memory.
-
     Args:
         model: The network; whatever weights it holds at the time are tested.
-        loader: Yields ``(inputs, labels)`` batches.
+        images: What it classifies.
         device: Where the inputs go.
         reset: Forgets all neuron state of the network.
         scores: From an output to the score of every class, ``[B, classes]``.
         loss: From output and labels to the mean loss over the batch, or None.
-        cache_bytes: Memory that the images may take; 0 keeps none.
         autocast: Lower precision of the forward passes, None for that of the weights.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
 
-    def __init__(
-        self,
-        model: nn.Module,
-        loader: Iterable[Any],
-        *,
-        device: torch.device,
-        reset: Callable[[nn.Module], None],
-        scores: Callable[[Any], Tensor],
-        loss: Callable[[Any, Tensor], Tensor] | None,
-        cache_bytes: int,
-        autocast: torch.dtype | None = None,
-    ) -> None:
-        self._model = model
-        self._loader = loader
-        self._device = device
-        self._reset = reset
-        self._scores = scores
-        self._loss = loss
-        self._room = cache_bytes
-        self._autocast = autocast
-        self._labels_checked = False
-        self._axis = 0
-        self._kept: list[tuple[Tensor, torch.dtype, Tensor]] | None = None
-        self.images = 0
-        """How many images the first pass has seen."""
+    model: nn.Module
+    images: Images
+    device: torch.device
+    reset: Callable[[nn.Module], None]
+    scores: Scores
+    loss: ChipLoss | None
+    autocast: torch.dtype | None
 
-    def load(self, images: int) -> None:
-        """Read all images into memory, to evaluate on ``images`` of them.
-
-        Raises:
-            ValueError: If there are fewer, they do not fit, or their axis is not clear.
-        """
-        if self._kept is None:
-            self.images = sum(len(labels) for _, labels in self._batches())
-        if self._kept is None:
-            raise ValueError(
-                f"the {self.images} images do not fit into memory, which images_per_chip needs. "
-                "Raise cache_bytes, or leave it out."
-            )
-        if not 1 <= images <= self.images:
-            raise ValueError(
-                f"images_per_chip must be between 1 and {self.images}, the images of the test "
-                f"set, got {images!r}."
-            )
-        self._axis = image_axis([(packed, labels) for packed, _, labels in self._kept])
-
-    def evaluate(self, what: str, chosen: Tensor | None = None) -> tuple[float, float | None]:
+    def evaluate(self, what: str, chosen: Tensor | None = None) -> tuple[float, float]:
         """Classify all images.
 
         Args:
             what: What is evaluated, for messages.
-            chosen: Numbers of some images, after :meth:`load`; by default all.
+            chosen: Numbers of some images, after :meth:`Images.load`; by default all.
 
         Returns:
-            Share of right answers, and the mean loss over images if there is a loss.
+            Share of right answers, and the mean loss over images, NaN if there is no loss.
 
         Raises:
             ValueError: If there are no images, or other ones than before; if outputs have an
@@ -99,15 +65,17 @@ class TestSet:
         """
 
         def forward(inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-            self._reset(self._model)
-            reduced = self._reduced(self._model(inputs), labels)
+            self.reset(self.model)
+            reduced = self._reduced(self.model(inputs), labels)
             return tuple(part.unsqueeze(0) for part in reduced)
 
-        return self._evaluated(forward, [what], chosen)[0]
+        if chosen is not None:
+            return self._evaluated(forward, [what], self.images.chosen(chosen, self.device))[0]
+        return self._evaluated(forward, [what], self.images.batches(self.device))[0]
 
     def evaluate_stacked(
         self, stack: Stack, chips: list[Weights], whats: list[str]
-    ) -> list[tuple[float, float | None]]:
+    ) -> list[tuple[float, float]]:
         """Classify all images on several chips at once.
 
         Args:
@@ -126,54 +94,45 @@ class TestSet:
         def forward(inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
             return stack.outputs(inputs, chips, lambda output: self._reduced(output, labels))
 
-        return self._evaluated(forward, whats)
+        return self._evaluated(forward, whats, self.images.batches(self.device))
 
     def _reduced(self, output: Any, labels: Tensor) -> tuple[Tensor, ...]:
         """Return scores, and the loss if there is one."""
-        scores = self._scores(output)
+        scores = self.scores(output)
         _check_shape(scores, labels)
-        if not self._labels_checked:
+        if scores.shape[1] not in self.images.class_counts:
             _check_labels(labels, scores.shape[1])
-        if self._loss is None:
+        if self.loss is None:
             return (scores,)
-        return scores, torch.as_tensor(self._loss(output, labels.to(scores.device)))
+        return scores, torch.as_tensor(self.loss(output, labels.to(scores.device)))
 
     def _evaluated(
-        self, forward: _Forward, whats: list[str], chosen: Tensor | None = None
-    ) -> list[tuple[float, float | None]]:
+        self, forward: _Forward, whats: list[str], batches: Iterable[Batch]
+    ) -> list[tuple[float, float]]:
         """Return accuracy and loss of each chip; waits for a GPU once, at the end."""
         right: list[Tensor] = []
         lost: list[Tensor] = []
         losses: list[Tensor] = []
         sizes: list[int] = []
-        for inputs, labels in self._batches() if chosen is None else self._chosen(chosen):
-            with torch.autocast(
-                self._device.type, self._autocast, enabled=self._autocast is not None
-            ):
+        for inputs, labels in batches:
+            with self._precision():
                 scores, *loss = forward(inputs, labels)
             right.append((scores.argmax(2) == labels.to(scores.device)).sum(1))
             lost.append(scores.isnan().any(2).sum(1))
             losses.extend(loss)
             sizes.append(len(labels))
         images = sum(sizes)
-        if images == 0 and self.images == 0:
-            raise ValueError("the loader yields no images. Check the data set and its split.")
-        if chosen is None and self.images not in (0, images):
-            raise ValueError(
-                f"the loader yielded {self.images} images at the first pass and {images} at a "
-                "later one. Pass a DataLoader or a list of batches, or raise cache_bytes."
-            )
         for what, count in zip(whats, torch.stack(lost).sum(0).tolist(), strict=True):
             if count:
                 raise ValueError(
                     f"scores are NaN for {count} of {images} images on {what}. "
                     "Check the inputs, and normalisation layers for divisions by zero."
                 )
-        if chosen is None:
-            self.images, self._labels_checked = images, True
+        if images == self.images.count:
+            self.images.class_counts.add(scores.shape[2])
         accuracies = [count / images for count in torch.stack(right).sum(0).tolist()]
-        if self._loss is None:
-            return [(accuracy, None) for accuracy in accuracies]
+        if self.loss is None:
+            return [(accuracy, math.nan) for accuracy in accuracies]
         by_batch = torch.stack(losses).cpu().double()
         means = torch.tensor(sizes, dtype=torch.float64) @ by_batch / images
         return list(zip(accuracies, means.tolist(), strict=True))
@@ -194,13 +153,13 @@ class TestSet:
                 "Call requires_grad_() on them, or do without the ascent."
             )
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        images = 0
         with torch.enable_grad():
-            for inputs, labels in self._batches():
-                self._reset(self._model)
-                output = self._model(inputs)
-                labels = labels.to(self._scores(output).device)
-                loss = self._loss(output, labels) * len(labels) if self._loss else None
+            for inputs, labels in self.images.batches(self.device):
+                self.reset(self.model)
+                with self._precision():
+                    output = self.model(inputs)
+                    labels = labels.to(self.scores(output).device)
+                    loss = self.loss(output, labels) * len(labels) if self.loss else None
                 if loss is None or not loss.requires_grad:
                     raise ValueError(
                         "the loss has no gradient, expected one through the network. "
@@ -210,149 +169,20 @@ class TestSet:
                 for name, part in zip(weights, parts, strict=True):
                     if part is not None:
                         total[name] += part
-                images += len(labels)
-        self._reset(self._model)
+        self.reset(self.model)
+        images = self.images.count
         return {name: gradient.detach() / images for name, gradient in total.items()}
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if self._kept is not None:
-            for packed, dtype, labels in self._kept:
-                # A copy: a first layer that works in place must not change the images.
-                yield packed.to(self._device).to(dtype, copy=True), labels
-            return
-        kept: list[tuple[Tensor, torch.dtype, Tensor]] = []
-        room = self._room
-        for batch in self._loader:
-            inputs, labels = _pair(batch)
-            if room > 0:
-                packed = _packed(inputs)
-                room -= _size(packed) + labels.nbytes
-                if room >= 0:
-                    kept.append((packed, inputs.dtype, labels.clone()))
-                else:
-                    kept.clear()
-                    room = 0
-            yield inputs.to(self._device), labels
-        # Only a pass that has come to its end has seen all images.
-        if room > 0:
-            self._kept = self._near(kept)
-        else:
-            self._room = 0
-
-    def _chosen(self, chosen: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield some of the kept images, in batches about as large as the largest of the loader."""
-        kept = self._kept or []
-        most = max(len(labels) for _, _, labels in kept)
-        parts: list[tuple[Tensor, Tensor]] = []
-        first = 0
-        for packed, dtype, labels in kept:
-            here = chosen[(chosen >= first) & (chosen < first + len(labels))] - first
-            first += len(labels)
-            if len(here) == 0:
-                continue
-            here = here.to(packed.device)
-            part = packed.index_select(self._axis, here).to(self._device).to(dtype)
-            if parts and _other_shape(parts[-1][0], part, self._axis):
-                yield _joined(parts, self._axis)
-                parts = []
-            parts.append((part, labels[here.to(labels.device)]))
-            if sum(len(own) for _, own in parts) >= most:
-                yield _joined(parts, self._axis)
-                parts = []
-        if parts:
-            yield _joined(parts, self._axis)
-
-    def _near(
-        self, kept: list[tuple[Tensor, torch.dtype, Tensor]]
-    ) -> list[tuple[Tensor, torch.dtype, Tensor]]:
-        """Return the images on the network's GPU where that has room for them."""
-        if self._device.type != "cuda":
-            return kept
-        free = torch.cuda.mem_get_info(self._device)[0]
-        if sum(_size(packed) for packed, _, _ in kept) > _SHARE_OF_GPU * free:
-            return kept
-        return [
-            (packed.to(self._device), dtype, labels.to(self._device))
-            for packed, dtype, labels in kept
-        ]
-
-
-def image_axis(batches: list[tuple[Tensor, Tensor]]) -> int:
-    """Return which axis of the inputs holds the images: 1 after time, or 0.
-
-    Args:
-        batches: Inputs and labels.
-
-    Raises:
-        ValueError: If it is none of them, or could be both.
-    """
-    fits = [
-        axis
-        for axis in (0, 1)
-        if all(x.dim() > axis + 1 and x.shape[axis] == len(labels) for x, labels in batches)
-    ]
-    if len(fits) != 1:
-        shapes = sorted({tuple(x.shape) for x, _ in batches})
-        raise ValueError(
-            f"inputs of shapes {shapes} do not tell which axis holds the images. "
-            "Pass batches of another size."
-        )
-    return fits[0]
-
-
-def _other_shape(one: Tensor, other: Tensor, axis: int) -> bool:
-    """Return whether two batches cannot be joined along an axis."""
-    shapes = [(*x.shape[:axis], *x.shape[axis + 1 :]) for x in (one, other)]
-    return shapes[0] != shapes[1] or one.dtype != other.dtype
-
-
-def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
-    """Return several batches as one."""
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat([x for x, _ in parts], axis), torch.cat([labels for _, labels in parts])
-
-
-def _pair(batch: Any) -> tuple[Tensor, Tensor]:
-    """Return inputs and labels of a batch."""
-    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
-        raise TypeError(
-            f"a batch of the loader is {_describe(batch)}, expected a pair (inputs, labels) of "
-            "tensors. Wrap the loader."
-        )
-    inputs, labels = batch[0], torch.as_tensor(batch[1])
-    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(
-            f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected class indices "
-            "(int64) of shape [B]."
-        )
-    return inputs, labels
-
-
-def _packed(inputs: Tensor) -> Tensor:
-    """Return a copy, as bytes where that loses nothing."""
-    if inputs.is_sparse:
-        return inputs.detach().clone()
-    if inputs.is_floating_point():
-        as_bytes = inputs.clamp(0, 255).to(torch.uint8)
-        if torch.equal(as_bytes.to(inputs.dtype), inputs):
-            return as_bytes
-    return inputs.detach().clone()
-
-
-def _size(inputs: Tensor) -> int:
-    """Return how many bytes a tensor takes."""
-    if inputs.is_sparse:
-        inputs = inputs.coalesce()
-        return inputs.indices().nbytes + inputs.values().nbytes
-    return inputs.nbytes
+    def _precision(self) -> torch.autocast:
+        """Run in the precision that was asked for."""
+        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
 
 
 def _check_shape(scores: Any, labels: Tensor) -> None:
     """Raise unless there is a row of scores for every image."""
     if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != len(labels):
         raise ValueError(
-            f"class scores are {_describe(scores)}, expected [{len(labels)}, classes] for "
+            f"class scores are {described(scores)}, expected [{len(labels)}, classes] for "
             f"{len(labels)} labels. Return [B, classes] or [T, B, classes], or pass scores=..."
         )
 
@@ -364,11 +194,3 @@ def _check_labels(labels: Tensor, classes: int) -> None:
             f"labels range from {int(labels.min())} to {int(labels.max())}, but the network has "
             f"{classes} classes, expected 0 .. {classes - 1}."
         )
-
-
-def _describe(value: object) -> str:
-    if isinstance(value, Tensor):
-        return f"a tensor of shape {tuple(value.shape)}"
-    if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
-    return f"a {type(value).__name__}"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim.swa_utils import AveragedModel, update_bn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters.copying import copied
 from spikewvat.adapters.torch import batch_norms
+from spikewvat.errors import DataError
 
 
 class SWA:
@@ -57,7 +60,7 @@ class SWA:
         self._source = model
         self._adapter = adapter or adapter_for(model, reset_state=reset_state)
         self._adapter.reset_state(model)
-        self._averaged = AveragedModel(model)
+        self._averaged = AveragedModel(copied(model))
 
     @property
     def model(self) -> nn.Module:
@@ -87,11 +90,14 @@ class SWA:
         """Recompute batch-norm statistics for the averaged weights and return the model.
 
         Args:
-            loader: Training batches, a tensor or a tuple that begins with the input.
+            loader: Training batches (see :func:`refresh_batch_norm`).
             device: Where to move the inputs; by default they stay.
 
         Returns:
             The averaged model, neuron state reset.
+
+        Raises:
+            DataError: If the loader yields nothing, or batches that the model does not take.
         """
         refresh_batch_norm(self.model, loader, adapter=self._adapter, device=device)
         return self.model
@@ -114,29 +120,88 @@ def refresh_batch_norm(
     adapter: Adapter | None = None,
     device: torch.device | None = None,
 ) -> None:
-    """Recompute running statistics with one pass over the data.
+    """Recompute running statistics with one pass over the data, as the mean over batches.
 
-    :func:`torch.optim.swa_utils.update_bn`, but neuron state is reset before every batch, and
-    momenta and mode come back after an exception. Does nothing without batch norm.
+    Neuron state is reset before every batch. Layers that were frozen, in evaluation mode while the
+    model trains, keep their statistics. Modes and momenta are as before afterwards, and after an
+    exception so are the statistics. Does nothing without batch norm.
 
     Args:
         model: The model whose statistics are replaced.
-        loader: Training batches, a tensor or a tuple that begins with the input.
+        loader: Training batches: a tensor, a tuple or list that begins with the input, or a
+            mapping whose keys are parameters of the model's ``forward``.
         adapter: By default the one for the model's framework.
         device: Where to move the inputs; by default they stay.
+
+    Raises:
+        DataError: If the loader yields nothing, or batches that the model does not take.
+
+    References:
+        Averaging Weights Leads to Wider Optima and Better Generalization (Izmailov et al., 2018),
+        section 3.2; torch.optim.swa_utils.update_bn, which knows no state and no frozen layers.
     """
+    layers = [m for m in batch_norms(model) if m.training or not model.training]
+    if not layers:
+        return
     adapter = adapter or adapter_for(model)
-    momenta = [(module, module.momentum) for module in batch_norms(model)]
-    training = model.training
-    hook = model.register_forward_pre_hook(lambda module, args: adapter.reset_state(module))
+    modes = [(module, module.training) for module in model.modules()]
+    frozen = [m for m in batch_norms(model) if m not in layers]
+    momenta = [layer.momentum for layer in layers]
+    buffers = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
+    saved = [buffer.clone() for buffer in buffers]
+    batches = 0
     try:
-        update_bn(loader, model, device=device)
+        model.train()
+        for layer in frozen:
+            layer.eval()
+        for layer in layers:
+            layer.reset_running_stats()
+            layer.momentum = None  # the mean over batches
+        with torch.no_grad():
+            for batch in loader:
+                adapter.reset_state(model)
+                _run(model, batch, device)
+                batches += 1
+        if batches == 0:
+            raise DataError(
+                "the loader of the training batches yields nothing, so batch norm has no "
+                "statistics. Pass a DataLoader or a list: an iterator can be used up."
+            )
+    except BaseException:
+        for buffer, value in zip(buffers, saved, strict=True):
+            buffer.copy_(value)
+        raise
     finally:
-        hook.remove()
-        for module, momentum in momenta:
-            module.momentum = momentum
-        model.train(training)
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        for module, training in modes:
+            module.training = training
         adapter.reset_state(model)
+
+
+def _run(model: nn.Module, batch: Any, device: torch.device | None) -> None:
+    """Run a model on the inputs of a batch."""
+
+    def moved(value: Any) -> Any:
+        return value.to(device) if isinstance(value, Tensor) and device is not None else value
+
+    if isinstance(batch, Mapping):
+        known = inspect.signature(model.forward).parameters
+        given = {key: moved(value) for key, value in batch.items() if key in known}
+        if not given:
+            raise DataError(
+                f"a batch has the keys {', '.join(map(repr, batch))}, none of which is a parameter "
+                f"of the model's forward ({', '.join(known)}). Yield (inputs, labels)."
+            )
+        model(**given)
+        return
+    inputs = batch[0] if isinstance(batch, tuple | list) and batch else batch
+    if not isinstance(inputs, Tensor):
+        raise DataError(
+            f"a batch is a {type(batch).__name__} without a tensor in front, expected inputs, or a "
+            "tuple that begins with them."
+        )
+    model(moved(inputs))
 
 
 def decay_factor(epoch: int, *, horizon: int, ratio: float) -> float:

@@ -32,7 +32,7 @@ from spikewvat.lab.trainer import CHECKPOINT, FINAL
 from spikewvat.lab.trainer.checkpoint import check_identity
 from spikewvat.lab.trainer.console import Tracked
 from spikewvat.lab.trainer.loop import derived_seed
-from spikewvat.robustness.chips import clean_accuracy
+from spikewvat.robustness import Evaluator
 
 _BALANCING = "balancing-{}.safetensors"  # half-way results, named after all they depend on
 
@@ -134,7 +134,7 @@ def convert_run(
         **results.provenance(),
         "source": str(folder / weights),
         "conversion": {
-            "ann": clean_accuracy(ann, loader),
+            "ann": Evaluator(ann, loader).accuracy,
             "over_time": dataclasses.asdict(over_time),
             "thresholds": {name: t.tolist() for name, t in snn.thresholds().items()},
             "seconds": balanced,

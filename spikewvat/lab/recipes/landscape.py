@@ -6,9 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from spikewvat.adapters import adapter_for
 from spikewvat.devices.base import DeviceModel
 from spikewvat.lab.recipes import results
 from spikewvat.lab.recipes import run as runs
@@ -17,13 +14,11 @@ from spikewvat.lab.recipes.loaders import open_data
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.schema import Component, Spec
 from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.robustness import Evaluator
 from spikewvat.robustness.landscape import (
     LayerHistogram,
     LossLines,
     LossSurface,
-    loss_lines,
-    loss_surface,
-    sharpness,
     weight_histograms,
 )
 
@@ -99,14 +94,11 @@ def landscape_run(
     model = runs.load_model(run, resolved, weights=weights)
     data = open_data(resolved, data_root)
     loader = data.part(plan.split)
-    common: dict[str, Any] = {"loss": resolved.loss, "adapter": adapter_for(model)}
+    around = Evaluator(model, loader, loss=resolved.loss).landscape
 
     def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         with ChipsProgress(what, enabled=progress) as bar:
-            chips = torch.Generator().manual_seed(plan.seed)
-            return measure(
-                model, loader, *arguments, progress=bar, generator=chips, **common, **options
-            )
+            return measure(*arguments, progress=bar, seed=plan.seed, **options)
 
     content = {
         "run": str(run),
@@ -119,17 +111,17 @@ def landscape_run(
         "loss": recipe.training.loss.name,
         "device": _named(resolved.device, sigma),
         **results.provenance(),
-        "lines": tracked("place", loss_lines, chip, directions=directions, points=points).to_dict(),
+        "lines": tracked("place", around.lines, chip, lines=directions, points=points).to_dict(),
         "sharpness": tracked(
-            "chip", sharpness, chip, chips=chips, ascent_points=ascent_points
+            "chip", around.sharpness, chip, chips=chips, ascent_points=ascent_points
         ).to_dict(),
         "surface": None,
         "histograms": [],
     }
     if surface:
-        content["surface"] = tracked("place", loss_surface, points=surface).to_dict()
+        content["surface"] = tracked("place", around.surface, points=surface).to_dict()
     if histograms:
-        layers = weight_histograms(model, adapter=common["adapter"])
+        layers = weight_histograms(model)
         content["histograms"] = [layer.to_dict() for layer in layers]
     if out is not None:
         results.write_json(out, content)

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from spikewvat import files
-from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import conversion, results
@@ -22,9 +21,7 @@ from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.schema import Recipe, Spec
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
-from spikewvat.robustness.chips import clean_accuracy, simulate_chips, sweep
-from spikewvat.robustness.results import ChipReport
-from spikewvat.robustness.spike_sweep import sweep_spikes
+from spikewvat.robustness import Evaluator
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
@@ -319,29 +316,25 @@ def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> 
 def on_chips(
     model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
 ) -> dict[str, Any]:
-    """Return the clean accuracy and, unless ``test`` is off, a row per size of the variation."""
+    """Return the accuracy without variation and, if ``test``, a row per size of the variation."""
     plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
-    options: dict[str, Any] = {
-        "chips": plan.chips,
-        "target": plan.target,
-        "adapter": adapter_for(model),
-        "generator": torch.Generator().manual_seed(plan.seed),
-    }
+    options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     sizes = list(plan.sigmas or ()) if test else []
     named = {"device": device.label}
     if corruption is not None:
         named["corruption"] = corruption.label
+    tested = Evaluator(model, loader)
     if not sizes:
-        return {**named, "clean": clean_accuracy(model, loader), "rows": []}
+        return {**named, "clean": tested.accuracy, "rows": []}
     with ChipsProgress(enabled=progress) as bar:
         options["progress"] = bar
         if corruption is not None:
-            curve = sweep_spikes(model, loader, corruption, sizes, device=device(), **options)
+            curve = tested.corrupt(corruption, sizes, device=device(), **options)
             return {**named, **curve.to_dict()}
         if device.is_open:
-            return {**named, **sweep(model, loader, device, sizes, **options).to_dict()}
-        report: ChipReport = simulate_chips(model, loader, device(), **options)
-    return {**named, "clean": clean_accuracy(model, loader), "rows": [report.to_dict()]}
+            return {**named, **tested.sweep(device, sizes, **options).to_dict()}
+        report = tested.chips(device(), **options)
+    return {**named, "clean": tested.accuracy, "rows": [report.to_dict()]}
 
 
 def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from spikewvat.adapters import Adapter
 from spikewvat.errors import DataError
 from spikewvat.lab.suites.methods import Loader
-from spikewvat.robustness import clean_accuracy
+from spikewvat.robustness import Evaluator
 
 Loaders: TypeAlias = Loader | tuple[Loader, Loader]
 """Test batches, or training and test batches."""
@@ -45,7 +45,7 @@ def try_on(model: nn.Module, test: Loader, adapter: Adapter) -> None:
     """
     adapter.synaptic_weights(model)
     try:
-        clean_accuracy(model, list(itertools.islice(test, 1)), adapter=adapter)
+        _ = Evaluator(model, list(itertools.islice(test, 1)), adapter=adapter).accuracy
     except (ValueError, TypeError) as error:
         raise DataError(f"the network does not fit the test batches: {error}") from error
 

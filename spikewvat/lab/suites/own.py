@@ -25,7 +25,7 @@ from spikewvat.lab.suites.loaders import Loaders, count, pair_of, try_on
 from spikewvat.lab.suites.methods import METHODS, Loader, Method, Steps, Train
 from spikewvat.lab.suites.suite import FILE, Row, Setup, Suite
 from spikewvat.lab.suites.table import RowResult, markdown
-from spikewvat.robustness import Degradation, sweep, sweep_spikes
+from spikewvat.robustness import Degradation, Evaluator
 from spikewvat.robustness.corruptions import (
     Corruption,
     DeadNeurons,
@@ -175,13 +175,14 @@ def bench(
 
     named = methods if train is not None else {AS_IT_IS: Method()}
     plan = _Plan(make, training, test, train, adapter, tuple(seeds), chips, target)
-    sweeps = {name: _Sweep(sweep, at, tuple(sigmas)) for name, at in devices.items()}
+    sweeps = {name: _Sweep(Evaluator.sweep, at, tuple(sigmas)) for name, at in devices.items()}
     skipped: dict[str, str] = {}
     for one in sweeps.values():
         plan.rehearse(example, one)
     for name, at in (CORRUPTIONS if corruptions is None else corruptions).items():
         try:
-            sweeps[name] = _Sweep(sweep_spikes, at, tuple(severities or _levels(name, at)))
+            sizes = tuple(severities or _levels(name, at))
+            sweeps[name] = _Sweep(Evaluator.corrupt, at, sizes)
             plan.rehearse(example, sweeps[name])
         except (UnsupportedModelError, ValueError) as error:
             if corruptions is not None:
@@ -270,16 +271,8 @@ class _Plan:
 
     def tested(self, network: nn.Module, one: _Sweep) -> Degradation:
         """Put a network on chips, the same for all."""
-        return one.run(
-            network,
-            self.test,
-            one.at,
-            one.sizes,
-            chips=self.chips,
-            target=self.target,
-            adapter=self.adapter,
-            generator=Generator().manual_seed(0),
-        )
+        test = Evaluator(network, self.test, adapter=self.adapter)
+        return one.run(test, one.at, one.sizes, chips=self.chips, target=self.target)
 
 
 def _levels(name: str, at: CorruptionAt) -> tuple[float, ...]:

@@ -24,17 +24,15 @@ from spikewvat.robustness.corruptions.base import (
 from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
 from spikewvat.weights import Weights, call_with
 
-_SEEDS = 2**32  # torch's CPU generator keeps 32 bits of a seed
-
 
 @contextmanager
 def corrupt(
     model: nn.Module,
     corruption: Corruption,
     *,
+    seed: int = 0,
     adapter: Adapter | None = None,
     weights: Weights | None = None,
-    generator: Generator | None = None,
 ) -> Iterator[None]:
     """Corrupt everything that a network does for a while.
 
@@ -43,20 +41,21 @@ def corrupt(
     neuron state before every pass, as always. Blocks nest, in each other and in
     :func:`~spikewvat.weights.perturbed` and :func:`~spikewvat.weights.replaced`.
 
-    What is drawn depends on one seed, the first number that ``generator`` gives, and not on the
-    device of the network. Noise of events is drawn for each image, counted from the start of the
-    block: it is the same in batches of any size.
+    What is drawn depends on the seed alone, and not on the device of the network. Noise of events
+    is drawn for each image, counted from the start of the block: it is the same in batches of any
+    size.
 
     Args:
         model: Network, called with its input first.
         corruption: What happens.
+        seed: Of the chip; those of a report are in its ``seeds``.
         adapter: By default the one for the model's framework.
         weights: Live weights that are synapses; by default those that the adapter finds.
-        generator: Source of the seed; ``None`` uses torch's global one.
 
     Raises:
         UnsupportedModelError: If the network has no neurons or synapses that this can happen to.
         ValueError: If the input of a pass is none that it can happen to.
+        TypeError: If ``corruption`` is none.
 
     Example:
         >>> from spikewvat.robustness.corruptions import Deletion
@@ -65,22 +64,6 @@ def corrupt(
         ...     net(spikes).sum().item()
         0.0
     """
-    device = torch.device("cpu") if generator is None else generator.device
-    seed = int(torch.randint(_SEEDS, (), generator=generator, device=device))
-    with corrupted(model, corruption, seed, adapter=adapter, weights=weights):
-        yield
-
-
-@contextmanager
-def corrupted(
-    model: nn.Module,
-    corruption: Corruption,
-    seed: int,
-    *,
-    adapter: Adapter | None = None,
-    weights: Weights | None = None,
-) -> Iterator[None]:
-    """Corrupt a network as :func:`corrupt` does, on the chip with a given seed."""
     if not isinstance(corruption, Corruption):
         raise TypeError(
             f"corruption must be one such as Deletion(0.1), got {corruption!r}. "

@@ -1,18 +1,17 @@
 """The loss around trained weights: along what devices do, over a plane, and how steep it is."""
 
 from spikewvat.robustness.landscape.histograms import LayerHistogram, weight_histograms
-from spikewvat.robustness.landscape.lines import LossLines, loss_lines
-from spikewvat.robustness.landscape.sharpness import Sharpness, sharpness
-from spikewvat.robustness.landscape.surface import LossSurface, filter_normalised, loss_surface
+from spikewvat.robustness.landscape.landscape import Landscape
+from spikewvat.robustness.landscape.lines import LossLines
+from spikewvat.robustness.landscape.sharpness import Sharpness
+from spikewvat.robustness.landscape.surface import LossSurface, filter_normalised
 
 __all__ = [
+    "Landscape",
     "LayerHistogram",
     "LossLines",
     "LossSurface",
     "Sharpness",
     "filter_normalised",
-    "loss_lines",
-    "loss_surface",
-    "sharpness",
     "weight_histograms",
 ]

@@ -9,35 +9,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikewvat.robustness.bench import Bench
+from spikewvat.robustness.chips import Progress
+from spikewvat.robustness.run import Run
 from spikewvat.weights import Weights
 
 
 class Surroundings:
-    """Loss and accuracy beside the ideal weights; these are evaluated once.
+    """Loss and accuracy beside the weights of a network; these themselves are evaluated once.
 
     Args:
-        bench: Holds the network.
+        run: Holds the network.
         points: How many evaluations there will be, for the progress.
         progress: Called after each with the number done, the number of all, and the accuracy.
     """
 
-    def __init__(self, bench: Bench, points: int, progress: Any) -> None:
-        self._bench, self._points, self._progress = bench, points, progress
-        self._weights = {name: weight.clone() for name, weight in bench.weights.items()}
+    def __init__(self, run: Run, points: int, progress: Progress | None) -> None:
+        self._run, self._points, self._progress = run, points, progress
+        self._weights = {name: weight.clone() for name, weight in run.weights.items()}
         self._done = 0
-        self.clean_accuracy, self.clean_loss = _both(bench.clean())
+        self.accuracy, self.loss, _ = run.no_variation()
 
     def at(self, steps: Sequence[tuple[float, Weights]], what: str) -> tuple[float, float]:
-        """Return accuracy and loss at the ideal weights plus a sum of scaled directions."""
-        found = self.clean_accuracy, self.clean_loss
-        taken = [(scale, direction) for scale, direction in steps if scale != 0]
+        """Return accuracy and loss at the weights plus a sum of scaled perturbations."""
+        found = self.accuracy, self.loss
+        taken = [(scale, perturbation) for scale, perturbation in steps if scale != 0]
         if taken:
             there = {name: weight.clone() for name, weight in self._weights.items()}
-            for scale, direction in taken:
+            for scale, perturbation in taken:
                 for name, weight in there.items():
-                    weight.add_(direction[name].to(weight), alpha=scale)
-            found = _both(self._bench.holding(there, what))
+                    weight.add_(perturbation[name].to(weight), alpha=scale)
+            accuracy, loss, _ = self._run.holding(there, what)
+            found = accuracy, loss
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._points, found[0])
@@ -75,10 +77,3 @@ def plain(values: Tensor) -> Any:
         return value if math.isfinite(value) else None
 
     return number(values.tolist())
-
-
-def _both(found: tuple[float, float | None]) -> tuple[float, float]:
-    accuracy, loss = found
-    if loss is None:
-        raise ValueError("loss is None, expected a function of output and labels.")
-    return accuracy, loss

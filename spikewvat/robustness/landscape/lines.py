@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices.base import DeviceModel
-from spikewvat.robustness.bench import (
-    CACHE_BYTES,
-    Bench,
-    ChipLoss,
-    Progress,
-    Scores,
-    check_device,
-    draw_seeds,
-    sigma_of,
-)
+from spikewvat.robustness.chips import Progress, check_device, draw_seeds, sigma_of
 from spikewvat.robustness.landscape.common import Surroundings, plain, positions, table
-from spikewvat.spiking.losses import class_scores, rate_cross_entropy
-from spikewvat.weights import Weights
+from spikewvat.robustness.run import Run
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,75 +85,28 @@ class LossLines:
         )
 
 
-def loss_lines(
-    model: nn.Module,
-    loader: Iterable[Any],
+def lines_to_chips(
+    run: Run,
     device: DeviceModel,
     *,
-    directions: int = 10,
-    points: int = 13,
-    loss: ChipLoss = rate_cross_entropy,
-    scores: Scores = class_scores,
-    adapter: Adapter | None = None,
-    reset_state: ResetState | None = None,
-    weights: Weights | None = None,
-    progress: Progress | None = None,
-    cache_bytes: int = CACHE_BYTES,
-    generator: Generator | None = None,
+    lines: int,
+    points: int,
+    seed: int,
+    progress: Progress | None,
 ) -> LossLines:
-    r"""Evaluate a network along directions in which a device displaces its weights.
-
-    .. math:: L(w + t\,(\mathrm{program}(w) - w)), \qquad t \in [-1, 1]
-
-    For Gaussian variation that is :math:`L(w + \gamma R \sigma_v \xi)` with one :math:`\xi` a line
-    and :math:`\gamma \sigma_v` from minus sigma to sigma. The seeds are drawn as those of
-    :func:`~spikewvat.robustness.simulate_chips`: with an equal generator line i leads to chip i,
-    and networks are compared along the same lines. A device whose chips are no straight
-    continuation of smaller variations (quantisation, stuck cells) is met at t = 1 only.
-
-    Weights, modes and neuron state are as before afterwards, whatever was raised.
-
-    Args:
-        model: See :func:`~spikewvat.robustness.simulate_chips`, here and below.
-        loader: Batches of images.
-        device: What a chip does to weights, as large as the ends of the lines shall be.
-        directions: How many lines, at least 1.
-        points: Places on each line, at least 2; an odd number has the ideal weights among them.
-        loss: Mean loss of a batch from output and labels.
-        scores: How outputs become class scores.
-        adapter: By default the one for the model's framework.
-        reset_state: Resets layers that no adapter knows.
-        weights: Live weights that the device holds.
-        progress: Called after each place.
-        cache_bytes: Memory that the images may take.
-        generator: Source of the seeds; ``None`` uses torch's global one.
-
-    Returns:
-        Losses and accuracies of all places.
-
-    Raises:
-        ValueError: If a number is out of its range, or as ``simulate_chips``.
-        TypeError: If ``device`` is no device model, or a batch is no pair of tensors.
-        UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state that
-            nothing can reset.
-
-    References:
-        Weight-variation-aware training (WVAT), Figure 7.
-    """
+    """Evaluate a network along lines to chips, see ``Landscape.lines``."""
     check_device(device)
-    if directions < 1:
-        raise ValueError(f"directions must be at least 1, got {directions!r}.")
-    places, seeds = positions(points), draw_seeds(directions, generator)
-    bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
+    if lines < 1:
+        raise ValueError(f"lines must be at least 1, got {lines!r}.")
+    places, seeds = positions(points), draw_seeds(lines, seed)
     found = []
-    with bench.evaluating():
-        around = Surroundings(bench, directions * points, progress)
-        for seed in seeds:
-            noise = Generator().manual_seed(seed)
-            direction = device.displacement(bench.weights, generator=noise)
-            what = f"a place on the line to the chip with seed {seed} of {device!r}"
-            found.append([around.at([(place, direction)], what) for place in places])
-    both = table([[list(place) for place in line] for line in found])
+    around = Surroundings(run, lines * points, progress)
+    for chip in seeds:
+        noise = Generator().manual_seed(chip)
+        perturbation = device.displacement(run.weights, generator=noise)
+        what = f"a place on the line to the chip with seed {chip} of {device!r}"
+        found.append([list(around.at([(place, perturbation)], what)) for place in places])
+    both = table(found)
     return LossLines(
         device=repr(device),
         sigma=sigma_of(device),
@@ -172,7 +114,7 @@ def loss_lines(
         positions=places,
         losses=both[:, :, 1],
         accuracies=both[:, :, 0],
-        clean_loss=around.clean_loss,
-        clean_accuracy=around.clean_accuracy,
-        images=bench.images,
+        clean_loss=around.loss,
+        clean_accuracy=around.accuracy,
+        images=run.test.images.count,
     )

@@ -23,7 +23,7 @@ def draw_lines(curves: Mapping[str, LossLines], *, title: str = "") -> Figure:
     """Draw loss and accuracy along what a device does to the weights.
 
     Args:
-        curves: Results of :func:`~spikewvat.robustness.landscape.loss_lines` by method.
+        curves: Results of ``Evaluator(...).landscape.lines`` by method.
         title: Above the picture.
 
     Returns:
@@ -57,7 +57,7 @@ def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Fi
     """Draw contours of the loss over the planes of some methods, all with the same levels.
 
     Args:
-        surfaces: Results of :func:`~spikewvat.robustness.landscape.loss_surface` by method.
+        surfaces: Results of ``Evaluator(...).landscape.surface`` by method.
         title: Above the picture.
 
     Returns:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices.base import DeviceModel
 from spikewvat.perturbations import GAV
-from spikewvat.robustness.bench import (
-    CACHE_BYTES,
-    Bench,
-    ChipLoss,
-    Plan,
-    Progress,
-    Scores,
-    check_device,
-    draw_seeds,
-    sigma_of,
-)
+from spikewvat.robustness.chips import Chips, Plan, Progress, check_device, sigma_of
 from spikewvat.robustness.landscape.common import Surroundings, plain, table
 from spikewvat.robustness.results import ChipReport
+from spikewvat.robustness.run import Run
+from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.statistics import Interval, mean_interval, mean_of
-from spikewvat.spiking.losses import class_scores, rate_cross_entropy
-from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,82 +109,36 @@ class Sharpness:
         return ", ".join(parts)
 
 
-def sharpness(
-    model: nn.Module,
-    loader: Iterable[Any],
+def rise_of_loss(
+    run: Run,
     device: DeviceModel,
     *,
-    chips: int = 25,
-    ascent_points: int = 5,
-    loss: ChipLoss = rate_cross_entropy,
-    scores: Scores = class_scores,
-    adapter: Adapter | None = None,
-    reset_state: ResetState | None = None,
-    weights: Weights | None = None,
-    progress: Progress | None = None,
-    cache_bytes: int = CACHE_BYTES,
-    generator: Generator | None = None,
+    chips: int,
+    ascent_points: int,
+    seed: int,
+    stack: Stacking,
+    progress: Progress | None,
 ) -> Sharpness:
-    r"""Measure how far the loss rises where a device takes the weights.
-
-    .. math:: \mathbb E\, L(\mathrm{program}(w)) - L(w), \qquad
-        \max_{\text{chips}} L(\mathrm{program}(w)) - L(w), \qquad
-        \max_{0 < t \le 1} L(w + t v) - L(w)
-
-    v is gradient-ascent variation with :math:`\alpha = 1`: in each tensor along the gradient of
-    the loss over all images, and as long as what the device does to it. One gradient is no search
-    for the worst direction; it is taken in evaluation mode through the network's surrogates.
-
-    Weights, gradients, modes and neuron state are as before afterwards, whatever was raised.
-
-    Args:
-        model: See :func:`~spikewvat.robustness.simulate_chips`, here and below.
-        loader: Batches of images.
-        device: What a chip does to weights.
-        chips: How many chips, at least 1.
-        ascent_points: Places on the ascent; 0 takes no gradient.
-        loss: Mean loss of a batch from output and labels.
-        scores: How outputs become class scores.
-        adapter: By default the one for the model's framework.
-        reset_state: Resets layers that no adapter knows.
-        weights: Live weights that the device holds.
-        progress: Called after each chip.
-        cache_bytes: Memory that the images may take.
-        generator: Source of the seeds; ``None`` uses torch's global one.
-
-    Returns:
-        Losses of chips and ascent.
-
-    Raises:
-        ValueError: If a number is out of its range, the loss has no gradient or weights are
-            frozen, or as ``simulate_chips``.
-        TypeError: If ``device`` is no device model, or a batch is no pair of tensors.
-        UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state that
-            nothing can reset.
-    """
+    """Measure how far the loss rises, see ``Landscape.sharpness``."""
     check_device(device)
-    if chips < 1:
-        raise ValueError(f"chips must be at least 1, got {chips!r}.")
     if ascent_points < 0:
         raise ValueError(f"ascent_points must be at least 0, got {ascent_points!r}.")
-    plan = Plan(draw_seeds(chips, generator), None, None, chips)
+    simulated = Chips(run, Plan(chips, seed), stack)
     places = tuple((i + 1) / ascent_points for i in range(ascent_points))
-    bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
     ascent = []
-    with bench.evaluating():
-        around = Surroundings(bench, ascent_points, None)
-        report = bench.report(device, sigma_of(device), plan, progress)
-        if places:
-            # Where the length has no closed form, it is that of the first chip.
-            noise = Generator().manual_seed(plan.seeds[0])
-            step = GAV(device, alpha=1.0)(bench.weights, bench.gradient(), generator=noise)
-            what = f"a place on the steepest ascent as far as {device!r} goes"
-            ascent = [list(around.at([(place, step)], what)) for place in places]
+    around = Surroundings(run, ascent_points, None)
+    report = simulated.report(device, sigma_of(device), progress)
+    if places:
+        # Where the length has no closed form, it is that of the first chip.
+        noise = Generator().manual_seed(report.seeds[0])
+        step = GAV(device, alpha=1.0)(run.weights, run.gradient(), generator=noise)
+        what = f"a place on the steepest ascent as far as {device!r} goes"
+        ascent = [list(around.at([(place, step)], what)) for place in places]
     both = table(ascent).reshape(-1, 2)
     return Sharpness(
         report=report,
-        clean_loss=around.clean_loss,
-        clean_accuracy=around.clean_accuracy,
+        clean_loss=around.loss,
+        clean_accuracy=around.accuracy,
         ascent_positions=places,
         ascent_losses=both[:, 1],
         ascent_accuracies=both[:, 0],

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices.base import check_above_zero, draw_dtype
 from spikewvat.devices.normal import standard_normal
-from spikewvat.robustness.bench import (
-    CACHE_BYTES,
-    Bench,
-    ChipLoss,
-    Progress,
-    Scores,
-    draw_seeds,
-)
+from spikewvat.robustness.chips import Progress, draw_seeds
 from spikewvat.robustness.landscape.common import Surroundings, plain, positions, table
-from spikewvat.spiking.losses import class_scores, rate_cross_entropy
+from spikewvat.robustness.run import Run
 from spikewvat.weights import Weights
 
 
@@ -117,73 +109,29 @@ def filter_normalised(weights: Weights, *, generator: Generator | None = None) -
     return direction
 
 
-def loss_surface(
-    model: nn.Module,
-    loader: Iterable[Any],
-    *,
-    points: int = 21,
-    reach: float = 1.0,
-    loss: ChipLoss = rate_cross_entropy,
-    scores: Scores = class_scores,
-    adapter: Adapter | None = None,
-    reset_state: ResetState | None = None,
-    weights: Weights | None = None,
-    progress: Progress | None = None,
-    cache_bytes: int = CACHE_BYTES,
-    generator: Generator | None = None,
+def plane_of_filters(
+    run: Run, *, points: int, reach: float, seed: int, progress: Progress | None
 ) -> LossSurface:
-    """Evaluate a network over a plane of two filter-normalised random directions.
-
-    Weights, modes and neuron state are as before afterwards, whatever was raised.
-
-    Args:
-        model: See :func:`~spikewvat.robustness.simulate_chips`, here and below.
-        loader: Batches of images.
-        points: Places along either direction, at least 2; the square of it is evaluated.
-        reach: How far to go, in filter norms, above 0.
-        loss: Mean loss of a batch from output and labels.
-        scores: How outputs become class scores.
-        adapter: By default the one for the model's framework.
-        reset_state: Resets layers that no adapter knows.
-        weights: Live weights to displace; synaptic ones by default, so biases and batch norm
-            stay as they are.
-        progress: Called after each place.
-        cache_bytes: Memory that the images may take.
-        generator: Source of the two directions' seeds; ``None`` uses torch's global one.
-
-    Returns:
-        Losses and accuracies of all places.
-
-    Raises:
-        ValueError: If a number is out of its range, or as ``simulate_chips``.
-        TypeError: If a batch is no pair of tensors.
-        UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state that
-            nothing can reset.
-
-    References:
-        See :func:`filter_normalised`.
-    """
+    """Evaluate a network over a plane, see ``Landscape.surface``."""
     check_above_zero("reach", reach)
     places = tuple(reach * position for position in positions(points))
-    first, second = draw_seeds(2, generator)
-    bench = Bench(model, loader, loss, scores, adapter, reset_state, weights, cache_bytes)
+    first, second = draw_seeds(2, seed)
     found = []
-    with bench.evaluating():
-        around = Surroundings(bench, points**2, progress)
-        one, other = (
-            filter_normalised(bench.weights, generator=Generator().manual_seed(seed))
-            for seed in (first, second)
-        )
-        for i in places:
-            what = f"a place {i:+.3g} filter norms from the trained weights"
-            found.append([list(around.at([(i, one), (j, other)], what)) for j in places])
+    around = Surroundings(run, points**2, progress)
+    one, other = (
+        filter_normalised(run.weights, generator=Generator().manual_seed(number))
+        for number in (first, second)
+    )
+    for i in places:
+        what = f"a place {i:+.3g} filter norms from the trained weights"
+        found.append([list(around.at([(i, one), (j, other)], what)) for j in places])
     both = table(found)
     return LossSurface(
         seeds=(first, second),
         positions=places,
         losses=both[:, :, 1],
         accuracies=both[:, :, 0],
-        clean_loss=around.clean_loss,
-        clean_accuracy=around.clean_accuracy,
-        images=bench.images,
+        clean_loss=around.loss,
+        clean_accuracy=around.accuracy,
+        images=run.test.images.count,
     )

@@ -1,0 +1,112 @@
+"""Which values of a traced network are one tensor in memory, and which operations write to it."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+from torch import fx, nn
+
+from spikewvat.conversion.traced import is_shape
+
+_ASSIGNMENTS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
+_VIEWS = ("flatten", "view", "reshape", "getitem", "dropout")  # in evaluation, as far as supported
+_VIEW_MODULES = (nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)
+
+
+class _Proxy(fx.Proxy):
+    """A proxy that notes ``x += y`` as what it is: torch's own turns it into ``x = x + y``."""
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._assigned(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._assigned(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._assigned(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._assigned(operator.itruediv, other)
+
+    def _assigned(self, function: Any, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", function, (self, other), {})
+
+
+class InPlaceTracer(fx.Tracer):
+    """Traces a network; augmented assignments stay visible."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """Return what stands for a node while the network is traced."""
+        return _Proxy(node, self)
+
+
+class Memory:
+    """Groups the nodes that are one tensor in memory, in the order in which they are read.
+
+    Args:
+        ann: The traced network, in evaluation mode.
+    """
+
+    def __init__(self, ann: nn.Module) -> None:
+        self._ann = ann
+        self._owner: dict[fx.Node, fx.Node] = {}
+        self._place: dict[fx.Node, int] = {}
+
+    def note(self, node: fx.Node) -> list[fx.Node]:
+        """Take the next node.
+
+        Returns:
+            Nodes whose tensor it has changed and that are read again afterwards.
+        """
+        self._place[node] = len(self._place)
+        target = written(node, self._ann)
+        base = _viewed(node, self._ann) if target is None else target
+        owner = self._owner[node] = node if base is None else self._owner.get(base, base)
+        if target is None:
+            return []
+        return [
+            n for n, own in self._owner.items() if own is owner and self._is_read_later(n, node)
+        ]
+
+    def _is_read_later(self, node: fx.Node, change: fx.Node) -> bool:
+        return node is not change and any(
+            user is not change and user not in self._place and not is_shape(user)
+            for user in node.users
+        )
+
+
+def written(node: fx.Node, ann: nn.Module) -> fx.Node | None:
+    """Return the node whose tensor an operation changes in place, None if it makes a new one."""
+    if node.op == "call_module":
+        changes = getattr(ann.get_submodule(str(node.target)), "inplace", False) and not isinstance(
+            ann.get_submodule(str(node.target)), _VIEW_MODULES
+        )
+    elif node.op == "call_method":
+        name = str(node.target)
+        changes = name.endswith("_") and not name.endswith("__")
+    elif node.op == "call_function":
+        name = getattr(node.target, "__name__", "")
+        changes = node.target in _ASSIGNMENTS or (name.endswith("_") and not name.endswith("__"))
+        if name not in _VIEWS:
+            changes = changes or bool(node.kwargs.get("inplace")) or node.args[1:2] == (True,)
+    else:
+        return None
+    return _first(node) if changes else None
+
+
+def _viewed(node: fx.Node, ann: nn.Module) -> fx.Node | None:
+    """Return the node whose memory an operation shares without changing it."""
+    if node.op == "call_module":
+        shared = isinstance(ann.get_submodule(str(node.target)), _VIEW_MODULES)
+    elif node.op in ("call_function", "call_method"):
+        name = node.target if isinstance(node.target, str) else node.target.__name__
+        shared = name in _VIEWS
+    else:
+        return None
+    return _first(node) if shared else None
+
+
+def _first(node: fx.Node) -> fx.Node | None:
+    first = node.args[0] if node.args else node.kwargs.get("input")
+    return first if isinstance(first, fx.Node) else None

@@ -1,0 +1,343 @@
+"""How many chips work, and all else that is asked of a network and its test set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from spikewvat.adapters import Adapter, ResetState
+from spikewvat.devices import DeviceModel, Ideal
+from spikewvat.devices.base import check_at_least_zero
+from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of
+from spikewvat.robustness.corruptions.base import Corruption
+from spikewvat.robustness.images import CACHE_BYTES, Images
+from spikewvat.robustness.landscape.landscape import Landscape
+from spikewvat.robustness.results import ChipReport, Degradation
+from spikewvat.robustness.stacked import Stacking
+from spikewvat.robustness.subject import Subject
+from spikewvat.robustness.testset import ChipLoss, Scores
+from spikewvat.spiking.losses import class_scores, rate_cross_entropy
+from spikewvat.weights import Weights
+
+_SHARED = "stacked chips share their images"
+
+
+class Evaluator:
+    """A network and its test set, tested on simulated chips.
+
+    The network is evaluated in evaluation mode without gradients, neuron state is reset before
+    every forward pass; after each method weights, gradients, modes and state are as before,
+    whatever was raised.
+
+    A chip is a seed. Every method draws the seeds of its chips with ``seed``, 0 by default, one
+    after the other: chip number i is the same in all methods and for all networks and devices,
+    and does not depend on how many chips or batches there are. A chip is programmed once from the
+    weights as they are, and holds what it has for all images and time steps. Consecutive chips
+    that hold equal weights (a device without randomness, or no variation) are evaluated once and
+    count each.
+
+    The accuracy without variation is measured once, and again when a parameter, a buffer, a module
+    or a hook of the network has changed since then. Other changes, such as of a plain attribute,
+    are not noticed: make another evaluator after them.
+
+    Args:
+        model: Network from spikes ``[T, B, ...]`` to output spikes ``[T, B, classes]``, scores
+            ``[B, classes]``, or a tuple with either first. Inputs are moved to its weights.
+        loader: Yields ``(inputs, labels)`` batches, the same images at every pass. Iterated once
+            where the images fit into ``cache_bytes``, else once for every chip.
+        scores: How outputs become class scores; the default sums over time.
+        loss: From output and labels to the mean loss over a batch. Reports of chips then hold
+            losses; the landscape takes the cross-entropy of firing rates by default.
+        weights: Live weights that chips hold; by default all synaptic ones. Biases and batch norm
+            stay as they are.
+        adapter: By default the one for the network's framework.
+        reset_state: Resets layers that no adapter knows.
+        cache_bytes: Memory that the images may take; 0 keeps none.
+        stack: Whether several chips share a forward pass. ``"auto"`` does where that is faster,
+            for networks of dense layers on a GPU, and where all layers can; ``True`` insists.
+        autocast: ``torch.bfloat16`` or ``torch.float16`` runs the forward passes in that
+            precision, as ``torch.autocast`` does; accuracies then differ a little, and chips
+            are not stacked.
+
+    Raises:
+        ValueError: If an option is impossible, or ``weights`` is empty. Every method raises it if
+            the loader yields no images or other images at a later pass, outputs have an
+            unexpected shape or are NaN, labels are out of range, or weights are not finite.
+        TypeError: By every method, if a batch is no pair of tensors or a device no device model.
+        UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state that
+            nothing can reset.
+
+    References:
+        Test-time variation as in the WVAT paper, with one draw for each evaluation of the test
+        set: it models the programming of a chip.
+
+    Example:
+        >>> from spikewvat import Gaussian
+        >>> network = nn.Linear(2, 2, bias=False)
+        >>> _ = nn.init.eye_(network.weight)
+        >>> test = Evaluator(network, [(torch.eye(2), torch.arange(2))])
+        >>> test.accuracy
+        1.0
+        >>> print(test.chips(Gaussian(0.01), chips=3, target=0.9).yield_at(0.9))
+        yield at 90 %: 3 of 3 chips
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        *,
+        scores: Scores = class_scores,
+        loss: ChipLoss | None = None,
+        weights: Weights | None = None,
+        adapter: Adapter | None = None,
+        reset_state: ResetState | None = None,
+        cache_bytes: int = CACHE_BYTES,
+        stack: Stacking = "auto",
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        _check_speed(stack, autocast)
+        self._subject = Subject(
+            model=model,
+            images=Images(loader, cache_bytes),
+            scores=scores,
+            given=None if weights is None else dict(weights),
+            own_adapter=adapter,
+            reset_state=reset_state,
+            autocast=autocast,
+        )
+        self._loss = loss
+        self._stack: Stacking = stack if autocast is None else False
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right answers without variation."""
+        with self._subject.running(self._loss) as run:
+            return run.no_variation().accuracy
+
+    @property
+    def images(self) -> int:
+        """How many images there are."""
+        images = self._subject.images
+        if images.count == 0:
+            for _ in images.batches(torch.device("cpu")):
+                pass
+        return images.count
+
+    @property
+    def landscape(self) -> Landscape:
+        """The loss around the weights: along lines to chips, over a plane, and how it rises."""
+        return Landscape(self._subject, self._loss or rate_cross_entropy, self._stack)
+
+    def chips(
+        self,
+        device: DeviceModel,
+        *,
+        chips: int = 25,
+        target: float | None = None,
+        interval_width: float | None = None,
+        min_chips: int = 10,
+        images_per_chip: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> ChipReport:
+        """Program the network onto many simulated chips and test each of them on all images.
+
+        Args:
+            device: What a chip does to weights.
+            chips: How many chips at most, at least 1.
+            target: Accuracy that a chip must reach to work, a fraction; the report then has a
+                yield.
+            interval_width: Stop as soon as the full 95 % interval of the mean accuracy over chips
+                is narrower than this fraction, but not before ``min_chips``. Looking after every
+                chip makes the interval of a run that stopped cover a little less than 95 %.
+            min_chips: Chips to simulate before stopping early, at least 2.
+            images_per_chip: Images that each chip classifies, drawn anew for it: a mean accuracy
+                at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`. ``None``
+                takes all.
+            seed: The seeds of the chips are drawn with it.
+            progress: Called after each chip.
+
+        Returns:
+            Accuracies of the chips in the order of their seeds.
+
+        Raises:
+            ValueError: If a number is out of its range.
+            UnsupportedModelError: If a layer cannot be stacked and ``stack`` is True.
+        """
+        plan = Plan(chips, seed, target, interval_width, min_chips, images_per_chip)
+        self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
+        with self._subject.running(self._loss) as run:
+            return Chips(run, plan, self._stack).report(device, sigma_of(device), progress)
+
+    def sweep(
+        self,
+        device_at: Callable[[float], DeviceModel],
+        sigmas: Sequence[float],
+        *,
+        chips: int = 25,
+        target: float | None = None,
+        interval_width: float | None = None,
+        min_chips: int = 10,
+        images_per_chip: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Degradation:
+        """Simulate chips at several magnitudes of variation, with the same seeds at each.
+
+        Common seeds make the curve smooth: chip i at one sigma is chip i at another with its
+        deviations scaled. Without variation all chips are one and are evaluated once.
+
+        Args:
+            device_at: From sigma to a device model, for example ``Gaussian`` itself.
+            sigmas: Magnitudes, fractions of a layer's range, each at least 0.
+            chips: How many chips at most at each sigma; here and below see :meth:`chips`.
+            target: Accuracy that a chip must reach to work.
+            interval_width: Stop at a sigma when its interval is narrower.
+            min_chips: Chips to simulate before stopping early.
+            images_per_chip: Images that each chip classifies; without variation all are.
+            seed: The seeds of the chips are drawn with it.
+            progress: Called after each chip, counted over all sigmas.
+
+        Returns:
+            Accuracy without variation, and a report for each sigma.
+
+        Raises:
+            ValueError: As :meth:`chips`, or if there is no sigma or one is negative.
+        """
+        if not sigmas:
+            raise ValueError("there are no sigmas to sweep, expected some, such as [0, 0.1].")
+        for sigma in sigmas:
+            check_at_least_zero("sigma", sigma)
+        plan = Plan(chips, seed, target, interval_width, min_chips, images_per_chip)
+        self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
+        with self._subject.running(self._loss) as run:
+            none, put = run.no_variation(), Chips(run, plan, self._stack)
+            reports = tuple(
+                put.report(device_at(s), float(s), shifted(progress, i, len(sigmas), chips))
+                for i, s in enumerate(sigmas)
+            )
+        return Degradation(none.accuracy, reports)
+
+    def corrupt(
+        self,
+        corruption_at: Callable[[float], Corruption],
+        severities: Sequence[float],
+        *,
+        device: DeviceModel | None = None,
+        chips: int = 25,
+        target: float | None = None,
+        interval_width: float | None = None,
+        min_chips: int = 10,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> Degradation:
+        """Test the network at several severities of a corruption, on the same chips at each.
+
+        A chip draws its weights as :meth:`sweep` does, defects that are fixed in a chip, and, for
+        each image, noise of its events. Beside accuracy the reports hold what the network does:
+        spikes, synaptic operations, firing rates and their shift against the network without
+        variation and corruption; not so for a network whose spiking neurons no adapter knows.
+
+        Args:
+            corruption_at: From severity to a corruption, for example ``Deletion`` itself.
+            severities: In the corruption's unit, each at least 0.
+            device: What chips do to weights besides; by default nothing.
+            chips: How many chips at most at each severity; here and below see :meth:`chips`.
+            target: Accuracy that a chip must reach to work.
+            interval_width: Stop at a severity when its interval is narrower.
+            min_chips: Chips to simulate before stopping early.
+            seed: The seeds of the chips are drawn with it.
+            progress: Called after each chip, counted over all severities.
+
+        Returns:
+            Accuracy and activity without variation, and a report for each severity.
+
+        Raises:
+            ValueError: As :meth:`chips`; if there is no severity or one is out of range; or if
+                the corruption cannot happen to the input.
+            TypeError: If ``corruption_at`` returns no corruption.
+            UnsupportedModelError: If the corruption cannot happen to the network.
+        """
+        if not severities:
+            raise ValueError("there are no severities to sweep, expected some, such as [0, 0.1].")
+        corruptions = [_checked(corruption_at, severity) for severity in severities]
+        device = Ideal() if device is None else device
+        plan = Plan(chips, seed, target, interval_width, min_chips)
+        self._check_alone(True, "corruptions", "what happens to spikes happens on one chip")
+        reports = []
+        with self._subject.running(self._loss, counting=True) as run:
+            none, put = run.no_variation(), Chips(run, plan, stack=False)
+            for index, (severity, happens) in enumerate(zip(severities, corruptions, strict=True)):
+                counted = shifted(progress, index, len(severities), chips)
+                report = put.report(device, sigma_of(device), counted, happens=happens)
+                # A composition has no severity of its own but that which it was made for.
+                reports.append(replace(report, severity=float(severity)))
+        return Degradation(none.accuracy, tuple(reports), none.activity)
+
+    def on(self, model: nn.Module, *, weights: Weights | None = None) -> Evaluator:
+        """Return an evaluator of another network on the same images, read once for all networks.
+
+        Args:
+            model: The other network; all options but ``weights`` stay.
+            weights: Its live weights that chips hold; by default all synaptic ones.
+
+        Raises:
+            ValueError: If ``weights`` is empty.
+            UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state
+                that nothing can reset.
+        """
+        other = copy.copy(self)
+        other._subject = replace(self._subject, model=model, given=weights)
+        return other
+
+    def _check_alone(self, wanted: bool, what: str, why: str) -> None:
+        """Raise ValueError if chips shall share forward passes but cannot."""
+        if wanted and self._stack is True:
+            raise ValueError(
+                f"stack=True and {what} do not go together: {why}. Leave out one of the two."
+            )
+
+    def __str__(self) -> str:
+        subject = self._subject
+        live = subject.live()
+        images = f"{subject.images.count} images" if subject.images.count else "images not yet read"
+        width = max(map(len, live))
+        lines = [
+            f"{type(subject.model).__name__}, {images}; chips hold {len(live)} tensors, "
+            f"{sum(weight.numel() for weight in live.values())} weights:"
+        ]
+        for name, weight in live.items():
+            shape = " x ".join(map(str, weight.shape)) or "1"
+            lines.append(f"  {name:<{width}}  {shape}")
+        return "\n".join(lines)
+
+
+def _checked(corruption_at: Callable[[float], Corruption], severity: float) -> Corruption:
+    check_at_least_zero("severity", severity)
+    found = corruption_at(severity)
+    if not isinstance(found, Corruption):
+        raise TypeError(
+            f"corruption_at({severity!r}) is {found!r}, expected a corruption such as "
+            "Deletion(0.1). They are in spikewvat.robustness.corruptions."
+        )
+    return found
+
+
+def _check_speed(stack: Stacking, autocast: torch.dtype | None) -> None:
+    if stack not in ("auto", True, False):
+        raise ValueError(f'stack must be "auto", True or False, got {stack!r}.')
+    if autocast not in (None, torch.bfloat16, torch.float16):
+        raise ValueError(
+            f"autocast must be torch.bfloat16, torch.float16 or None, got {autocast!r}."
+        )
+    if stack is True and autocast is not None:
+        raise ValueError(
+            "stack=True and autocast do not go together: torch.func ignores autocast. "
+            "Leave out one of the two."
+        )

@@ -1,0 +1,221 @@
+"""The images of a test set: read from a loader once, kept in memory where they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Batch: TypeAlias = tuple[Tensor, Tensor]
+"""Inputs and labels."""
+
+CACHE_BYTES = 2**30
+_SHARE_OF_GPU = 0.25  # of its free memory, up to which images stay there
+
+
+class Images:
+    """Batches of a loader, for as many passes as needed.
+
+    Spikes are 0 or 1, so float images that are whole numbers up to 255 are kept as bytes, which
+    loses nothing and takes a quarter of the memory.
+
+    Args:
+        loader: Yields ``(inputs, labels)`` batches, the same images at every pass.
+        cache_bytes: Memory that the images may take; 0 keeps none.
+    """
+
+    def __init__(self, loader: Iterable[Any], cache_bytes: int) -> None:
+        self._loader = loader
+        self._room = cache_bytes
+        self._axis = 0
+        self._kept: list[tuple[Tensor, torch.dtype, Tensor]] | None = None
+        self.count = 0
+        """How many images the first pass has seen; 0 before its end."""
+        self.class_counts: set[int] = set()
+        """Numbers of classes for which every label is known to be one of them."""
+
+    def load(self, images: int, device: torch.device) -> None:
+        """Read all images into memory, to choose ``images`` of them at a time.
+
+        Raises:
+            ValueError: If there are fewer, they do not fit, or their axis is not clear.
+        """
+        if self._kept is None:
+            for _ in self.batches(device):
+                pass
+        if self._kept is None:
+            raise ValueError(
+                f"the {self.count} images do not fit into memory, which images_per_chip needs. "
+                "Raise cache_bytes, or leave it out."
+            )
+        if not 1 <= images <= self.count:
+            raise ValueError(
+                f"images_per_chip must be between 1 and {self.count}, the images of the test "
+                f"set, got {images!r}."
+            )
+        self._axis = image_axis([(packed, labels) for packed, _, labels in self._kept])
+
+    def batches(self, device: torch.device) -> Iterator[Batch]:
+        """Yield all images.
+
+        Args:
+            device: Where the inputs go.
+
+        Raises:
+            ValueError: If there are no images, or other ones than before.
+            TypeError: If a batch is no pair of tensors.
+        """
+        if self._kept is not None:
+            for packed, dtype, labels in self._kept:
+                # A copy: a first layer that works in place must not change the images.
+                yield packed.to(device).to(dtype, copy=True), labels
+            return
+        kept: list[tuple[Tensor, torch.dtype, Tensor]] = []
+        room, count = self._room, 0
+        for batch in self._loader:
+            inputs, labels = _pair(batch)
+            count += len(labels)
+            if room > 0:
+                packed = _packed(inputs)
+                room -= _size(packed) + labels.nbytes
+                if room >= 0:
+                    kept.append((packed, inputs.dtype, labels.clone()))
+                else:
+                    kept.clear()
+                    room = 0
+            yield inputs.to(device), labels
+        if count == self.count == 0:
+            raise ValueError("the loader yields no images. Check the data set and its split.")
+        if self.count not in (0, count):
+            raise ValueError(
+                f"the loader yielded {self.count} images at the first pass and {count} at a "
+                "later one. Pass a DataLoader or a list of batches, or raise cache_bytes."
+            )
+        # Only a pass that has come to its end has seen all images.
+        self.count = count
+        if room > 0:
+            self._kept = _near(kept, device)
+        else:
+            self._room = 0
+
+    def chosen(self, numbers: Tensor, device: torch.device) -> Iterator[Batch]:
+        """Yield some of the kept images, in batches about as large as the largest of the loader.
+
+        Args:
+            numbers: Which ones, counted from 0; call :meth:`load` first.
+            device: Where the inputs go.
+        """
+        kept = self._kept or []
+        most = max(len(labels) for _, _, labels in kept)
+        parts: list[Batch] = []
+        first = 0
+        for packed, dtype, labels in kept:
+            here = numbers[(numbers >= first) & (numbers < first + len(labels))] - first
+            first += len(labels)
+            if len(here) == 0:
+                continue
+            here = here.to(packed.device)
+            part = packed.index_select(self._axis, here).to(device).to(dtype)
+            if parts and _other_shape(parts[-1][0], part, self._axis):
+                yield _joined(parts, self._axis)
+                parts = []
+            parts.append((part, labels[here.to(labels.device)]))
+            if sum(len(own) for _, own in parts) >= most:
+                yield _joined(parts, self._axis)
+                parts = []
+        if parts:
+            yield _joined(parts, self._axis)
+
+
+def _near(
+    kept: list[tuple[Tensor, torch.dtype, Tensor]], device: torch.device
+) -> list[tuple[Tensor, torch.dtype, Tensor]]:
+    """Return the images on the network's GPU where that has room for them."""
+    if device.type != "cuda":
+        return kept
+    free = torch.cuda.mem_get_info(device)[0]
+    if sum(_size(packed) for packed, _, _ in kept) > _SHARE_OF_GPU * free:
+        return kept
+    return [(packed.to(device), dtype, labels.to(device)) for packed, dtype, labels in kept]
+
+
+def image_axis(batches: list[tuple[Tensor, Tensor]]) -> int:
+    """Return which axis of the inputs holds the images: 1 after time, or 0.
+
+    Args:
+        batches: Inputs and labels.
+
+    Raises:
+        ValueError: If it is none of them, or could be both.
+    """
+    fits = [
+        axis
+        for axis in (0, 1)
+        if all(x.dim() > axis + 1 and x.shape[axis] == len(labels) for x, labels in batches)
+    ]
+    if len(fits) != 1:
+        shapes = sorted({tuple(x.shape) for x, _ in batches})
+        raise ValueError(
+            f"inputs of shapes {shapes} do not tell which axis holds the images. "
+            "Pass batches of another size."
+        )
+    return fits[0]
+
+
+def _other_shape(one: Tensor, other: Tensor, axis: int) -> bool:
+    """Return whether two batches cannot be joined along an axis."""
+    shapes = [(*x.shape[:axis], *x.shape[axis + 1 :]) for x in (one, other)]
+    return shapes[0] != shapes[1] or one.dtype != other.dtype
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
+    """Return several batches as one."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat([x for x, _ in parts], axis), torch.cat([labels for _, labels in parts])
+
+
+def _pair(batch: Any) -> tuple[Tensor, Tensor]:
+    """Return inputs and labels of a batch."""
+    if not isinstance(batch, tuple | list) or len(batch) != 2 or not isinstance(batch[0], Tensor):
+        raise TypeError(
+            f"a batch of the loader is {described(batch)}, expected a pair (inputs, labels) of "
+            "tensors. Wrap the loader."
+        )
+    inputs, labels = batch[0], torch.as_tensor(batch[1])
+    if labels.dim() != 1 or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"labels are {labels.dtype} of shape {tuple(labels.shape)}, expected class indices "
+            "(int64) of shape [B]."
+        )
+    return inputs, labels
+
+
+def _packed(inputs: Tensor) -> Tensor:
+    """Return a copy, as bytes where that loses nothing."""
+    if inputs.is_sparse:
+        return inputs.detach().clone()
+    if inputs.is_floating_point():
+        as_bytes = inputs.clamp(0, 255).to(torch.uint8)
+        if torch.equal(as_bytes.to(inputs.dtype), inputs):
+            return as_bytes
+    return inputs.detach().clone()
+
+
+def _size(inputs: Tensor) -> int:
+    """Return how many bytes a tensor takes."""
+    if inputs.is_sparse:
+        inputs = inputs.coalesce()
+        return inputs.indices().nbytes + inputs.values().nbytes
+    return inputs.nbytes
+
+
+def described(value: object) -> str:
+    """Return what a value is, for messages."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, tuple | list):
+        return f"a {type(value).__name__} of {len(value)}"
+    return f"a {type(value).__name__}"

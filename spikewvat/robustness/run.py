@@ -1,0 +1,166 @@
+"""A network in evaluation, other weights put into it and taken out again."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spikewvat.adapters import Adapter
+from spikewvat.robustness.activity import Activity
+from spikewvat.robustness.corruptions.base import Corruption
+from spikewvat.robustness.corruptions.context import corrupt
+from spikewvat.robustness.observer import Observer
+from spikewvat.robustness.stacked import Stack
+from spikewvat.robustness.testset import TestSet
+from spikewvat.weights import Weights, replaced
+
+
+class Found(NamedTuple):
+    """What an evaluation found: accuracy, loss (NaN without one), activity if it was counted."""
+
+    accuracy: float
+    loss: float
+    activity: Activity | None = None
+
+
+@dataclass
+class Run:
+    """A network in evaluation mode for one question, ready to hold other weights.
+
+    Args:
+        model: The network.
+        adapter: Of its framework.
+        live: Its weights that chips hold.
+        test: The network with its images.
+        observer: Counts spikes and operations of every evaluation; None counts nothing.
+        known: What the network without variation gave, if that is known.
+    """
+
+    model: nn.Module
+    adapter: Adapter
+    live: Weights
+    test: TestSet
+    observer: Observer | None = None
+    known: Found | None = None
+    # The last weights evaluated and what they gave: equal chips need no second evaluation.
+    _last: tuple[Weights, Found] | None = field(default=None, init=False)
+
+    @property
+    def weights(self) -> Weights:
+        """The weights without variation, detached; not to be written to."""
+        return {name: weight.detach() for name, weight in self.live.items()}
+
+    def no_variation(self) -> Found:
+        """Evaluate the weights as they are, once."""
+        if self.known is None:
+            self.check_weights()
+            self.known = self._evaluate("the network without variation")
+        self._last = ({name: weight.clone() for name, weight in self.live.items()}, self.known)
+        return self.known
+
+    def holding(
+        self, values: Weights, what: str, *, happens: Corruption | None = None, seed: int = 0
+    ) -> Found:
+        """Evaluate other values in the weights.
+
+        Args:
+            values: Equal names and shapes.
+            what: What they are, for messages.
+            happens: What happens to spikes.
+            seed: Of the chip on which it happens.
+        """
+        same = happens is None or not happens.active
+        if same and self._last is not None and _equal(self._last[0], values):
+            return self._last[1]
+        self.check_chip(values, what)
+        with replaced(self.live, values):
+            found = self._evaluate(what, happens, seed)
+        self._last = (values, found) if same else None
+        return found
+
+    def holding_on(self, values: Weights, what: str, chosen: Tensor) -> Found:
+        """Evaluate other values in the weights on some of the images."""
+        self.check_chip(values, what)
+        self._last = None
+        with replaced(self.live, values):
+            return self._evaluate(what, chosen=chosen)
+
+    def holding_each(self, stack: Stack, chips: list[tuple[Weights, str]]) -> list[Found]:
+        """Evaluate several chips together, equal neighbours once.
+
+        Args:
+            stack: Of the same network.
+            chips: Values of each, and what it is.
+
+        Raises:
+            NotStackableError: If a layer does not work on stacked weights.
+        """
+        before = [None if self._last is None else self._last[0], *(values for values, _ in chips)]
+        new = [
+            last is None or not _equal(last, values)
+            for last, (values, _) in zip(before, chips, strict=False)
+        ]
+        different = [chip for chip, is_new in zip(chips, new, strict=True) if is_new]
+        for values, what in different:
+            self.check_chip(values, what)
+        weights, whats = [values for values, _ in different], [what for _, what in different]
+        found = iter(self.test.evaluate_stacked(stack, weights, whats) if different else ())
+        results, held = [], self._last
+        for (chip, _), is_new in zip(chips, new, strict=True):
+            held = (chip, Found(*next(found))) if is_new or held is None else held
+            results.append(held[1])
+        self._last = held
+        return results
+
+    def gradient(self) -> Weights:
+        """Return the gradient of the mean loss at the weights without variation."""
+        return self.test.gradient(self.live)
+
+    def _evaluate(
+        self,
+        what: str,
+        happens: Corruption | None = None,
+        seed: int = 0,
+        chosen: Tensor | None = None,
+    ) -> Found:
+        """Test the weights that the network holds."""
+        with ExitStack() as stack:
+            if happens is not None:
+                chip = corrupt(
+                    self.model, happens, seed=seed, adapter=self.adapter, weights=self.live
+                )
+                stack.enter_context(chip)
+            if self.observer is None:
+                return Found(*self.test.evaluate(what, chosen))
+            self.observer.forget()
+            stack.enter_context(self.observer.watching())
+            return Found(*self.test.evaluate(what, chosen), self.observer.found())
+
+    def check_weights(self) -> None:
+        """Raise ValueError if the network holds a weight that is not finite."""
+        _check_finite(self.live, "the model holds a weight that is not finite", "Train it anew.")
+
+    def check_chip(self, values: Weights, what: str) -> None:
+        """Raise ValueError if a chip holds a weight that is not finite."""
+        if all(bool(torch.isfinite(value.sum())) for value in values.values()):
+            return  # a sum of finite numbers may overflow, never the other way round
+        largest = max(float(w.abs().max()) for w in self.live.values() if w.numel())
+        remedy = f"Check the device model, and the network: its largest weight is {largest:.3g}."
+        _check_finite(values, f"{what} holds a weight that is not finite", remedy)
+
+
+def _check_finite(weights: Weights, problem: str, remedy: str) -> None:
+    for name, weight in weights.items():
+        if not bool(torch.isfinite(weight).all()):
+            raise ValueError(f"{problem}: {name!r}. {remedy}")
+
+
+def _equal(one: Weights, other: Weights) -> bool:
+    def equal(a: Tensor, b: Tensor) -> bool:
+        return (a.dtype, a.device) == (b.dtype, b.device) and torch.equal(a, b)
+
+    return one.keys() == other.keys() and all(equal(one[name], other[name]) for name in one)

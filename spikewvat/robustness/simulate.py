@@ -1,0 +1,75 @@
+"""Chips in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypedDict, Unpack
+
+import torch
+from torch import nn
+
+from spikewvat.adapters import Adapter, ResetState
+from spikewvat.devices import DeviceModel
+from spikewvat.robustness.chips import Progress
+from spikewvat.robustness.evaluator import Evaluator
+from spikewvat.robustness.results import ChipReport
+from spikewvat.robustness.stacked import Stacking
+from spikewvat.robustness.testset import ChipLoss, Scores
+from spikewvat.weights import Weights
+
+
+class EvaluatorOptions(TypedDict, total=False):
+    """Options of :class:`Evaluator`, all with defaults."""
+
+    scores: Scores
+    loss: ChipLoss | None
+    weights: Weights | None
+    adapter: Adapter | None
+    reset_state: ResetState | None
+    cache_bytes: int
+    stack: Stacking
+    autocast: torch.dtype | None
+
+
+def simulate_chips(
+    model: nn.Module,
+    loader: Iterable[Any],
+    device: DeviceModel,
+    *,
+    chips: int = 25,
+    target: float | None = None,
+    interval_width: float | None = None,
+    min_chips: int = 10,
+    images_per_chip: int | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+    **options: Unpack[EvaluatorOptions],
+) -> ChipReport:
+    """Test a network on simulated chips: :meth:`Evaluator.chips` in one line.
+
+    Args:
+        model: See :class:`Evaluator`.
+        loader: Batches of images.
+        device: What a chip does to weights; here and below see :meth:`Evaluator.chips`.
+        chips: How many chips at most.
+        target: Accuracy that a chip must reach to work.
+        interval_width: Stop when the interval of the mean accuracy is narrower.
+        min_chips: Chips to simulate before stopping early.
+        images_per_chip: Images that each chip classifies; ``None`` takes all.
+        seed: The seeds of the chips are drawn with it.
+        progress: Called after each chip.
+        **options: Those of :class:`Evaluator`.
+
+    Returns:
+        Accuracies of the chips in the order of their seeds.
+    """
+    return Evaluator(model, loader, **options).chips(
+        device,
+        chips=chips,
+        target=target,
+        interval_width=interval_width,
+        min_chips=min_chips,
+        images_per_chip=images_per_chip,
+        seed=seed,
+        progress=progress,
+    )

@@ -1,0 +1,156 @@
+"""The network under test with its images, and what is known of it without variation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.errors import UnsupportedModelError
+from spikewvat.robustness.images import Images
+from spikewvat.robustness.observer import Observer
+from spikewvat.robustness.run import Found, Run
+from spikewvat.robustness.testset import ChipLoss, Scores, TestSet
+from spikewvat.weights import Weights
+
+
+@dataclass
+class Subject:
+    """A network and its images, between one question and the next.
+
+    Args:
+        model: The network.
+        images: What it classifies.
+        scores: How outputs become class scores.
+        given: Live weights that chips hold; None for all synaptic ones.
+        own_adapter: None for that of the network's framework.
+        reset_state: Resets layers that no adapter knows.
+        autocast: Lower precision of the forward passes.
+    """
+
+    model: nn.Module
+    images: Images
+    scores: Scores
+    given: Weights | None
+    own_adapter: Adapter | None
+    reset_state: ResetState | None
+    autocast: torch.dtype | None
+    adapter: Adapter = field(init=False)
+    # What the network without variation gave: counted or not, with a loss or without.
+    _known: dict[tuple[bool, bool], Found] = field(init=False, default_factory=dict)
+    _seen: Snapshot | None = field(init=False, default=None)  # of the network that gave it
+
+    def __post_init__(self) -> None:
+        self.adapter = self.own_adapter or adapter_for(self.model, reset_state=self.reset_state)
+        parameters = {id(parameter) for parameter in self.model.parameters()}
+        if self.given is not None and not self.given:
+            raise ValueError("weights is empty, expected live parameters by name. Leave it out.")
+        given = self.given or {}
+        self._own = {name for name, weight in given.items() if id(weight) in parameters}
+        self.live()
+
+    def live(self) -> Weights:
+        """Return the weights that chips hold, found anew: parameters may have been replaced.
+
+        Raises:
+            ValueError: If a given weight is no parameter of the network any more.
+            UnsupportedModelError: If the network has no synaptic weights.
+        """
+        if self.given is None:
+            return self.adapter.synaptic_weights(self.model)
+        parameters = {id(parameter) for parameter in self.model.parameters()}
+        for name in self._own:
+            if id(self.given[name]) not in parameters:
+                raise ValueError(
+                    f"weight {name!r} is no parameter of the network any more: something has "
+                    "replaced it since. Make another Evaluator with the present weights."
+                )
+        return dict(self.given)
+
+    @contextmanager
+    def running(self, loss: ChipLoss | None, *, counting: bool = False) -> Iterator[Run]:
+        """Put the network into evaluation mode for one question, and all back afterwards.
+
+        Args:
+            loss: Of a batch, from output and labels.
+            counting: Count spikes and operations, where a layer of spiking neurons is known.
+        """
+        live = self.live()
+        modes = [(module, module.training) for module in self.model.modules()]
+        try:
+            self.model.eval()
+            # Not inference mode: state that it leaves in neurons could not be reset in place.
+            with torch.no_grad():
+                self._forget_if_changed(live)
+                observer = None
+                if counting:
+                    with suppress(UnsupportedModelError):  # events of a network without neurons
+                        observer = Observer(self.model, self.adapter, live)
+                test = TestSet(
+                    model=self.model,
+                    images=self.images,
+                    device=next(iter(live.values())).device,
+                    reset=self.adapter.reset_state,
+                    scores=self.scores,
+                    loss=loss,
+                    autocast=self.autocast,
+                )
+                key = observer is not None, loss is not None
+                known = self._known.get(key) or self._known.get((key[0], True))
+                run = Run(self.model, self.adapter, live, test, observer, known)
+                yield run
+                if run.known is not None:
+                    self._known[key] = run.known
+        finally:
+            for module, training in modes:
+                module.training = training
+            self.adapter.reset_state(self.model)
+            if self._known and self._seen is None:
+                self._seen = Snapshot.of(self.model, live)
+
+    def _forget_if_changed(self, live: Weights) -> None:
+        if self._seen is None:
+            return
+        self.adapter.reset_state(self.model)
+        if not self._seen.shows(self.model, live):
+            self._seen = None
+            self._known.clear()
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a network computes with: its tensors, and modules and hooks by identity."""
+
+    tensors: list[Tensor]
+    parts: list[object]
+
+    @classmethod
+    def of(cls, model: nn.Module, live: Weights) -> Snapshot:
+        """Copy what a network and its weights hold."""
+        return cls([held.detach().clone() for held in _tensors(model, live)], _parts(model))
+
+    def shows(self, model: nn.Module, live: Weights) -> bool:
+        """Return whether a network still is as it was."""
+        present = _tensors(model, live)
+        return self.parts == _parts(model) and all(
+            (was.dtype, was.device) == (now.dtype, now.device) and torch.equal(was, now)
+            for was, now in zip(self.tensors, present, strict=True)
+        )
+
+
+def _tensors(model: nn.Module, live: Weights) -> list[Tensor]:
+    return [*model.parameters(), *model.buffers(), *live.values()]
+
+
+def _parts(model: nn.Module) -> list[object]:
+    """Return what says which modules there are and what is hooked onto them."""
+    parts: list[object] = []
+    for name, module in model.named_modules():
+        parts += [name, type(module), len(list(module.parameters(recurse=False)))]
+        parts += [len(list(module.buffers(recurse=False))), id(vars(module).get("forward"))]
+        parts += [*module._forward_hooks, *module._forward_pre_hooks]
+    return parts
