@@ -25,9 +25,10 @@ from spikewvat.data import make_loader
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.loaders import open_data, spread
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
 from spikewvat.robustness import hierarchical
 from spikewvat.robustness.statistics import mean_of
+from spikewvat.serialisation import write_json
 from spikewvat.weights import replaced
 
 CLEAN, ENSEMBLE, OWN = "clean weights", "ensemble of chips", "each chip's own"

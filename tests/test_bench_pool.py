@@ -24,11 +24,11 @@ def test_a_killed_process_loses_nothing_that_was_finished(tmp_path):
     jobs = [Job("first"), Job("dies-once", deaths=1), *(Job(f"j{n}") for n in range(4))]
     found = results(tmp_path, jobs, 2)
     assert set(found) == {job.name for job in jobs}
-    assert all(found[job.name]["name"] == job.name for job in jobs)
+    assert all(found[job.name].method == job.name for job in jobs)
     assert len(jobs[1].runs(tmp_path)) == 2
-    assert str(found["dies-once"]["pid"]) == jobs[1].runs(tmp_path)[1]
+    assert found["dies-once"].run == jobs[1].runs(tmp_path)[1]
     again = results(tmp_path, jobs, 2)  # all is done
-    assert again == found
+    assert {n: r.run for n, r in again.items()} == {n: r.run for n, r in found.items()}
     assert len(jobs[1].runs(tmp_path)) == 2
 
 
@@ -42,8 +42,8 @@ def test_a_job_that_kills_its_process_again_is_given_up(tmp_path):
     assert "was killed again while no other job ran" in found["deadly"].message
     assert found["deadly"].message in found["deadly"].log.read_text()
     assert len(deadly.runs(tmp_path)) == 2
-    assert found["innocent"]["name"] == "innocent"
-    assert found["later"]["name"] == "later"
+    assert found["innocent"].method == "innocent"
+    assert found["later"].method == "later"
 
 
 def test_processes_that_die_before_they_begin_are_not_tried_for_ever(tmp_path, monkeypatch):
@@ -67,7 +67,7 @@ def test_a_job_of_another_bench_is_waited_for_and_read(tmp_path):
         go.touch()
     thread.join()
     assert [name for name, _ in ends] == ["other", "shared"]  # what is free comes first
-    assert ends[1][1] == first["shared"]
+    assert ends[1][1].run == first["shared"].run
     assert len(shared.runs(tmp_path)) == 1
 
 
@@ -89,7 +89,7 @@ def test_a_lock_ends_with_its_process(tmp_path):
     process.wait()
     assert (job.folder(tmp_path) / pool.RUNNING).read_text() == f"{process.pid}\n"
     (tmp_path / "go").touch()
-    assert results(tmp_path, [job])["slow"]["pid"] == os.getpid()
+    assert results(tmp_path, [job])["slow"].run == str(os.getpid())
     assert not (job.folder(tmp_path) / pool.RUNNING).exists()
 
 
@@ -106,12 +106,12 @@ def test_a_full_disk_is_a_failed_job(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", full)
     found = results(tmp_path, jobs)
     monkeypatch.undo()
-    assert found["a"]["name"] == "a"
+    assert found["a"].method == "a"
     assert "No space left on device" in found["b"].message
     assert list((tmp_path / "b").glob("*.tmp")) == []
     again = results(tmp_path, jobs)
     assert len(jobs[0].runs(tmp_path)) == 1
-    assert all(again[name]["name"] == name for name in "abc")
+    assert all(again[name].method == name for name in "abc")
     assert not (tmp_path / "b" / "error.txt").exists()
 
 
@@ -119,7 +119,7 @@ def test_a_folder_that_cannot_be_made_is_a_failed_job(tmp_path):
     (tmp_path / "a").write_text("a file is in the way")
     found = results(tmp_path, [Job("a"), Job("b")])
     assert "FileExistsError" in found["a"].message
-    assert found["b"]["name"] == "b"
+    assert found["b"].method == "b"
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", ""])
@@ -127,4 +127,4 @@ def test_an_unreadable_result_is_made_anew(content, tmp_path):
     job = Job("a")
     job.folder(tmp_path).mkdir()
     (job.folder(tmp_path) / "result.json").write_text(content)
-    assert results(tmp_path, [job])["a"]["name"] == "a"
+    assert results(tmp_path, [job])["a"].method == "a"

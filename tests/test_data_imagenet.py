@@ -283,7 +283,7 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(made, tmp_path, monke
     torch.save(begun.state_dict(), tmp_path / "begin.pth")
     recipe = tiny(start=str(tmp_path / "begin.pth"))
     whole = run.train(recipe, tmp_path / "whole", data_root=made, progress=False)
-    rates = [row["learning_rate"] for row in whole["training"]["history"]]
+    rates = [row["learning_rate"] for row in whole.training.history]
     assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
 
     from spikewvat.lab.trainer import checkpoint
@@ -303,13 +303,13 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(made, tmp_path, monke
     one, two = (files.load(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     plain = run.train(tiny(), tmp_path / "plain", data_root=made, progress=False)
-    assert math.isfinite(plain["clean"])
+    assert math.isfinite(plain.curve.clean)
 
 
 def test_a_small_network_learns_the_colours(made, tmp_path):
     recipe = tiny(optimizer="adam", momentum=None, lr=1e-2, decay=1.0, epochs=12)
     result = run.train(recipe, tmp_path / "out", data_root=made, progress=False)
-    assert result["clean"] > 0.8
+    assert result.curve.clean > 0.8
 
 
 @pytest.mark.parametrize(
@@ -330,10 +330,10 @@ def test_the_recipes_for_imagenet(row, changes, made, tmp_path):
     torch.save(model.state_dict(), tmp_path / "w.pth")
     recipe = read_recipe(path, overrides=[*options, f"training.start={tmp_path / 'w.pth'}"])
     result = run.train(resolve(recipe), tmp_path / "out", data_root=made, progress=False)
-    assert result["device"] == "gaussian:range=half-width"
-    (chips,) = result["rows"]
-    assert (chips["sigma"], len(chips["accuracies"])) == (0.038, 2)
-    (epoch,) = result["training"]["history"]
+    assert result.device == "gaussian:range=half-width"
+    (report,) = result.curve
+    assert (report.sigma, report.chips) == (0.038, 2)
+    (epoch,) = result.training.history
     assert epoch["learning_rate"] == recipe.training.lr
     trained = files.load(tmp_path / "out" / "model.safetensors")
     weights = [name for name, tensor in model.state_dict().items() if tensor.dim() == 4]

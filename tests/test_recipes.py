@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import pickle
 import subprocess
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewvat import files
+from spikewvat import files, provenance
 from spikewvat.devices import (
     AbsMax,
     DifferentialPair,
@@ -26,7 +24,7 @@ from spikewvat.devices import (
 from spikewvat.devices.base import Pipeline
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import devices as specs
-from spikewvat.lab.recipes import loaders, registry, results
+from spikewvat.lab.recipes import loaders, registry
 from spikewvat.lab.recipes.reading import read_recipe, recipe_from, toml_value
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.schema import (
@@ -587,28 +585,19 @@ def test_some_samples_are_spread_over_all():
         assert loaders.spread([1] * 10, everything) == [1] * 10
 
 
-def test_result_files(tmp_path):
-    rows = {"a": math.nan, "b": [1.5, math.inf], "c": (1, "x", None, True), 3: 0.1}
-    results.write_json(tmp_path / "r.json", rows)
-    read = json.loads((tmp_path / "r.json").read_text())
-    assert read == {"a": None, "b": [1.5, None], "c": [1, "x", None, True], "3": 0.1}
-    with pytest.raises(CheckpointError, match="cannot write"):
-        results.write_json(tmp_path / "r.json" / "x", rows)
-
-
 def test_provenance(monkeypatch, tmp_path):
-    found = results.provenance()
+    found = provenance.provenance()
     assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert "python" in found["versions"]
     monkeypatch.setattr("spikewvat.__file__", str(tmp_path / "__init__.py"))
-    assert results.commit() is None  # no repository
+    assert provenance.commit() is None  # no repository
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / "__init__.py").write_text("")
-    assert results.commit() is None  # a repository that is not the package's
+    assert provenance.commit() is None  # a repository that is not the package's
     subprocess.run([*git, "add", "__init__.py"], check=True)
     subprocess.run([*git, "commit", "-qm", "x", "--no-verify"], check=True)
-    clean = results.commit()
+    clean = provenance.commit()
     assert len(clean) == 40
     (tmp_path / "__init__.py").write_text("changed")
-    assert results.commit() == f"{clean}-dirty"
+    assert provenance.commit() == f"{clean}-dirty"

@@ -15,6 +15,7 @@ import spikewvat
 from spikewvat.devices import Gaussian
 from spikewvat.robustness import Evaluator, simulate_chips
 from spikewvat.robustness.corruptions import Deletion, corrupt
+from spikewvat.serialisation import plain
 from spikewvat.spiking.losses import rate_cross_entropy
 
 
@@ -38,12 +39,12 @@ def everything(test):
     around = test.landscape
     return [
         test.accuracy,
-        test.chips(Gaussian(0.1), chips=3).to_dict(),
-        test.sweep(Gaussian, [0, 0.1], chips=3).to_dict(),
-        test.corrupt(Deletion, [0, 0.5], chips=3).to_dict(),
-        around.lines(Gaussian(0.1), lines=2, points=3).to_dict(),
-        around.surface(points=2).to_dict(),
-        around.sharpness(Gaussian(0.1), chips=3, ascent_points=1).to_dict(),
+        plain(test.chips(Gaussian(0.1), chips=3)),
+        plain(test.sweep(Gaussian, [0, 0.1], chips=3)),
+        plain(test.corrupt(Deletion, [0, 0.5], chips=3)),
+        plain(around.lines(Gaussian(0.1), lines=2, points=3)),
+        plain(around.surface(points=2)),
+        plain(around.sharpness(Gaussian(0.1), chips=3, ascent_points=1)),
     ]
 
 

@@ -78,6 +78,6 @@ def test_a_quick_run_of_cifar100(row, tmp_path):
     few = ["training.epochs=2", "training.batch_size=20", "evaluation.chips=2"]
     quick = recipe(f"cifar100/{row}", "quick", few)
     result = run.train(resolve(quick), tmp_path / "out", data_root=tmp_path, progress=False)
-    assert result["scale"] == "quick"
-    assert [chips["sigma"] for chips in result["rows"]] == [0.0, 0.05, 0.1]
-    assert result["training"]["averaged_epochs"] == ("sam" not in row)
+    assert result.scale == "quick"
+    assert result.curve.sigmas == (0.0, 0.05, 0.1)
+    assert result.training.averaged_epochs == ("sam" not in row)

@@ -24,7 +24,8 @@ from spikewvat.devices import DeviceModel, GaussianTable
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 from spikewvat.weights import displaced
 
 ROOT = Path(__file__).parents[1]

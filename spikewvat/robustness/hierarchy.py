@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,6 +17,7 @@ from spikewvat.robustness.statistics import (
     student_t_quantile,
     wilson_interval,
 )
+from spikewvat.serialisation import Real
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Hierarchy:
     mean: float
     trainings: int
     chips: float
-    seed_std: float
+    seed_std: Real
     common_std: float
-    chip_std: float
-    std_error: float
+    chip_std: Real
+    std_error: Real
     degrees: int
 
     def interval(self, confidence: float = 0.95) -> Interval:
@@ -67,20 +67,6 @@ class Hierarchy:
         if self.std_error == 0:
             return 1.0 if self.mean == 0 else 0.0
         return student_t_p_value(self.mean / self.std_error, self.degrees)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers with the 95 % interval, fit for JSON; NaN is None."""
-        content = {**asdict(self), "ci95": list(self.interval()), "p_value": self.p_value}
-        return {key: _without_nan(value) for key, value in content.items()}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Hierarchy:
-        """Rebuild from :meth:`to_dict`."""
-
-        def number(value: float | None) -> Any:
-            return math.nan if value is None else value
-
-        return cls(**{key: number(row[key]) for key in cls.__dataclass_fields__})
 
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.interval())
@@ -256,9 +242,3 @@ def _as_groups(
             "all trainings. Pass same_chips=False."
         )
     return groups
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

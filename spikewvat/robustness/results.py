@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from spikewvat.devices import Ideal
 from spikewvat.robustness.activity import Activity
@@ -20,6 +18,7 @@ from spikewvat.robustness.statistics import (
     sample_std,
     wilson_interval,
 )
+from spikewvat.serialisation import Fraction, Fractions, Reals
 
 
 @dataclass(frozen=True)
@@ -45,16 +44,6 @@ class Yield:
     def ci95(self) -> Interval:
         """Wilson's 95 % interval of the share over all chips that could be made."""
         return wilson_interval(self.working, self.chips)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        return {
-            "target": self.target,
-            "working": self.working,
-            "chips": self.chips,
-            "share": self.share,
-            "ci95": list(self.ci95),
-        }
 
     def __str__(self) -> str:
         return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
@@ -87,16 +76,30 @@ class ChipReport:
 
     device: str
     sigma: float | None
-    accuracies: Tensor
+    accuracies: Fractions
     seeds: tuple[int, ...]
     images: int
-    losses: Tensor | None = None
-    target: float | None = None
+    losses: Reals | None = None
+    target: Fraction | None = None
     corruption: str | None = None
     severity: float | None = None
     unit: str = ""
     activity: Activity | None = None
     sampled_from: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse figures of other numbers of chips."""
+        for name, values in (("accuracies", self.accuracies), ("losses", self.losses)):
+            if values is not None and values.shape != (len(self.seeds),):
+                raise ValueError(
+                    f"{name} have the shape {tuple(values.shape)}, expected one figure for each of "
+                    f"{len(self.seeds)} chips. Give as many seeds as figures."
+                )
+        if not self.seeds or self.images < 1:
+            raise ValueError(
+                f"a report of {len(self.seeds)} chips and {self.images} images, expected at least "
+                "one each."
+            )
 
     @property
     def size(self) -> float:
@@ -172,58 +175,6 @@ class ChipReport:
         chosen = sorted(set(self.accuracies.tolist())) if targets is None else targets
         return tuple(self.yield_at(target) for target in chosen)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON; what is not defined for one chip is None."""
-        return {
-            "device": self.device,
-            "sigma": self.sigma,
-            "chips": self.chips,
-            "images": self.images,
-            "accuracies": self.accuracies.tolist(),
-            "mean": self.mean,
-            "std": _or_none(self.std),
-            "ci95": [_or_none(bound) for bound in self.ci95],
-            "worst": self.worst,
-            "losses": None if self.losses is None else self.losses.tolist(),
-            "yield": None if self.target is None else self.yield_at(self.target).to_dict(),
-            "seeds": list(self.seeds),
-            **({} if self.sampled_from is None else {"sampled_from": self.sampled_from}),
-            **self._spikes(),
-        }
-
-    def _spikes(self) -> dict[str, Any]:
-        """Return what concerns spikes, nothing where there was no corruption."""
-        if self.corruption is None:
-            return {}
-        found = {"corruption": self.corruption, "severity": self.severity, "unit": self.unit}
-        return found | ({} if self.activity is None else self.activity.to_dict())
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> ChipReport:
-        """Rebuild a report from :meth:`to_dict`, for example from a result file.
-
-        Args:
-            row: A row with at least ``device``, ``sigma``, ``accuracies``, ``seeds``, ``images``.
-
-        Returns:
-            The report; every statistic is computed anew from the accuracies.
-        """
-        losses, chip_yield = row.get("losses"), row.get("yield")
-        return cls(
-            device=row["device"],
-            sigma=row["sigma"],
-            accuracies=torch.tensor(row["accuracies"], dtype=torch.float64),
-            seeds=tuple(row["seeds"]),
-            images=row["images"],
-            losses=None if losses is None else torch.tensor(losses, dtype=torch.float64),
-            target=None if chip_yield is None else chip_yield["target"],
-            corruption=row.get("corruption"),
-            severity=row.get("severity"),
-            unit=row.get("unit", ""),
-            activity=Activity.from_dict(row) if "rates" in row else None,
-            sampled_from=row.get("sampled_from"),
-        )
-
     def __str__(self) -> str:
         parts = [f"{100 * self.mean:.1f} % (1 chip)"]
         if self.chips > 1:
@@ -250,7 +201,7 @@ class Degradation:
             counted.
     """
 
-    clean: float
+    clean: Fraction
     reports: tuple[ChipReport, ...]
     activity: Activity | None = None
 
@@ -310,25 +261,6 @@ class Degradation:
         name = self.axis.name or "sigma"
         raise KeyError(f"{name} {sigma:g} was not swept (swept: {known}).")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return ``{"clean": ..., "rows": [...]}``, fit for JSON."""
-        rows = [report.to_dict() for report in self.reports]
-        if self.activity is None:
-            return {"clean": self.clean, "rows": rows}
-        for row, shift in zip(rows, self.rate_shifts, strict=True):
-            row["rate_shift"] = shift
-        return {"clean": self.clean, "rows": rows, "activity": self.activity.to_dict()}
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Degradation:
-        """Rebuild a curve from :meth:`to_dict`, for example from a result file."""
-        rows, activity = table["rows"], table.get("activity")
-        return cls(
-            table["clean"],
-            tuple(ChipReport.from_dict(row) for row in rows),
-            None if activity is None else Activity.from_dict(activity),
-        )
-
     @classmethod
     def pooled(cls, curves: Sequence[Degradation]) -> Degradation:
         """Put the chips of several trainings together, for pictures and yields.
@@ -387,7 +319,3 @@ def _mean(found: Sequence[Activity | None]) -> Activity | None:
     """Return the mean activity where all were counted."""
     counted = [one for one in found if one is not None]
     return Activity.mean(counted) if len(counted) == len(found) else None
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -10,18 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikewvat import files
+from spikewvat import files, serialisation
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import conversion, results
+from spikewvat.lab.recipes import conversion
 from spikewvat.lab.recipes.devices import read_device
 from spikewvat.lab.recipes.loaders import Data, augmentation, open_data, spread
 from spikewvat.lab.recipes.reading import recipe_from
 from spikewvat.lab.recipes.resolve import Resolved, resolve
+from spikewvat.lab.recipes.results import RunResult, Training
 from spikewvat.lab.recipes.schema import Recipe, Spec
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
+from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
@@ -38,7 +41,7 @@ def train(
     resume: bool = False,
     test: bool = True,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult | None:
     """Train and evaluate a recipe.
 
     Writes ``recipe.toml`` (complete), ``model.safetensors``, ``best.safetensors``,
@@ -53,7 +56,7 @@ def train(
         progress: Show progress bars.
 
     Returns:
-        The content of ``result.json``.
+        The content of ``result.json``; None where another process of the run writes it.
 
     Raises:
         RecipeError: If the network or the split does not fit the data.
@@ -105,30 +108,22 @@ def train(
         identity={"recipe": recipe.training_content()},
     )
     if not first:
-        return {}
+        return None
     with converters(recipe, trained.model, data):
         found = on_chips(trained.model, tested, resolved, test=test, progress=progress)
-    content = {
-        "recipe": recipe.content(),
-        "seeds": [recipe.seed],
-        "scale": recipe.scale,
-        "method": method_label(recipe),
-        **results.provenance(),
-        "training": {
-            "epochs": len(trained.history),
-            "stopped_early": trained.stopped_early,
-            "averaged_epochs": trained.averaged,
-            "best_epoch": trained.best_epoch,
-            "best_accuracy": trained.best_accuracy,
-            "watching": data.watching,
-            "samples": data.samples,
-            "history": trained.history,
-        },
-        "split": recipe.evaluation.split,
-        **found,
-    }
-    results.write_json(trainer.out / RESULT, content)
-    return content
+    training = Training(
+        epochs=len(trained.history),
+        samples=data.samples,
+        history=tuple(trained.history),
+        stopped_early=trained.stopped_early,
+        averaged_epochs=trained.averaged,
+        best_epoch=trained.best_epoch,
+        best_accuracy=trained.best_accuracy,
+        watching=data.watching,
+    )
+    result = run_result(resolved, found, training=training)
+    serialisation.write(trainer.out / RESULT, result)
+    return result
 
 
 def evaluate(
@@ -145,7 +140,7 @@ def evaluate(
     seed: int | None = None,
     weights: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate a trained network on simulated chips.
 
     Args:
@@ -156,7 +151,7 @@ def evaluate(
         device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
         sigmas: Sizes of the variation, for devices that leave theirs open.
         corruption: What happens to spikes or neurons, see
-            :func:`spikewvat.lab.recipes.corruptions.build_corruption`. The recipe's device is
+            :func:`spikewvat.lab.recipes.corruptions.read_corruption`. The recipe's device is
             then left out if its size is open.
         severities: Its severities; 0 and five levels by default.
         chips: Chips at each size.
@@ -166,7 +161,7 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+        Accuracies without variation and on chips, with what was run.
 
     Raises:
         CheckpointError: If ``out`` holds no run, or its weights do not fit its recipe.
@@ -205,7 +200,7 @@ def evaluate_as(
     weights: str = FINAL,
     data_root: Path | str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate a trained network as a recipe says.
 
     Args:
@@ -216,7 +211,7 @@ def evaluate_as(
         progress: Show a progress bar.
 
     Returns:
-        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+        Accuracies without variation and on chips, with what was run.
 
     Raises:
         CheckpointError: If the weights are missing, or of another network.
@@ -229,16 +224,41 @@ def evaluate_as(
     model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
         found = on_chips(model, data.part(plan.split), resolved, progress=progress)
-    header = {
-        "run": str(out),
-        "method": method_label(recipe, converted=weights == CONVERTED),
-        "split": plan.split,
-        "seeds": [recipe.seed],
-        "weights": weights,
-        "recipe": recipe.content(),
-        "scale": recipe.scale,
+    converted = weights == CONVERTED
+    return run_result(resolved, found, is_converted=converted, run=str(out), weights=weights)
+
+
+def run_result(
+    resolved: Resolved, curve: Degradation, *, is_converted: bool = False, **found: Any
+) -> RunResult:
+    """Return what a run has found, with what was run.
+
+    Args:
+        resolved: What was run.
+        curve: Accuracies without variation and on chips.
+        is_converted: Whether the network was converted.
+        found: What else there is, see :class:`RunResult`.
+    """
+    recipe, corruption = resolved.recipe, resolved.corruption
+    content = recipe.content()
+    settings = {
+        key: float(value)
+        for key, value in content.get("method", {}).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    return {**header, **results.provenance(), **found}
+    return RunResult(
+        recipe=content,
+        seed=recipe.seed,
+        scale=recipe.scale,
+        method=method_label(recipe, converted=is_converted),
+        split=recipe.evaluation.split,
+        device=resolved.device.label,
+        curve=curve,
+        corruption=None if corruption is None else corruption.label,
+        settings=settings,
+        **provenance(),
+        **found,
+    )
 
 
 def method_label(recipe: Recipe, *, converted: bool = False) -> str:
@@ -315,26 +335,22 @@ def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> 
 
 def on_chips(
     model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
-) -> dict[str, Any]:
-    """Return the accuracy without variation and, if ``test``, a row per size of the variation."""
+) -> Degradation:
+    """Return the accuracy without variation and, if ``test``, a report for each size of it."""
     plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     sizes = list(plan.sigmas or ()) if test else []
-    named = {"device": device.label}
-    if corruption is not None:
-        named["corruption"] = corruption.label
     tested = Evaluator(model, loader)
     if not sizes:
-        return {**named, "clean": tested.accuracy, "rows": []}
+        return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
         options["progress"] = bar
         if corruption is not None:
-            curve = tested.corrupt(corruption, sizes, device=device(), **options)
-            return {**named, **curve.to_dict()}
+            return tested.corrupt(corruption, sizes, device=device(), **options)
         if device.is_open:
-            return {**named, **tested.sweep(device, sizes, **options).to_dict()}
+            return tested.sweep(device, sizes, **options)
         report = tested.chips(device(), **options)
-    return {**named, "clean": tested.accuracy, "rows": [report.to_dict()]}
+    return Degradation(tested.accuracy, (report,))
 
 
 def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:

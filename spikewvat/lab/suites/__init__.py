@@ -6,7 +6,7 @@ from spikewvat.lab.suites.methods import Method, Steps
 from spikewvat.lab.suites.own import BenchResult, bench
 from spikewvat.lab.suites.runner import SuiteResult, run_suite, trainings_of
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
-from spikewvat.lab.suites.table import RowResult, markdown
+from spikewvat.lab.suites.table import markdown
 
 __all__ = [
     "BenchResult",
@@ -17,7 +17,6 @@ __all__ = [
     "Job",
     "Method",
     "Row",
-    "RowResult",
     "Setup",
     "Steps",
     "Suite",

@@ -12,13 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from spikewvat import files
-from spikewvat.errors import CheckpointError, MissingDataError
-from spikewvat.lab.recipes import Recipe, results
+from spikewvat import files, serialisation
+from spikewvat.errors import CheckpointError, DataError, MissingDataError
+from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
 from spikewvat.lab.recipes.landscape import landscape_run
 from spikewvat.lab.recipes.resolve import Resolved, resolve
+from spikewvat.lab.recipes.results import RunResult
 from spikewvat.lab.suites.suite import Suite
 from spikewvat.lab.trainer import CHECKPOINT
 from spikewvat.robustness.landscape import LossLines
@@ -59,7 +60,7 @@ class Training:
         """Return where its files lie."""
         return out / TRAINED / self.identity
 
-    def run(self, out: Path, data_root: Path | None) -> dict[str, Any]:
+    def run(self, out: Path, data_root: Path | None) -> RunResult | None:
         """Train, or go on from a checkpoint."""
         folder = self.folder(out)
         resume = (folder / CHECKPOINT).is_file()
@@ -103,24 +104,21 @@ class RowJob:
         }
         return out / self.suite / f"{self.row}-seed{self.recipe.seed}-{_digest(content)}"
 
-    def run(self, out: Path, data_root: Path | None) -> dict[str, Any]:
+    def run(self, out: Path, data_root: Path | None) -> RunResult:
         """Test the trained network, converted if the recipe says so."""
-        source, folder, resolved = (
-            self.training.folder(out),
-            self.folder(out),
-            _ready(self.resolved),
-        )
-        trained = json.loads((source / runs.RESULT).read_text())
+        source, folder = self.training.folder(out), self.folder(out)
+        resolved = _ready(self.resolved)
+        trained = serialisation.read(source / runs.RESULT, RunResult)
         if self.recipe.conversion is not None:
             return convert_run(
                 source, folder, resolved, data_root=data_root, resume=True, progress=False
             )
         if self.recipe.landscape is not None:
-            return _looked_around(self.recipe, source, folder, trained["training"], data_root)
+            return _looked_around(resolved, source, folder, trained, data_root)
         found = runs.evaluate_as(resolved, source, data_root=data_root, progress=False)
-        content = {"training": trained["training"], **found}
-        results.write_json(folder / runs.RESULT, content)
-        return content
+        found = replace(found, training=trained.training)
+        serialisation.write(folder / runs.RESULT, found)
+        return found
 
 
 Job = Training | RowJob
@@ -142,7 +140,7 @@ class JobFailed:
     skipped: bool = False
 
 
-Found = dict[str, Any] | JobFailed
+Found = RunResult | JobFailed
 """What became of a job: the content of its ``result.json``, or why there is none."""
 
 
@@ -185,11 +183,11 @@ def jobs_of(
     return jobs
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
+def finished(folder: Path) -> RunResult | None:
     """Return what a job has found, None where it has not ended well."""
     try:
-        return dict(json.loads((folder / runs.RESULT).read_text()))
-    except (OSError, ValueError, TypeError):  # none, or none that can be read
+        return serialisation.read(folder / runs.RESULT, RunResult)
+    except DataError:  # none, or none that can be read
         return None
 
 
@@ -223,28 +221,27 @@ def _ready(resolved: Resolved | MissingDataError) -> Resolved:
 
 
 def _looked_around(
-    recipe: Recipe,
+    resolved: Resolved,
     source: Path,
     folder: Path,
-    training: Mapping[str, Any],
+    trained: RunResult,
     data_root: Path | None,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate the loss around the weights; the places on its lines are chips of a row, too."""
-    plan = recipe.landscape
+    plan = resolved.recipe.landscape
     assert plan is not None  # the caller has looked
     options = {key: getattr(plan, key) for key in type(plan).model_fields}
     found = landscape_run(source, data_root=data_root, progress=False, **options)
-    content = {
-        **{key: found[key] for key in ("seeds", "method", "split", "versions", "commit")},
-        "recipe": {**found["recipe"], "landscape": recipe.content()["landscape"]},
-        "scale": recipe.scale,
-        "training": training,
-        "device": found["device"],
-        **chips_of_lines(LossLines.from_dict(found["lines"])).to_dict(),
-        "landscape": {k: v for k, v in found.items() if k not in ("run", "recipe", "versions")},
-    }
-    results.write_json(folder / runs.RESULT, content)
-    return content
+    result = replace(
+        runs.run_result(resolved, chips_of_lines(found.lines), training=trained.training),
+        recipe={**found.recipe, "landscape": resolved.recipe.content()["landscape"]},
+        method=found.method,
+        split=found.split,
+        device=found.device,
+        landscape=replace(found, run="", recipe={}, versions={}),  # which the result holds itself
+    )
+    serialisation.write(folder / runs.RESULT, result)
+    return result
 
 
 def chips_of_lines(lines: LossLines) -> Degradation:

@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from spikewvat.lab.recipes.results import RunResult, row_result
 from spikewvat.lab.suites.jobs import Found, Job, JobFailed, RowJob, Training, finished, given_up
 from spikewvat.lab.suites.pool import run_all
-from spikewvat.lab.suites.table import RowResult, row_result
+from spikewvat.results import RowResult
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def run_suite(
             trained.append(job)
     for row, what in run(trained):
         ended(row, what)
-    by_row: dict[str, list[dict[str, Any]]] = {}
+    by_row: dict[str, list[RunResult]] = {}
     lost = []
     for job in jobs:
         what = found[job]

@@ -212,7 +212,10 @@ def read_suite(name: str | Path) -> Suite:
         )
     content = files.read_toml(folder / FILE)
     check_keys(content, [key for key in Suite.model_fields if key != "folder"], str(folder / FILE))
-    suite = validated(Suite, {**content, "folder": folder}, repr(str(folder / FILE)))
+    try:
+        suite = validated(Suite, {**content, "folder": folder}, "the suite")
+    except RecipeError as error:
+        raise RecipeError(f"{str(folder / FILE)!r}: {error}") from error
     _check_names(suite, folder / FILE)
     return suite
 
