@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 
 import pytest
 from bench_worker import Job
@@ -41,6 +42,28 @@ def test_a_job_that_kills_its_process_again_is_given_up(tmp_path):
     assert isinstance(found["deadly"], JobFailed)
     assert "was killed again while no other job ran" in found["deadly"].message
     assert found["deadly"].message in found["deadly"].log.read_text()
+    assert len(deadly.runs(tmp_path)) == 2
+    assert found["innocent"].method == "innocent"
+    assert found["later"].method == "later"
+
+
+@pytest.mark.slow
+def test_a_job_that_kills_workers_of_a_cluster_is_given_up(tmp_path):
+    dask = pytest.importorskip("dask")
+    distributed = pytest.importorskip("distributed")
+    deadly = Job("deadly", deaths=9)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its own
+        with (
+            dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+            distributed.LocalCluster(
+                n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            ) as cluster,
+        ):
+            jobs = [deadly, Job("innocent", seconds=1.0), Job("later")]
+            ended = run_all(jobs, tmp_path, dask=cluster.scheduler_address)
+            found = {job.name: what for job, what in ended}
+    assert "was killed again while no other job ran" in found["deadly"].message
     assert len(deadly.runs(tmp_path)) == 2
     assert found["innocent"].method == "innocent"
     assert found["later"].method == "later"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -25,6 +26,9 @@ filelock = require("filelock", extra="cli", purpose="running suites")
 LOCK = "job.lock"
 RUNNING = "running.txt"
 """Holds the process that runs a job; left behind only by one that was killed."""
+Task: TypeAlias = tuple[int, Job, Path, Path | None, bool, int]
+Ran: TypeAlias = tuple[int, Found | None]
+Each: TypeAlias = Callable[[Sequence[Task]], Iterable[Ran]]
 _PATIENCE = 60  # seconds that a scheduler may take to answer, and workers to come
 
 
@@ -38,9 +42,10 @@ def run_all(
 ) -> Iterator[tuple[Job, Found]]:
     """Run jobs and yield each as it ends; those that have ended before come first.
 
-    When a process is killed, joblib gives up all that are under way. The jobs that were running
-    are then run alone, one after the other, each going on from its checkpoint, and the rest as
-    before. A job whose process is killed again while nothing else runs is given up.
+    When a process is killed, joblib gives up all that are under way; Dask, after some tries of
+    its own, only what ran in it. The jobs that were running are then run alone, one after the
+    other, each going on from its checkpoint, and the rest as before. A job whose process is
+    killed again while nothing else runs is given up.
 
     Args:
         jobs: What to run, in this order as far as processes are free.
@@ -63,19 +68,20 @@ def run_all(
     alone: list[int] = []  # they were running when a process was killed
     elsewhere: set[int] = set()  # another bench runs them
     deaths: Counter[int] = Counter()
-    with _backend(processes, dask) as (parallel, lost):
+    with _backend(processes, dask) as (each, lost):
         while left:
             now = alone[:1] or [n for n in left if n not in elsewhere] or list(left)
             waits = {n: n in elsewhere for n in now}
             tasks = [(n, left[n], out, data_root, waits[n], os.getpid()) for n in now]
             try:
-                for number, found in parallel(joblib.delayed(_run)(*task) for task in tasks):
+                for number, found in each(tasks):
                     if found is None:
                         elsewhere.add(number)
                     else:
                         yield left.pop(number), found
             except lost as error:
-                unfinished = [n for n in now if n in left]
+                unfinished = [n for n in now if n in left and (waits[n] or n not in elsewhere)]
+                elsewhere.difference_update(unfinished)
                 begun = [n for n in unfinished if (left[n].folder(out) / RUNNING).exists()]
                 deaths.update(begun or unfinished)
                 alone += [n for n in begun or unfinished if n not in alone]
@@ -90,9 +96,7 @@ def run_all(
             alone = [n for n in alone if n in left and n not in elsewhere]
 
 
-def _run(
-    number: int, job: Job, out: Path, data_root: Path | None, wait: bool, parent: int
-) -> tuple[int, Found | None]:
+def _run(number: int, job: Job, out: Path, data_root: Path | None, wait: bool, parent: int) -> Ran:
     """Run a job, or read back what it has found; None where another bench runs it."""
     folder = job.folder(out)
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
@@ -119,12 +123,17 @@ def _run(
 
 
 @contextmanager
-def _backend(processes: int, dask: str | None) -> Iterator[tuple[Any, type[Exception]]]:
-    """Return what runs jobs, and what it raises where a process is killed."""
-    # One at a time: joblib would hand out several quick ones, and lose them together.
-    options = {"return_as": "generator_unordered", "batch_size": 1}
+def _backend(processes: int, dask: str | None) -> Iterator[tuple[Each, type[Exception]]]:
+    """Return what runs tasks as they come free, and what it raises where a process is killed."""
     if dask is None:
-        yield joblib.Parallel(n_jobs=processes, **options), BrokenProcessPool
+        # One at a time: joblib would hand out several quick ones, and lose them together.
+        options = {"return_as": "generator_unordered", "batch_size": 1}
+        yield (
+            lambda tasks: joblib.Parallel(processes, **options)(
+                joblib.delayed(_run)(*task) for task in tasks
+            ),
+            BrokenProcessPool,
+        )
         return
     library = require("distributed", extra="dask", purpose="--dask")
     try:
@@ -134,6 +143,13 @@ def _backend(processes: int, dask: str | None) -> Iterator[tuple[Any, type[Excep
             f"--dask {dask!r}: no scheduler answers there ({error}). Start one with: dask scheduler"
         ) from error
     with client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise RecipeError(
+                f"--dask {dask!r}: there is no worker after {_PATIENCE} s. "
+                "Start some with: dask worker --nthreads 1"
+            ) from error
         for worker, count in client.nthreads().items():
             if count > 1:
                 # Training seeds the generators of the whole process: two would mix them up.
@@ -141,5 +157,20 @@ def _backend(processes: int, dask: str | None) -> Iterator[tuple[Any, type[Excep
                     f"--dask {dask!r}: worker {worker} has {count} threads, expected 1: a process "
                     "trains one network at a time. Start it with: dask worker --nthreads 1"
                 )
-        with joblib.parallel_config("dask", client=client, wait_for_workers_timeout=_PATIENCE):
-            yield joblib.Parallel(n_jobs=-1, **options), library.KilledWorker
+        yield functools.partial(_on_workers, library, client), library.KilledWorker
+
+
+def _on_workers(library: Any, client: Any, tasks: Sequence[Task]) -> Iterator[Ran]:
+    """Run tasks on the workers of a cluster; raise at the end if a task's workers were killed.
+
+    Not through joblib, which waits for ever for a task that Dask has given up.
+    """
+    killed = None
+    futures = [client.submit(_run, *task, pure=False) for task in tasks]
+    for future in library.as_completed(futures, loop=client.loop):
+        try:
+            yield future.result()
+        except library.KilledWorker as error:
+            killed = error
+    if killed is not None:
+        raise killed
