@@ -17,7 +17,7 @@ import torch
 from pytorch_optimizer import SAM as PeerSAM
 from torch import Tensor, nn
 
-from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, adapter_for
+from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, Plain, adapter_for
 from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.lab.models.spikingjelly import SpikingCNN as SpikingJellyCNN
@@ -53,7 +53,7 @@ class Setup:
             return self.peer(model)
         device = Gaussian(SIGMA)
         gradient = {
-            "plain": lambda: None,
+            "plain": lambda: Plain(model),
             "hsv": lambda: PerturbedGradient(model, HSV(device), warn_after=None),
             "gav": lambda: PerturbedGradient(model, GAV(device), warn_after=None),
             "wvat": lambda: WVAT(model, device, w_th=0.5, warn_after=None),
@@ -66,7 +66,6 @@ class Setup:
             self.loss,
             self.inputs,
             method=gradient,
-            adapter=adapter_for(model),
         )
 
     def peer(self, model: nn.Module) -> Step:

@@ -3,16 +3,138 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from spikewvat.errors import UnsupportedModelError
+
 Weights: TypeAlias = dict[str, Tensor]
-"""Synaptic weights by parameter name; equal keys and shapes for weights, grads and deltas."""
-Displace: TypeAlias = Callable[[Mapping[str, Tensor]], object]
-"""Adds one displacement to the weights that it was made for, or to tensors like them, in place."""
+"""Synaptic weights by parameter name; gradients and perturbations have equal keys and shapes."""
+Perturb: TypeAlias = Callable[[Mapping[str, Tensor]], object]
+"""Adds one perturbation to the weights that it was made for, or to tensors like them, in place."""
+
+
+class Seam(Protocol):
+    """Where a layer takes a weight that it computes anew, and where another can be put in."""
+
+    def parts(self) -> list[nn.Parameter]:
+        """Return the parameters that the weight is computed from."""
+        ...
+
+    def read(self) -> tuple[Tensor, Tensor | None]:
+        """Compute the weight and leave no trace.
+
+        Returns:
+            The weight, detached, and where no device is at all: a pruned synapse.
+        """
+        ...
+
+    def exchanging(self, exchange: Callable[[Tensor], Tensor]) -> AbstractContextManager[object]:
+        """Let every computed weight pass through a function for a while."""
+        ...
+
+
+class EffectiveWeight(nn.Parameter):
+    """A weight that a layer computes from its parameters, as a tensor that can be perturbed.
+
+    It stands for the product of a mask, a norm, a parametrization or a fake quantiser with the
+    layer's parameters. Outside of :func:`perturbed` the layer never sees it. Inside, the layer
+    computes its own weight as always and then takes this one instead. Gradients flow to both, so
+    the layer's parameters get theirs straight through. It belongs to no model, optimizer or
+    state dict.
+
+    Args:
+        seam: Where the layer takes it.
+    """
+
+    _seam: Seam
+    _ideal: Tensor
+    _absent: Tensor | None
+    _holds: int
+
+    def __new__(cls, seam: Seam) -> EffectiveWeight:
+        """Read the weight and wrap it."""
+        value, absent = seam.read()
+        made = super().__new__(cls, value.detach().clone(), requires_grad=True)
+        made._seam, made._ideal, made._absent, made._holds = seam, value, absent, 0
+        return made
+
+    @property
+    def parts(self) -> list[nn.Parameter]:
+        """The parameters that the layer computes it from."""
+        return self._seam.parts()
+
+    def refresh(self) -> None:
+        """Take the value that the layer computes now; while perturbed it stays."""
+        if self._holds:
+            return
+        value, self._absent = self._seam.read()
+        self._ideal, self.data, self.grad = value, value.clone(), None
+
+    def leave_absent(self) -> None:
+        """Set the synapses that are pruned away back to what they were: nothing is there."""
+        if self._absent is not None:
+            self.data.copy_(torch.where(self._absent, self._ideal, self.data))
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Let the layer take this weight for a while instead of its own."""
+        self._holds += 1
+        try:
+            if self._holds > 1:
+                yield
+                return
+            ideal = self._ideal
+            with self._seam.exchanging(lambda own: _straight(own, self, ideal)):
+                yield
+        finally:
+            self._holds -= 1
+
+
+class _Straight(torch.autograd.Function):
+    """Takes the held weight; the gradient flows to it and to what the layer computed."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, held: Tensor, ideal: Tensor) -> Tensor:
+        held = held.detach().to(own)
+        ideal = ideal.to(own)
+        # What a layer computes may differ from pass to pass (a power iteration, dropped
+        # synapses): the change is kept then. Where it is as it was read, the value is exact.
+        return torch.where(own == ideal, held, own + (held - ideal))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grad, grad, None
+
+
+_straight: Callable[[Tensor, Tensor, Tensor], Tensor] = _Straight.apply
+
+
+def refresh(weights: Mapping[str, Tensor]) -> None:
+    """Let computed weights follow the parameters that they are computed from.
+
+    Args:
+        weights: Live weights by name; plain parameters are what they are.
+    """
+    for weight in weights.values():
+        if isinstance(weight, EffectiveWeight):
+            weight.refresh()
+
+
+@contextmanager
+def taken(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let layers take computed weights for a while, so that gradients reach them."""
+    computed = [weight for weight in weights.values() if isinstance(weight, EffectiveWeight)]
+    if not computed:
+        yield
+        return
+    with ExitStack() as stack:
+        for weight in computed:
+            stack.enter_context(weight.taken())
+        yield
 
 
 def check_matching(
@@ -66,24 +188,25 @@ def replaced(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ite
     def write(live: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_(list(live.values()), [values[name] for name in live])
 
-    with displaced(weights, write):
+    with perturbed(weights, write):
         yield
 
 
 @contextmanager
 def perturbed(
     weights: Mapping[str, Tensor],
-    delta: Mapping[str, Tensor],
+    perturbation: Mapping[str, Tensor] | Perturb,
     *,
     scratch: list[Tensor] | None = None,
 ) -> Iterator[None]:
-    """Displace the weights by ``delta`` for a while, then restore them bit for bit.
+    """Perturb the weights for a while, then restore them bit for bit.
 
     A saved copy is copied back; nothing is added and subtracted again, which would drift.
 
     Args:
         weights: Live parameters by name.
-        delta: Change of each weight, equal keys and shapes.
+        perturbation: Change of each weight, equal keys and shapes, or a function that adds it in
+            place; it is called once with the weights, without autograd.
         scratch: Where to keep the saved copy: an empty list is filled with buffers, which later
             calls with the same weights use again. Fresh memory in every training step costs a
             small network more than the copy.
@@ -99,45 +222,12 @@ def perturbed(
         >>> w["fc"].tolist()
         [1.0, 2.0]
     """
-    check_matching(weights, delta, what="delta")
-    with displaced(weights, adding(delta), scratch=scratch):
-        yield
-
-
-def adding(delta: Mapping[str, Tensor], *, scale: float = 1.0) -> Displace:
-    """Return what adds ``delta``, times a factor, to tensors in place.
-
-    Args:
-        delta: Change of each weight; it may be of another dtype or device than the weight.
-        scale: Factor of the change.
-    """
-
-    def add(weights: Mapping[str, Tensor]) -> None:
-        changes = [
-            delta[name].to(device=weight.device, dtype=weight.dtype)
-            for name, weight in weights.items()
-        ]
-        torch._foreach_add_(list(weights.values()), changes, alpha=scale)
-
-    return add
-
-
-@contextmanager
-def displaced(
-    weights: Mapping[str, Tensor], displace: Displace, *, scratch: list[Tensor] | None = None
-) -> Iterator[None]:
-    """Displace the weights for a while, then restore them bit for bit (see :func:`perturbed`).
-
-    Args:
-        weights: Live parameters by name.
-        displace: Called once with them, without autograd.
-        scratch: Where to keep the saved copy.
-
-    Raises:
-        ValueError: If two names are one tensor.
-    """
+    if isinstance(perturbation, Mapping):
+        check_matching(weights, perturbation, what="perturbation")
+        perturbation = adding(perturbation)
     live = list(weights.values())
     _refuse_aliases(weights)
+    refresh(weights)
     saved = [] if scratch is None else scratch
     if saved:
         with torch.no_grad():
@@ -146,17 +236,60 @@ def displaced(
         saved.extend(tensor.detach().clone() for tensor in live)
     try:
         with torch.no_grad():
-            displace(weights)
+            perturbation(weights)
+            _leave_absent(weights)
         torch.clear_autocast_cache()
-        yield
+        with taken(weights):
+            yield
     finally:
-        _write(live, saved)
+        with torch.no_grad():
+            torch._foreach_copy_(live, saved)
+        # Autocast keeps low-precision copies of the parameters until its outermost context ends;
+        # without this a second pass inside one autocast block would see the first pass's weights.
+        torch.clear_autocast_cache()
+
+
+def adding(perturbation: Mapping[str, Tensor], *, scale: float = 1.0) -> Perturb:
+    """Return a function that adds a perturbation, times a factor, to tensors in place.
+
+    Args:
+        perturbation: Change of each weight; it may be of another dtype or device than the weight.
+        scale: Factor of the change.
+    """
+
+    def add(weights: Mapping[str, Tensor]) -> None:
+        changes = [
+            perturbation[name].to(device=weight.device, dtype=weight.dtype)
+            for name, weight in weights.items()
+        ]
+        torch._foreach_add_(list(weights.values()), changes, alpha=scale)
+
+    return add
+
+
+def refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:
+    """Raise where a weight is computed by its layer, for what has to write or read parameters.
+
+    Args:
+        weights: Weights by name.
+        what: What is done to them, for the message.
+
+    Raises:
+        UnsupportedModelError: If there is such a weight.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, EffectiveWeight):
+            raise UnsupportedModelError(
+                f"weight {name!r} is computed by its layer from other parameters and cannot be "
+                f"{what}. Make it a plain parameter first (prune.remove, remove_weight_norm, "
+                "parametrize.remove_parametrizations), or leave this method out."
+            )
 
 
 def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """Clamp weights in place, as methods do whose weights must stay in a device's range.
 
-    Call it after the optimizer's step, when no displacement is held.
+    Call it after the optimizer's step, while the weights are unperturbed.
 
     Args:
         weights: Live parameters by name.
@@ -164,6 +297,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
 
     Raises:
         ValueError: If ``limit`` is not above 0.
+        UnsupportedModelError: If a weight is computed from others, so that it cannot be written.
 
     Example:
         >>> w = {"fc": torch.tensor([-5.0, 1.0, 4.5])}
@@ -173,6 +307,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """
     if not 0 < limit < float("inf"):
         raise ValueError(f"limit must be finite and above 0, got {limit!r}.")
+    refuse_computed(weights, "clamped")
     live = list(weights.values())
     with torch.no_grad():
         torch._foreach_clamp_max_(live, limit)
@@ -183,7 +318,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
 def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
     """Clip each tensor in place to so many of its own population standard deviations about 0.
 
-    Call it after the optimizer's step, when no displacement is held.
+    Call it after the optimizer's step, while the weights are unperturbed.
 
     Args:
         weights: Live parameters by name.
@@ -191,6 +326,7 @@ def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
 
     Raises:
         ValueError: If ``sigmas`` is not above 0.
+        UnsupportedModelError: If a weight is computed from others, so that it cannot be written.
 
     Example:
         >>> w = {"fc": torch.tensor([-1.0, -1.0, 1.0, 1.0])}
@@ -200,6 +336,7 @@ def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
     """
     if not 0 < sigmas < float("inf"):
         raise ValueError(f"sigmas must be finite and above 0, got {sigmas!r}.")
+    refuse_computed(weights, "clipped")
     with torch.no_grad():
         for weight in weights.values():
             if weight.numel() > 1:  # a single number has no spread
@@ -249,12 +386,10 @@ def call_with(
     return torch.func.functional_call(_Calls(module, function), values, args, kw)
 
 
-def _write(live: list[Tensor], values: list[Tensor]) -> None:
-    with torch.no_grad():
-        torch._foreach_copy_(live, values)
-    # Autocast keeps low-precision copies of the parameters until its outermost context ends;
-    # without this a second pass inside one autocast block would see the first pass's weights.
-    torch.clear_autocast_cache()
+def _leave_absent(weights: Mapping[str, Tensor]) -> None:
+    for weight in weights.values():
+        if isinstance(weight, EffectiveWeight):
+            weight.leave_absent()
 
 
 def _refuse_aliases(weights: Mapping[str, Tensor]) -> None:

@@ -9,13 +9,12 @@ import torch
 from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture serves here too)
 from torch import nn
 
-from spikewvat.adapters import adapter_for
 from spikewvat.devices import Gaussian
 from spikewvat.lab.suites import steps as timing
 from spikewvat.lab.suites.steps import STEPS, interleaved, step_of
 from spikewvat.results import StepTimes
 from spikewvat.serialisation import read
-from spikewvat.training import WVAT
+from spikewvat.training import WVAT, Plain
 
 SUITE = """
 title = "Steps"
@@ -83,20 +82,18 @@ def test_every_method_has_its_turns(monkeypatch):
 def test_a_step_trains(noisy):
     model = nn.Linear(3, 2)
     before, after = model.weight.detach().clone(), []
-    method = WVAT(model, Gaussian(0.1)) if noisy else None
-    if method is not None:
-        method.after_step = lambda: after.append(True)
+    method = WVAT(model, Gaussian(0.1)) if noisy else Plain(model)
+    method.after_step = lambda: after.append(True)
     step = step_of(
         model,
         torch.optim.SGD(model.parameters(), lr=0.1),
         lambda output: nn.functional.cross_entropy(output, torch.tensor([0, 1])),
         torch.rand(2, 3),
         method=method,
-        adapter=adapter_for(model),
     )
     step()
     assert not torch.equal(model.weight, before)
-    assert after == [True] * noisy
+    assert after == [True]
 
 
 def test_a_suite_of_step_times(suite, tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from spikewvat.devices import (
     Fixed,
     Gaussian,
     Quantized,
+    RightCensored,
     SixSigma,
     Uniform,
     Weibull,
@@ -40,8 +41,18 @@ from spikewvat.lab.recipes.schema import (
     PUBLISHED,
     RANGES,
 )
-from spikewvat.perturbations import AWP, GAV, HSV, SAM, Mixture, MomentumVariation
-from spikewvat.training import WVAT
+from spikewvat.perturbations import (
+    AWP,
+    GAV,
+    HSV,
+    SAM,
+    Mixture,
+    Momentum,
+    RandomLength,
+    Warmup,
+    variation,
+)
+from spikewvat.training import Plain
 
 BASE = """
 name = "base"
@@ -61,7 +72,6 @@ NEED_A_DEVICE = {
     "gav",
     "variable-noise",
     "random-perturbation",
-    "qat+wvat",
     "vortex",
     "statistical",
 }
@@ -139,7 +149,7 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
     complete = resolved.recipe
     assert complete.model.parameters["beta"] == 0.9
     assert "input_shape" not in complete.model.parameters
-    assert complete.method.parameters["w_th"] == 0.5
+    assert complete.method.parameters["gamma"] == 0.5
     shaped = resolved.with_input_shape((2, 8, 8))
     assert shaped.recipe.model.parameters["input_shape"] == [2, 8, 8]
     assert shaped.with_input_shape((1, 1, 1)) is shaped
@@ -206,14 +216,17 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
         (["method.name=hsv", "method.device=gaussian"], r"\[method.device\] lacks 'sigma'"),
         (["method=ptq"], r"method 'ptq' .* but evaluation.device = 'gaussian' quantises nothing"),
         (
-            ["method=momentum-sam", "training.optimizer=sgd"],
-            r"\[method\]: optimizer must keep a momentum, got SGD without one",
+            ["method={name='sam', source='momentum'}", "training.optimizer=sgd"],
+            r"\[method.source\]: optimizer must keep a momentum, got SGD without one",
         ),
         (
-            ["method={name='wvat', device='gaussian:sigma=0.1', ascent='up'}"],
-            r"method.ascent = 'up': Input should be 'gradient', 'momentum' or 'past'",
+            ["method={name='wvat', device='gaussian:sigma=0.1', worst='up'}"],
+            r"method.worst = 'up' is unknown. Valid: 'gradient', 'momentum', 'past'",
         ),
-        (["method={name='trice', range='abs'}"], r"method.range = 'abs' is unknown. Did you mean"),
+        (["method={name='sam', ascent='past'}"], r"unknown key 'ascent' in \[method\]"),
+        (["method={name='qat', perturbation='qat'}"], r"method.perturbation = 'qat' is no perturb"),
+        (["method={name='plain', p=0.5}"], r"unknown key 'p' in \[method\]. Valid: none"),
+        (["method={name='sam', warmup=0}"], r"\[method\]: steps must be .* at least 1, got 0"),
         (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),
         (["averaging.enabled=true", "averaging.lr=0.1"], r"averaging.lr = 0.1: averaging starts"),
         (["training.schedule=exponential"], r"'exponential' lacks its factor .*training.decay = 0"),
@@ -363,13 +376,16 @@ def resolved(**content):
 def test_methods():
     model = nn.Linear(3, 2)
     device = {"name": "gaussian", "sigma": 0.1}
-    assert resolved().build_method(model) is None
+    assert isinstance(resolved().build_method(model), Plain)
     wvat = resolved(method={"name": "wvat", "device": device, "w_th": 0.3, "p": 0.5}).build_method(
         model
     )
-    assert isinstance(wvat, WVAT)
-    assert isinstance(wvat.direction, Mixture)
-    assert (wvat.direction.w_th, wvat.p, wvat.direction.noise.device) == (0.3, 0.5, Gaussian(0.1))
+    assert isinstance(wvat.perturbation, Mixture)
+    assert (wvat.perturbation.w_th, wvat.p, wvat.perturbation.noise.device) == (
+        0.3,
+        0.5,
+        Gaussian(0.1),
+    )
     for content, direction in [
         ({"name": "hsv", "device": device}, HSV(Gaussian(0.1))),
         ({"name": "gav", "device": "gaussian:sigma=0.1"}, GAV(Gaussian(0.1))),
@@ -377,7 +393,7 @@ def test_methods():
         ({"name": "awp", "p": 0.25}, AWP()),
     ]:
         method = resolved(method=content).build_method(model)
-        assert method.direction == direction
+        assert method.perturbation == direction
         assert method.p == content.get("p", 1.0)
 
 
@@ -395,9 +411,7 @@ def test_every_method_by_name(name):
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     optimizer, _ = checked.optimization(model.parameters())
     method = checked.build_method(model, optimizer)
-    if name in ("plain", "ptq"):
-        assert method is None
-        return
+    assert isinstance(method, Plain) is (name in ("plain", "ptq"))
 
     def closure():
         output = model(torch.ones(2, 3))
@@ -415,17 +429,21 @@ def test_parameters_of_methods():
         return resolved(method=content).build_method(model, optimizer)
 
     device = "gaussian:sigma=0.1"
-    wvat = built(name="wvat", device=device, ascent="momentum", alpha=0.3, sign="back")
-    assert wvat.direction.ascent == MomentumVariation(
-        Gaussian(0.1), optimizer, 0.5, alpha=0.3, sign="back"
-    )
-    trice = built(name="trice", sigma=0.05, range="absmax-per-channel", p=0.5)
-    assert trice.direction.device.range == AbsMax(per_channel=True)
+    back = {"name": "momentum", "sign": "back"}
+    wvat = built(name="wvat", device=device, worst=back, alpha=0.3, warmup=9, spread=0.5)
+    mixed = variation(Gaussian(0.1), alpha=0.3, worst=Momentum(optimizer, "back"))
+    assert isinstance(wvat.perturbation, Warmup)
+    assert wvat.perturbation.steps == 9
+    assert wvat.perturbation.perturbation == RandomLength(mixed, 0.5)
+    trice = built(name="hsv", device="right-censored:sigma=0.05,standardised=false", p=0.5)
+    assert trice.perturbation == HSV(RightCensored(0.05, standardised=False))
     assert trice.p == 0.5
     injection = built(name="noise-injection", device="weibull:sigma=0.1", clip_sigmas=2.5)
-    assert injection.direction.device == Weibull(0.1)
+    assert injection.perturbation.device == Weibull(0.1)
     assert injection.clip_sigmas == 2.5
-    assert built(name="qat+wvat", device=device, bits=4, w_th=1.0).quantizer.bits == 4
+    noise = {"name": "wvat", "device": device, "w_th": 1.0}
+    qat = built(name="qat", bits=4, perturbation=noise)
+    assert (qat.quantizer.bits, qat.perturbation) == (4, variation(Gaussian(0.1), w_th=1.0))
 
 
 def test_noise_and_weights_come_from_the_seed():

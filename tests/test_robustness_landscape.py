@@ -88,7 +88,7 @@ def test_lines_are_those_of_copies(name):
     assert found.positions == (-1, -0.5, 0, 0.5, 1)
     assert found.magnitudes == pytest.approx((-0.3, -0.15, 0, 0.15, 0.3))
     for i, seed in enumerate(found.seeds):
-        direction = device.displacement(held, generator=generator(seed))
+        direction = device.errors(held, generator=generator(seed))
         for j, t in enumerate(found.positions):
             there = reference.along(held, [(t, direction)])
             expected = reference.evaluated(

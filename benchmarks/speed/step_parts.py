@@ -26,7 +26,7 @@ from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
-from spikewvat.weights import displaced
+from spikewvat.weights import perturbed
 
 ROOT = Path(__file__).parents[1]
 SIGMA = 0.10
@@ -84,8 +84,8 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
         optimizer.step()
 
     def there_and_back(device: DeviceModel | None) -> None:
-        displace = HSV(device).plan(weights, generator=generator) if device else lambda live: None
-        with displaced(weights, displace, scratch=scratch):
+        noise = HSV(device).plan(weights, generator=generator) if device else lambda live: None
+        with perturbed(weights, noise, scratch=scratch):
             pass
 
     parts = {name: partial(there_and_back, device) for name, device in DEVICES.items()}

@@ -166,7 +166,7 @@ def _method(text: str) -> Method:
 
     def make(
         model: nn.Module, *, generator: Generator, optimizer: Optimizer | None, **_: object
-    ) -> GradientMethod | None:
+    ) -> GradientMethod:
         return read(model, optimizer, seed=generator.initial_seed())
 
     return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))

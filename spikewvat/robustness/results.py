@@ -11,13 +11,13 @@ import torch
 from spikewvat.devices import Ideal
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis
-from spikewvat.robustness.statistics import (
-    Interval,
-    mean_interval,
-    mean_of,
-    sample_std,
-    wilson_interval,
+from spikewvat.robustness.intervals import (
+    chip_interval,
+    over_images,
+    share_interval,
+    unseen_share,
 )
+from spikewvat.robustness.statistics import Interval, mean_of, sample_std
 from spikewvat.serialisation import Fraction, Fractions, Reals
 
 
@@ -42,8 +42,8 @@ class Yield:
 
     @property
     def ci95(self) -> Interval:
-        """Wilson's 95 % interval of the share over all chips that could be made."""
-        return wilson_interval(self.working, self.chips)
+        """Clopper and Pearson's 95 % interval of the share over all chips of this network."""
+        return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
         return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
@@ -53,9 +53,10 @@ class Yield:
 class ChipReport:
     """Accuracy of one network on many simulated chips.
 
-    The 95 % interval is over chips, for this network on these images: it says nothing of other
-    trainings or other test sets. Where each chip has classified images of its own, a part of all,
-    the spread and the interval are over chips and images, and one chip's accuracy says little.
+    The 95 % interval is over chips, for this network on these images, a second one for new images
+    as well; neither says anything of other trainings. Where each chip has classified images of its
+    own, a part of all, the spread and the interval are over chips and images, and one chip's
+    accuracy says little.
 
     Args:
         device: The device model in words, its ``repr``.
@@ -130,9 +131,24 @@ class ChipReport:
 
     @property
     def ci95(self) -> Interval:
-        """Student-t 95 % interval of the mean over chips, cut to [0, 1]; NaN for one chip."""
-        low, high = mean_interval(self.accuracies)
-        return Interval(max(low, 0.0), min(high, 1.0)) if self.chips > 1 else Interval(low, high)
+        """95 % interval of the mean over chips on these images; NaN for one chip.
+
+        See :func:`~spikewvat.robustness.intervals.chip_interval`.
+        """
+        return chip_interval(self.accuracies)
+
+    @property
+    def ci95_new_images(self) -> Interval:
+        """95 % interval of the mean over chips for new images as well; NaN for one chip.
+
+        See :func:`~spikewvat.robustness.intervals.over_images`.
+        """
+        return over_images(self.ci95, self.mean, self.sampled_from or self.images)
+
+    @property
+    def unseen(self) -> float:
+        """Largest share of chips that may be worse than the worst, with 95 % confidence."""
+        return unseen_share(self.chips)
 
     @property
     def worst(self) -> float:
@@ -146,7 +162,7 @@ class ChipReport:
             target: Accuracy as a fraction, between 0 and 1.
 
         Returns:
-            The count with its Wilson interval.
+            The count with its interval.
 
         Raises:
             ValueError: If ``target`` is no fraction, or chips have classified a part of the images.
@@ -167,7 +183,7 @@ class ChipReport:
                 falls. It is flat in between.
 
         Returns:
-            A count with its Wilson interval for each target.
+            A count with its interval for each target.
 
         Raises:
             ValueError: If a target is no fraction.
@@ -179,9 +195,12 @@ class ChipReport:
         parts = [f"{100 * self.mean:.1f} % (1 chip)"]
         if self.chips > 1:
             low, high = (100 * bound for bound in self.ci95)
+            lowest, highest = (100 * bound for bound in self.ci95_new_images)
             parts = [
-                f"{100 * self.mean:.1f} % ± {100 * self.std:.1f} (95 % CI {low:.1f} .. {high:.1f})",
-                f"worst chip {100 * self.worst:.1f} %",
+                f"{100 * self.mean:.1f} % ± {100 * self.std:.1f} (95 % CI {low:.1f} .. {high:.1f}; "
+                f"for new images as well {lowest:.1f} .. {highest:.1f})",
+                f"worst chip {100 * self.worst:.1f} % (up to {100 * self.unseen:.0f} % of chips "
+                "may be worse)",
             ]
         if self.sampled_from is not None:
             parts[1:] = [f"{self.chips} chips x {self.images} of {self.sampled_from} images"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -11,11 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters import Adapter, ResetState, account, adapter_for
+from spikewvat.adapters.state import check_state, recorded
 from spikewvat.adapters.torch import running_statistics
 from spikewvat.devices.base import check_probability
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Displace, Weights, displaced
+from spikewvat.weights import Perturb, Weights, perturbed, refresh, taken
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -37,16 +40,19 @@ class GradientMethod(ABC):
     Args:
         model: The model that the closure calls, or what it wraps.
         p: Probability of using the method in a step; otherwise the step is a plain one.
-        weights: Parameters to displace by name; by default the model's synaptic weights.
+        weights: Parameters to perturb by name; by default the model's synaptic weights.
         adapter: By default the one for the model's framework.
         reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
+        ignore: Parameters or modules that no device holds (see :func:`adapter_for`).
         generator: Source of randomness; a seed is drawn from it here, and noise is drawn on its
             device. ``None`` uses torch's global one.
         same_noise_on_all_ranks: Draw the same noise on every rank of a distributed run.
         warn_after: Warn once when the loss has not fallen after so many steps, or is not finite;
             ``None`` never warns.
+        **unknown: Refused by name.
 
     Raises:
+        TypeError: If an option is unknown.
         ValueError: If ``p`` lies outside [0, 1].
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
     """
@@ -59,21 +65,27 @@ class GradientMethod(ABC):
         weights: Mapping[str, nn.Parameter] | None = None,
         adapter: Adapter | None = None,
         reset_state: ResetState | None = None,
+        ignore: Collection[str] = (),
         generator: Generator | None = None,
         same_noise_on_all_ranks: bool = False,
         warn_after: int | None = 300,
+        **unknown: object,
     ) -> None:
+        if unknown:
+            raise TypeError(_unknown_option(type(self), *next(iter(unknown.items()))))
         check_probability("p", p)
         self.model = model
         self.p = p
-        self.adapter = adapter or adapter_for(model, reset_state=reset_state)
+        self.adapter = adapter or adapter_for(model, reset_state=reset_state, ignore=ignore)
         self.weights: Weights = (
             self.adapter.synaptic_weights(model) if weights is None else dict(weights)
         )
+        self._found = weights is None
         self.steps = 0
         self._scratch: list[Tensor] = []
         self._choices, self._noise = _generators(generator, same_noise_on_all_ranks)
         self._watch = LossWatch(warn_after)
+        self._checked = False
 
     def backward(self, closure: Closure, *, backward: Backward = torch.Tensor.backward) -> Tensor:
         """Leave the method's gradients in ``.grad``.
@@ -86,14 +98,16 @@ class GradientMethod(ABC):
                 loss scaler, ``fabric.backward`` for Fabric.
 
         Returns:
-            The loss that was differentiated (at the displaced weights, where there are such),
+            The loss that was differentiated (at the perturbed weights, where there are such),
             detached.
 
         Raises:
             UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
         """
+        refresh(self.weights)
         plain = self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p
-        loss = self._pass(closure, backward) if plain else self._step(closure, backward)
+        with self._checking():
+            loss = self._pass(closure, backward) if plain else self._step(closure, backward)
         self.steps += 1
         if not plain:
             self._watch.note_loss(loss)
@@ -114,6 +128,7 @@ class GradientMethod(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return generators and counters, so that a resumed run draws the same noise."""
         return {
+            "method": type(self).__name__,
             "steps": self.steps,
             "choices": self._choices.get_state(),
             "noise": self._noise.get_state(),
@@ -121,15 +136,38 @@ class GradientMethod(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: If it was taken from another method.
+        """
+        if state["method"] != type(self).__name__:
+            raise ValueError(f"the state is that of {state['method']}, not {type(self).__name__}")
         self.steps = int(state["steps"])
         self._choices.set_state(state["choices"].cpu())
         self._noise.set_state(state["noise"].cpu())
         self._watch.load_state_dict(state["watch"])
 
+    def __str__(self) -> str:
+        """Return the account of the model: where devices are, and what was left out and why."""
+        chosen = None if self._found else self.weights
+        return f"{type(self).__name__}: {account(self.model, self.adapter, chosen)}"
+
     @abstractmethod
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         """Leave the gradients in ``.grad`` and return the loss, detached."""
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        """After the first step, run its batch twice: no state may survive a reset."""
+        if self._checked:
+            yield
+            return
+        with recorded(self.model) as calls:
+            yield
+        if calls:
+            self._checked = True
+            check_state(self.model, self.adapter, calls[0])
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""
@@ -148,14 +186,15 @@ class GradientMethod(ABC):
         return loss, output
 
     def _pass(
-        self, closure: Closure, backward: Backward, displace: Displace | None = None
+        self, closure: Closure, backward: Backward, perturbation: Perturb | None = None
     ) -> Tensor:
-        """Run forward and backward at displaced weights; return the loss, detached."""
-        if displace is None:
-            loss, _ = self._run(closure)
-            backward(loss)
+        """Run one pass from fresh neuron state, at perturbed weights if asked for."""
+        if perturbation is None:
+            with taken(self.weights):
+                loss, _ = self._run(closure)
+                backward(loss)
         else:
-            with displaced(self.weights, displace, scratch=self._scratch):
+            with perturbed(self.weights, perturbation, scratch=self._scratch):
                 loss, _ = self._run(closure)
                 backward(loss)
         return loss.detach()
@@ -204,6 +243,20 @@ class GradientMethod(ABC):
     def _parameters(self) -> list[nn.Parameter]:
         own = (weight for weight in self.weights.values() if isinstance(weight, nn.Parameter))
         return list({id(p): p for p in [*self.model.parameters(), *own]}.values())
+
+
+def _unknown_option(kind: type[Any], name: str, value: object) -> str:
+    """Return what to say about an option that a method does not have."""
+    valid = dict.fromkeys(
+        parameter.name
+        for base in kind.__mro__
+        if "__init__" in vars(base) and issubclass(base, GradientMethod)
+        for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "self"
+    )
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Its options are {', '.join(valid)}."
+    return f"{kind.__name__} has no option {name!r}, got {name}={value!r}. {hint}"
 
 
 def _generators(generator: Generator | None, same_noise: bool) -> tuple[Generator, Generator]:

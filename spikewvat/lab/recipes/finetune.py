@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from spikewvat.conversion import SpikingNetwork, potential_cross_entropy
+from spikewvat.conversion.finetune import Encoded, finetuning_optimizer
 from spikewvat.data import make_loader
 from spikewvat.lab.recipes.conversion import ConversionPlan
 from spikewvat.lab.recipes.loaders import Data, augmentation
@@ -81,40 +82,19 @@ def fine_tuned(
         return snn.encode(images, generator=torch.default_generator)
 
     seed = derived_seed(recipe.seed, "finetune", "method")
-    optimizer = torch.optim.Adam(
-        [p for p in snn.parameters() if p.requires_grad],
-        settings.lr,
-        weight_decay=settings.weight_decay,
-        amsgrad=True,
-    )
+    optimizer = finetuning_optimizer(snn, lr=settings.lr, weight_decay=settings.weight_decay)
     trained = trainer.fit(
         model,
         loader,
         potential_cross_entropy,
         optimizer,
-        perturbed=plan.method(model, optimizer, seed=seed),
+        method=plan.method(model, optimizer, seed=seed),
         augment=encode,
         identity={"recipe": recipe.content(), "weights": digest},
     )
     (out / FINAL).unlink(missing_ok=True)  # the same as the converted network's file
     snn.eval()
     return trained.history
-
-
-class Encoded(nn.Module):
-    """A converted network that takes what its own encoder has made.
-
-    Args:
-        snn: The network.
-    """
-
-    def __init__(self, snn: SpikingNetwork) -> None:
-        super().__init__()
-        self.snn = snn
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return scores [B, classes] of an input over time."""
-        return self.snn.run(inputs)
 
 
 class SomeOf(Sampler[int]):

@@ -88,10 +88,8 @@ class Resolved:
             model: nn.Module = self.network()
         return model
 
-    def build_method(
-        self, model: nn.Module, optimizer: Optimizer | None = None
-    ) -> GradientMethod | None:
-        """Make what takes the gradients, None for plain training; noise comes from the seed.
+    def build_method(self, model: nn.Module, optimizer: Optimizer | None = None) -> GradientMethod:
+        """Make what takes the gradients; noise comes from the seed.
 
         Args:
             model: The network that is trained.

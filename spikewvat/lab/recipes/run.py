@@ -101,7 +101,7 @@ def train(
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        perturbed=resolved.build_method(model, optimizer),
+        method=resolved.build_method(model, optimizer),
         swa=resolved.build_averaging(model),
         scheduler=scheduler,
         augment=augmentation(recipe, data.black),

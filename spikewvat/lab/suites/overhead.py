@@ -11,7 +11,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from spikewvat.adapters import adapter_for
 from spikewvat.errors import TrainingStalledWarning
 from spikewvat.lab.recipes.loaders import open_data
 from spikewvat.lab.recipes.resolve import Resolved, resolve
@@ -144,7 +143,6 @@ def _step(resolved: Resolved, batch: Batch) -> Step:
         lambda output: resolved.loss(output, labels),
         inputs,
         method=resolved.build_method(model, optimizer),
-        adapter=adapter_for(model),
     )
 
 

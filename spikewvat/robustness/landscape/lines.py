@@ -79,7 +79,7 @@ def lines_to_chips(
     around = Surroundings(run, lines * points, progress)
     for chip in seeds:
         noise = Generator().manual_seed(chip)
-        perturbation = device.displacement(run.weights, generator=noise)
+        perturbation = device.errors(run.weights, generator=noise)
         what = f"a place on the line to the chip with seed {chip} of {device!r}"
         found.append([list(around.at([(place, perturbation)], what)) for place in places])
     both = table(found)
