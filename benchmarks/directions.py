@@ -18,15 +18,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from spikewvat import files
-from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.lab.suites import Claim, Row, RowResult, Setup, Suite, jobs_of, run_suite
 from spikewvat.lab.suites.suite import FILE, suites_folder
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import read_json, write_json
 
 FOLDER = suites_folder() / "directions"
 STEPS_FOLDER = suites_folder() / "directions_steps"
@@ -146,8 +146,7 @@ def extra(setup: str, method: str) -> list[str]:
 
 def read_tuned() -> dict[str, Any]:
     """Return what :func:`tune` has written."""
-    content: dict[str, Any] = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
-    return content
+    return read_json(TUNED) if TUNED.is_file() else {}
 
 
 def best(tuned: dict[str, Any], setup: str, method: str) -> list[str]:

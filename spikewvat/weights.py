@@ -3,16 +3,138 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, TypeAlias
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
+
+from spikewvat.errors import UnsupportedModelError
 
 Weights: TypeAlias = dict[str, Tensor]
 """Synaptic weights by parameter name; gradients and perturbations have equal keys and shapes."""
 Perturb: TypeAlias = Callable[[Mapping[str, Tensor]], object]
 """Adds one perturbation to the weights that it was made for, or to tensors like them, in place."""
+
+
+class Seam(Protocol):
+    """Where a layer takes a weight that it computes anew, and where another can be put in."""
+
+    def parts(self) -> list[nn.Parameter]:
+        """Return the parameters that the weight is computed from."""
+        ...
+
+    def read(self) -> tuple[Tensor, Tensor | None]:
+        """Compute the weight and leave no trace.
+
+        Returns:
+            The weight, detached, and where no device is at all: a pruned synapse.
+        """
+        ...
+
+    def exchanging(self, exchange: Callable[[Tensor], Tensor]) -> AbstractContextManager[object]:
+        """Let every computed weight pass through a function for a while."""
+        ...
+
+
+class EffectiveWeight(nn.Parameter):
+    """A weight that a layer computes from its parameters, as a tensor that can be perturbed.
+
+    It stands for the product of a mask, a norm, a parametrization or a fake quantiser with the
+    layer's parameters. Outside of :func:`perturbed` the layer never sees it. Inside, the layer
+    computes its own weight as always and then takes this one instead. Gradients flow to both, so
+    the layer's parameters get theirs straight through. It belongs to no model, optimizer or
+    state dict.
+
+    Args:
+        seam: Where the layer takes it.
+    """
+
+    _seam: Seam
+    _ideal: Tensor
+    _absent: Tensor | None
+    _holds: int
+
+    def __new__(cls, seam: Seam) -> EffectiveWeight:
+        """Read the weight and wrap it."""
+        value, absent = seam.read()
+        made = super().__new__(cls, value.detach().clone(), requires_grad=True)
+        made._seam, made._ideal, made._absent, made._holds = seam, value, absent, 0
+        return made
+
+    @property
+    def parts(self) -> list[nn.Parameter]:
+        """The parameters that the layer computes it from."""
+        return self._seam.parts()
+
+    def refresh(self) -> None:
+        """Take the value that the layer computes now; while perturbed it stays."""
+        if self._holds:
+            return
+        value, self._absent = self._seam.read()
+        self._ideal, self.data, self.grad = value, value.clone(), None
+
+    def leave_absent(self) -> None:
+        """Set the synapses that are pruned away back to what they were: nothing is there."""
+        if self._absent is not None:
+            self.data.copy_(torch.where(self._absent, self._ideal, self.data))
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Let the layer take this weight for a while instead of its own."""
+        self._holds += 1
+        try:
+            if self._holds > 1:
+                yield
+                return
+            ideal = self._ideal
+            with self._seam.exchanging(lambda own: _straight(own, self, ideal)):
+                yield
+        finally:
+            self._holds -= 1
+
+
+class _Straight(torch.autograd.Function):
+    """Takes the held weight; the gradient flows to it and to what the layer computed."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor, held: Tensor, ideal: Tensor) -> Tensor:
+        held = held.detach().to(own)
+        ideal = ideal.to(own)
+        # What a layer computes may differ from pass to pass (a power iteration, dropped
+        # synapses): the change is kept then. Where it is as it was read, the value is exact.
+        return torch.where(own == ideal, held, own + (held - ideal))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        return grad, grad, None
+
+
+_straight: Callable[[Tensor, Tensor, Tensor], Tensor] = _Straight.apply
+
+
+def refresh(weights: Mapping[str, Tensor]) -> None:
+    """Let computed weights follow the parameters that they are computed from.
+
+    Args:
+        weights: Live weights by name; plain parameters are what they are.
+    """
+    for weight in weights.values():
+        if isinstance(weight, EffectiveWeight):
+            weight.refresh()
+
+
+@contextmanager
+def taken(weights: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let layers take computed weights for a while, so that gradients reach them."""
+    computed = [weight for weight in weights.values() if isinstance(weight, EffectiveWeight)]
+    if not computed:
+        yield
+        return
+    with ExitStack() as stack:
+        for weight in computed:
+            stack.enter_context(weight.taken())
+        yield
 
 
 def check_matching(
@@ -105,6 +227,7 @@ def perturbed(
         perturbation = adding(perturbation)
     live = list(weights.values())
     _refuse_aliases(weights)
+    refresh(weights)
     saved = [] if scratch is None else scratch
     if saved:
         with torch.no_grad():
@@ -114,8 +237,10 @@ def perturbed(
     try:
         with torch.no_grad():
             perturbation(weights)
+            _leave_absent(weights)
         torch.clear_autocast_cache()
-        yield
+        with taken(weights):
+            yield
     finally:
         with torch.no_grad():
             torch._foreach_copy_(live, saved)
@@ -142,6 +267,25 @@ def adding(perturbation: Mapping[str, Tensor], *, scale: float = 1.0) -> Perturb
     return add
 
 
+def refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:
+    """Raise where a weight is computed by its layer, for what has to write or read parameters.
+
+    Args:
+        weights: Weights by name.
+        what: What is done to them, for the message.
+
+    Raises:
+        UnsupportedModelError: If there is such a weight.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, EffectiveWeight):
+            raise UnsupportedModelError(
+                f"weight {name!r} is computed by its layer from other parameters and cannot be "
+                f"{what}. Make it a plain parameter first (prune.remove, remove_weight_norm, "
+                "parametrize.remove_parametrizations), or leave this method out."
+            )
+
+
 def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """Clamp weights in place, as methods do whose weights must stay in a device's range.
 
@@ -153,6 +297,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
 
     Raises:
         ValueError: If ``limit`` is not above 0.
+        UnsupportedModelError: If a weight is computed from others, so that it cannot be written.
 
     Example:
         >>> w = {"fc": torch.tensor([-5.0, 1.0, 4.5])}
@@ -162,6 +307,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """
     if not 0 < limit < float("inf"):
         raise ValueError(f"limit must be finite and above 0, got {limit!r}.")
+    refuse_computed(weights, "clamped")
     live = list(weights.values())
     with torch.no_grad():
         torch._foreach_clamp_max_(live, limit)
@@ -180,6 +326,7 @@ def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
 
     Raises:
         ValueError: If ``sigmas`` is not above 0.
+        UnsupportedModelError: If a weight is computed from others, so that it cannot be written.
 
     Example:
         >>> w = {"fc": torch.tensor([-1.0, -1.0, 1.0, 1.0])}
@@ -189,6 +336,7 @@ def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
     """
     if not 0 < sigmas < float("inf"):
         raise ValueError(f"sigmas must be finite and above 0, got {sigmas!r}.")
+    refuse_computed(weights, "clipped")
     with torch.no_grad():
         for weight in weights.values():
             if weight.numel() > 1:  # a single number has no spread
@@ -236,6 +384,12 @@ def call_with(
     """
     values = {f"module.{name}": value for name, value in parameters.items()}
     return torch.func.functional_call(_Calls(module, function), values, args, kw)
+
+
+def _leave_absent(weights: Mapping[str, Tensor]) -> None:
+    for weight in weights.values():
+        if isinstance(weight, EffectiveWeight):
+            weight.leave_absent()
 
 
 def _refuse_aliases(weights: Mapping[str, Tensor]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import importlib
 import subprocess
 import sys
@@ -17,10 +18,21 @@ PACKAGE = Path(__file__).parent.parent / "spikewvat"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: ("errors", "memory", "weights", "files", "devices", "perturbations", "spiking"),
+    0: (
+        "errors",
+        "memory",
+        "weights",
+        "files",
+        "formatting",
+        "serialisation",
+        "validation",
+        "devices",
+        "perturbations",
+        "spiking",
+    ),
     1: ("adapters",),
     2: ("training", "conversion"),
-    3: ("data", "robustness"),
+    3: ("data", "robustness", "results", "provenance"),
     4: ("comparison",),
     5: ("lab",),
     6: ("cli", "__main__"),
@@ -38,7 +50,8 @@ OPTIONAL = {
     "filelock": "lab/suites/pool.py",
     "lightning_fabric": "lab/trainer/trainer.py",
     "matplotlib": "robustness/canvas.py",
-    "pydantic": "lab/recipes/registry.py",
+    "pydantic": "validation.py",
+    "pydantic_core": "validation.py",
     "rich": "lab/trainer/console.py",
     "safetensors": "files.py",
     "sklearn": "data/embedded.py",
@@ -143,6 +156,28 @@ def test_one_file_imports_each_optional_package(package, home):
     assert package in required, f"{home}: say with require() how to install {package}"
 
 
+def test_no_circles():
+    """Imports inside functions count too; those for type checkers only do not."""
+
+    def needs(path: Path) -> set[str]:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+                node.body = []
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found.add(inner if inner in names else node.module)
+        return found & names
+
+    names = {name_of(path) for path in FILES}
+    graphlib.TopologicalSorter({name_of(path): needs(path) for path in FILES}).prepare()
+
+
 def test_every_optional_package_has_a_row():
     imported = {name.split(".")[0] for path in FILES for name in imports_of(path)}
     assert imported - CORE == set(OPTIONAL)
@@ -173,7 +208,9 @@ except SystemExit as end:
 """
     loaded = loaded_after(code)
     assert "typer" in loaded
-    own = {"typer"} | ({"pydantic"} if words else set())  # typer checks some options with it
+    own = {"typer"} | (
+        {"pydantic", "pydantic_core"} if words else set()
+    )  # typer checks some options with it
     assert not loaded & ({"torch", "numpy", *OPTIONAL} - own)
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from test_cli import RECIPE, call, error
 
 from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes import build, schema
-from spikewvat.lab.recipes.corruptions import build_corruption, levels
+from spikewvat.lab.recipes import schema
+from spikewvat.lab.recipes.corruptions import levels, read_corruption
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.lab.recipes.results import RunResult
 from spikewvat.lab.recipes.schema import CORRUPTIONS, Evaluation
 from spikewvat.lab.suites.claims import verdicts
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite
-from spikewvat.lab.suites.table import RowResult, cells, header, markdown, row_result
+from spikewvat.lab.suites.table import cells, header, markdown
+from spikewvat.results import RowResult
 from spikewvat.robustness import Activity, ChipReport, Degradation, plots
 from spikewvat.robustness.corruptions import Deletion, HotPixels, ReadNoise
+from spikewvat.serialisation import plain, read
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +42,7 @@ def run(tmp_path_factory):
 def evaluated(run, tmp_path, *options):
     path = tmp_path / "found.json"
     done = call("evaluate", run, "--chips", 2, "--json", path, "--no-progress", *options)
-    return done.output, json.loads(path.read_text())
+    return done.output, read(path, RunResult)
 
 
 def test_evaluate_under_a_corruption(run, tmp_path):
@@ -49,14 +51,14 @@ def test_evaluate_under_a_corruption(run, tmp_path):
         tmp_path,
         *("--corruption", "deletion", "--severities", "0,0.5", "--plot", tmp_path / "p.png"),
     )
-    assert (found["device"], found["corruption"]) == ("ideal", "deletion")
-    clean, strong = found["rows"]
-    assert clean["mean"] == found["clean"]
-    assert (strong["corruption"], strong["severity"]) == ("deletion", 0.5)
-    assert strong["unit"] == Deletion.UNIT
-    assert clean["spikes"] == found["activity"]["spikes"]
-    assert strong["operations"] < clean["operations"]
-    assert set(strong["rate_shift"]) == set(strong["rates"]) == {"neurons.0", "output"}
+    assert (found.device, found.corruption) == ("ideal", "deletion")
+    clean, strong = found.curve
+    assert clean.mean == found.curve.clean
+    assert (strong.corruption, strong.severity) == ("deletion", 0.5)
+    assert strong.unit == Deletion.UNIT
+    assert clean.activity.spikes == found.curve.activity.spikes
+    assert strong.activity.operations < clean.activity.operations
+    assert set(found.curve.rate_shifts[1]) == {"neurons.0", "output"}
     assert "deletion 0.5" in output
     assert "operations" in output
     assert (tmp_path / "p.png").stat().st_size > 0
@@ -64,14 +66,14 @@ def test_evaluate_under_a_corruption(run, tmp_path):
 
 def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
     _, found = evaluated(run, tmp_path, "--corruption", "dead-neurons")
-    assert [row["severity"] for row in found["rows"]] == [0.0, 0.01, 0.02, 0.05, 0.1, 0.2]
+    assert found.curve.sigmas == (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
     both = ("--corruption", "hot-pixels:period=2>>read-noise:severity=0.05", "--severities", "0.1")
     _, found = evaluated(run, tmp_path, *both, "--device", "gaussian:sigma=0.05")
-    assert found["device"] == "gaussian:sigma=0.05"
-    assert found["corruption"] == "hot-pixels:period=2>>read-noise:severity=0.05"
-    (row,) = found["rows"]
-    assert (row["sigma"], row["severity"]) == (0.05, 0.1)
-    assert row["corruption"] == "hot pixels >> read noise"
+    assert found.device == "gaussian:sigma=0.05"
+    assert found.corruption == "hot-pixels:period=2>>read-noise:severity=0.05"
+    (report,) = found.curve
+    assert (report.sigma, report.severity) == (0.05, 0.1)
+    assert report.corruption == "hot pixels >> read noise"
 
 
 def test_a_recipe_with_a_corruption(tmp_path, run):
@@ -80,14 +82,14 @@ def test_a_recipe_with_a_corruption(tmp_path, run):
     text = text.replace("sigmas = [0.0, 0.1]\nchips = 3\n", plan)
     (tmp_path / "tiny.toml").write_text(text)
     call("train", tmp_path / "tiny.toml", "--out", tmp_path / "run", "--no-progress")
-    result = json.loads((tmp_path / "run/result.json").read_text())
-    assert result["corruption"] == "transmission-loss"
-    assert [row["severity"] for row in result["rows"]] == [0.0, 0.4]
+    result = read(tmp_path / "run/result.json", RunResult)
+    assert result.corruption == "transmission-loss"
+    assert result.curve.sigmas == (0.0, 0.4)
     # What is evaluated again is the same; another corruption takes its own severities.
     _, found = evaluated(tmp_path / "run", tmp_path)
-    assert found["rows"] == result["rows"]
+    assert plain(found.curve) == plain(result.curve)
     _, found = evaluated(tmp_path / "run", tmp_path, "--corruption", "jitter", "--severities", "1")
-    assert [row["corruption"] for row in found["rows"]] == ["jitter"]
+    assert [report.corruption for report in found.curve] == ["jitter"]
 
 
 def test_mistakes_are_one_line(run):
@@ -110,34 +112,36 @@ def test_mistakes_are_one_line(run):
 
 def test_corruptions_by_name():
     for name in CORRUPTIONS:
-        one = build_corruption(name, "spikes", severity=0.1)
+        read = read_corruption(name, "spikes")
+        one = read(0.1)
         assert one.severity == 0.1
         assert one.name.replace(" ", "-") == name
-        assert levels(name, "spikes") == (0.0, *type(one).LEVELS)
-    assert build_corruption({"name": "hot-pixels", "period": 3}, "s", severity=0.2) == HotPixels(
-        0.2, period=3
-    )
-    noise = build_corruption("read-noise:range=absmax", "s", severity=0.2)
+        assert levels(read) == (0.0, *type(one).LEVELS)
+    hot = read_corruption({"name": "hot-pixels", "period": 3}, "s")
+    assert hot(0.2) == HotPixels(0.2, period=3)
+    noise = read_corruption("read-noise:range=absmax", "s")(0.2)
     assert isinstance(noise, ReadNoise)
     assert type(noise.range).__name__ == "AbsMax"
-    composed = build_corruption("deletion:severity=0.3>>jitter", "s", severity=2.0)
-    assert [stage.severity for stage in composed.stages] == [0.3, 2.0]
-    assert levels("deletion:severity=0.3>>jitter", "s") == (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+    composed = read_corruption("deletion:severity=0.3>>jitter", "s")
+    assert [stage.severity for stage in composed(2.0).stages] == [0.3, 2.0]
+    assert levels(composed) == (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def test_evaluation_tables():
     assert Evaluation().device == "gaussian"
-    plan = Evaluation.model_validate({"corruption": "deletion"})
+    content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
+    plan = resolve(
+        recipe_from({**content, "evaluation": {"corruption": "deletion"}})
+    ).recipe.evaluation
     assert plan.device == "ideal"
     assert plan.sigmas == (0.0, *Deletion.LEVELS)
     assert Evaluation.model_validate(plan.model_dump()) == plan
     assert Evaluation.model_validate({"corruption": "deletion", "sigmas": [0.3]}).sigmas == (0.3,)
-    content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
     wrong = recipe_from({**content, "evaluation": {"corruption": "deletoin"}})
     with pytest.raises(RecipeError, match=r"evaluation\.corruption = 'deletoin' is unknown"):
-        build.check(wrong)
+        resolve(wrong)
     with pytest.raises(RecipeError, match=r"leaves its sigma open.*gaussian:sigma=0\.05"):
-        build.check(
+        resolve(
             recipe_from({**content, "evaluation": {"corruption": "jitter", "device": "weibull"}})
         )
 
@@ -162,14 +166,8 @@ def a_row(name="deletion", unit="share of events lost", severities=(0.0, 0.4), s
         tuple(report(s, [0.9 - s / 2, 0.9 - s], 200 - 100 * s) for s in severities),
         Activity(200.0, 2000.0, {"lif": 0.2}),
     )
-    cell = {
-        "scale": "quick",
-        "commit": None,
-        "versions": {},
-        "training": {"samples": {"train": 10, "test": 100}, "history": [{"seconds": 1.0}]},
-        **curve.to_dict(),
-    }
-    return row_result([{"recipe": {"seed": seed}, **cell} for seed in seeds])
+    samples = {"train": 10, "test": 100}
+    return RowResult(seeds, (curve,) * len(seeds), samples=samples, scale="quick")
 
 
 def a_suite(*names):
@@ -177,7 +175,7 @@ def a_suite(*names):
     return Suite(title="Spikes", seeds={}, setups=(Setup(name="A network", rows=rows),))
 
 
-def test_tables_name_the_corruption(tmp_path):
+def test_tables_name_the_corruption(through_a_file):
     row = a_row()
     assert header([row]) == [
         *("deletion 0", "deletion 0.4", "drop at 0.4", "spread over chips", "worst chip"),
@@ -190,8 +188,7 @@ def test_tables_name_the_corruption(tmp_path):
     text = markdown(a_suite("adam"), {"adam": row})
     assert "severity of deletion: share of events lost" in text
     assert "σ" not in text
-    row.write(tmp_path / "row.json")
-    assert cells(RowResult.read(tmp_path / "row.json")) == cells(row)
+    assert cells(through_a_file(row)) == cells(row)
 
 
 def test_claims_speak_of_severities():

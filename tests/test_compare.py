@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -21,9 +20,11 @@ from spikewvat.devices import Gaussian, Uniform
 from spikewvat.errors import DataError, RecipeError, UnsupportedModelError
 from spikewvat.lab.recipes.schema import METHODS as METHOD_NAMES
 from spikewvat.lab.report import collect
-from spikewvat.lab.suites import ComparisonFolder, RowResult
+from spikewvat.lab.suites import ComparisonFolder
+from spikewvat.results import RowResult
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.corruptions import DeadNeurons, Deletion
+from spikewvat.serialisation import plain, read
 from spikewvat.training import GradientMethod
 
 DEVICES = {"Gaussian": Gaussian, "uniform": Uniform}
@@ -75,8 +76,8 @@ def test_a_network_as_it_is_equals_a_sweep(tmp_path):
     for name, device_at in DEVICES.items():
         curve = Evaluator(model, BATCHES).sweep(device_at, (0.0, 0.2), chips=5, target=0.5)
         row = found.row(name, "as it is")
-        assert row.curves[0].to_dict() == curve.to_dict()
-        written = RowResult.read(tmp_path / f"{name.lower()}-as-it-is.json")
+        assert plain(row.curves[0]) == plain(curve)
+        written = read(tmp_path / f"{name.lower()}-as-it-is.json", RowResult)
         assert written.pooled.means == curve.means
         assert f"{100 * curve[-1].worst:.1f}" in str(found)
         assert f"{curve[-1].yield_at(0.5).working} of 5 at 50 %" in str(found)
@@ -170,8 +171,8 @@ def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
     for name, happens in corruptions.items():
         severities = (0.0, *happens.LEVELS[::2])
         curve = Evaluator(model, EVENTS).corrupt(happens, severities, chips=3)
-        assert found.row(name, "as it is").curves[0].to_dict() == curve.to_dict()
-    written = RowResult.read(tmp_path / "lost-neurons-as-it-is.json")
+        assert plain(found.row(name, "as it is").curves[0]) == plain(curve)
+    written = read(tmp_path / "lost-neurons-as-it-is.json", RowResult)
     assert written.axis.name == "dead neurons"
     assert written.sigmas == severities
     assert "lost neurons" in str(found)
@@ -221,7 +222,7 @@ def test_trainings_are_equal_whatever_ran_before():
     torch.rand(1)
     methods = {"WVAT": METHODS["WVAT"]}
     one = compare(linear, (BATCHES, BATCHES), train, methods=methods, **options, seeds=(1,))
-    assert both.row("g", "WVAT").curves[1].to_dict() == one.row("g", "WVAT").curves[0].to_dict()
+    assert plain(both.row("g", "WVAT").curves[1]) == plain(one.row("g", "WVAT").curves[0])
 
 
 def test_what_methods_do_is_what_the_loop_would_do():
@@ -467,9 +468,9 @@ def test_the_command(mine, tmp_path):
     folder = tmp_path / "runs" / "mine.make_model"
     assert f"Written: {folder.relative_to(tmp_path) / 'table.md'}" in done.stdout
     assert "as it is" in done.stdout
-    row = json.loads((folder / "gaussian-as-it-is.json").read_text())
-    assert [r["sigma"] for r in row["rows"]] == [0.0, 0.1]
-    assert row["rows"][1]["chips"] == 3
+    row = read(folder / "gaussian-as-it-is.json", RowResult)
+    assert row.sigmas == (0.0, 0.1)
+    assert row.curves[0][1].chips == 3
     assert "≥ 25 %" in (folder / "table.md").read_text()
     call("report", folder)
     assert "Gaussian, 1 % of the cells stuck" in (folder / "report.html").read_text()
@@ -480,7 +481,7 @@ def test_devices_and_corruptions_by_name(mine, tmp_path):
     events += ("--chips", 2, "--out", tmp_path / "out")
     flips = ("--corruption", "polarity-flip", "--severities", "0,0.5")
     call(*events, *flips, "--corruption", "deletion>>jitter:severity=1")
-    assert RowResult.read(tmp_path / "out/polarity-flip-as-it-is.json").sigmas == (0.0, 0.5)
+    assert read(tmp_path / "out/polarity-flip-as-it-is.json", RowResult).sigmas == (0.0, 0.5)
     assert names_in(tmp_path / "out") == {"polarity-flip", "deletion-jitter-severity-1"}
     events = (*events[:-1], tmp_path / "other" / "mine")
     call(*events, "--corruption", "all", "--device", "lognormal")

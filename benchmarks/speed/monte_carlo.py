@@ -26,9 +26,9 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.build import build_model
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.memory import keep_freed_memory
+from spikewvat.provenance import provenance
 from spikewvat.robustness import (
     ChipReport,
     Evaluator,
@@ -36,6 +36,7 @@ from spikewvat.robustness import (
     chips_needed,
     simulate_chips,
 )
+from spikewvat.serialisation import write_json
 from spikewvat.spiking.losses import class_scores
 
 ROOT = Path(__file__).parents[1]
@@ -52,7 +53,8 @@ def spikes(steps: int, *shape: int) -> Callable[[int], Tensor]:
 
 def demo_cnn() -> nn.Module:
     """Return the demo network."""
-    return build_model(read_recipe(ROOT / "recipes" / "demo" / "adam.toml", preset="quick"))
+    recipe = read_recipe(ROOT / "recipes" / "demo" / "adam.toml", preset="quick")
+    return resolve(recipe).build_model()
 
 
 # Name, network, inputs, images; 2312 inputs at 30 steps are what N-MNIST has at 10 ms.

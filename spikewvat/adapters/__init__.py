@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Collection, Mapping
+from typing import Protocol, runtime_checkable
 
-from torch import nn
+from torch import Tensor, nn
 
+from spikewvat.adapters.accounts import Account, account_of
 from spikewvat.adapters.neurons import KnowsNeurons, NeuronLayer, Tap
 from spikewvat.adapters.torch import ResetState, TorchAdapter
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import Weights
 
-__all__ = ["Adapter", "KnowsNeurons", "NeuronLayer", "ResetState", "Tap", "adapter_for"]
+__all__ = [
+    "Account",
+    "Adapter",
+    "KnowsAccount",
+    "KnowsNeurons",
+    "NeuronLayer",
+    "ResetState",
+    "Tap",
+    "account",
+    "adapter_for",
+]
 
 
 class Adapter(Protocol):
     """What the rest of the package asks of a framework."""
 
     def synaptic_weights(self, model: nn.Module) -> Weights:
-        """Return the live synaptic parameters by name, tied ones once."""
+        """Return the live synaptic weights by name, tied ones once."""
         ...
 
     def reset_state(self, model: nn.Module) -> None:
@@ -26,13 +38,44 @@ class Adapter(Protocol):
         ...
 
 
-def adapter_for(model: nn.Module, *, reset_state: ResetState | None = None) -> Adapter:
+@runtime_checkable
+class KnowsAccount(Protocol):
+    """An adapter that accounts for every parameter."""
+
+    def account(self, model: nn.Module) -> Account:
+        """Return what became of every parameter of two or more dimensions."""
+        ...
+
+
+def account(
+    model: nn.Module, adapter: Adapter, weights: Mapping[str, Tensor] | None = None
+) -> Account:
+    """Return where the devices of a network are, and what was left out and why.
+
+    Args:
+        model: The model.
+        adapter: Its adapter.
+        weights: Live weights that somebody chose himself; by default the adapter's.
+    """
+    if weights is None and isinstance(adapter, KnowsAccount):
+        return adapter.account(model)
+    return account_of(model, adapter.synaptic_weights(model) if weights is None else weights)
+
+
+def adapter_for(
+    model: nn.Module,
+    *,
+    reset_state: ResetState | None = None,
+    ignore: Collection[str] = (),
+) -> Adapter:
     """Find the adapter for a model by the frameworks that its layers come from.
 
     Args:
         model: A torch, snnTorch or SpikingJelly model; compiled and distributed wrappers too.
         reset_state: Resets layers that no adapter knows; called with the model after the
             adapter's own reset.
+        ignore: Names of parameters, or of modules with all that is in them, that no device
+            holds: a digital output layer, for example.
 
     Returns:
         The adapter.
@@ -40,6 +83,7 @@ def adapter_for(model: nn.Module, *, reset_state: ResetState | None = None) -> A
     Raises:
         UnsupportedModelError: If the model mixes frameworks, or a layer keeps state that no
             adapter can reset.
+        ValueError: If ``ignore`` names what is not there.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
@@ -58,9 +102,9 @@ def adapter_for(model: nn.Module, *, reset_state: ResetState | None = None) -> A
     if "snntorch" in frameworks:
         from spikewvat.adapters.snntorch import SnnTorchAdapter
 
-        return SnnTorchAdapter(model, reset_state)
+        return SnnTorchAdapter(model, reset_state, ignore=ignore)
     if "spikingjelly" in frameworks:
         from spikewvat.adapters.spikingjelly import SpikingJellyAdapter
 
-        return SpikingJellyAdapter(model, reset_state)
-    return TorchAdapter(model, reset_state)
+        return SpikingJellyAdapter(model, reset_state, ignore=ignore)
+    return TorchAdapter(model, reset_state, ignore=ignore)

@@ -20,6 +20,8 @@ _PARALLEL = tuple(
     getattr(snn, name) for name in ("LeakyParallel", "LeakyKernel") if hasattr(snn, name)
 )
 
+_CONSTANTS = ("alpha", "beta", "threshold", "graded_spikes_factor", "tau")
+
 # Their threshold and beta enter step by step, element by element.
 _LEAKY = (snn.Leaky, snn.RLeaky, snn.Synaptic, snn.RSynaptic)
 _STEPWISE = (*_LEAKY, snn.Lapicque, snn.Alpha, snn.SLSTM, snn.SConv2dLSTM)
@@ -80,18 +82,23 @@ class SnnTorchAdapter(TorchAdapter):
     class in the process, but never a copy; this walks the model instead.
     """
 
-    def _own_synapses(self, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from super()._own_synapses(module)
+    def _claimed(self, module: nn.Module) -> Iterator[str]:
+        yield from super()._claimed(module)
         # One-to-one recurrence is a vector or scalar V, registered again on ``recurrent``.
-        if isinstance(module, snn.RLeaky | snn.RSynaptic):
-            v = module._parameters.get("V")
-            if v is not None:
-                yield "V", v
+        if isinstance(module, snn.RLeaky | snn.RSynaptic) and "V" in module._parameters:
+            yield "V"
 
-    def _not_synaptic(self, model: nn.Module) -> Iterator[nn.Parameter]:
+    def _reason(self, module: nn.Module, name: str) -> str | None:
+        if type(module).__module__.split(".")[0] == "snntorch":
+            return "constants of neurons"
+        if isinstance(module, snn.SpikingNeuron) and name in _CONSTANTS:
+            return "constants of neurons"
+        return super()._reason(module, name)
+
+    def _not_synaptic(self, model: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
         for module in model.modules():
             if isinstance(module, _PARALLEL):
-                yield module.rnn.weight_hh_l0
+                yield module.rnn.weight_hh_l0, "decay of neurons on a masked diagonal"
 
     def _neurons(self, name: str, module: nn.Module) -> NeuronLayer | None:
         if isinstance(module, _STEPWISE) and not isinstance(module, _SEVERAL):
@@ -104,6 +111,7 @@ class SnnTorchAdapter(TorchAdapter):
         return super()._neurons(name, module)
 
     def _reset_module(self, module: nn.Module) -> None:
+        super()._reset_module(module)
         if not (isinstance(module, snn.SpikingNeuron) and hasattr(module, "reset_mem")):
             return
         reset = module.reset_mem()
@@ -115,8 +123,4 @@ class SnnTorchAdapter(TorchAdapter):
                 module._buffers[name] = buffer.new_zeros(0)
 
     def _knows(self, module: nn.Module) -> bool:
-        if type(module).__module__.split(".")[0] == "snntorch":
-            return True
-        if isinstance(module, snn.SpikingNeuron) and hasattr(module, "reset_mem"):
-            return True
-        return super()._knows(module)
+        return type(module).__module__.split(".")[0] == "snntorch" or super()._knows(module)

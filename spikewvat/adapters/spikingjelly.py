@@ -83,10 +83,17 @@ class SpikingJellyAdapter(TorchAdapter):
     ``weight``, PLIF's ``w``, KLIF's ``k``) are temporal kernels and time constants, not synapses.
     """
 
-    def _own_synapses(self, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-        yield from super()._own_synapses(module)
+    def _claimed(self, module: nn.Module) -> Iterator[str]:
+        yield from super()._claimed(module)
         if isinstance(module, layer.DropConnectLinear):
-            yield "weight", module._parameters["weight"]
+            yield "weight"
+
+    def _reason(self, module: nn.Module, name: str) -> str | None:
+        if type(module).__module__.split(".")[0] == "spikingjelly" and (
+            not isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+        ):
+            return "constants of neurons"
+        return super()._reason(module, name)
 
     def _neurons(self, name: str, module: nn.Module) -> NeuronLayer | None:
         if isinstance(module, _SILENT):
@@ -104,13 +111,14 @@ class SpikingJellyAdapter(TorchAdapter):
 
     def _reset_module(self, module: nn.Module) -> None:
         reset: Any = getattr(module, "reset", None)
-        if self._is_jelly(module) and callable(reset):
+        if _is_theirs(module) and callable(reset):
             reset()
+        else:
+            super()._reset_module(module)
 
     def _knows(self, module: nn.Module) -> bool:
-        return self._is_jelly(module) or super()._knows(module)
+        return _is_theirs(module) or super()._knows(module)
 
-    @staticmethod
-    def _is_jelly(module: nn.Module) -> bool:
-        own = type(module).__module__.split(".")[0] == "spikingjelly"
-        return own or isinstance(module, base.MemoryModule)
+
+def _is_theirs(module: nn.Module) -> bool:
+    return type(module).__module__.split(".")[0] == "spikingjelly"

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.parameter import UninitializedParameter
-from torch.nn.utils.parametrize import is_parametrized
 
+from spikewvat.adapters import foreign, state
+from spikewvat.adapters.accounts import Account
+from spikewvat.adapters.effective import hooked_names
+from spikewvat.adapters.ledger import MATRICES, RECURRENT, Ledger, kind_of
 from spikewvat.adapters.neurons import HasNeurons, NeuronLayer
 from spikewvat.adapters.ours import own_layer
 from spikewvat.errors import UnsupportedModelError
@@ -19,10 +19,15 @@ from spikewvat.weights import Weights
 
 ResetState = Callable[[nn.Module], object]
 
-_MATRICES = (nn.Linear, nn.Bilinear, _ConvNd)
-_RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-_NOT_STATE = {"reset_parameters", "reset_running_stats"}
-_BOOKKEEPING = frozenset(vars(nn.Module()))
+_NORMS = (
+    nn.modules.batchnorm._NormBase,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+    nn.LocalResponseNorm,
+)
+_TABLES = (nn.Embedding, nn.EmbeddingBag)
+_STATELESS = ("torch", "spikewvat")
 
 
 class TorchAdapter:
@@ -36,49 +41,58 @@ class TorchAdapter:
         model: The model; looked at once here so that state that appears later is recognised.
         reset_state: Called with the model after the adapter's own reset; vouches for layers
             that no adapter knows.
+        ignore: Names of parameters, or of modules with all that is in them, that no device
+            holds.
 
     Raises:
         UnsupportedModelError: If a layer keeps state that nothing here can reset.
+        ValueError: If ``ignore`` names what is not there.
     """
 
-    def __init__(self, model: nn.Module, reset_state: ResetState | None = None) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        reset_state: ResetState | None = None,
+        *,
+        ignore: Collection[str] = (),
+    ) -> None:
         self._reset_unknown = reset_state
-        self._seen: WeakKeyDictionary[nn.Module, dict[str, tuple[int, int]]] = WeakKeyDictionary()
-        if reset_state is None:
-            self._refuse_unknown_state(model)
+        self._ignore = _checked_names(model, ignore)
+        self._seen: WeakKeyDictionary[nn.Module, state.Noted] = WeakKeyDictionary()
+        self._note_state(model)
 
     def synaptic_weights(self, model: nn.Module) -> Weights:
-        """Return the live synaptic parameters by name, tied ones once.
+        """Return the live synaptic weights by name, tied ones once.
+
+        A weight that its layer computes from parameters (behind a pruning mask, a norm, a
+        parametrization, a fake quantiser) is an :class:`~spikewvat.weights.EffectiveWeight`
+        with its present value; all others are the parameters themselves.
 
         Args:
             model: The model, or a wrapper of it (compiled, distributed).
 
         Returns:
-            Parameters by their name in ``model``.
+            Weights by their name in ``model``.
 
         Raises:
-            UnsupportedModelError: If there are none, or one is parametrized or not yet made.
+            UnsupportedModelError: If there are none, one is not yet made, or a parameter of two
+                or more dimensions may be a synapse and nothing says so.
         """
-        skipped = {id(parameter) for parameter in self._not_synaptic(model)}
-        weights: Weights = {}
+        return self._ledger(model)[0]
+
+    def account(self, model: nn.Module) -> Account:
+        """Return what became of every parameter of two or more dimensions.
+
+        Raises:
+            UnsupportedModelError: As for :meth:`synaptic_weights`.
+        """
+        return self._ledger(model)[1]
+
+    def _ledger(self, model: nn.Module) -> tuple[Weights, Account]:
+        ledger = Ledger(self._ignore, {id(p): why for p, why in self._not_synaptic(model)})
         for prefix, module in model.named_modules():
-            for name, parameter in self._own_synapses(module):
-                full_name = f"{prefix}.{name}" if prefix else name
-                if isinstance(parameter, UninitializedParameter):
-                    raise UnsupportedModelError(
-                        f"weight {full_name!r} is not initialised yet. "
-                        "Run one batch through the model first."
-                    )
-                if id(parameter) not in skipped:
-                    skipped.add(id(parameter))
-                    weights[full_name] = parameter
-        if not weights:
-            seen = ", ".join(sorted({type(module).__name__ for module in model.modules()}))
-            raise UnsupportedModelError(
-                f"model has no synaptic weights (modules seen: {seen}). "
-                "Pass weights={name: parameter} to name them yourself."
-            )
-        return weights
+            ledger.enter(prefix, module, tuple(self._claimed(module)), self._reason)
+        return ledger.closed(model)
 
     def reset_state(self, model: nn.Module) -> None:
         """Forget all neuron state; call before every forward pass and before any deepcopy.
@@ -118,91 +132,90 @@ class TorchAdapter:
             return module.neuron_layer(name)
         return own_layer(name, module)
 
-    def _own_synapses(self, module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the synaptic parameters that a module holds itself."""
-        if isinstance(module, _MATRICES):
-            if is_parametrized(module, "weight"):
-                raise UnsupportedModelError(
-                    f"the weight of {type(module).__name__} is parametrized, so it is computed "
-                    "anew at every access and cannot be displaced. Call torch.nn.utils."
-                    "parametrize.remove_parametrizations(layer, 'weight') first."
-                )
-            names = ["weight"]
-        elif isinstance(module, _RECURRENT):
-            names = [name for name in module._parameters if name.startswith("weight_")]
+    def _claimed(self, module: nn.Module) -> Iterator[str]:
+        """Yield the names of what are synapses for sure in a module: parameters, or computed."""
+        if isinstance(module, MATRICES):
+            yield "weight"
+        elif isinstance(module, RECURRENT):
+            yield from _recurrent_names(module)
         elif isinstance(module, nn.MultiheadAttention):
-            names = [name for name in module._parameters if name.endswith("_proj_weight")]
+            yield from (name for name in module._parameters if name.endswith("_proj_weight"))
         else:
-            return
-        for name in names:
-            parameter = module._parameters.get(name)
-            if parameter is not None:
-                yield name, parameter
+            yield from foreign.synapses(module)
 
-    def _not_synaptic(self, model: nn.Module) -> Iterator[nn.Parameter]:
-        """Yield parameters that look synaptic by their module's type and are not."""
+    def _reason(self, module: nn.Module, name: str) -> str | None:
+        """Return why a module's own parameter is no synapse, None where that is not known."""
+        if isinstance(module, _NORMS):
+            return "normalisation"
+        if isinstance(module, _TABLES):
+            return "table that is looked up, no product"
+        if type(module).__module__.startswith(("spikewvat.spiking", "spikewvat.conversion")):
+            return "constants of neurons"
+        return foreign.reason(module)
+
+    def _not_synaptic(self, model: nn.Module) -> Iterator[tuple[nn.Parameter, str]]:
+        """Yield parameters that look synaptic by their module's type and are not, and why."""
         yield from ()
 
     def _reset_module(self, module: nn.Module) -> None:
         """Reset one module's own state."""
+        if self._reset_unknown is None and not foreign.resets(module) and not self._knows(module):
+            state.call_reset(module)
 
     def _knows(self, module: nn.Module) -> bool:
         """Return whether this adapter resets the module, or it keeps no state by nature."""
-        return type(module).__module__.split(".")[0] in ("torch", "spikewvat")
+        return foreign.home(module) in _STATELESS or foreign.known(module)
+
+    def _note_state(self, model: nn.Module) -> None:
+        """Look at what modules keep when they are reset, so that it is known later."""
+        for name, module in model.named_modules():
+            if self._knows(module):
+                continue
+            if self._reset_unknown is None:
+                state.check_reset(module, name)
+                self._reset_module(module)
+            self._seen[module] = state.Noted.of(state.kept(module))
 
     def _refuse_unknown_state(self, model: nn.Module) -> None:
         for name, module in model.named_modules():
             if self._knows(module):
                 continue
-            state = _tensors_kept(module)
-            seen = self._seen.setdefault(module, {key: _stamp(t) for key, t in state.items()})
-            has_graph = any(tensor.grad_fn is not None for tensor in state.values())
-            changed = any(seen.get(key) != _stamp(tensor) for key, tensor in state.items())
-            if has_graph or changed or _is_resettable_leaf(module):
-                kind = f"{type(module).__module__}.{type(module).__qualname__}"
+            kept = state.kept(module)
+            if module not in self._seen:
+                self._seen[module] = state.Noted.of(kept)
+            where = self._seen[module].differing(kept)
+            if where:
                 raise UnsupportedModelError(
-                    f"layer {name!r} ({kind}) keeps state no adapter can reset. "
+                    f"layer {name!r} ({kind_of(module)}) keeps state no adapter can reset "
+                    f"({', '.join(where[:3])}). "
                     "Pass reset_state=..., a function of the model that resets it."
                 )
 
 
-def _tensors_kept(module: nn.Module) -> dict[str, Tensor]:
-    """Return tensors a module holds beside its parameters and its persistent buffers."""
-    kept: dict[str, Tensor] = {}
-    for name, value in vars(module).items():
-        if name in _BOOKKEEPING:
-            continue
-        values = value if isinstance(value, list | tuple) else [value]
-        if isinstance(value, dict):
-            values = list(value.values())
-        for index, item in enumerate(values):
-            if isinstance(item, Tensor) and not isinstance(item, nn.Parameter):
-                kept[f"{name}.{index}"] = item
-    for name, buffer in module._buffers.items():
-        if buffer is not None and (
-            buffer.grad_fn is not None or name in module._non_persistent_buffers_set
-        ):
-            kept[name] = buffer
-    return kept
-
-
-def _stamp(tensor: Tensor) -> tuple[int, int]:
-    version = -1 if tensor.is_inference() else tensor._version
-    return id(tensor), version
-
-
-def _is_resettable_leaf(module: nn.Module) -> bool:
-    """Return whether a layer offers a reset method: then it has something to reset."""
-    return next(module.children(), None) is None and _has_reset_method(type(module).__mro__)
-
-
-@functools.cache
-def _has_reset_method(classes: tuple[type, ...]) -> bool:
-    return any(
-        name.startswith("reset") and name not in _NOT_STATE and callable(attribute)
-        for kind in classes
-        for name, attribute in vars(kind).items()
+def _recurrent_names(module: nn.Module) -> Iterator[str]:
+    names = [name.removesuffix("_orig") for name in module._parameters]
+    parametrized = getattr(module, "parametrizations", None)
+    if isinstance(parametrized, nn.ModuleDict):
+        names += list(parametrized)
+    for hook in module._forward_pre_hooks.values():
+        names += hooked_names(hook)
+    yield from dict.fromkeys(
+        name for name in names if name.startswith("weight_") and not name.endswith(("_g", "_v"))
     )
+
+
+def _checked_names(model: nn.Module, names: Collection[str]) -> frozenset[str]:
+    if isinstance(names, str):
+        raise TypeError(f"ignore must be a collection of names, got {names!r}. Write [{names!r}].")
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    known |= {name for name, _ in model.named_modules(remove_duplicate=False)} - {""}
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"ignore names {name!r}, which is no parameter or module of the model. "
+                "See model.named_parameters()."
+            )
+    return frozenset(names)
 
 
 def has_batch_norm(model: nn.Module) -> bool:

@@ -84,19 +84,22 @@ def tests(
 
     Raises:
         RecipeError: If a name or parameter is unknown.
+        DataError: If a device file is missing or malformed.
     """
     from spikewvat.comparison import DEVICES
+    from spikewvat.lab.recipes.corruptions import read_corruption
+    from spikewvat.lab.recipes.devices import read_device
 
     if not (devices or corruptions):
         return DEVICES, None
     on_chips: dict[str, DeviceAt] = {}
     for text in devices:
-        on_chips |= DEVICES if text == ALL else {text: _device(text)}
+        on_chips |= DEVICES if text == ALL else {text: read_device(text, "--device")}
     if ALL in corruptions:
         if len(corruptions) > 1:
             raise RecipeError(f"--corruption {ALL}: expected no other --corruption beside it.")
         return on_chips, None
-    return on_chips, {text: _corruption(text) for text in corruptions}
+    return on_chips, {text: read_corruption(text, "--corruption") for text in corruptions}
 
 
 def method(text: str) -> Method:
@@ -106,8 +109,8 @@ def method(text: str) -> Method:
         RecipeError: If a name or parameter is unknown.
     """
     from spikewvat.comparison import Method
-    from spikewvat.lab.recipes import methods
     from spikewvat.lab.recipes.devices import stages
+    from spikewvat.lab.recipes.methods import read_method
     from spikewvat.lab.recipes.registry import lookup, parameters
     from spikewvat.lab.recipes.schema import METHODS, Component
 
@@ -121,39 +124,11 @@ def method(text: str) -> Method:
         )
     if "device" in parameters(lookup(METHODS, table["name"], "--method")):
         table = {"device": "gaussian:sigma=0.1", **table}
-    component = Component.model_validate(table)
-    methods.complete(component, "--method")
+    read = read_method(Component.model_validate(table), "--method")
 
     def make(
         model: nn.Module, *, generator: Generator, optimizer: Optimizer | None, **_: object
     ) -> GradientMethod:
-        seed = generator.initial_seed()
-        return methods.build_method(
-            component, model, seed=seed, optimizer=optimizer, key="--method"
-        )
+        return read(model, optimizer, seed=generator.initial_seed())
 
     return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))
-
-
-def _device(text: str) -> DeviceAt:
-    """Read a device whose size is open.
-
-    Raises:
-        RecipeError: If a name or parameter is unknown.
-    """
-    from spikewvat.lab.recipes.devices import build_device
-
-    build_device(text, "--device", sigma=0.0)
-    return lambda sigma: build_device(text, "--device", sigma=sigma)
-
-
-def _corruption(text: str) -> CorruptionAt:
-    """Read a corruption whose severity is open.
-
-    Raises:
-        RecipeError: If a name or parameter is unknown.
-    """
-    from spikewvat.lab.recipes.corruptions import build_corruption
-
-    build_corruption(text, "--corruption", severity=0.0)
-    return lambda severity: build_corruption(text, "--corruption", severity=severity)

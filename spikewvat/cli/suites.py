@@ -11,7 +11,9 @@ from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
 from spikewvat.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
-    from spikewvat.lab.suites import Found, Job, JobFailed, RowJob, RowResult, Suite
+    from spikewvat.lab.suites import Found, Job, JobFailed, RowJob, Suite
+    from spikewvat.lab.suites.overhead import Timed
+    from spikewvat.results import RowResult
 
 
 def bench(
@@ -69,6 +71,12 @@ def bench(
     kept = results or folder
     check_writable(folder / "table.md", kept / "row.json")
     if chosen.measures == "step-time":
+        given = {"--seeds": seeds, "--jobs": jobs, "--dask": dask}
+        if named := [option for option, value in given.items() if value is not None]:
+            raise RecipeError(
+                f"{', '.join(named)}: {suite!r} times training steps, one after the other in this "
+                f"process, with the preset's seed. Leave out {' and '.join(named)}."
+            )
         _bench_steps(chosen, preset, override or (), data_root, folder, kept, progress=progress)
         return
     numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
@@ -111,14 +119,14 @@ def _bench_steps(
     *,
     progress: bool,
 ) -> None:
-    """Time training steps; always one process after the other, whatever else was asked for.
+    """Time training steps, one method after the other.
 
     Raises:
         Exit: If a row failed.
     """
-    from spikewvat.lab.recipes.results import write_json
     from spikewvat.lab.suites import overhead
     from spikewvat.lab.trainer.console import JobsProgress, print_table
+    from spikewvat.serialisation import write
 
     with JobsProgress(len(suite.rows), enabled=progress) as bar:
         found = overhead.run_step_times(
@@ -129,38 +137,31 @@ def _bench_steps(
             data_root=data_root,
             on_row=lambda row, what: bar.job(f"{row.name}: {_timed(what)}"),
         )
-    for setup in suite.setups:
-        rows = [row for row in found.content["rows"] if row["setup"] == setup.name]
-        table = [
-            [
-                r["method"],
-                f"{r['ratio']:.2f}",
-                *(f"{q:.2f}" for q in r["quartiles"]),
-                f"{r['ms']:.1f}",
-            ]
-            for r in rows
-        ]
+    if found.times is not None:
         columns = ["", "time of a step", "quartile", "quartile", "ms"]
-        if table:
-            print_table(f"{suite.title}: {setup.name}", columns, table)
-    if found.content["rows"]:
-        write_json(kept / overhead.FILE, found.content)
+        for name, rows in found.times.by_setup.items():
+            table = [
+                [row.method, *(f"{x:.2f}" for x in (row.ratio, *row.quartiles)), f"{row.ms:.1f}"]
+                for row in rows.values()
+            ]
+            print_table(f"{suite.title}: {name}", columns, table)
+        write(kept / overhead.FILE, found.times)
         typer.echo(f"Written: {kept / overhead.FILE}")
     for name, failure in found.failed.items():
         word = "skipped" if failure.skipped else "error"
         typer.echo(f"{word}: {name}: {failure.message} (see {failure.log})", err=True)
     failures = found.failed.values()
-    if not found.content["rows"] or not all(failure.skipped for failure in failures):
+    if found.times is None or not all(failure.skipped for failure in failures):
         raise typer.Exit(1)
 
 
-def _timed(found: Found) -> str:
+def _timed(found: Timed) -> str:
     """Return what a step takes in one line."""
     from spikewvat.lab.suites import JobFailed
 
     if isinstance(found, JobFailed):
         return _ended(found)
-    return f"{found['ms']:.1f} ms, {found['ratio']:.2f} of the baseline"
+    return f"{found.ms:.1f} ms, {found.ratio:.2f} of the baseline"
 
 
 def _finish(
@@ -177,12 +178,13 @@ def _finish(
     """
     from spikewvat.lab.suites import verdicts
     from spikewvat.lab.suites.claims import FILE, write_verdicts
+    from spikewvat.serialisation import write
 
     unwritten = []
     found = verdicts(suite.claims, results)
     try:
         for name, result in results.items():
-            result.write(kept / f"{name}.json")
+            write(kept / f"{name}.json", result)
         if found:
             write_verdicts(found, kept / FILE)
     except CheckpointError as error:  # the jobs have files of their own: nothing is lost
@@ -208,11 +210,10 @@ def _finish(
 def _ended(found: Found) -> str:
     """Return what became of a job in one line."""
     from spikewvat.lab.suites import JobFailed
-    from spikewvat.robustness import Degradation
 
     if isinstance(found, JobFailed):
         return f"{'skipped' if found.skipped else 'failed'}: {found.message}"
-    curve = Degradation.from_dict(found)
+    curve = found.curve
     reports = [str(curve.reports[-1])] if curve.reports else []
     return ", ".join([f"clean {100 * curve.clean:.1f} %", *reports])
 
@@ -220,9 +221,10 @@ def _ended(found: Found) -> str:
 def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
     """Print, write and draw what came out."""
     from spikewvat import files
+    from spikewvat.formatting import MISSING
     from spikewvat.lab.recipes.landscape import figures
     from spikewvat.lab.suites import markdown
-    from spikewvat.lab.suites.table import MISSING, cells, header, times
+    from spikewvat.lab.suites.table import cells, header, times
     from spikewvat.lab.trainer.console import print_table
     from spikewvat.robustness import plots
 
@@ -243,9 +245,9 @@ def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
             name = f"accuracy{number if len(suite.setups) > 1 else ''}{'-' * place}.png"
             save_figure(plots.accuracy_against_sigma(curves, title=setup.name), folder / name)
         around = {
-            method: result.content["landscape"][0]  # of the first seed
+            method: result.landscape[0]  # of the first seed
             for method, (_, result) in found.items()
-            if "landscape" in result.content
+            if result.landscape
         }
         for part, figure in (figures(around, title=setup.name) if around else {}).items():
             save_figure(figure, folder / f"landscape{number}-{part}.png")

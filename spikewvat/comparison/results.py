@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from spikewvat.formatting import MISSING, percent
 from spikewvat.robustness.results import Degradation
 from spikewvat.robustness.statistics import mean_of, sample_std
 
@@ -133,18 +134,14 @@ def _cells(row: Row) -> list[str]:
     """Return the figures of a row in words."""
     pooled = row.pooled
     last = pooled[-1]
-    means = [_percent(row.mean(index)) for index in range(len(pooled))]
+    means = [percent(row.mean(index)) for index in range(len(pooled))]
     if len(row.curves) > 1:
-        means = [f"{mean} ± {_percent(row.std(index))}" for index, mean in enumerate(means)]
-    works = "-"
+        means = [f"{mean} ± {percent(row.std(index))}" for index, mean in enumerate(means)]
+    works = MISSING
     if last.target is not None:
         found = last.yield_at(last.target)
         works = f"{found.working} of {found.chips} at {100 * found.target:g} %"
-    return [_percent(pooled.clean), *means, _percent(last.worst), works]
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
+    return [percent(pooled.clean), *means, percent(last.worst), works]
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from spikewvat.devices.base import norm_of
 from spikewvat.perturbations.base import Part
-from spikewvat.weights import Weights, check_matching
+from spikewvat.weights import Weights, check_matching, refuse_computed
 
 Sign: TypeAlias = Literal["ahead", "back"]
 """``"ahead"`` goes on along the last steps' descent, ``"back"`` returns against it."""
@@ -107,6 +107,7 @@ class Momentum(Source):
 
     def direction(self, weights: Weights, grads: Weights) -> Weights:
         """Return the momentum of each weight, zeros where there is none yet."""
+        refuse_computed(weights, "moved along the optimizer's momentum, which is the parameters'")
         momenta = {name: self._momentum(weight) for name, weight in weights.items()}
         if all(momentum is None for momentum in momenta.values()):
             held = {id(weight) for g in self.optimizer.param_groups for weight in g["params"]}

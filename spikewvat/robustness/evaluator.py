@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +57,7 @@ class Evaluator:
             stay as they are.
         adapter: By default the one for the network's framework.
         reset_state: Resets layers that no adapter knows.
+        ignore: Parameters or modules that no device holds, such as a digital output layer.
         cache_bytes: Memory that the images may take; 0 keeps none.
         stack: Whether several chips share a forward pass. ``"auto"`` does where that is faster,
             for networks of dense layers on a GPU, and where all layers can; ``True`` insists.
@@ -97,6 +98,7 @@ class Evaluator:
         weights: Weights | None = None,
         adapter: Adapter | None = None,
         reset_state: ResetState | None = None,
+        ignore: Collection[str] = (),
         cache_bytes: int = CACHE_BYTES,
         stack: Stacking = "auto",
         autocast: torch.dtype | None = None,
@@ -110,6 +112,7 @@ class Evaluator:
             own_adapter=adapter,
             reset_state=reset_state,
             autocast=autocast,
+            ignore=ignore,
         )
         self._loss = loss
         self._stack: Stacking = stack if autocast is None else False
@@ -141,7 +144,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         images_per_chip: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -154,8 +157,9 @@ class Evaluator:
             target: Accuracy that a chip must reach to work, a fraction; the report then has a
                 yield.
             interval_width: Stop as soon as the full 95 % interval of the mean accuracy over chips
-                is narrower than this fraction, but not before ``min_chips``. Looking after every
-                chip makes the interval of a run that stopped cover a little less than 95 %.
+                is narrower than this fraction, but not before ``min_chips``. What counts is the
+                cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, wider
+                than the printed one; a failure so rare that the run has met none is not in it.
             min_chips: Chips to simulate before stopping early, at least 2.
             images_per_chip: Images that each chip classifies, drawn anew for it: a mean accuracy
                 at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`. ``None``
@@ -183,7 +187,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         images_per_chip: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -233,7 +237,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Degradation:
@@ -305,17 +309,8 @@ class Evaluator:
 
     def __str__(self) -> str:
         subject = self._subject
-        live = subject.live()
         images = f"{subject.images.count} images" if subject.images.count else "images not yet read"
-        width = max(map(len, live))
-        lines = [
-            f"{type(subject.model).__name__}, {images}; chips hold {len(live)} tensors, "
-            f"{sum(weight.numel() for weight in live.values())} weights:"
-        ]
-        for name, weight in live.items():
-            shape = " x ".join(map(str, weight.shape)) or "1"
-            lines.append(f"  {name:<{width}}  {shape}")
-        return "\n".join(lines)
+        return f"{type(subject.model).__name__}, {images}: {subject.account()}"
 
 
 def _checked(corruption_at: Callable[[float], Corruption], severity: float) -> Corruption:

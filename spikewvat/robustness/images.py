@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias
 
@@ -31,6 +32,7 @@ class Images:
         self._room = cache_bytes
         self._axis = 0
         self._kept: list[tuple[Tensor, torch.dtype, Tensor]] | None = None
+        self._begun: tuple[Any, Iterator[Any]] | None = None  # a batch read ahead, and the rest
         self.count = 0
         """How many images the first pass has seen; 0 before its end."""
         self.class_counts: set[int] = set()
@@ -57,6 +59,27 @@ class Images:
             )
         self._axis = image_axis([(packed, labels) for packed, _, labels in self._kept])
 
+    def first(self, device: torch.device) -> Tensor | None:
+        """Return the inputs of the first batch, None without one; the loader is read no more.
+
+        Args:
+            device: Where they go.
+
+        Raises:
+            ValueError: If labels are no class indices.
+            TypeError: If the batch is no pair of tensors.
+        """
+        if self._kept is not None:
+            packed, dtype, _ = self._kept[0]
+            return packed.to(device).to(dtype, copy=True)
+        if self._begun is None:
+            source = iter(self._loader)
+            batch = next(source, None)
+            if batch is None:
+                return None
+            self._begun = batch, source
+        return _pair(self._begun[0])[0].to(device)
+
     def batches(self, device: torch.device) -> Iterator[Batch]:
         """Yield all images.
 
@@ -74,7 +97,9 @@ class Images:
             return
         kept: list[tuple[Tensor, torch.dtype, Tensor]] = []
         room, count = self._room, 0
-        for batch in self._loader:
+        begun, self._begun = self._begun, None
+        source = self._loader if begun is None else itertools.chain([begun[0]], begun[1])
+        for batch in source:
             inputs, labels = _pair(batch)
             count += len(labels)
             if room > 0:

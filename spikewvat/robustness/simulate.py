@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -26,6 +26,7 @@ class EvaluatorOptions(TypedDict, total=False):
     weights: Weights | None
     adapter: Adapter | None
     reset_state: ResetState | None
+    ignore: Collection[str]
     cache_bytes: int
     stack: Stacking
     autocast: torch.dtype | None
@@ -39,7 +40,7 @@ def simulate_chips(
     chips: int = 25,
     target: float | None = None,
     interval_width: float | None = None,
-    min_chips: int = 10,
+    min_chips: int = 25,
     images_per_chip: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters import Account, Adapter, ResetState, account, adapter_for
+from spikewvat.adapters.state import check_state
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.images import Images
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.run import Found, Run
 from spikewvat.robustness.testset import ChipLoss, Scores, TestSet
-from spikewvat.weights import Weights
+from spikewvat.weights import Weights, refresh
 
 
 @dataclass
@@ -30,6 +31,7 @@ class Subject:
         own_adapter: None for that of the network's framework.
         reset_state: Resets layers that no adapter knows.
         autocast: Lower precision of the forward passes.
+        ignore: Parameters or modules that no device holds.
     """
 
     model: nn.Module
@@ -39,13 +41,17 @@ class Subject:
     own_adapter: Adapter | None
     reset_state: ResetState | None
     autocast: torch.dtype | None
+    ignore: Collection[str] = ()
     adapter: Adapter = field(init=False)
     # What the network without variation gave: counted or not, with a loss or without.
     _known: dict[tuple[bool, bool], Found] = field(init=False, default_factory=dict)
+    _checked: bool = field(init=False, default=False)
     _seen: Snapshot | None = field(init=False, default=None)  # of the network that gave it
 
     def __post_init__(self) -> None:
-        self.adapter = self.own_adapter or adapter_for(self.model, reset_state=self.reset_state)
+        self.adapter = self.own_adapter or adapter_for(
+            self.model, reset_state=self.reset_state, ignore=self.ignore
+        )
         parameters = {id(parameter) for parameter in self.model.parameters()}
         if self.given is not None and not self.given:
             raise ValueError("weights is empty, expected live parameters by name. Leave it out.")
@@ -69,7 +75,12 @@ class Subject:
                     f"weight {name!r} is no parameter of the network any more: something has "
                     "replaced it since. Make another Evaluator with the present weights."
                 )
+        refresh(self.given)
         return dict(self.given)
+
+    def account(self) -> Account:
+        """Return where devices are, and what was left out and why."""
+        return account(self.model, self.adapter, self.given)
 
     @contextmanager
     def running(self, loss: ChipLoss | None, *, counting: bool = False) -> Iterator[Run]:
@@ -86,6 +97,7 @@ class Subject:
             # Not inference mode: state that it leaves in neurons could not be reset in place.
             with torch.no_grad():
                 self._forget_if_changed(live)
+                self._check(next(iter(live.values())).device)
                 observer = None
                 if counting:
                     with suppress(UnsupportedModelError):  # events of a network without neurons
@@ -111,6 +123,13 @@ class Subject:
             self.adapter.reset_state(self.model)
             if self._known and self._seen is None:
                 self._seen = Snapshot.of(self.model, live)
+
+    def _check(self, device: torch.device) -> None:
+        """Run the first batch twice, once and for all: no state may survive a reset."""
+        inputs = None if self._checked else self.images.first(device)
+        if inputs is not None:
+            check_state(self.model, self.adapter, ((inputs,), {}), to_evaluate=True)
+            self._checked = True
 
     def _forget_if_changed(self, live: Weights) -> None:
         if self._seen is None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikewvat.robustness.images import Batch, Images, described
 from spikewvat.robustness.stacked import Stack
-from spikewvat.weights import Weights
+from spikewvat.weights import Weights, taken
 
 Scores: TypeAlias = Callable[[Any], Tensor]
 """From a network's output to the score of every class, ``[B, classes]``."""
@@ -153,7 +153,7 @@ class TestSet:
                 "Call requires_grad_() on them, or do without the ascent."
             )
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        with torch.enable_grad():
+        with torch.enable_grad(), taken(weights):
             for inputs, labels in self.images.batches(self.device):
                 self.reset(self.model)
                 with self._precision():

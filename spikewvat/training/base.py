@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
@@ -13,11 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters import Adapter, ResetState, account, adapter_for
+from spikewvat.adapters.state import check_state, recorded
 from spikewvat.adapters.torch import running_statistics
 from spikewvat.devices.base import check_probability
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Perturb, Weights, perturbed
+from spikewvat.weights import Perturb, Weights, perturbed, refresh, taken
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -42,6 +43,7 @@ class GradientMethod(ABC):
         weights: Parameters to perturb by name; by default the model's synaptic weights.
         adapter: By default the one for the model's framework.
         reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
+        ignore: Parameters or modules that no device holds (see :func:`adapter_for`).
         generator: Source of randomness; a seed is drawn from it here, and noise is drawn on its
             device. ``None`` uses torch's global one.
         same_noise_on_all_ranks: Draw the same noise on every rank of a distributed run.
@@ -63,6 +65,7 @@ class GradientMethod(ABC):
         weights: Mapping[str, nn.Parameter] | None = None,
         adapter: Adapter | None = None,
         reset_state: ResetState | None = None,
+        ignore: Collection[str] = (),
         generator: Generator | None = None,
         same_noise_on_all_ranks: bool = False,
         warn_after: int | None = 300,
@@ -73,14 +76,16 @@ class GradientMethod(ABC):
         check_probability("p", p)
         self.model = model
         self.p = p
-        self.adapter = adapter or adapter_for(model, reset_state=reset_state)
+        self.adapter = adapter or adapter_for(model, reset_state=reset_state, ignore=ignore)
         self.weights: Weights = (
             self.adapter.synaptic_weights(model) if weights is None else dict(weights)
         )
+        self._found = weights is None
         self.steps = 0
         self._scratch: list[Tensor] = []
         self._choices, self._noise = _generators(generator, same_noise_on_all_ranks)
         self._watch = LossWatch(warn_after)
+        self._checked = False
 
     def backward(self, closure: Closure, *, backward: Backward = torch.Tensor.backward) -> Tensor:
         """Leave the method's gradients in ``.grad``.
@@ -99,8 +104,10 @@ class GradientMethod(ABC):
         Raises:
             UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
         """
+        refresh(self.weights)
         plain = self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p
-        loss = self._pass(closure, backward) if plain else self._step(closure, backward)
+        with self._checking():
+            loss = self._pass(closure, backward) if plain else self._step(closure, backward)
         self.steps += 1
         if not plain:
             self._watch.note_loss(loss)
@@ -141,9 +148,26 @@ class GradientMethod(ABC):
         self._noise.set_state(state["noise"].cpu())
         self._watch.load_state_dict(state["watch"])
 
+    def __str__(self) -> str:
+        """Return the account of the model: where devices are, and what was left out and why."""
+        chosen = None if self._found else self.weights
+        return f"{type(self).__name__}: {account(self.model, self.adapter, chosen)}"
+
     @abstractmethod
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         """Leave the gradients in ``.grad`` and return the loss, detached."""
+
+    @contextmanager
+    def _checking(self) -> Iterator[None]:
+        """After the first step, run its batch twice: no state may survive a reset."""
+        if self._checked:
+            yield
+            return
+        with recorded(self.model) as calls:
+            yield
+        if calls:
+            self._checked = True
+            check_state(self.model, self.adapter, calls[0])
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""
@@ -166,8 +190,9 @@ class GradientMethod(ABC):
     ) -> Tensor:
         """Run one pass from fresh neuron state, at perturbed weights if asked for."""
         if perturbation is None:
-            loss, _ = self._run(closure)
-            backward(loss)
+            with taken(self.weights):
+                loss, _ = self._run(closure)
+                backward(loss)
         else:
             with perturbed(self.weights, perturbation, scratch=self._scratch):
                 loss, _ = self._run(closure)
@@ -229,7 +254,7 @@ def _unknown_option(kind: type[Any], name: str, value: object) -> str:
         for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "self"
     )
-    close = difflib.get_close_matches(name, valid, n=1)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.7)
     hint = f"Did you mean {close[0]!r}?" if close else f"Its options are {', '.join(valid)}."
     return f"{kind.__name__} has no option {name!r}, got {name}={value!r}. {hint}"
 

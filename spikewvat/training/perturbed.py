@@ -26,7 +26,7 @@ class PerturbedGradient(GradientMethod):
     Args:
         model: The model that the closure calls, or what it wraps.
         perturbation: What is added to the weights.
-        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``generator``,
+        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``ignore``, ``generator``,
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
     Raises:

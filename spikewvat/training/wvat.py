@@ -36,7 +36,7 @@ class WVAT(PerturbedGradient):
             ``Past()`` that of earlier steps, both without.
         mix: ``"either"`` takes noise or the worst direction in a step; ``"both"`` adds them in
             every step, where ``w_th`` has no meaning.
-        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``generator``,
+        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``ignore``, ``generator``,
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
     Raises:

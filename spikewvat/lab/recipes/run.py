@@ -10,18 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikewvat import files
+from spikewvat import files, serialisation
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, conversion, results, start
-from spikewvat.lab.recipes.corruptions import build_corruption, levels
-from spikewvat.lab.recipes.corruptions import check as check_corruption
-from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.lab.recipes import conversion
+from spikewvat.lab.recipes.devices import read_device
+from spikewvat.lab.recipes.loaders import Data, augmentation, open_data, spread
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import Resolved, resolve
+from spikewvat.lab.recipes.results import RunResult, Training
 from spikewvat.lab.recipes.schema import Recipe, Spec
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
+from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
@@ -31,21 +34,21 @@ _CALIBRATION = 512  # samples, evenly spaced, that ranges of activations are tak
 
 
 def train(
-    recipe: Recipe,
+    resolved: Resolved,
     out: Path | str,
     *,
     data_root: Path | str | None = None,
     resume: bool = False,
     test: bool = True,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult | None:
     """Train and evaluate a recipe.
 
     Writes ``recipe.toml`` (complete), ``model.safetensors``, ``best.safetensors``,
     ``checkpoint.safetensors`` and ``result.json``.
 
     Args:
-        recipe: What to run.
+        resolved: What to run.
         out: Folder for the files.
         data_root: Where the recipe's data set lies; by default its usual place.
         resume: Go on from the checkpoint in ``out`` if there is one.
@@ -53,16 +56,16 @@ def train(
         progress: Show progress bars.
 
     Returns:
-        The content of ``result.json``.
+        The content of ``result.json``; None where another process of the run writes it.
 
     Raises:
-        RecipeError: If a component's parameters are unknown or impossible.
+        RecipeError: If the network or the split does not fit the data.
         DataError: If the data is missing or malformed.
         CheckpointError: If files cannot be written or belong to another run, or the weights to
             start from are missing or of another network.
         DivergedError: If loss or weights are no longer finite.
     """
-    recipe = build.check(recipe)
+    recipe = resolved.recipe
     settings = recipe.training
     trainer = Trainer(
         out,
@@ -79,63 +82,48 @@ def train(
         progress=progress,
         resume=resume,
     )
-    data = build.build_data(recipe, data_root)
-    build.check_classes(recipe, data.classes)
+    data = open_data(resolved, data_root)
+    resolved.check_classes(data.classes)
     tested = data.part(recipe.evaluation.split)
-    recipe = build.with_input_shape(recipe, data.input_shape)
+    resolved = resolved.with_input_shape(data.input_shape)
+    recipe = resolved.recipe
     first = trainer.fabric.is_global_zero
     if first and not trainer.resumes:
         files.write_toml(trainer.out / RECIPE, recipe.content())
-    model = build.build_model(recipe)
-    if not trainer.resumes:  # a checkpoint holds later weights
-        start.load(recipe, model)
-    optimizer, scheduler = build.build_optimizer(recipe, model.parameters())
+    model = resolved.build_model()
+    if resolved.start is not None and not trainer.resumes:  # a checkpoint holds later weights
+        resolved.start(model)
+    optimizer, scheduler = resolved.optimization(model.parameters())
     trained = trainer.fit(
         model,
         data.train,
-        build.build_loss(recipe),
+        resolved.loss,
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        method=build.build_method(recipe, model, optimizer),
-        swa=build.build_averaging(recipe, model),
+        method=resolved.build_method(model, optimizer),
+        swa=resolved.build_averaging(model),
         scheduler=scheduler,
-        augment=build.build_augmentation(recipe, data.black),
+        augment=augmentation(recipe, data.black),
         identity={"recipe": recipe.training_content()},
     )
     if not first:
-        return {}
-    plan = recipe.evaluation
+        return None
     with converters(recipe, trained.model, data):
-        found = on_chips(
-            trained.model,
-            tested,
-            plan.device,
-            plan.sigmas if test else (),
-            recipe=recipe,
-            progress=progress,
-        )
-    content = {
-        "recipe": recipe.content(),
-        "seeds": [recipe.seed],
-        "scale": recipe.scale,
-        "method": method_label(recipe),
-        **results.provenance(),
-        "training": {
-            "epochs": len(trained.history),
-            "stopped_early": trained.stopped_early,
-            "averaged_epochs": trained.averaged,
-            "best_epoch": trained.best_epoch,
-            "best_accuracy": trained.best_accuracy,
-            "watching": data.watching,
-            "samples": data.samples,
-            "history": trained.history,
-        },
-        "split": plan.split,
-        **found,
-    }
-    results.write_json(trainer.out / RESULT, content)
-    return content
+        found = on_chips(trained.model, tested, resolved, test=test, progress=progress)
+    training = Training(
+        epochs=len(trained.history),
+        samples=data.samples,
+        history=tuple(trained.history),
+        stopped_early=trained.stopped_early,
+        averaged_epochs=trained.averaged,
+        best_epoch=trained.best_epoch,
+        best_accuracy=trained.best_accuracy,
+        watching=data.watching,
+    )
+    result = run_result(resolved, found, training=training)
+    serialisation.write(trainer.out / RESULT, result)
+    return result
 
 
 def evaluate(
@@ -152,7 +140,7 @@ def evaluate(
     seed: int | None = None,
     weights: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate a trained network on simulated chips.
 
     Args:
@@ -163,7 +151,7 @@ def evaluate(
         device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
         sigmas: Sizes of the variation, for devices that leave theirs open.
         corruption: What happens to spikes or neurons, see
-            :func:`spikewvat.lab.recipes.corruptions.build_corruption`. The recipe's device is
+            :func:`spikewvat.lab.recipes.corruptions.read_corruption`. The recipe's device is
             then left out if its size is open.
         severities: Its severities; 0 and five levels by default.
         chips: Chips at each size.
@@ -173,7 +161,7 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+        Accuracies without variation and on chips, with what was run.
 
     Raises:
         CheckpointError: If ``out`` holds no run, or its weights do not fit its recipe.
@@ -193,62 +181,84 @@ def evaluate(
     elif severities is not None:
         raise RecipeError(f"severities {list(severities)} are of nothing. Pass --corruption too.")
     if corruption is not None:  # what the recipe says of weight variation is no severity
-        sizes = levels(corruption, "corruption") if severities is None else severities
-        if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):
-            given = {**given, "device": "ideal"}
+        forgotten = recipe.evaluation.model_copy(update={"sigmas": None})
+        recipe = recipe.model_copy(update={"evaluation": forgotten})
+        if device is None and read_device(forgotten.device, "evaluation.device").is_open:
+            given["device"] = "ideal"
     swept = None if sizes is None else list(sizes)
     recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
-    return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
+    return evaluate_as(
+        resolve(recipe), out, weights=weights, data_root=data_root, progress=progress
+    )
 
 
 def evaluate_as(
-    recipe: Recipe,
+    resolved: Resolved,
     out: Path | str,
     *,
     weights: str = FINAL,
     data_root: Path | str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate a trained network as a recipe says.
 
     Args:
-        recipe: Says which network it is and, in its ``evaluation``, which chips to simulate.
+        resolved: Says which network it is and, in its ``evaluation``, which chips to simulate.
         out: Folder of a training run.
         weights: File of weights in ``out``.
         data_root: Where the recipe's data set lies; by default its usual place.
         progress: Show a progress bar.
 
     Returns:
-        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+        Accuracies without variation and on chips, with what was run.
 
     Raises:
         CheckpointError: If the weights are missing, or of another network.
-        RecipeError: If the device cannot be made.
         DataError: If the data is missing or malformed.
     """
+    data = open_data(resolved, data_root)
+    resolved = resolved.with_input_shape(data.input_shape)
+    recipe = resolved.recipe
     plan = recipe.evaluation
-    build_device(plan.device, "device", sigma=0.0)
-    check_corruption(plan)
-    model = load_model(out, recipe, weights=weights)
-    data = build.build_data(recipe, data_root)
+    model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
-        found = on_chips(
-            model,
-            data.part(plan.split),
-            plan.device,
-            plan.sigmas,
-            recipe=recipe,
-            progress=progress,
-        )
-    header = {
-        "run": str(out),
-        "method": method_label(recipe, converted=weights == CONVERTED),
-        "split": plan.split,
-        "seeds": [recipe.seed],
-        "weights": weights,
+        found = on_chips(model, data.part(plan.split), resolved, progress=progress)
+    converted = weights == CONVERTED
+    return run_result(resolved, found, is_converted=converted, run=str(out), weights=weights)
+
+
+def run_result(
+    resolved: Resolved, curve: Degradation, *, is_converted: bool = False, **found: Any
+) -> RunResult:
+    """Return what a run has found, with what was run.
+
+    Args:
+        resolved: What was run.
+        curve: Accuracies without variation and on chips.
+        is_converted: Whether the network was converted.
+        found: What else there is, see :class:`RunResult`.
+    """
+    recipe, corruption = resolved.recipe, resolved.corruption
+    content = recipe.content()
+    settings = {
+        key: float(value)
+        for key, value in content.get("method", {}).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    return {**header, **results.provenance(), **found}
+    return RunResult(
+        recipe=content,
+        seed=recipe.seed,
+        scale=recipe.scale,
+        method=method_label(recipe, converted=is_converted),
+        split=recipe.evaluation.split,
+        device=resolved.device.label,
+        curve=curve,
+        corruption=None if corruption is None else corruption.label,
+        settings=settings,
+        **provenance(),
+        **found,
+    )
 
 
 def method_label(recipe: Recipe, *, converted: bool = False) -> str:
@@ -300,71 +310,50 @@ def final_weights(out: Path | str) -> str:
     return CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
 
 
-def load_model(out: Path | str, recipe: Recipe, *, weights: str = FINAL) -> nn.Module:
+def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> nn.Module:
     """Make the recipe's network with the weights of a run, in evaluation mode.
 
     Args:
         out: Folder of the run.
-        recipe: The run's.
+        resolved: The run's recipe.
         weights: File in ``out``; a checkpoint, or the network of a run that has converted one.
 
     Raises:
         CheckpointError: If the weights are missing, broken or of another model.
     """
     path = Path(out) / weights
-    model = build.build_model(recipe)
-    if weights == CONVERTED and recipe.conversion is not None:
-        model = conversion.restored(model, recipe.conversion, path)
+    model = resolved.build_model()
+    if weights == CONVERTED and resolved.conversion is not None:
+        model = conversion.restored(model, resolved.conversion, path)
     else:
         state = files.load(path)
         state = state["model"] if "position" in state else state  # of a checkpoint
         files.load_state(model, state, source=f"{str(path)!r}")
-    on_gpu = recipe.training.accelerator != "cpu" and torch.cuda.is_available()
+    on_gpu = resolved.recipe.training.accelerator != "cpu" and torch.cuda.is_available()
     return model.to("cuda" if on_gpu else "cpu").eval()
 
 
 def on_chips(
-    model: nn.Module,
-    loader: Any,
-    device: Spec,
-    sigmas: Sequence[float],
-    *,
-    recipe: Recipe,
-    progress: bool,
-) -> dict[str, Any]:
-    """Return the accuracy without variation and one row per size of the variation."""
-    plan = recipe.evaluation
+    model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
+) -> Degradation:
+    """Return the accuracy without variation and, if ``test``, a report for each size of it."""
+    plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
-    named = {"device": describe(device, "device")}
-    corruption = plan.corruption
-    if corruption is not None:
-        named["corruption"] = describe(corruption, "corruption")
+    sizes = list(plan.sigmas or ()) if test else []
     tested = Evaluator(model, loader)
-    if not sigmas:
-        return {**named, "clean": tested.accuracy, "rows": []}
+    if not sizes:
+        return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
+        options["progress"] = bar
         if corruption is not None:
-            curve = tested.corrupt(
-                lambda severity: build_corruption(corruption, "corruption", severity=severity),
-                list(sigmas),
-                device=build_device(device, "device"),
-                progress=bar,
-                **options,
-            )
-            return {**named, **curve.to_dict()}
-        if takes_sigma(device, "device"):
-            curve = tested.sweep(
-                lambda sigma: build_device(device, "device", sigma=sigma),
-                list(sigmas),
-                progress=bar,
-                **options,
-            )
-            return {**named, **curve.to_dict()}
-        report = tested.chips(build_device(device, "device"), progress=bar, **options)
-    return {**named, "clean": tested.accuracy, "rows": [report.to_dict()]}
+            return tested.corrupt(corruption, sizes, device=device(), **options)
+        if device.is_open:
+            return tested.sweep(device, sizes, **options)
+        report = tested.chips(device(), **options)
+    return Degradation(tested.accuracy, (report,))
 
 
-def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
+def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:
     """Return a block that quantises a network's activations, if its recipe says so.
 
     Args:
@@ -375,6 +364,6 @@ def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractCo
     plan = recipe.evaluation
     if plan.activation_bits is None:
         return nullcontext()
-    some = build.spread(data.train.dataset, _CALIBRATION)
+    some = spread(data.train.dataset, _CALIBRATION)
     loader = make_loader(some, plan.batch_size, workers=recipe.training.workers)
     return quantized_activations(model, loader, bits=plan.activation_bits)

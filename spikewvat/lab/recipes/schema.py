@@ -7,16 +7,9 @@ another recipe, ``[preset.paper]`` changes some keys for a run at the paper's sc
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes.registry import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from spikewvat.validation import BaseModel, ConfigDict, Field, model_validator
 
 DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",
@@ -159,7 +152,9 @@ Spec = str | dict[str, Any] | list[dict[str, Any]]
 """A device: ``"quantized:bits=4>>gaussian"``, a table with a name, a list of such, or a file."""
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """Named keys, none but those."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -183,7 +178,7 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Training(_Table):
+class Training(Table):
     """How to train."""
 
     optimizer: str = "adam"
@@ -223,7 +218,7 @@ class Training(_Table):
     tensorboard: bool = False
 
 
-class Averaging(_Table):
+class Averaging(Table):
     """Stochastic weight averaging."""
 
     enabled: bool = False
@@ -233,7 +228,7 @@ class Averaging(_Table):
     """Learning rate while averaging, reached by the schedule of Izmailov et al.; else unchanged."""
 
 
-class Evaluation(_Table):
+class Evaluation(Table):
     """Which chips to simulate after training."""
 
     split: Literal["train", "validation", "test"] = "test"
@@ -242,8 +237,8 @@ class Evaluation(_Table):
     """``"ideal"`` by default where something happens to spikes."""
     corruption: Spec | None = None
     """What happens to spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
-    sigmas: tuple[Size, ...] = (0.0, 0.05, 0.10)
-    """Sizes of the variation; of a corruption the severities, by default 0 and its five levels."""
+    sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)
+    """Sizes of the variation; of a corruption the severities, None for 0 and its five levels."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -259,16 +254,10 @@ class Evaluation(_Table):
     def _corrupted(cls, value: Any) -> Any:
         if not isinstance(value, dict) or value.get("corruption") is None:
             return value
-        filled = {"device": "ideal", **value}
-        if "sigmas" not in value:
-            from spikewvat.lab.recipes.corruptions import levels
-
-            with suppress(RecipeError):  # raised by the check of the whole recipe, with its key
-                filled["sigmas"] = levels(value["corruption"], "evaluation.corruption")
-        return filled
+        return {"device": "ideal", "sigmas": None, **value}
 
 
-class Finetuning(_Table):
+class Finetuning(Table):
     """How to train a converted network by surrogate gradients, with Adam."""
 
     epochs: Annotated[int, Field(ge=0)] = 0
@@ -285,7 +274,7 @@ class Finetuning(_Table):
     """Learn leaks too."""
 
 
-class Conversion(_Table):
+class Conversion(Table):
     """How to turn the trained network into a spiking one."""
 
     time_steps: Positive = 16
@@ -305,7 +294,7 @@ class Conversion(_Table):
     """Test chips on so many samples, evenly spaced, but steps on all; by default both on all."""
 
 
-class Landscape(_Table):
+class Landscape(Table):
     """How to look at the loss around the weights."""
 
     device: Spec = "gaussian"
@@ -327,7 +316,7 @@ VARIED = ("evaluation", "conversion", "landscape")
 """Tables about what comes after training; ``[<table>.variant.<name>]`` changes keys of one."""
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """Everything that a run depends on, beside the data on disk."""
 
     name: str

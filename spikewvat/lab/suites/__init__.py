@@ -2,19 +2,10 @@
 
 from spikewvat.lab.suites.claims import Verdict, verdicts
 from spikewvat.lab.suites.compared import ComparisonFolder
-from spikewvat.lab.suites.runner import (
-    Found,
-    Job,
-    JobFailed,
-    RowJob,
-    SuiteResult,
-    Training,
-    jobs_of,
-    run_suite,
-    trainings_of,
-)
+from spikewvat.lab.suites.jobs import Found, Job, JobFailed, RowJob, Training, jobs_of
+from spikewvat.lab.suites.runner import SuiteResult, run_suite, trainings_of
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
-from spikewvat.lab.suites.table import RowResult, markdown
+from spikewvat.lab.suites.table import markdown
 
 __all__ = [
     "Claim",
@@ -24,7 +15,6 @@ __all__ = [
     "JobFailed",
     "Row",
     "RowJob",
-    "RowResult",
     "Setup",
     "Suite",
     "SuiteResult",

@@ -7,14 +7,14 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from spikewvat import files
+from spikewvat import files, serialisation
 from spikewvat.comparison import Comparison, Failure
 from spikewvat.comparison import Row as Compared
 from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes.results import provenance
 from spikewvat.lab.suites.jobs import ERROR
 from spikewvat.lab.suites.suite import FILE, Row, Setup, Suite
-from spikewvat.lab.suites.table import RowResult
+from spikewvat.provenance import provenance
+from spikewvat.results import RowResult
 
 SCALE = "own"
 """What result files name as the scale of a comparison."""
@@ -107,23 +107,16 @@ class ComparisonFolder:
             files.write_atomic(self._log(new.method), text)
             return
         name = _name(new.test, new.method)
-        curves = [curve.to_dict() for curve in new.curves]
-        content = {
-            "recipe": {"network": self.title},
-            "seeds": list(new.seeds),
-            "scale": SCALE,
+        self.results[name] = RowResult(
+            seeds=new.seeds,
+            curves=new.curves,
+            seconds=new.seconds,
+            samples={"train": found.training_samples, "test": new.curves[0][0].images},
+            scale=SCALE,
+            recipe={"network": self.title},
             **self._provenance,
-            "samples": {"train": found.training_samples, "test": new.curves[0][0].images},
-            "seconds": list(new.seconds),
-            "clean": [curve["clean"] for curve in curves],
-            "rows": [
-                {"training_seed": seed, **row}
-                for seed, curve in zip(new.seeds, curves, strict=True)
-                for row in curve["rows"]
-            ],
-        }
-        self.results[name] = RowResult(content, new.curves)
-        self.results[name].write(self.path / f"{name}.json")
+        )
+        serialisation.write(self.path / f"{name}.json", self.results[name])
 
     def _log(self, method: str) -> Path:
         return self.path / f"{slug(method)}-failed" / ERROR

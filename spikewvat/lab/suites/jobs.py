@@ -5,29 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import signal
-import threading
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from spikewvat import files
-from spikewvat.errors import CheckpointError, MissingDataError
-from spikewvat.lab.recipes import Recipe, build, results
+from spikewvat import files, serialisation
+from spikewvat.errors import CheckpointError, DataError, MissingDataError
+from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
 from spikewvat.lab.recipes.landscape import landscape_run
-from spikewvat.lab.recipes.schema import GENERATED
-from spikewvat.lab.suites import locks
+from spikewvat.lab.recipes.resolve import Resolved, resolve
+from spikewvat.lab.recipes.results import RunResult
 from spikewvat.lab.suites.suite import Suite
 from spikewvat.lab.trainer import CHECKPOINT
-from spikewvat.memory import keep_freed_memory
 from spikewvat.robustness.landscape import LossLines
 from spikewvat.robustness.results import ChipReport, Degradation
 
@@ -42,9 +36,11 @@ class Training:
 
     Args:
         recipe: What is run.
+        resolved: The same, ready to be made, or why it is not.
     """
 
     recipe: Recipe
+    resolved: Resolved | MissingDataError
 
     def __str__(self) -> str:
         return f"training of {self._kind}, seed {self.recipe.seed}"
@@ -64,12 +60,17 @@ class Training:
         """Return where its files lie."""
         return out / TRAINED / self.identity
 
-    def run(self, out: Path, data_root: Path | None) -> dict[str, Any]:
+    def run(self, out: Path, data_root: Path | None) -> RunResult | None:
         """Train, or go on from a checkpoint."""
         folder = self.folder(out)
         resume = (folder / CHECKPOINT).is_file()
         return runs.train(
-            self.recipe, folder, data_root=data_root, resume=resume, test=False, progress=False
+            _ready(self.resolved),
+            folder,
+            data_root=data_root,
+            resume=resume,
+            test=False,
+            progress=False,
         )
 
 
@@ -81,12 +82,14 @@ class RowJob:
         suite: Name of its suite.
         row: Name of its row.
         recipe: Says how the network is tested, and converted before that if it is.
+        resolved: The same, ready to be made, or why it is not.
         training: What trains the network.
     """
 
     suite: str
     row: str
     recipe: Recipe
+    resolved: Resolved | MissingDataError
     training: Training
 
     def __str__(self) -> str:
@@ -101,27 +104,21 @@ class RowJob:
         }
         return out / self.suite / f"{self.row}-seed{self.recipe.seed}-{_digest(content)}"
 
-    def run(self, out: Path, data_root: Path | None) -> dict[str, Any]:
+    def run(self, out: Path, data_root: Path | None) -> RunResult:
         """Test the trained network, converted if the recipe says so."""
         source, folder = self.training.folder(out), self.folder(out)
-        trained = json.loads((source / runs.RESULT).read_text())
+        resolved = _ready(self.resolved)
+        trained = serialisation.read(source / runs.RESULT, RunResult)
         if self.recipe.conversion is not None:
             return convert_run(
-                source, folder, self.recipe, data_root=data_root, resume=True, progress=False
+                source, folder, resolved, data_root=data_root, resume=True, progress=False
             )
         if self.recipe.landscape is not None:
-            return _looked_around(self.recipe, source, folder, trained["training"], data_root)
-        # The data has told the training which shape its samples are of.
-        recipe = self.recipe.model_copy(update={"model": runs.read_run(source).model})
-        found = runs.evaluate_as(recipe, source, data_root=data_root, progress=False)
-        content = {
-            "recipe": recipe.content(),
-            "scale": recipe.scale,
-            "training": trained["training"],
-            **found,
-        }
-        results.write_json(folder / runs.RESULT, content)
-        return content
+            return _looked_around(resolved, source, folder, trained, data_root)
+        found = runs.evaluate_as(resolved, source, data_root=data_root, progress=False)
+        found = replace(found, training=trained.training)
+        serialisation.write(folder / runs.RESULT, found)
+        return found
 
 
 Job = Training | RowJob
@@ -143,7 +140,7 @@ class JobFailed:
     skipped: bool = False
 
 
-Found = dict[str, Any] | JobFailed
+Found = RunResult | JobFailed
 """What became of a job: the content of its ``result.json``, or why there is none."""
 
 
@@ -170,60 +167,38 @@ def jobs_of(
     for row in suite.rows:
         for seed in seeds:
             recipe = suite.recipe(row, preset=preset, seed=seed, overrides=overrides)
-            with contextlib.suppress(MissingDataError):  # the job says so when it is run
-                recipe = build.check(recipe)
-            plain = recipe.model_copy(update={"conversion": None, "landscape": None})
-            training = Training(plain)
+            resolved: Resolved | MissingDataError
+            try:
+                resolved = resolve(recipe)
+                recipe = resolved.recipe
+            except MissingDataError as error:  # the job says so when it is run
+                resolved = error
+            alone = recipe.model_copy(update={"conversion": None, "landscape": None})
+            ready = resolved
+            if isinstance(ready, Resolved):
+                ready = replace(ready, recipe=alone, conversion=None)
+            training = Training(alone, ready)
             training = trainings.setdefault(training.identity, training)
-            jobs.append(RowJob(suite.folder.name, row.name, recipe, training))
+            jobs.append(RowJob(suite.folder.name, row.name, recipe, resolved, training))
     return jobs
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
+def finished(folder: Path) -> RunResult | None:
     """Return what a job has found, None where it has not ended well."""
     try:
-        return dict(json.loads((folder / runs.RESULT).read_text()))
-    except (OSError, ValueError, TypeError):  # none, or none that can be read
+        return serialisation.read(folder / runs.RESULT, RunResult)
+    except DataError:  # none, or none that can be read
         return None
 
 
-def run_job(
-    job: Job, out: Path, data_root: Path | None, *, wait: bool, parent: int
-) -> Found | None:
-    """Run a job, or read back what it has found.
-
-    Args:
-        job: What to run.
-        out: Folder of all suites.
-        data_root: Where the data sets lie; their usual places by default.
-        wait: Wait while another process runs it.
-        parent: Process that waits for the result.
-
-    Returns:
-        What became of it; None where another process runs it and ``wait`` is off.
-    """
-    folder = job.folder(out)
-    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
-    try:
-        with locks.held(folder, wait=wait) as mine:
-            if not mine:
-                return None
-            found = finished(folder)  # by whoever held it until now
-            if found is None:
-                torch.set_num_threads(1)
-                keep_freed_memory()
-                root = None if job.recipe.data.name in GENERATED else data_root
-                found = job.run(out, root)
-            (folder / ERROR).unlink(missing_ok=True)
-        return found
-    except Exception as error:  # whatever it is, the other jobs go on
-        message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
-        message = message if skipped else f"{type(error).__name__}: {message}"
-        return failed(folder, message, traceback.format_exc(), skipped=skipped)
+def failed(folder: Path, error: Exception) -> JobFailed:
+    """Note in a job's folder the exception that is being handled, see :func:`given_up`."""
+    message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
+    message = message if skipped else f"{type(error).__name__}: {message}"
+    return given_up(folder, message, traceback.format_exc(), skipped=skipped)
 
 
-def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> JobFailed:
+def given_up(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> JobFailed:
     """Note in a job's folder why it has no result, and return that.
 
     Args:
@@ -239,29 +214,34 @@ def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) 
     return JobFailed(message, path, skipped)
 
 
+def _ready(resolved: Resolved | MissingDataError) -> Resolved:
+    if isinstance(resolved, MissingDataError):
+        raise resolved
+    return resolved
+
+
 def _looked_around(
-    recipe: Recipe,
+    resolved: Resolved,
     source: Path,
     folder: Path,
-    training: Mapping[str, Any],
+    trained: RunResult,
     data_root: Path | None,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate the loss around the weights; the places on its lines are chips of a row, too."""
-    plan = recipe.landscape
+    plan = resolved.recipe.landscape
     assert plan is not None  # the caller has looked
     options = {key: getattr(plan, key) for key in type(plan).model_fields}
     found = landscape_run(source, data_root=data_root, progress=False, **options)
-    content = {
-        **{key: found[key] for key in ("seeds", "method", "split", "versions", "commit")},
-        "recipe": {**found["recipe"], "landscape": recipe.content()["landscape"]},
-        "scale": recipe.scale,
-        "training": training,
-        "device": found["device"],
-        **chips_of_lines(LossLines.from_dict(found["lines"])).to_dict(),
-        "landscape": {k: v for k, v in found.items() if k not in ("run", "recipe", "versions")},
-    }
-    results.write_json(folder / runs.RESULT, content)
-    return content
+    result = replace(
+        runs.run_result(resolved, chips_of_lines(found.lines), training=trained.training),
+        recipe={**found.recipe, "landscape": resolved.recipe.content()["landscape"]},
+        method=found.method,
+        split=found.split,
+        device=found.device,
+        landscape=replace(found, run="", recipe={}, versions={}),  # which the result holds itself
+    )
+    serialisation.write(folder / runs.RESULT, result)
+    return result
 
 
 def chips_of_lines(lines: LossLines) -> Degradation:

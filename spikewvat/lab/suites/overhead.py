@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,27 +11,32 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from spikewvat.errors import MissingDataError, TrainingStalledWarning
-from spikewvat.lab.recipes import Recipe, build, results
+from spikewvat.errors import TrainingStalledWarning
+from spikewvat.lab.recipes.loaders import open_data
+from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.schema import GENERATED
-from spikewvat.lab.suites.jobs import ERROR, Found, JobFailed, failed
+from spikewvat.lab.suites.jobs import ERROR, JobFailed, failed
 from spikewvat.lab.suites.steps import STEPS, Step, interleaved, step_of
 from spikewvat.lab.suites.suite import Row, Setup, Suite
+from spikewvat.provenance import provenance
+from spikewvat.results import StepTime, StepTimes
 
 FILE = "methods.json"
 Batch: TypeAlias = tuple[Tensor, Tensor]
+Timed: TypeAlias = StepTime | JobFailed
+"""What a step of a row takes, or why it could not be timed."""
 
 
 @dataclass(frozen=True)
-class StepTimes:
+class SuiteTimes:
     """What became of a suite of step times.
 
     Args:
-        content: What its result file holds: ``rows`` of set-up, method, ratio, quartiles, ms.
+        times: What could be timed, None where nothing could.
         failed: The rows without a result, by name.
     """
 
-    content: dict[str, Any]
+    times: StepTimes | None
     failed: dict[str, JobFailed]
 
 
@@ -44,8 +48,8 @@ def run_step_times(
     overrides: Iterable[str] = (),
     data_root: Path | None = None,
     rounds: int | None = None,
-    on_row: Callable[[Row, Found], None] = lambda row, found: None,
-) -> StepTimes:
+    on_row: Callable[[Row, Timed], None] = lambda row, found: None,
+) -> SuiteTimes:
     """Time the methods of each set-up in turn, in this process, with one thread.
 
     Args:
@@ -65,12 +69,12 @@ def run_step_times(
     """
     seed, overrides = suite.seeds_of(preset)[0], tuple(overrides)
     recipes = {
-        row.name: build.check(suite.recipe(row, preset=preset, seed=seed, overrides=overrides))
+        row.name: resolve(suite.recipe(row, preset=preset, seed=seed, overrides=overrides))
         for row in suite.rows
     }
     torch.set_num_threads(1)
     lost: dict[str, JobFailed] = {}
-    times: list[dict[str, Any]] = []
+    times: list[StepTime] = []
     for setup in suite.setups:
         steps = _steps(setup, recipes, data_root, out, lost)
         baseline = setup.baseline or setup.rows[0].name
@@ -87,22 +91,24 @@ def run_step_times(
                 found = interleaved(steps, baseline=baseline, rounds=rounds or suite.rounds)
         for row in setup.rows:
             if row.name in found:
-                times.append({"setup": setup.name, "method": row.method, **found[row.name]})
-            on_row(row, found[row.name] if row.name in found else lost[row.name])
-    content = {
-        "recipe": suite.title,
-        "seeds": [seed],
-        "scale": preset or "quick",
-        "steps_per_round": STEPS,
-        **results.provenance(),
-        "rows": times,
-    }
-    return StepTimes(content, lost)
+                times.append(StepTime(setup=setup.name, method=row.method, **found[row.name]))
+            on_row(row, times[-1] if row.name in found else lost[row.name])
+    if not times:
+        return SuiteTimes(None, lost)
+    result = StepTimes(
+        rows=tuple(times),
+        recipe=suite.title,
+        seeds=(seed,),
+        scale=preset or "quick",
+        steps_per_round=STEPS,
+        **provenance(),
+    )
+    return SuiteTimes(result, lost)
 
 
 def _steps(
     setup: Setup,
-    recipes: dict[str, Recipe],
+    recipes: dict[str, Resolved],
     data_root: Path | None,
     out: Path,
     lost: dict[str, JobFailed],
@@ -111,43 +117,41 @@ def _steps(
     steps: dict[str, Step] = {}
     batches: dict[str, Batch] = {}  # by what they depend on
     for row in setup.rows:
-        folder, recipe = out / row.name, recipes[row.name]
-        key = f"{recipe.data!r} {recipe.training.batch_size}"
+        folder, resolved = out / row.name, recipes[row.name]
+        key = f"{resolved.recipe.data!r} {resolved.recipe.training.batch_size}"
         try:
             if key not in batches:
-                batches[key] = _batch(recipe, data_root)
-            step = _step(recipe, batches[key])
+                batches[key] = _batch(resolved, data_root)
+            step = _step(resolved, batches[key])
             step()
             (folder / ERROR).unlink(missing_ok=True)
             steps[row.name] = step
         except Exception as error:  # whatever it is, the other methods go on
-            message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
-            message = message if skipped else f"{type(error).__name__}: {message}"
-            lost[row.name] = failed(folder, message, traceback.format_exc(), skipped=skipped)
+            lost[row.name] = failed(folder, error)
     return steps
 
 
-def _step(recipe: Recipe, batch: Batch) -> Step:
+def _step(resolved: Resolved, batch: Batch) -> Step:
     """Return what makes a step as a recipe says."""
     inputs, labels = batch
-    recipe = build.with_input_shape(recipe, inputs.shape[-3:])
-    model = build.build_model(recipe)
-    optimizer, _ = build.build_optimizer(recipe, model.parameters())
-    loss = build.build_loss(recipe)
+    resolved = resolved.with_input_shape(inputs.shape[-3:])
+    model = resolved.build_model()
+    optimizer, _ = resolved.optimization(model.parameters())
     return step_of(
         model,
         optimizer,
-        lambda output: loss(output, labels),
+        lambda output: resolved.loss(output, labels),
         inputs,
-        method=build.build_method(recipe, model, optimizer),
+        method=resolved.build_method(model, optimizer),
     )
 
 
-def _batch(recipe: Recipe, data_root: Path | None) -> Batch:
+def _batch(resolved: Resolved, data_root: Path | None) -> Batch:
     """Return a training batch, evenly spaced over the data set."""
-    size = recipe.training.batch_size
-    few = recipe.evaluation.model_copy(update={"batch_size": size, "images": size})
+    recipe = resolved.recipe
+    few = resolved.evaluated(
+        batch_size=recipe.training.batch_size, images=recipe.training.batch_size
+    )
     root = None if recipe.data.name in GENERATED else data_root
-    data = build.build_data(recipe.model_copy(update={"evaluation": few}), root)
-    inputs, labels = next(iter(data.train_in_order))
+    inputs, labels = next(iter(open_data(few, root).train_in_order))
     return inputs, labels

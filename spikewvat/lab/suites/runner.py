@@ -2,38 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from spikewvat.lab.suites.jobs import (
-    ERROR,
-    Found,
-    Job,
-    JobFailed,
-    RowJob,
-    Training,
-    failed,
-    finished,
-    jobs_of,
-)
-from spikewvat.lab.suites.pool import Pool
-from spikewvat.lab.suites.table import RowResult, row_result
-
-__all__ = [
-    "ERROR",
-    "RowJob",
-    "JobFailed",
-    "Found",
-    "Job",
-    "SuiteResult",
-    "Training",
-    "jobs_of",
-    "run_jobs",
-    "run_suite",
-    "trainings_of",
-]
+from spikewvat.lab.recipes.results import RunResult, row_result
+from spikewvat.lab.suites.jobs import Found, Job, JobFailed, RowJob, Training, finished, given_up
+from spikewvat.lab.suites.pool import run_all
+from spikewvat.results import RowResult
 
 
 @dataclass(frozen=True)
@@ -69,7 +46,11 @@ def run_suite(
     dask: str | None = None,
     on_job: Callable[[Job, Found], None] = lambda job, found: None,
 ) -> SuiteResult:
-    """Run jobs and join the seeds of each row.
+    """Run jobs in processes of one thread each, and join the seeds of each row.
+
+    A finished job is read back, one that was cut off goes on from its checkpoint, one that raises
+    does not stop the others, one that another bench runs is waited for. Networks are trained
+    once, and before any is tested.
 
     Args:
         jobs: See :func:`jobs_of`.
@@ -87,11 +68,28 @@ def run_suite(
     Raises:
         RecipeError: If no scheduler answers.
     """
+    run = functools.partial(run_all, out=out, data_root=data_root, processes=processes, dask=dask)
     found: dict[Job, Found] = {}
-    for job, what in run_jobs(jobs, out, data_root=data_root, processes=processes, dask=dask):
-        on_job(job, what)
+
+    def ended(job: Job, what: Found) -> None:
         found[job] = what
-    by_row: dict[str, list[dict[str, Any]]] = {}
+        on_job(job, what)
+
+    # The slowest first, so that all processes end at about the same time.
+    slow_first = sorted(trainings_of(jobs, out), key=lambda t: t.recipe.method.name == "plain")
+    for training, what in run(slow_first):
+        ended(training, what)
+    trained = []
+    for job in jobs:
+        why = found.get(job.training)
+        if isinstance(why, JobFailed):
+            text = f"{why.message} (in its training: {why.log})"
+            ended(job, given_up(job.folder(out), why.message, text, skipped=why.skipped))
+        else:
+            trained.append(job)
+    for row, what in run(trained):
+        ended(row, what)
+    by_row: dict[str, list[RunResult]] = {}
     lost = []
     for job in jobs:
         what = found[job]
@@ -101,46 +99,3 @@ def run_suite(
             by_row.setdefault(job.row, []).append(what)
     rows = {name: row_result(results) for name, results in by_row.items()}
     return SuiteResult(rows, tuple(lost))
-
-
-def run_jobs(
-    jobs: Sequence[RowJob],
-    out: Path,
-    *,
-    data_root: Path | None = None,
-    processes: int = 1,
-    dask: str | None = None,
-) -> Iterator[tuple[Job, Found]]:
-    """Run jobs in processes of one thread each, and yield each as it ends.
-
-    A finished job is read back, one that was cut off goes on from its checkpoint, one that
-    raises does not stop the others, one that another bench runs is waited for. Networks are
-    trained once, and before any is tested.
-
-    Args:
-        jobs: What to run.
-        out: See :func:`run_suite`, here and below.
-        data_root: Where the data sets lie.
-        processes: Number of processes.
-        dask: Address of a Dask scheduler.
-
-    Yields:
-        A training or a job, and the content of its ``result.json`` or why it failed.
-
-    Raises:
-        RecipeError: If no scheduler answers.
-    """
-    # The slowest first, so that all processes end at about the same time.
-    trainings = sorted(trainings_of(jobs, out), key=lambda t: t.recipe.method.name == "plain")
-    untrained: dict[Training, JobFailed] = {}
-    with Pool(out, data_root=data_root, processes=processes, dask=dask) as pool:
-        for job, found in pool.run(trainings):
-            if isinstance(job, Training) and isinstance(found, JobFailed):
-                untrained[job] = found
-            yield job, found
-        for job in jobs:
-            if job.training in untrained:
-                why = untrained[job.training]
-                text = f"{why.message} (in its training: {why.log})"
-                yield job, failed(job.folder(out), why.message, text, skipped=why.skipped)
-        yield from pool.run([job for job in jobs if job.training not in untrained])

@@ -96,7 +96,7 @@ def _summary(seconds: list[float], unit: list[float]) -> dict[str, Any]:
     low, middle, high = (taken / plain).quantile(points).tolist()
     return {
         "ratio": round(middle, 3),
-        "quartiles": [round(low, 3), round(high, 3)],
+        "quartiles": (round(low, 3), round(high, 3)),
         "ms": round(1e3 * float(taken.median()), 2),
         "rounds": len(seconds),
     }

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.weights import Weights
+from spikewvat.weights import Weights, refuse_computed
 
 Hook = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 """From a layer, its input and its output to another output, or None for the same."""
@@ -33,8 +33,9 @@ def synaptic_layers(model: nn.Module, weights: Weights) -> dict[nn.Module, str]:
         weights: Its synaptic weights by name.
 
     Raises:
-        UnsupportedModelError: If a weight belongs to a layer of another kind.
+        UnsupportedModelError: If a weight belongs to a layer of another kind, or is computed.
     """
+    refuse_computed(weights, "used by this method, which needs what goes into each layer")
     holders = {id(p): module for module in model.modules() for p in module._parameters.values()}
     layers: dict[nn.Module, str] = {}
     for name, weight in weights.items():
