@@ -23,6 +23,7 @@ from spikewvat.robustness.statistics import (
     student_t_quantile,
     wilson_interval,
 )
+from spikewvat.spiking.losses import class_scores, population_scores
 
 __all__ = [
     "Activity",
@@ -38,12 +39,14 @@ __all__ = [
     "best_split",
     "chips_needed",
     "chips_needed_per_training",
+    "class_scores",
     "compare",
     "corrupt",
     "hierarchical",
     "holm",
     "mean_interval",
     "over_trainings",
+    "population_scores",
     "sample_std",
     "simulate_chips",
     "student_t_p_value",

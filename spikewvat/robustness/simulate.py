@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, TypedDict, Unpack
 
 import torch
@@ -15,17 +15,20 @@ from spikewvat.robustness.evaluator import Evaluator
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.testset import ChipLoss, Scores
+from spikewvat.robustness.timing import Time
 from spikewvat.weights import Weights
 
 
 class EvaluatorOptions(TypedDict, total=False):
     """Options of :class:`Evaluator`, all with defaults."""
 
-    scores: Scores
+    time: Time
+    scores: Scores | None
     loss: ChipLoss | None
     weights: Weights | None
     adapter: Adapter | None
     reset_state: ResetState | None
+    ignore: Collection[str]
     cache_bytes: int
     stack: Stacking
     autocast: torch.dtype | None

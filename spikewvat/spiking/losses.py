@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -39,6 +39,40 @@ def class_scores(output: Output) -> Tensor:
     if spikes.dtype in (torch.float16, torch.bfloat16):
         spikes = spikes.float()  # counts above 256 are not exact in bf16
     return spikes.sum(0) if spikes.dim() == 3 else spikes
+
+
+def population_scores(classes: int) -> Callable[[Output], Tensor]:
+    """Return the scores of a network with several outputs for each class.
+
+    The outputs of a class are neighbours, as in snnTorch's ``population_code``: of 500 outputs for
+    10 classes the first 50 stand for class 0.
+
+    Args:
+        classes: How many there are, at least 1.
+
+    Returns:
+        From outputs, as :func:`class_scores` takes them, to scores ``[B, classes]``.
+
+    Raises:
+        ValueError: If ``classes`` is below 1. When called: if outputs are no multiple of it.
+
+    Example:
+        >>> population_scores(2)(torch.tensor([[1.0, 1.0, 0.0, 3.0]])).tolist()
+        [[2.0, 3.0]]
+    """
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, got {classes!r}.")
+
+    def scores(output: Output) -> Tensor:
+        counts = class_scores(output)
+        if counts.shape[1] % classes:
+            raise ValueError(
+                f"the network has {counts.shape[1]} outputs, expected a multiple of {classes}, "
+                "the number of classes."
+            )
+        return counts.unflatten(1, (classes, -1)).sum(2)
+
+    return scores
 
 
 def rate_cross_entropy(output: Output, labels: Tensor) -> Tensor:

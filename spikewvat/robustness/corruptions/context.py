@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from spikewvat.robustness.corruptions.base import (
     SynapseCorruption,
 )
 from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
+from spikewvat.robustness.draws import derived
 from spikewvat.weights import Weights, call_with
 
 
@@ -140,7 +140,7 @@ class _Chip:
 
     def of(self, purpose: str) -> _Chip:
         """Return a chip's draws for a purpose."""
-        child = _Chip(_derived(self.seed, purpose))
+        child = _Chip(derived(self.seed, purpose))
         self._children.append(child)
         return child
 
@@ -161,18 +161,13 @@ class _Chip:
 
     def of_image(self, index: int) -> Generator:
         """Return the source of an image of this pass."""
-        return Generator().manual_seed(_derived(self.seed, f"image {self.images + index}"))
+        return Generator().manual_seed(derived(self.seed, f"image {self.images + index}"))
 
     def running(self) -> Generator:
         """Return the source of this pass, which goes on from step to step."""
         if self._running is None:
-            self._running = Generator().manual_seed(_derived(self.seed, f"pass {self.passes}"))
+            self._running = Generator().manual_seed(derived(self.seed, f"pass {self.passes}"))
         return self._running
-
-
-def _derived(seed: int, purpose: str) -> int:
-    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
 
 
 def batch_axis(x: Tensor) -> int:

@@ -1,0 +1,391 @@
+"""Who owns the time axis: a network that runs over time itself, or one that computes a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal, NoReturn, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from spikewvat.adapters import Adapter
+from spikewvat.adapters.neurons import overridden
+from spikewvat.adapters.state import Noted, check_state, kept
+from spikewvat.errors import UnsupportedModelError
+from spikewvat.robustness.draws import Draws
+
+Time: TypeAlias = Literal["network", "steps"] | int | None
+"""How a network meets time; see :class:`~spikewvat.robustness.Evaluator`."""
+
+_IMAGES = 16  # of the first batch: enough to see how the network meets time
+
+
+@dataclass(frozen=True)
+class Loop:
+    """Calls a network that computes one time step once for every step.
+
+    Args:
+        steps: How often the same input is given; None for inputs ``[T, B, ...]``, step by step.
+    """
+
+    steps: int | None = None
+
+    def __call__(self, step: Callable[..., Any], x: Tensor, *args: Any, **kw: Any) -> Any:
+        """Return the outputs of all steps, stacked along a first axis."""
+        inputs = (x for _ in range(self.steps)) if self.steps else (x[t] for t in range(len(x)))
+        return _stacked([step(one, *args, **kw) for one in inputs])
+
+    @contextmanager
+    def around(self, model: nn.Module) -> Iterator[None]:
+        """Let a network run over time for a while; hooks on it see whole passes."""
+        with overridden(model, "forward", self):
+            yield
+
+
+def check_time(time: object) -> None:
+    """Raise ValueError unless this says how a network meets time."""
+    number = isinstance(time, int) and not isinstance(time, bool) and time >= 1
+    if time not in (None, "network", "steps") and not number:
+        raise ValueError(
+            'time must be None, "network", "steps" or a number of time steps of at least 1, '
+            f"got {time!r}."
+        )
+
+
+def meet(
+    model: nn.Module,
+    adapter: Adapter,
+    batch: tuple[Tensor, Tensor],
+    time: Time,
+    *,
+    summed: bool,
+) -> Loop | None:
+    """Find out how a network meets time, from a few images, and that no state survives a reset.
+
+    Args:
+        model: The network, in evaluation mode; neuron state is forgotten.
+        adapter: Resets it.
+        batch: Inputs, where the network is, and labels.
+        time: What is known already.
+        summed: Whether 3-dimensional outputs are taken as ``[T, B, classes]``.
+
+    Returns:
+        The loop to put around the network, None if it owns its loop.
+
+    Raises:
+        ValueError: If it cannot be known, or is not as ``time`` says.
+        UnsupportedModelError: If state survives a reset.
+    """
+    return _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed).loop(time)
+
+
+@dataclass
+class _Seen:
+    """What a pass showed.
+
+    Args:
+        output: Of the network.
+        calls: How often each module was called.
+        inputs: Shape of the first input of each.
+        written: Shapes of tensors that each has written and keeps.
+    """
+
+    output: Any = None
+    calls: dict[str, int] = field(default_factory=dict)
+    inputs: dict[str, torch.Size] = field(default_factory=dict)
+    written: dict[str, list[torch.Size]] = field(default_factory=dict)
+
+    def one_step(self) -> list[str]:
+        """Return the layers that have computed one step and keep state for the next one."""
+        return [
+            name
+            for name, shapes in self.written.items()
+            if self.calls.get(name) == 1
+            and not self._repeats_inside(name)
+            and any(_alike(shape, self.inputs[name]) for shape in shapes)
+            # Neurons that run over time keep the state behind the last step.
+            and not any(_alike(shape, self.inputs[name][1:]) for shape in shapes)
+        ]
+
+    def _repeats_inside(self, name: str) -> bool:
+        prefix = f"{name}." if name else ""
+        return any(n > 1 for other, n in self.calls.items() if other.startswith(prefix))
+
+
+class _Meeting:
+    """A network and a few images."""
+
+    def __init__(
+        self, model: nn.Module, adapter: Adapter, inputs: Tensor, labels: Tensor, summed: bool
+    ) -> None:
+        self._model, self._adapter, self._summed = model, adapter, summed
+        self._whole = inputs
+        # Axes that may hold the images.
+        self._axes = [
+            axis for axis in (0, 1) if inputs.dim() > axis + 1 and inputs.shape[axis] == len(labels)
+        ]
+        self._few = inputs if len(self._axes) != 1 else _part(inputs, self._axes[0])
+
+    def loop(self, time: Time) -> Loop | None:
+        """Return the loop to put around the network, checked."""
+        loop = self._told(time) if time is not None else self._found()
+        if loop is not None:
+            with loop.around(self._model):
+                self._check(None)
+        elif time is not None:
+            self._check(None)
+        return loop
+
+    def _told(self, time: Literal["network", "steps"] | int) -> Loop | None:
+        shape = tuple(self._whole.shape)
+        if time == "network":
+            return None
+        if time == "steps":
+            if 1 not in self._axes:
+                raise ValueError(
+                    f'time is "steps", but inputs of shape {shape} do not have their images at '
+                    "the second axis, expected [T, B, ...]. Pass the number of steps if every "
+                    "step has the same input."
+                )
+            return Loop()
+        given = int(time)
+        if self._axes == [1] or (1 in self._axes and shape[0] == given and len(shape) != 4):
+            if shape[0] != given or 0 in self._axes:
+                raise ValueError(
+                    f"time is {given}, but inputs of shape {shape} can be read as [T, B, ...] "
+                    f'with {shape[0]} steps. Pass time="steps" to take them one by one, or '
+                    "batches of another size."
+                )
+            return Loop()
+        return Loop(given)
+
+    def _found(self) -> Loop | None:
+        seen = _Seen()
+        try:
+            self._check(seen)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:
+            if self._axes and 1 not in self._axes:
+                self._refuse_batch_first(error)
+            elif self._axes and (layers := self._step_by_step()):
+                if 0 in self._axes:
+                    self._ask(layers)
+                return Loop()
+            raise
+        layers = seen.one_step()
+        if layers and self._goes_on(self._few, layers):
+            if self._axes != [1] or not self._step_by_step():
+                self._ask(layers)
+            return Loop()
+        if self._summed and isinstance(spikes := _spikes(seen.output), Tensor):
+            self._check_axes(spikes)
+        return None
+
+    def _check(self, seen: _Seen | None) -> None:
+        """Run twice; the first pass of a network that takes no part of a batch is on all of it."""
+        images = self._few
+        try:
+            self._pass_twice(images, seen)
+        except UnsupportedModelError:
+            raise
+        except Exception:
+            if images is self._whole:
+                raise
+            self._few = self._whole
+            self._pass_twice(self._whole, seen)
+
+    def _pass_twice(self, x: Tensor, seen: _Seen | None) -> None:
+        try:
+            if seen is None:
+                check_state(self._model, self._adapter, ((x,), {}), to_evaluate=True)
+                return
+            with _watched(self._model, seen):
+                check_state(self._model, self._adapter, ((x,), {}), to_evaluate=True)
+        finally:
+            self._adapter.reset_state(self._model)
+
+    def _step_by_step(self) -> list[str]:
+        """Return the layers that keep state from one step to the next, if steps can be given."""
+        # The step with most in it: nothing moves neurons without a bias.
+        most = [float(self._few[t].abs().sum()) for t in range(len(self._few))]
+        step, seen = self._few[most.index(max(most))], _Seen()
+        try:
+            self._pass_twice(step, seen)
+        except UnsupportedModelError:
+            raise
+        except Exception:
+            return []  # the network takes neither
+        layers, spikes = seen.one_step(), _spikes(seen.output)
+        images = isinstance(spikes, Tensor) and spikes.dim() > 1 and len(spikes) == len(step)
+        return layers if images and self._goes_on(step, layers) else []
+
+    def _goes_on(self, x: Tensor, layers: list[str]) -> bool:
+        """Return whether a second call, without a reset, goes on from where the first one ended."""
+        if not layers:
+            return False
+        modules = dict(self._model.named_modules())
+        self._adapter.reset_state(self._model)
+        try:
+            self._model(x)
+            noted = {name: Noted.of(kept(modules[name], buffers=True)) for name in layers}
+            self._model(x)
+            return any(noted[n].differing(kept(modules[n], buffers=True)) for n in layers)
+        finally:
+            self._adapter.reset_state(self._model)
+
+    def _ask(self, layers: list[str]) -> NoReturn:
+        module = dict(self._model.named_modules())[layers[0]]
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        raise ValueError(
+            f"the network computes one time step a call: layer {layers[0]!r} ({kind}) is called "
+            "once and keeps its state for the next call. Inputs of shape "
+            f"{tuple(self._whole.shape)} do not tell how many steps there are. Pass time=10 to "
+            'give the same input at each of 10 steps, time="steps" if inputs are [T, B, ...], or '
+            'time="network" if one call is all.'
+        )
+
+    def _refuse_batch_first(self, error: Exception) -> None:
+        """Raise if the network takes steps of inputs whose images come first."""
+        if self._whole.dim() < 3:
+            return
+        whole, few = self._whole, self._few
+        try:
+            self._few = few.transpose(0, 1)
+            layers = self._step_by_step()
+        finally:
+            self._whole, self._few = whole, few
+        if layers:
+            raise ValueError(
+                f"inputs of shape {tuple(whole.shape)} have images first, expected time first, "
+                "[T, B, ...]. Let the loader yield inputs.transpose(0, 1)."
+            ) from error
+
+    def _check_axes(self, spikes: Tensor) -> None:
+        """Raise unless outputs are [T, B, classes], or no outputs of several steps."""
+        if spikes.dim() != 3 or not self._axes:
+            return
+        axis = self._axes[0] if len(self._axes) == 1 else 1
+        images = self._few.shape[axis]
+        if spikes.shape[0] == images != spikes.shape[1]:
+            raise ValueError(
+                f"outputs of shape {tuple(spikes.shape)} for {images} images have images first, "
+                "expected [T, B, classes]. Pass scores=lambda output: output.sum(1)."
+            )
+        if spikes.shape[0] != spikes.shape[1] or len(spikes) < 2:
+            return
+        # As many steps as images. What changes with one image is its column if time comes first;
+        # where the inputs do not tell either, a later row must change with the first step too.
+        down, across = self._moved(axis)
+        if len(self._axes) == 1:
+            if across:
+                raise ValueError(
+                    f"outputs of {images} steps and {images} images have images first, expected "
+                    "[T, B, classes]. Pass scores=lambda output: output.sum(1)."
+                )
+        else:
+            down, _ = self._moved(0)
+        if across or not down:
+            raise ValueError(
+                f"inputs of shape {tuple(self._whole.shape)} give outputs of shape "
+                f"{tuple(spikes.shape)}, as many steps as images: which axis is time is not "
+                'known. Pass batches of another size, time="network" if outputs are '
+                "[T, B, classes], or scores=lambda output: output.sum(1) if they are "
+                "[B, T, classes]."
+            )
+
+    def _moved(self, axis: int) -> tuple[bool, bool]:
+        """Change the first entry along an axis of the inputs.
+
+        Returns:
+            Whether outputs ``[N, N, classes]`` change below the first row, and right of the first
+            column.
+        """
+        changed = self._few.to_dense() if self._few.is_sparse else self._few.clone()
+        first = changed.select(axis, 0)
+        first.copy_(changed.amax() + changed.amin() - first)
+        moved = (self._once(self._few) != self._once(changed)).any(2)
+        return bool(moved[1:].any()), bool(moved[:, 1:].any())
+
+    def _once(self, x: Tensor) -> Tensor:
+        """Return the outputs of a pass from the beginning, with the same random state."""
+        self._adapter.reset_state(self._model)
+        try:
+            with Draws().of(0, 0, {p.device for p in self._model.parameters()}):
+                spikes: Tensor = _spikes(self._model(x))
+        finally:
+            self._adapter.reset_state(self._model)
+        return spikes
+
+
+@contextmanager
+def _watched(model: nn.Module, seen: _Seen) -> Iterator[None]:
+    """Note what the next pass shows, once."""
+    modules = dict(model.named_modules())
+    before = {name: Noted.of(kept(module, buffers=True)) for name, module in modules.items()}
+    handles: list[Any] = []
+    ended = False
+
+    def called(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            if not ended:
+                seen.calls[name] = seen.calls.get(name, 0) + 1
+                if args and isinstance(args[0], Tensor):
+                    seen.inputs.setdefault(name, args[0].shape)
+
+        return note
+
+    def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal ended
+        if ended:
+            return
+        ended, seen.output = True, output
+        for name, module in modules.items():
+            state = kept(module, buffers=True)
+            shapes = [state[where].shape for where in before[name].differing(state)]
+            if shapes and name in seen.inputs:
+                seen.written[name] = shapes
+
+    for name, module in modules.items():
+        handles.append(module.register_forward_hook(called(name)))
+    handles.append(model.register_forward_hook(end))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _alike(state: torch.Size, x: torch.Size) -> bool:
+    """Return whether a state is that of as many samples as an input has, with as many axes."""
+    return len(state) == len(x) >= 2 and state[0] == x[0]
+
+
+def _part(inputs: Tensor, axis: int) -> Tensor:
+    """Return a few images: another number than there are steps."""
+    images = min(inputs.shape[axis], _IMAGES)
+    if axis == 1 and images == len(inputs):
+        images -= 1
+    chosen = torch.arange(max(images, 1), device=inputs.device)
+    return inputs.index_select(axis, chosen)
+
+
+def _spikes(output: Any) -> Any:
+    """Return what is first in an output."""
+    return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _stacked(outputs: list[Any]) -> Any:
+    """Return the outputs of all steps as one, tuple by tuple."""
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.stack(outputs)
+    if isinstance(first, tuple | list) and first and isinstance(first[0], Tensor):
+        alike = zip(*outputs, strict=False)
+        return tuple(torch.stack(part) for part in alike if isinstance(part[0], Tensor))
+    raise ValueError(
+        f"the network gives a {type(first).__name__} at each step, expected a tensor, or a tuple "
+        "with output spikes first. Wrap it in a module that returns its output spikes."
+    )
