@@ -27,6 +27,8 @@ ChipLoss: TypeAlias = Callable[[Any, Tensor], Tensor]
 _Forward: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """From inputs and labels to scores ``[chips, B, classes]`` and, with a loss, that ``[chips]``."""
 
+_MANY, _ENOUGH = 10, 50  # outputs for each label, and images, that are no accident
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -220,16 +222,21 @@ def _check_labels(labels: Tensor, classes: int) -> None:
 
 def _check_population(answers: list[tuple[Tensor, Tensor]], outputs: int) -> None:
     """Raise if every class seems to have several outputs."""
-    given = torch.cat([own for own, _ in answers], 1)
     labels = torch.cat([labels for _, labels in answers])
-    classes = int(labels.max()) + 1
+    given = torch.cat([own for own, _ in answers], 1)[0]
+    classes, images = int(labels.max()) + 1, len(labels)
     if classes < 2 or outputs < 2 * classes or outputs % classes:
         return
-    beyond = int((given >= classes).sum())
-    if len(set(labels.tolist())) == classes and 2 * beyond >= given.numel():
+    if len(set(labels.tolist())) < classes or 2 * int((given >= classes).sum()) < images:
+        return
+    # Of the answers, as neighbours for each class, so many are right; by chance, far fewer.
+    each = outputs // classes
+    right = float((given // each == labels).double().mean())
+    luck = 1 / classes + 4 * math.sqrt((classes - 1) / images) / classes
+    if right > luck or (each >= _MANY and images >= _ENOUGH):
         raise ValueError(
-            f"labels are 0 .. {classes - 1}, but the network has {outputs} outputs, and "
-            f"{beyond} of {given.numel()} answers are none of the labels. If {outputs // classes} "
-            f"outputs stand for each class, pass scores=population_scores({classes}) from "
-            f"spikewvat.robustness; if there are {outputs} classes, pass scores=class_scores."
+            f"labels are 0 .. {classes - 1}, but the network has {outputs} outputs and answers "
+            f"mostly with others. If {each} outputs stand for each class, pass "
+            f"scores=population_scores({classes}) from spikewvat.robustness; if there are "
+            f"{outputs} classes, pass scores=class_scores from there."
         )
