@@ -24,9 +24,10 @@ from spikewvat.conversion import Balancing, Dynamics, SpikingNetwork, balance, c
 from spikewvat.data import make_loader
 from spikewvat.lab.recipes import build
 from spikewvat.lab.recipes import run as runs
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
 from spikewvat.robustness import hierarchical
 from spikewvat.robustness.statistics import mean_of
+from spikewvat.serialisation import write_json
 from spikewvat.weights import replaced
 
 CLEAN, ENSEMBLE, OWN = "clean weights", "ensemble of chips", "each chip's own"

@@ -29,7 +29,8 @@ from torch.nn import functional
 from spikewvat import Gaussian, adapter_for, files
 from spikewvat.conversion import OverTime, convert
 from spikewvat.data.images import MNIST
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 from spikewvat.weights import replaced
 
 STEPS = (8, 16, 32, 64, 128)

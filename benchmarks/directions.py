@@ -10,23 +10,23 @@ on chips with a part of the training data that was held out, in seeds that the c
 use. The second writes the suite of the best settings, whose claims are that a method is at most
 0.2 points below WVAT on the same chips. The spiking CNN is tuned in the package's own layers, and
 compared in snnTorch and in SpikingJelly, whose networks have the same equations. Gamma that is
-drawn or ramped, and noise that is looked up, take the settings that were found without. A setting
-of which a training diverges scores nothing. The last command times steps.
+drawn or warmed up, and noise that is looked up, take the settings that were found without. A
+setting of which a training diverges scores nothing. The last command times steps.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from spikewvat import files
-from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.lab.suites import Claim, Row, RowResult, Setup, Suite, cells_of, run_suite
 from spikewvat.lab.suites.suite import FILE, suites_folder
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import read_json, write_json
 
 FOLDER = suites_folder() / "directions"
 STEPS_FOLDER = suites_folder() / "directions_steps"
@@ -54,23 +54,23 @@ METHODS = {
     "swa": ("SWA", ()),
     "hsv": ("HSV", ("method.name=hsv", "method.device=gaussian:sigma=0.1")),
     "wvat": ("WVAT", _WVAT),
-    "momentum": ("momentum", (*_WVAT, "method.ascent=momentum")),
-    "back": ("momentum, other sign", (*_WVAT, "method.ascent=momentum", "method.sign=back")),
-    "past": ("last gradient", (*_WVAT, "method.ascent=past")),
-    "average": ("average of gradients", (*_WVAT, "method.ascent=past", "method.decay=0.9")),
-    "both": ("momentum and HSV at once", (*_WVAT, "method.ascent=momentum", "method.mix=both")),
+    "momentum": ("momentum", (*_WVAT, "method.worst=momentum")),
+    "back": ("momentum, other sign", (*_WVAT, "method.worst={name = 'momentum', sign = 'back'}")),
+    "past": ("last gradient", (*_WVAT, "method.worst=past")),
+    "average": ("average of gradients", (*_WVAT, "method.worst={name = 'past', decay = 0.9}")),
+    "both": ("momentum and HSV at once", (*_WVAT, "method.worst=momentum", "method.mix=both")),
     "both-table": (
         "momentum and HSV at once, noise looked up",
-        (*_WVAT, "method.ascent=momentum", "method.mix=both", _LOOKED_UP),
+        (*_WVAT, "method.worst=momentum", "method.mix=both", _LOOKED_UP),
     ),
-    "drawn": ("momentum, γ drawn", (*_WVAT, "method.ascent=momentum", "method.spread=1.0")),
-    "table": ("momentum, noise looked up", (*_WVAT, "method.ascent=momentum", _LOOKED_UP)),
-    "ramped": ("momentum, γ ramped", (*_WVAT, "method.ascent=momentum")),
+    "drawn": ("momentum, γ drawn", (*_WVAT, "method.worst=momentum", "method.spread=1.0")),
+    "table": ("momentum, noise looked up", (*_WVAT, "method.worst=momentum", _LOOKED_UP)),
+    "ramped": ("momentum, γ ramped", (*_WVAT, "method.worst=momentum")),
 }
 ONE_GRADIENT = tuple(name for name in METHODS if name not in ("swa", "hsv", "wvat"))
 TUNED_AS = {"table": "momentum", "both-table": "both", "drawn": "momentum", "ramped": "momentum"}
 """Methods that take the settings of another."""
-RAMP = {"cnn": 900, "slayer": 440, "tsslbp": 240, "fc": 940, "vgg": 1250}
+WARMUP = {"cnn": 900, "slayer": 440, "tsslbp": 240, "fc": 940, "vgg": 1250}
 """Steps over which gamma grows, about half of a training."""
 SIGMAS = (0.10, 0.15)
 TUNED_EPOCHS = {"slayer": 8, "vgg": 5}
@@ -141,13 +141,12 @@ def scored(result: RowResult) -> dict[str, Any]:
 
 def extra(setup: str, method: str) -> list[str]:
     """Return what a method takes beside its settings."""
-    return [f"method.ramp={RAMP[setup]}"] if method == "ramped" else []
+    return [f"method.warmup={WARMUP[setup]}"] if method == "ramped" else []
 
 
 def read_tuned() -> dict[str, Any]:
     """Return what :func:`tune` has written."""
-    content: dict[str, Any] = json.loads(TUNED.read_text()) if TUNED.is_file() else {}
-    return content
+    return read_json(TUNED) if TUNED.is_file() else {}
 
 
 def best(tuned: dict[str, Any], setup: str, method: str) -> list[str]:

@@ -24,7 +24,8 @@ import tonic
 
 from spikewvat.data import NMNIST, bin_events, embedded_root
 from spikewvat.data.events import NMNIST_SENSOR, Events
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 
 BATCH = 20  # recordings in a round
 SETTINGS: tuple[tuple[dict[str, int], dict[str, int]], ...] = (

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from spikewvat.data import NMNIST, make_loader
 from spikewvat.lab.models.slayer import FullyConnected
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 from spikewvat.spiking.events import EventConv2d, EventLinear
 from spikewvat.spiking.slayer import count_loss
 

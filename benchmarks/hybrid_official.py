@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikewvat.conversion import Balancing, Dynamics, Poisson, SpikeTime, Triangle, convert
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 
 FILE = "self_models/vgg_spiking.py"
 SURROGATES = {

@@ -30,7 +30,8 @@ from spikewvat.data import NMNIST, SaccadeCamera
 from spikewvat.data.events import Events
 from spikewvat.data.images import MNIST
 from spikewvat.data.saccades import write_recordings
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt

@@ -12,19 +12,20 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from pytorch_optimizer import SAM as PeerSAM
 from torch import Tensor, nn
 
-from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, adapter_for
+from spikewvat import AWP, GAV, HSV, SAM, Gaussian, PerturbedGradient, Plain, adapter_for
 from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.lab.models.spikingjelly import SpikingCNN as SpikingJellyCNN
 from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.results import provenance, write_json
 from spikewvat.lab.suites.steps import STEPS, Step, interleaved, step_of
+from spikewvat.provenance import provenance
+from spikewvat.results import StepTime, StepTimes
+from spikewvat.serialisation import write
 from spikewvat.training import WVAT
 
 SIGMA = 0.10
@@ -52,7 +53,7 @@ class Setup:
             return self.peer(model)
         device = Gaussian(SIGMA)
         gradient = {
-            "plain": lambda: None,
+            "plain": lambda: Plain(model),
             "hsv": lambda: PerturbedGradient(model, HSV(device), warn_after=None),
             "gav": lambda: PerturbedGradient(model, GAV(device), warn_after=None),
             "wvat": lambda: WVAT(model, device, w_th=0.5, warn_after=None),
@@ -65,7 +66,6 @@ class Setup:
             self.loss,
             self.inputs,
             method=gradient,
-            adapter=adapter_for(model),
         )
 
     def peer(self, model: nn.Module) -> Step:
@@ -99,11 +99,11 @@ def setups() -> list[Setup]:
     ]
 
 
-def measure(setup: Setup, rounds: int, seed: int) -> list[dict[str, Any]]:
+def measure(setup: Setup, rounds: int, seed: int) -> list[StepTime]:
     """Return a row for each method: median ratio to plain, quartiles, milliseconds."""
     steps = {method: setup.stepper(method) for method in METHODS}
     found = interleaved(steps, baseline="plain", rounds=rounds, seed=seed)
-    return [{"setup": setup.name, "method": m, **times} for m, times in found.items()]
+    return [StepTime(setup=setup.name, method=m, **times) for m, times in found.items()]
 
 
 def main() -> None:
@@ -121,23 +121,20 @@ def main() -> None:
         print(f"\n{setup.name}")
         for row in measure(setup, arguments.rounds, arguments.seed):
             rows.append(row)
-            low, high = row["quartiles"]
+            low, high = row.quartiles
             print(
-                f"  {row['method']:<26} {row['ratio']:5.2f}  ({low:.2f} .. {high:.2f})"
-                f"  {row['ms']:8.2f} ms"
+                f"  {row.method:<26} {row.ratio:5.2f}  ({low:.2f} .. {high:.2f})  {row.ms:8.2f} ms"
             )
-    write_json(
-        arguments.out,
-        {
-            "recipe": "benchmarks/step_overhead.py",
-            "seeds": [arguments.seed],
-            "scale": "quick",
-            "sigma": SIGMA,
-            "steps_per_round": STEPS,
-            **provenance(),
-            "rows": rows,
-        },
+    times = StepTimes(
+        rows=tuple(rows),
+        recipe="benchmarks/step_overhead.py",
+        seeds=(arguments.seed,),
+        scale="quick",
+        sigma=SIGMA,
+        steps_per_round=STEPS,
+        **provenance(),
     )
+    write(arguments.out, times)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from spikewvat import adapter_for
 from spikewvat.lab.models.tsslbp import ConvNet, SpikingCNN2, Stage
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 from spikewvat.spiking.tsslbp import TSSL, Conv2d, Linear, count_loss, desired_psc, kernel_loss
 from spikewvat.weights import clamp_
 

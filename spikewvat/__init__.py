@@ -9,9 +9,20 @@ from spikewvat.devices import (
     MinMax,
     SixSigma,
 )
-from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
+from spikewvat.perturbations import (
+    ASAM,
+    AWP,
+    GAV,
+    HSV,
+    SAM,
+    Gradient,
+    Mixture,
+    Momentum,
+    Past,
+    Perturbation,
+)
 from spikewvat.robustness import Evaluator
-from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.training import WVAT, PerturbedGradient, Plain
 from spikewvat.training.averaging import SWA, refresh_batch_norm
 from spikewvat.weights import Weights, perturbed
 
@@ -26,13 +37,17 @@ __all__ = [
     "AbsMax",
     "Adapter",
     "DeviceModel",
-    "Direction",
     "Evaluator",
     "Gaussian",
+    "Gradient",
     "HalfWidth",
     "MinMax",
     "Mixture",
+    "Momentum",
+    "Past",
+    "Perturbation",
     "PerturbedGradient",
+    "Plain",
     "SixSigma",
     "Weights",
     "adapter_for",

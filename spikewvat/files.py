@@ -7,13 +7,15 @@ saved (dicts, lists, tuples, plain scalars) lies as JSON in the metadata of the 
 
 from __future__ import annotations
 
+import gzip
+import hashlib
+import io
 import json
 import os
 import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, TypeAlias
 
 import torch
@@ -25,6 +27,7 @@ Tree: TypeAlias = Any
 """A tensor, None, bool, int, float, str, or a dict (str or int keys), list or tuple of trees."""
 
 _STRUCTURE = "spikewvat.structure"
+_CHECKSUM = "spikewvat.sha256"
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:
@@ -127,8 +130,26 @@ def write_toml(path: Path | str, content: Mapping[str, Any]) -> None:
     write_atomic(path, library.dumps(content))
 
 
+def gunzip(content: bytes, *, limit: int) -> bytes:
+    """Unpack gzip, but never more than a file of its kind can hold.
+
+    Args:
+        content: The packed file.
+        limit: Largest size of what is in it, in bytes.
+
+    Raises:
+        OSError, EOFError, zlib.error: If it is damaged.
+        ValueError: If it unpacks to more.
+    """
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+        unpacked = file.read(limit + 1)
+    if len(unpacked) > limit:
+        raise ValueError(f"it unpacks to more than {limit / 2**20:g} MiB")
+    return unpacked
+
+
 def save(path: Path | str, tree: Tree) -> None:
-    """Save nested tensors and plain values as one safetensors file, atomically.
+    """Save nested tensors and plain values as one safetensors file, atomically, with a checksum.
 
     Args:
         path: File to write.
@@ -140,13 +161,16 @@ def save(path: Path | str, tree: Tree) -> None:
     """
     library = require("safetensors.torch", extra="cli", purpose="saving weights")
     tensors: dict[str, Tensor] = {}
-    structure = _encode(tree, "", tensors)
-    content = library.save(tensors, metadata={_STRUCTURE: json.dumps(structure)})
+    structure = json.dumps(_encode(tree, "", tensors))
+    metadata = {_STRUCTURE: structure, _CHECKSUM: _checksum(structure, tensors)}
+    content = library.save(tensors, metadata=metadata)
     write_atomic(path, content)
 
 
 def load(path: Path | str) -> Tree:
     """Load what :func:`save` wrote; of any other safetensors file, its tensors by name.
+
+    What :func:`save` wrote is loaded only if its checksum is right; other files have none.
 
     Args:
         path: File to read.
@@ -155,7 +179,7 @@ def load(path: Path | str) -> Tree:
         An equal tree; tensors lie on the CPU, bit for bit.
 
     Raises:
-        CheckpointError: If the file is missing, truncated or not a safetensors file.
+        CheckpointError: If the file is missing, damaged or not a safetensors file.
     """
     library = require("safetensors", extra="cli", purpose="reading weights")
     path = Path(path)
@@ -166,14 +190,28 @@ def load(path: Path | str) -> Tree:
             # Cloned: the library maps the file, and what is loaded must outlive it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-        if _STRUCTURE not in metadata:
+        if not any(key.startswith("spikewvat") for key in metadata):
             return tensors
+        # A key that is damaged itself is missing, and no reason to take the file for another's.
+        if metadata[_CHECKSUM] != _checksum(metadata[_STRUCTURE], tensors):
+            raise ValueError("its checksum is wrong")
         return _decode(json.loads(metadata[_STRUCTURE]), tensors)
-    except (library.SafetensorError, OSError, ValueError, LookupError, TypeError) as error:
+    # A damaged header makes the library and torch fail in many ways.
+    except Exception as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
-            f"{str(path)!r} is no readable safetensors file ({error}). "
-            "Delete it and train again, or restore it from a copy."
+            f"{str(path)!r} is damaged or no safetensors file ({reason}). "
+            "Restore it from a copy, or delete it and train again."
         ) from error
+
+
+def _checksum(structure: str, tensors: Mapping[str, Tensor]) -> str:
+    """Return a digest of everything that :func:`load` makes its tree of."""
+    digest = hashlib.sha256(structure.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def load_weights(path: Path | str) -> dict[str, Tensor]:
@@ -198,8 +236,8 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
     else:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True)
-        # Damaged files fail in the archive, the unpickler or torch's own checks.
-        except (OSError, EOFError, ValueError, LookupError, RuntimeError, UnpicklingError) as error:
+        # Damaged files fail in the archive, the unpickler or torch, in many ways.
+        except Exception as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"cannot read the weights {str(path)!r}: {reason}. Expected a safetensors file, or "

@@ -12,13 +12,17 @@ from torch import Tensor, nn
 from spikewvat.errors import UnsupportedModelError
 
 Weights: TypeAlias = dict[str, Tensor]
-"""Synaptic weights by parameter name; equal keys and shapes for weights, grads and deltas."""
-Displace: TypeAlias = Callable[[Mapping[str, Tensor]], object]
-"""Adds one displacement to the weights that it was made for, or to tensors like them, in place."""
+"""Synaptic weights by parameter name; gradients and perturbations have equal keys and shapes."""
+Perturb: TypeAlias = Callable[[Mapping[str, Tensor]], object]
+"""Adds one perturbation to the weights that it was made for, or to tensors like them, in place."""
 
 
 class Seam(Protocol):
     """Where a layer takes a weight that it computes anew, and where another can be put in."""
+
+    def parts(self) -> list[nn.Parameter]:
+        """Return the parameters that the weight is computed from."""
+        ...
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """Compute the weight and leave no trace.
@@ -34,10 +38,10 @@ class Seam(Protocol):
 
 
 class EffectiveWeight(nn.Parameter):
-    """A weight that a layer computes from its parameters, as a tensor that can be displaced.
+    """A weight that a layer computes from its parameters, as a tensor that can be perturbed.
 
     It stands for the product of a mask, a norm, a parametrization or a fake quantiser with the
-    layer's parameters. Outside of :func:`displaced` the layer never sees it. Inside, the layer
+    layer's parameters. Outside of :func:`perturbed` the layer never sees it. Inside, the layer
     computes its own weight as always and then takes this one instead. Gradients flow to both, so
     the layer's parameters get theirs straight through. It belongs to no model, optimizer or
     state dict.
@@ -58,8 +62,13 @@ class EffectiveWeight(nn.Parameter):
         made._seam, made._ideal, made._absent, made._holds = seam, value, absent, 0
         return made
 
+    @property
+    def parts(self) -> list[nn.Parameter]:
+        """The parameters that the layer computes it from."""
+        return self._seam.parts()
+
     def refresh(self) -> None:
-        """Take the value that the layer computes now; while displaced it stays."""
+        """Take the value that the layer computes now; while perturbed it stays."""
         if self._holds:
             return
         value, self._absent = self._seam.read()
@@ -101,7 +110,7 @@ class _Straight(torch.autograd.Function):
         return grad, grad, None
 
 
-_straight: Callable[[Tensor, Tensor, Tensor], Tensor] = _Straight.apply  # type: ignore[assignment]
+_straight: Callable[[Tensor, Tensor, Tensor], Tensor] = _Straight.apply
 
 
 def refresh(weights: Mapping[str, Tensor]) -> None:
@@ -179,24 +188,25 @@ def replaced(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Ite
     def write(live: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_(list(live.values()), [values[name] for name in live])
 
-    with displaced(weights, write):
+    with perturbed(weights, write):
         yield
 
 
 @contextmanager
 def perturbed(
     weights: Mapping[str, Tensor],
-    delta: Mapping[str, Tensor],
+    perturbation: Mapping[str, Tensor] | Perturb,
     *,
     scratch: list[Tensor] | None = None,
 ) -> Iterator[None]:
-    """Displace the weights by ``delta`` for a while, then restore them bit for bit.
+    """Perturb the weights for a while, then restore them bit for bit.
 
     A saved copy is copied back; nothing is added and subtracted again, which would drift.
 
     Args:
         weights: Live parameters by name.
-        delta: Change of each weight, equal keys and shapes.
+        perturbation: Change of each weight, equal keys and shapes, or a function that adds it in
+            place; it is called once with the weights, without autograd.
         scratch: Where to keep the saved copy: an empty list is filled with buffers, which later
             calls with the same weights use again. Fresh memory in every training step costs a
             small network more than the copy.
@@ -212,43 +222,9 @@ def perturbed(
         >>> w["fc"].tolist()
         [1.0, 2.0]
     """
-    check_matching(weights, delta, what="delta")
-    with displaced(weights, adding(delta), scratch=scratch):
-        yield
-
-
-def adding(delta: Mapping[str, Tensor], *, scale: float = 1.0) -> Displace:
-    """Return what adds ``delta``, times a factor, to tensors in place.
-
-    Args:
-        delta: Change of each weight; it may be of another dtype or device than the weight.
-        scale: Factor of the change.
-    """
-
-    def add(weights: Mapping[str, Tensor]) -> None:
-        changes = [
-            delta[name].to(device=weight.device, dtype=weight.dtype)
-            for name, weight in weights.items()
-        ]
-        torch._foreach_add_(list(weights.values()), changes, alpha=scale)
-
-    return add
-
-
-@contextmanager
-def displaced(
-    weights: Mapping[str, Tensor], displace: Displace, *, scratch: list[Tensor] | None = None
-) -> Iterator[None]:
-    """Displace the weights for a while, then restore them bit for bit (see :func:`perturbed`).
-
-    Args:
-        weights: Live parameters by name.
-        displace: Called once with them, without autograd.
-        scratch: Where to keep the saved copy.
-
-    Raises:
-        ValueError: If two names are one tensor.
-    """
+    if isinstance(perturbation, Mapping):
+        check_matching(weights, perturbation, what="perturbation")
+        perturbation = adding(perturbation)
     live = list(weights.values())
     _refuse_aliases(weights)
     refresh(weights)
@@ -260,19 +236,60 @@ def displaced(
         saved.extend(tensor.detach().clone() for tensor in live)
     try:
         with torch.no_grad():
-            displace(weights)
+            perturbation(weights)
             _leave_absent(weights)
         torch.clear_autocast_cache()
         with taken(weights):
             yield
     finally:
-        _write(live, saved)
+        with torch.no_grad():
+            torch._foreach_copy_(live, saved)
+        # Autocast keeps low-precision copies of the parameters until its outermost context ends;
+        # without this a second pass inside one autocast block would see the first pass's weights.
+        torch.clear_autocast_cache()
+
+
+def adding(perturbation: Mapping[str, Tensor], *, scale: float = 1.0) -> Perturb:
+    """Return a function that adds a perturbation, times a factor, to tensors in place.
+
+    Args:
+        perturbation: Change of each weight; it may be of another dtype or device than the weight.
+        scale: Factor of the change.
+    """
+
+    def add(weights: Mapping[str, Tensor]) -> None:
+        changes = [
+            perturbation[name].to(device=weight.device, dtype=weight.dtype)
+            for name, weight in weights.items()
+        ]
+        torch._foreach_add_(list(weights.values()), changes, alpha=scale)
+
+    return add
+
+
+def refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:
+    """Raise where a weight is computed by its layer, for what has to write or read parameters.
+
+    Args:
+        weights: Weights by name.
+        what: What is done to them, for the message.
+
+    Raises:
+        UnsupportedModelError: If there is such a weight.
+    """
+    for name, weight in weights.items():
+        if isinstance(weight, EffectiveWeight):
+            raise UnsupportedModelError(
+                f"weight {name!r} is computed by its layer from other parameters and cannot be "
+                f"{what}. Make it a plain parameter first (prune.remove, remove_weight_norm, "
+                "parametrize.remove_parametrizations), or leave this method out."
+            )
 
 
 def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """Clamp weights in place, as methods do whose weights must stay in a device's range.
 
-    Call it after the optimizer's step, when no displacement is held.
+    Call it after the optimizer's step, while the weights are unperturbed.
 
     Args:
         weights: Live parameters by name.
@@ -290,7 +307,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
     """
     if not 0 < limit < float("inf"):
         raise ValueError(f"limit must be finite and above 0, got {limit!r}.")
-    _refuse_computed(weights, "clamped")
+    refuse_computed(weights, "clamped")
     live = list(weights.values())
     with torch.no_grad():
         torch._foreach_clamp_max_(live, limit)
@@ -301,7 +318,7 @@ def clamp_(weights: Mapping[str, Tensor], limit: float) -> None:
 def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
     """Clip each tensor in place to so many of its own population standard deviations about 0.
 
-    Call it after the optimizer's step, when no displacement is held.
+    Call it after the optimizer's step, while the weights are unperturbed.
 
     Args:
         weights: Live parameters by name.
@@ -319,7 +336,7 @@ def clip_to_std_(weights: Mapping[str, Tensor], sigmas: float) -> None:
     """
     if not 0 < sigmas < float("inf"):
         raise ValueError(f"sigmas must be finite and above 0, got {sigmas!r}.")
-    _refuse_computed(weights, "clipped")
+    refuse_computed(weights, "clipped")
     with torch.no_grad():
         for weight in weights.values():
             if weight.numel() > 1:  # a single number has no spread
@@ -369,28 +386,10 @@ def call_with(
     return torch.func.functional_call(_Calls(module, function), values, args, kw)
 
 
-def _write(live: list[Tensor], values: list[Tensor]) -> None:
-    with torch.no_grad():
-        torch._foreach_copy_(live, values)
-    # Autocast keeps low-precision copies of the parameters until its outermost context ends;
-    # without this a second pass inside one autocast block would see the first pass's weights.
-    torch.clear_autocast_cache()
-
-
 def _leave_absent(weights: Mapping[str, Tensor]) -> None:
     for weight in weights.values():
         if isinstance(weight, EffectiveWeight):
             weight.leave_absent()
-
-
-def _refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:
-    for name, weight in weights.items():
-        if isinstance(weight, EffectiveWeight):
-            raise UnsupportedModelError(
-                f"weight {name!r} is computed by its layer from other parameters and cannot be "
-                f"{what}. Make it a plain parameter first (prune.remove, remove_weight_norm, "
-                "parametrize.remove_parametrizations), or leave this method out."
-            )
 
 
 def _refuse_aliases(weights: Mapping[str, Tensor]) -> None:

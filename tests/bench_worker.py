@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from spikewvat.lab.recipes.results import write_json
+from spikewvat.lab.recipes.results import RunResult
+from spikewvat.robustness import Degradation
+from spikewvat.serialisation import write
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,7 @@ class Job:
         time.sleep(self.seconds)
         while self.wait_for is not None and not self.wait_for.exists():
             time.sleep(0.02)
-        found = {"name": self.name, "pid": os.getpid()}
-        write_json(self.folder(out) / "result.json", found)
+        named = {"recipe": {}, "method": self.name, "run": str(os.getpid()), "scale": "quick"}
+        found = RunResult(**named, seed=0, split="test", device="", curve=Degradation(0.5, ()))
+        write(self.folder(out) / "result.json", found)
         return found

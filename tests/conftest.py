@@ -24,6 +24,18 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def through_a_file(tmp_path):
+    """Write a result and return what is read back."""
+    from spikewvat import serialisation
+
+    def through(result):
+        serialisation.write(tmp_path / "through.json", result)
+        return serialisation.read(tmp_path / "through.json", type(result))
+
+    return through
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """Folder with the real data sets; skips where it is absent."""

@@ -9,20 +9,22 @@ import torch
 from torch import Generator, nn
 from torch.optim import Optimizer
 
-from spikewvat.devices import BinaryCells, Gaussian, Lognormal
+from spikewvat.devices import BinaryCells, Gaussian, Lognormal, RightCensored
 from spikewvat.perturbations import (
     ASAM,
     AWP,
     GAV,
     HSV,
     SAM,
-    Direction,
-    MomentumSAM,
-    MomentumVariation,
-    PastVariation,
+    Momentum,
+    Past,
+    Perturbation,
+    RandomLength,
     VariableNoise,
+    Warmup,
+    variation,
 )
-from spikewvat.training import WVAT, GradientMethod, PerturbedGradient
+from spikewvat.training import WVAT, GradientMethod, PerturbedGradient, Plain
 from spikewvat.training.methods import (
     QAT,
     NoiseInjection,
@@ -30,12 +32,10 @@ from spikewvat.training.methods import (
     RandomPerturbation,
     Statistical,
     Vortex,
-    a_trice,
-    qat_wvat,
-    trice,
 )
 
 GAUSSIAN = Gaussian(0.1)
+CENSORED = RightCensored(0.1, standardised=False)
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class MethodCase:
         return self.build(model, optimizer, generator=generator, **options)
 
 
-def direction(make: Callable[[Optimizer], Direction]):
-    """Build a method of a direction alone."""
+def perturbation(make: Callable[[Optimizer], Perturbation]):
+    """Build a method of a perturbation alone."""
     return lambda model, optimizer, **options: PerturbedGradient(model, make(optimizer), **options)
 
 
@@ -69,40 +69,48 @@ def method(kind, *args, **settings):
 
 
 METHODS: list[MethodCase] = [
-    MethodCase("hsv", direction(lambda _: HSV(GAUSSIAN))),
-    MethodCase("gav", direction(lambda _: GAV(GAUSSIAN)), backwards=2, random=False),
-    MethodCase("sam", direction(lambda _: SAM()), backwards=2, random=False),
-    MethodCase("asam", direction(lambda _: ASAM()), backwards=2, random=False),
-    MethodCase("awp", direction(lambda _: AWP()), backwards=2, random=False),
+    MethodCase("plain", lambda model, optimizer, **options: Plain(model), random=False),
+    MethodCase("hsv", perturbation(lambda _: HSV(GAUSSIAN))),
+    MethodCase("gav", perturbation(lambda _: GAV(GAUSSIAN)), backwards=2, random=False),
+    MethodCase("sam", perturbation(lambda _: SAM()), backwards=2, random=False),
+    MethodCase("asam", perturbation(lambda _: ASAM()), backwards=2, random=False),
+    MethodCase("awp", perturbation(lambda _: AWP()), backwards=2, random=False),
     MethodCase("wvat", method(WVAT, GAUSSIAN), backwards=1.5),
     MethodCase(
         "wvat-momentum",
         lambda model, optimizer, **options: WVAT(
-            model, GAUSSIAN, ascent="momentum", optimizer=optimizer, **options
+            model, GAUSSIAN, worst=Momentum(optimizer), **options
         ),
     ),
     MethodCase(
         "momentum-back",
-        direction(lambda optimizer: MomentumVariation(GAUSSIAN, optimizer, sign="back")),
+        perturbation(lambda optimizer: GAV(GAUSSIAN, source=Momentum(optimizer, "back"))),
         random=False,
     ),
-    MethodCase("past", direction(lambda _: PastVariation(GAUSSIAN, decay=0.5)), random=False),
+    MethodCase("past", perturbation(lambda _: GAV(GAUSSIAN, source=Past(decay=0.5))), random=False),
     MethodCase(
-        "wvat-past-both", method(WVAT, GAUSSIAN, ascent="past", mix="both", ramp=3, spread=0.5)
+        "wvat-past-both",
+        perturbation(
+            lambda _: Warmup(
+                RandomLength(variation(GAUSSIAN, worst=Past(), mix="both"), spread=0.5), steps=3
+            )
+        ),
     ),
-    MethodCase("momentum-sam", direction(MomentumSAM), random=False),
-    MethodCase("variable-noise", direction(lambda _: VariableNoise(GAUSSIAN))),
+    MethodCase(
+        "momentum-sam", perturbation(lambda optimizer: SAM(0.3, Momentum(optimizer))), random=False
+    ),
+    MethodCase("variable-noise", perturbation(lambda _: VariableNoise(GAUSSIAN))),
     MethodCase("noise-injection", method(NoiseInjection), clips=True),
     MethodCase("random-perturbation", method(RandomPerturbation, GAUSSIAN), backwards=2),
     MethodCase("parameter-adversary", method(ParameterAdversary, attack_steps=2), backwards=4),
-    MethodCase("trice", direction(lambda _: trice())),
-    MethodCase("a-trice", direction(lambda _: a_trice()), backwards=1.5),
-    MethodCase("binary-cells", direction(lambda _: HSV(BinaryCells(6, 0.1)))),
+    MethodCase("trice", perturbation(lambda _: HSV(CENSORED))),
+    MethodCase("a-trice", perturbation(lambda _: variation(CENSORED)), backwards=1.5),
+    MethodCase("binary-cells", perturbation(lambda _: HSV(BinaryCells(6, 0.1)))),
     MethodCase("vortex", method(Vortex, Lognormal(0.3)), random=False),
     MethodCase("statistical", method(Statistical, GAUSSIAN), random=False),
     MethodCase("statistical-sampled", method(Statistical, Lognormal(0.2), form="sampled")),
     MethodCase("qat", method(QAT, bits=4), random=False),
-    MethodCase("qat+wvat", method(qat_wvat, GAUSSIAN, bits=4), backwards=1.5),
+    MethodCase("qat+wvat", method(QAT, bits=4, perturbation=variation(GAUSSIAN)), backwards=1.5),
 ]
 
 OPTIMIZERS: list[Callable[..., Optimizer]] = [

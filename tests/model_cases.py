@@ -1,4 +1,4 @@
-"""Rows of the shared contract suites: a new adapter, network or direction adds one."""
+"""Rows of the shared contract suites: a new adapter, network or perturbation adds one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from spikewvat.lab.models.slayer import FullyConnected as SlayerFullyConnected
 from spikewvat.lab.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.lab.models.spikingjelly import SpikingCNN as JellyCNN
 from spikewvat.lab.models.tsslbp import ConvNet, Stage
-from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
+from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Mixture, Perturbation
 from spikewvat.spiking.lif import LIF
 from spikewvat.spiking.tsslbp import TSSL
 
-DIRECTIONS: list[Direction] = [
+PERTURBATIONS: list[Perturbation] = [
     HSV(Gaussian(0.1)),
     HSV(Weibull(0.1), gamma=0.5),
     GAV(Gaussian(0.1)),

@@ -13,10 +13,19 @@ PACKAGE = Path(__file__).parent.parent / "spikewvat"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 FLOORS = {
-    0: ("errors", "weights", "files", "devices", "perturbations", "spiking"),
+    0: (
+        "errors",
+        "weights",
+        "files",
+        "formatting",
+        "serialisation",
+        "devices",
+        "perturbations",
+        "spiking",
+    ),
     1: ("adapters",),
     2: ("training", "conversion"),
-    3: ("data", "robustness"),
+    3: ("data", "robustness", "results", "provenance"),
     4: ("lab",),
     5: ("cli", "__main__"),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import pytest
 import torch
@@ -13,10 +12,12 @@ from spikewvat import files
 from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.recipes import run as runs
-from spikewvat.lab.suites import RowResult, cells_of, markdown, read_suite, run_suite
+from spikewvat.lab.suites import cells_of, markdown, read_suite, run_suite
 from spikewvat.lab.suites.suite import Row, suites_folder
 from spikewvat.lab.suites.table import cells, published, sizes_note
+from spikewvat.results import RowResult
 from spikewvat.robustness import ChipReport, Degradation
+from spikewvat.serialisation import plain, read, write
 
 SUITE = """
 title = "Tiny"
@@ -51,12 +52,12 @@ def test_setups_of_some_presets_only(suite):
         + '[[setups]]\nname = "large"\npresets = ["paper"]\n'
         + 'rows = [{ method = "WVAT", recipe = "large.toml", paper = [[98.0], [80.0, 2.0]] }]\n'
     )
-    read = read_suite(suite)
-    assert [row.name for row in read.at(None).rows] == ["plain", "wvat"]
-    assert [row.name for row in read.at("paper").rows] == ["plain", "wvat", "large"]
-    assert read.rows[-1].paper == ((98.0,), (80.0, 2.0))
+    tables = read_suite(suite)
+    assert [row.name for row in tables.at(None).rows] == ["plain", "wvat"]
+    assert [row.name for row in tables.at("paper").rows] == ["plain", "wvat", "large"]
+    assert tables.rows[-1].paper == ((98.0,), (80.0, 2.0))
     with pytest.raises(RecipeError, match=r"no set-up of 'Tiny' .* 'quick'. Pass --preset paper"):
-        read.chosen(["large"]).at("quick")
+        tables.chosen(["large"]).at("quick")
 
 
 def trained(monkeypatch):
@@ -79,10 +80,11 @@ def test_a_suite_from_the_command_line(suite, tmp_path, monkeypatch):
     assert sorted(names) == [("plain", 0), ("plain", 1), ("wvat", 0), ("wvat", 1)]
     assert "plain, seed 1: clean" in done.stderr
     assert done.stdout.rstrip().endswith("try more")
-    row = json.loads((tmp_path / "results" / "wvat.json").read_text())
-    assert {"recipe", "seeds", "scale", "commit", "versions", "rows"} <= set(row)
-    assert row["seeds"] == [0, 1]
-    assert [r["training_seed"] for r in row["rows"]] == [0, 0, 1, 1]
+    row = read(tmp_path / "results" / "wvat.json", RowResult)
+    assert row.recipe["method"]["name"] == "wvat"
+    assert row.versions["torch"]
+    assert row.seeds == (0, 1)
+    assert [len(curve) for curve in row.curves] == [2, 2]
     table = (tmp_path / "runs" / "tiny" / "table.md").read_text()
     assert table.count("\n| plain |") == table.count("\n| WVAT |") == 1
     assert "(98.0, " in table
@@ -135,16 +137,16 @@ def test_rows_that_change_keys_and_rows_that_only_test(suite, tmp_path, monkeypa
     arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0"]
     call(*arguments, "--results", tmp_path / "results")
     assert names == [("wvat", 0), ("wvat", 0)]  # w_th is of the training, chips are not
-    found = {p.stem: RowResult.read(p) for p in (tmp_path / "results").glob("*.json")}
+    found = {p.stem: read(p, RowResult) for p in (tmp_path / "results").glob("*.json")}
     assert set(found) == {"wvat", "wvat-weibull", "own-name", "w-0", "chips"}
-    assert found["w-0"].content["recipe"]["method"]["w_th"] == 0.0
-    assert found["wvat"].content["recipe"]["method"]["w_th"] == 0.5
-    assert found["chips"].content["rows"][0]["chips"] == 2
+    assert found["w-0"].recipe["method"]["w_th"] == 0.0
+    assert found["wvat"].recipe["method"]["w_th"] == 0.5
+    assert found["chips"].curves[0][0].chips == 2
     assert found["wvat-weibull"].sigmas == (0.2,)
-    assert "Weibull" in found["wvat-weibull"].content["rows"][0]["device"]
-    assert found["wvat-weibull"].content["rows"] == found["own-name"].content["rows"]
-    assert found["wvat-weibull"].content["clean"] == found["wvat"].content["clean"]
-    assert found["wvat"].content["seconds"] == found["chips"].content["seconds"]
+    assert "Weibull" in found["wvat-weibull"].curves[0][0].device
+    assert curves_of(found["wvat-weibull"]) == curves_of(found["own-name"])
+    assert found["wvat-weibull"].clean == found["wvat"].clean
+    assert found["wvat"].seconds == found["chips"].seconds
     assert len(list((tmp_path / "runs" / "trained").iterdir())) == 2
     call(*arguments, "--override", "evaluation.chips=4")
     assert len(names) == 2
@@ -175,29 +177,30 @@ def test_what_a_training_depends_on(suite):
 
 def test_tables_of_devices_without_a_size_and_times(suite):
     def chips(sigma, *accuracies):
-        return ChipReport("d", sigma, torch.tensor(accuracies, dtype=torch.float64), (0, 1), 10)
+        found = torch.tensor(accuracies, dtype=torch.float64)
+        return ChipReport("d", sigma, found, tuple(range(len(found))), 10)
 
     samples = {"train": 1, "test": 1}
-    sizes = {"seeds": [0], "scale": "quick", "samples": samples}
-    plain = RowResult({**sizes, "seconds": [2.0]}, (Degradation(0.9, (chips(None, 0.8, 0.6),)),))
-    wvat = RowResult(
-        {**sizes, "seconds": [3.0]}, (Degradation(0.9, (chips(0.0, 0.9), chips(0.1, 0.8))),)
-    )
-    assert cells(plain) == ["90.0", "70.0", "20.0", "14.1", "60.0", "-"]
+    sizes = {"scale": "quick", "samples": samples}
+    curve = Degradation(0.9, (chips(None, 0.8, 0.6),))
+    first_row = RowResult((0,), (curve,), (2.0,), **sizes)
+    curve = Degradation(0.9, (chips(0.0, 0.9), chips(0.1, 0.8)))
+    wvat = RowResult((0,), (curve,), (3.0,), **sizes)
+    assert cells(first_row) == ["90.0", "70.0", "20.0", "14.1", "60.0", "-"]
     text = (suite / "suite.toml").read_text()
     other = '[[setups]]\nname = "other"\nrows = [{ method = "WVAT", recipe = "wvat.toml" }]\n'
     text = text[: text.rindex("    {")] + "]\n" + other
     (suite / "suite.toml").write_text(text.replace('"CNN"', '"CNN"\nbaseline = "plain"'))
-    read = read_suite(suite)
-    first, second, note = markdown(read, {"plain": plain, "wvat": wvat}).split("\n\n")
+    tables = read_suite(suite)
+    first, second, note = markdown(tables, {"plain": first_row, "wvat": wvat}).split("\n\n")
     assert "| ideal weights | on chips | drop | spread" in first
     assert first.splitlines()[-1].startswith("| CNN | plain | 90.0 (98.0, -8.0) | 70.0 (80.0,")
     assert first.splitlines()[-1].endswith("| - | 1.00 |")
     assert "| σ = 0 % | σ = 10 % | drop at 10 % |" in second
-    assert second.splitlines()[-1] == "| other | WVAT | 90.0 | 80.0 | 10.0 | nan | 80.0 | - |"
+    assert second.splitlines()[-1] == "| other | WVAT | 90.0 | 80.0 | 10.0 | - | 80.0 | - |"
     assert "Training time" in note
     # Set-ups without any result yet are shown in the first table.
-    first, note = markdown(read, {"wvat": wvat}).split("\n\n")
+    first, note = markdown(tables, {"wvat": wvat}).split("\n\n")
     assert "| CNN | plain | - |" in first
 
 
@@ -213,19 +216,19 @@ def test_a_row_that_looks_around_the_weights(suite, tmp_path):
     (suite / "wvat.toml").write_text(RECIPE + table)
     arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0"]
     call(*arguments, "--override", "landscape.chips=2")
-    chips = RowResult.read(tmp_path / "runs" / "tiny" / "wvat.json")
-    around = RowResult.read(tmp_path / "runs" / "tiny" / "wvat-few.json")
+    chips = read(tmp_path / "runs" / "tiny" / "wvat.json", RowResult)
+    around = read(tmp_path / "runs" / "tiny" / "wvat-few.json", RowResult)
     # A line leads to the chip of its number.
     assert around.sigmas == chips.sigmas == (0.0, 0.1)
-    ours, theirs = (found.content["rows"][1] for found in (around, chips))
-    assert ours["accuracies"] == theirs["accuracies"]
-    assert len(ours["losses"]) == 3
-    (found,) = around.content["landscape"]
-    assert len(found["lines"]["losses"][0]) == 3
-    assert found["sharpness"]
-    assert around.content["recipe"]["landscape"]["directions"] == 3
+    ours, theirs = (found.curves[0][1] for found in (around, chips))
+    assert torch.equal(ours.accuracies, theirs.accuracies)
+    assert len(ours.losses) == 3
+    (found,) = around.landscape
+    assert found.lines.losses.shape == (3, 3)
+    assert found.sharpness.report.chips == 2
+    assert around.recipe["landscape"]["directions"] == 3
     assert (tmp_path / "runs" / "tiny" / "landscape1-lines.png").stat().st_size > 10_000
-    assert "landscape" not in chips.content
+    assert chips.landscape == ()
     line = error(*arguments, "--override", "landscape.device=gausian")
     assert "landscape.device = 'gausian' is unknown. Did you mean 'gaussian'" in line
 
@@ -278,7 +281,11 @@ def test_a_cell_that_was_cut_off_goes_on(suite, tmp_path, monkeypatch):
     names = trained(monkeypatch)
     resumed = run_suite([cell], tmp_path / "cut").rows["wvat"]
     assert names == [("wvat", 0)]
-    assert resumed.content["rows"] == straight.content["rows"]
+    assert curves_of(resumed) == curves_of(straight)
+
+
+def curves_of(result):
+    return [plain(curve) for curve in result.curves]
 
 
 def report(sigma, accuracies):
@@ -292,7 +299,7 @@ def test_cells_of_a_table(suite):
         Degradation(0.98, (report(0.0, [0.98, 0.98]), report(0.1, [0.7, 0.9]))),
         Degradation(0.96, (report(0.0, [0.96, 0.96]), report(0.1, [0.8, 0.6]))),
     )
-    result = RowResult({}, curves)
+    result = RowResult((0, 1), curves)
     row = read_suite(suite).rows[0]
     assert cells(result, row) == [
         "97.0 ± 1.4 (98.0, -1.0)",
@@ -302,11 +309,11 @@ def test_cells_of_a_table(suite):
         "60.0",
         "2 of 4 ≥ 80 %",
     ]
-    assert cells(RowResult({}, curves[:1]))[:2] == ["98.0", "80.0"]
+    assert cells(RowResult((0,), curves[:1]))[:2] == ["98.0", "80.0"]
 
 
 def test_published_figures_with_and_without_ideal_weights():
-    result = RowResult({}, (Degradation(0.98, (report(0.05, [0.7, 0.9]),)),))
+    result = RowResult((0,), (Degradation(0.98, (report(0.05, [0.7, 0.9]),)),))
     without = Row(method="a", recipe="a.toml", paper=((85.0,),))
     both = Row(method="a", recipe="a.toml", paper=((97.0,), (85.0,)))
     assert cells(result, without)[:2] == ["98.0", "80.0 (85.0, -5.0)"]
@@ -326,19 +333,19 @@ def test_published_figures_with_and_without_ideal_weights():
 )
 def test_the_note_says_what_sigma_is_relative_to(device, relative_to):
     found = dataclasses.replace(report(0.1, [0.7, 0.9]), device=device)
-    note = sizes_note([RowResult({}, (Degradation(0.98, (found,)),))])
+    note = sizes_note([RowResult((0,), (Degradation(0.98, (found,)),))])
     assert note.startswith(f"σ relative to {relative_to}")
 
 
 def test_a_result_file_is_read_back(suite, tmp_path):
     (cell,) = cells_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[1])
     result = run_suite([cell], tmp_path / "runs").rows["wvat"]
-    result.write(tmp_path / "row.json")
-    again = RowResult.read(tmp_path / "row.json")
+    write(tmp_path / "row.json", result)
+    again = read(tmp_path / "row.json", RowResult)
     assert cells(again) == cells(result)
     (tmp_path / "row.json").write_text("{}")
-    with pytest.raises(DataError, match="is no result file of a row"):
-        RowResult.read(tmp_path / "row.json")
+    with pytest.raises(DataError, match="holds 'no named kind of result', expected 'RowResult 1'"):
+        read(tmp_path / "row.json", RowResult)
     with pytest.raises(DataError, match="no row of 'Tiny' has a result yet"):
         markdown(read_suite(suite), {})
 

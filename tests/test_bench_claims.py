@@ -7,8 +7,9 @@ import json
 import pytest
 import torch
 
-from spikewvat.lab.suites import Claim, RowResult, verdicts
+from spikewvat.lab.suites import Claim, verdicts
 from spikewvat.lab.suites.claims import write_verdicts
+from spikewvat.results import RowResult
 from spikewvat.robustness import ChipReport, Degradation
 
 
@@ -20,7 +21,7 @@ def rising(*losses):
         return ChipReport("d", sigma, tensor, (0, 1), 9, losses=tensor)
 
     curves = [Degradation(0.9, (report(0.0, a), report(0.1, b))) for a, b in losses]
-    return RowResult({}, tuple(curves))
+    return RowResult(tuple(range(len(curves))), tuple(curves))
 
 
 def row(clean, *chips, sigmas=(0.1,)):
@@ -35,7 +36,7 @@ def row(clean, *chips, sigmas=(0.1,)):
         )
         for accuracy in clean
     ]
-    return RowResult({}, tuple(curves))
+    return RowResult(tuple(range(len(curves))), tuple(curves))
 
 
 def rise(better, worse):
@@ -125,7 +126,8 @@ def test_words_and_file(tmp_path):
     assert [claim["verdict"] for claim in written] == ["reproduced", "reproduced", "unknown"]
     assert [claim["beyond_chance"] for claim in written] == [False, True, None]
     assert written[1]["lead"]["mean"] == pytest.approx(24)
-    assert written[2]["values"] == {"measured": pytest.approx(80), "gone": None}
+    assert written[2]["better"] == {"measured": pytest.approx(80)}
+    assert written[2]["worse"] == {"gone": None}
 
 
 def test_leads_are_paired_by_chip_and_training():
@@ -136,7 +138,7 @@ def test_leads_are_paired_by_chip_and_training():
         for accuracies in trainings:
             tensor = torch.tensor(accuracies, dtype=torch.float64)
             curves.append(Degradation(0.9, (ChipReport("d", 0.1, tensor, (7, 8), 9),)))
-        return RowResult({"seeds": list(seeds)}, tuple(curves))
+        return RowResult(tuple(seeds), tuple(curves))
 
     rows = {
         "one": trained([0.5, 0.9], [0.3, 0.7]),

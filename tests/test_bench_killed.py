@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 import signal
 import subprocess
@@ -16,6 +15,8 @@ import pytest
 from test_cli import call, error
 
 from spikewvat.lab.suites import locks
+from spikewvat.results import RowResult
+from spikewvat.serialisation import plain, read
 
 RECIPE = """
 name = "small"
@@ -65,7 +66,7 @@ def straight(suite, tmp_path):
 
 
 def outcome(out):
-    return json.loads((out / "small" / "small.json").read_text())["rows"]
+    return [plain(c) for c in read(out / "small" / "small.json", RowResult).curves]
 
 
 def at_work(out):

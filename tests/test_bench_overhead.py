@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
 import pytest
@@ -10,11 +9,12 @@ import torch
 from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture serves here too)
 from torch import nn
 
-from spikewvat.adapters import adapter_for
 from spikewvat.devices import Gaussian
 from spikewvat.lab.suites import steps as timing
 from spikewvat.lab.suites.steps import STEPS, interleaved, step_of
-from spikewvat.training import WVAT
+from spikewvat.results import StepTimes
+from spikewvat.serialisation import read
+from spikewvat.training import WVAT, Plain
 
 SUITE = """
 title = "Steps"
@@ -70,7 +70,7 @@ def test_every_method_has_its_turns(monkeypatch):
         "ascent": 2.0,
     }
     assert found["noise"]["ms"] == 3.0
-    assert found["noise"]["quartiles"] == [1.5, 1.5]
+    assert found["noise"]["quartiles"] == (1.5, 1.5)
     assert found["noise"]["rounds"] == 5
     with pytest.raises(ValueError, match="expected at least 1 round and a baseline among"):
         interleaved({"a": step("a", 1)}, baseline="plain", rounds=1)
@@ -82,34 +82,32 @@ def test_every_method_has_its_turns(monkeypatch):
 def test_a_step_trains(noisy):
     model = nn.Linear(3, 2)
     before, after = model.weight.detach().clone(), []
-    method = WVAT(model, Gaussian(0.1)) if noisy else None
-    if method is not None:
-        method.after_step = lambda: after.append(True)
+    method = WVAT(model, Gaussian(0.1)) if noisy else Plain(model)
+    method.after_step = lambda: after.append(True)
     step = step_of(
         model,
         torch.optim.SGD(model.parameters(), lr=0.1),
         lambda output: nn.functional.cross_entropy(output, torch.tensor([0, 1])),
         torch.rand(2, 3),
         method=method,
-        adapter=adapter_for(model),
     )
     step()
     assert not torch.equal(model.weight, before)
-    assert after == [True] * noisy
+    assert after == [True]
 
 
 def test_a_suite_of_step_times(suite, tmp_path, monkeypatch):
     monkeypatch.delenv("SPIKEWVAT_DATA", raising=False)
     out = tmp_path / "runs"
     done = call("bench", suite, "--out", out, "--results", tmp_path / "results")
-    content = json.loads((tmp_path / "results" / "methods.json").read_text())
-    assert {"recipe", "seeds", "scale", "commit", "versions", "rows"} <= set(content)
-    assert [(row["setup"], row["method"]) for row in content["rows"]] == [
+    times = read(tmp_path / "results" / "methods.json", StepTimes)
+    assert (times.scale, times.seeds) == ("quick", (0,))
+    assert [(row.setup, row.method) for row in times.rows] == [
         ("CNN", "Adam"),
         ("CNN", "WVAT"),
         ("CNN", "momentum"),
     ]
-    assert content["rows"][0]["ratio"] == 1.0
+    assert times.rows[0].ratio == 1.0
     assert "skipped: real: the data set 'nmnist' needs a folder" in done.stderr
     assert "time of a step" in done.stdout
 
@@ -133,8 +131,8 @@ def test_a_row_that_fails_stops_no_other(suite, tmp_path):
         done = call("bench", suite, "--out", tmp_path / "runs", code=1)
     assert "error: late: ValueError: too fast (see" in done.stderr
     assert "Traceback" in (tmp_path / "runs" / "steps" / "late" / "error.txt").read_text()
-    content = json.loads((tmp_path / "runs" / "steps" / "methods.json").read_text())
-    assert [row["method"] for row in content["rows"]] == ["Adam", "WVAT"]
+    times = read(tmp_path / "runs" / "steps" / "methods.json", StepTimes)
+    assert [row.method for row in times.rows] == ["Adam", "WVAT"]
     call("bench", suite, "--out", tmp_path / "runs")
     assert not (tmp_path / "runs" / "steps" / "late" / "error.txt").exists()
     with pytest.MonkeyPatch.context() as patch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 
@@ -17,11 +16,13 @@ from spikewvat.devices import Gaussian, Uniform
 from spikewvat.errors import DataError, UnsupportedModelError
 from spikewvat.lab.recipes.schema import METHODS as METHOD_NAMES
 from spikewvat.lab.report import collect
-from spikewvat.lab.suites import Method, RowResult, bench
+from spikewvat.lab.suites import Method, bench
 from spikewvat.lab.suites.methods import METHODS, Steps
 from spikewvat.lab.suites.own import CORRUPTIONS
+from spikewvat.results import RowResult
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.corruptions import DeadNeurons, Deletion
+from spikewvat.serialisation import plain, read
 from spikewvat.training import GradientMethod
 
 DEVICES = {"Gaussian": Gaussian, "uniform": Uniform}
@@ -66,10 +67,9 @@ def test_a_network_as_it_is_equals_a_sweep(tmp_path):
     for name, device_at in DEVICES.items():
         curve = Evaluator(model, BATCHES).sweep(device_at, (0.0, 0.2), chips=5)
         row = found.row(name, "as it is")
-        assert row.curves[0].to_dict() == curve.to_dict()
-        assert (
-            RowResult.read(tmp_path / f"{name.lower()}-as-it-is.json").pooled.means == curve.means
-        )
+        assert plain(row.curves[0]) == plain(curve)
+        written = read(tmp_path / f"{name.lower()}-as-it-is.json", RowResult)
+        assert written.pooled.means == curve.means
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert "| as it is |" in str(found)
     with pytest.raises(KeyError, match="no result for 'Gaussian' and 'WVAT'"):
@@ -98,8 +98,8 @@ def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
     for name, happens in corruptions.items():
         severities = (0.0, *happens.LEVELS[::2])
         curve = Evaluator(model, EVENTS).corrupt(happens, severities, chips=3)
-        assert found.row(name, "as it is").curves[0].to_dict() == curve.to_dict()
-    written = RowResult.read(tmp_path / "lost-neurons-as-it-is.json")
+        assert plain(found.row(name, "as it is").curves[0]) == plain(curve)
+    written = read(tmp_path / "lost-neurons-as-it-is.json", RowResult)
     assert written.axis.name == "dead neurons"
     assert written.sigmas == severities
     assert "| lost neurons |" in str(found)
@@ -136,10 +136,10 @@ def test_methods_are_compared_on_the_same_chips():
     assert not found.failed
     seeds = {report.seeds for row in found.rows.values() for c in row.curves for report in c}
     assert len(seeds) == 1
-    content = found.row("uniform", "WVAT").content
-    assert content["samples"] == {"train": 4, "test": 4}
-    assert content["seeds"] == [0, 1]
-    assert len(content["seconds"]) == 2
+    row = found.row("uniform", "WVAT")
+    assert row.samples == {"train": 4, "test": 4}
+    assert row.seeds == (0, 1)
+    assert len(row.seconds) == 2
 
 
 def test_what_methods_do_is_what_the_loop_would_do():
@@ -352,9 +352,9 @@ def test_the_command(mine, tmp_path):
     folder = tmp_path / "runs" / "mine.make_model"
     assert f"Written: {folder.relative_to(tmp_path) / 'table.md'}" in done.stdout
     assert "as it is" in done.stdout
-    row = json.loads((folder / "gaussian-as-it-is.json").read_text())
-    assert [r["sigma"] for r in row["rows"]] == [0.0, 0.1]
-    assert row["rows"][1]["chips"] == 3
+    row = read(folder / "gaussian-as-it-is.json", RowResult)
+    assert row.sigmas == (0.0, 0.1)
+    assert row.curves[0][1].chips == 3
     call("report", folder)
     assert "Gaussian, 1 % of the cells stuck" in (folder / "report.html").read_text()
 
@@ -368,7 +368,7 @@ def test_the_suites_from_the_command_line(mine, tmp_path):
 
     flips = ("--spikes", "polarity-flip", "--severities", "0,0.5")
     call("bench", *events, *flips, "--spikes", "deletion>>jitter:severity=1")
-    assert RowResult.read(folder / "polarity-flip-as-it-is.json").sigmas == (0.0, 0.5)
+    assert read(folder / "polarity-flip-as-it-is.json", RowResult).sigmas == (0.0, 0.5)
     assert names() == {"polarity-flip", "deletion-jitter-severity-1"}
     call("bench", "spikes", *events, "--out", tmp_path / "other")
     folder = tmp_path / "other" / "mine.make_spiking"

@@ -25,11 +25,11 @@ def test_a_killed_process_loses_nothing_that_was_finished(tmp_path):
     jobs = [Job("first"), Job("dies-once", deaths=1), *(Job(f"j{n}") for n in range(4))]
     found = results(Pool(tmp_path, jobs=2), jobs)
     assert set(found) == {job.name for job in jobs}
-    assert all(found[job.name]["name"] == job.name for job in jobs)
+    assert all(found[job.name].method == job.name for job in jobs)
     assert len(jobs[1].runs(tmp_path)) == 2
-    assert str(found["dies-once"]["pid"]) == jobs[1].runs(tmp_path)[1]
+    assert found["dies-once"].run == jobs[1].runs(tmp_path)[1]
     again = results(Pool(tmp_path, jobs=2), jobs)  # all is done
-    assert again == found
+    assert {n: r.run for n, r in again.items()} == {n: r.run for n, r in found.items()}
     assert len(jobs[1].runs(tmp_path)) == 2
 
 
@@ -43,8 +43,8 @@ def test_a_cell_that_kills_its_process_again_is_given_up(tmp_path):
     assert "was killed again while no other cell ran" in found["deadly"].message
     assert found["deadly"].message in found["deadly"].log.read_text()
     assert len(deadly.runs(tmp_path)) == 2
-    assert found["innocent"]["name"] == "innocent"
-    assert found["later"]["name"] == "later"
+    assert found["innocent"].method == "innocent"
+    assert found["later"].method == "later"
 
 
 def test_processes_that_die_before_they_begin_are_not_tried_for_ever(tmp_path, monkeypatch):
@@ -109,12 +109,12 @@ def test_a_full_disk_is_a_failed_cell(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", full)
     found = results(Pool(tmp_path), jobs)
     monkeypatch.undo()
-    assert found["a"]["name"] == "a"
+    assert found["a"].method == "a"
     assert "No space left on device" in found["b"].message
     assert list((tmp_path / "b").glob("*.tmp")) == []
     again = results(Pool(tmp_path), jobs)
     assert len(jobs[0].runs(tmp_path)) == 1
-    assert all(again[name]["name"] == name for name in "abc")
+    assert all(again[name].method == name for name in "abc")
     assert not (tmp_path / "b" / "error.txt").exists()
 
 
@@ -122,7 +122,7 @@ def test_a_folder_that_cannot_be_made_is_a_failed_cell(tmp_path):
     (tmp_path / "a").write_text("a file is in the way")
     found = results(Pool(tmp_path), [Job("a"), Job("b")])
     assert "FileExistsError" in found["a"].message
-    assert found["b"]["name"] == "b"
+    assert found["b"].method == "b"
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", ""])
@@ -130,4 +130,4 @@ def test_an_unreadable_result_is_made_anew(content, tmp_path):
     job = Job("a")
     job.folder(tmp_path).mkdir()
     (job.folder(tmp_path) / "result.json").write_text(content)
-    assert results(Pool(tmp_path), [job])["a"]["name"] == "a"
+    assert results(Pool(tmp_path), [job])["a"].method == "a"

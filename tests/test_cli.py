@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -21,6 +20,8 @@ from spikewvat.cli import app
 from spikewvat.errors import TrainingStalledWarning
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes import schema
+from spikewvat.lab.recipes.results import RunResult
+from spikewvat.serialisation import plain, read
 
 RECIPE = """
 name = "tiny"
@@ -98,16 +99,15 @@ def test_train_writes_everything(recipe, tmp_path):
     assert written["model"]["input_shape"] == [2, 6, 6]
     assert written["model"]["beta"] == 0.9  # defaults are spelled out
     assert written["data"]["time_steps"] == 3
-    result = json.loads((out / "result.json").read_text())
-    assert result["seeds"] == [3]
-    assert result["scale"] == "quick"
-    assert result["recipe"] == written
-    assert result["method"] == "wvat"
-    assert result["training"]["averaged_epochs"] == 2
-    assert result["training"]["samples"] == {"train": 48, "validation": 0, "test": 24}
-    assert len(result["training"]["history"]) == 4
-    assert {"commit", "versions"} <= set(result)
-    assert [row["sigma"] for row in result["rows"]] == [0.0, 0.1]
+    result = result_of(out)
+    assert (result.seed, result.scale, result.method) == (3, "quick", "wvat")
+    assert result.recipe == written
+    assert result.settings["gamma"] == written["method"]["gamma"]
+    assert result.training.averaged_epochs == 2
+    assert result.training.samples == {"train": 48, "validation": 0, "test": 24}
+    assert len(result.training.history) == 4
+    assert result.versions["torch"]
+    assert result.curve.sigmas == (0.0, 0.1)
     assert "sigma 10 %" in done.stdout
     assert "ideal weights" in done.stdout
 
@@ -115,20 +115,20 @@ def test_train_writes_everything(recipe, tmp_path):
 def test_presets_and_the_default_folder(recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     call("train", recipe, "--preset", "paper", "evaluation.sigmas=[]", "--no-progress")
-    result = json.loads((tmp_path / "runs" / "tiny-seed0" / "result.json").read_text())
-    assert result["scale"] == "paper"
-    assert len(result["training"]["history"]) == 5
-    assert result["rows"] == []
+    result = result_of(tmp_path / "runs" / "tiny-seed0")
+    assert result.scale == "paper"
+    assert len(result.training.history) == 5
+    assert len(result.curve) == 0
 
 
 def test_held_out_samples_are_watched(recipe, tmp_path):
     out = tmp_path / "run"
     overrides = ["training.validation=0.25", "training.patience=1", "evaluation.split=train"]
     call("train", recipe, "--out", out, "--no-progress", *overrides, "training.shift=1")
-    training = json.loads((out / "result.json").read_text())["training"]
-    assert training["watching"] == "validation"
-    assert training["samples"] == {"train": 36, "validation": 12, "test": 24}
-    assert rows(out, "--split", "validation")["rows"][0]["images"] == 12
+    training = result_of(out).training
+    assert training.watching == "validation"
+    assert training.samples == {"train": 36, "validation": 12, "test": 24}
+    assert rows(out, "--split", "validation").curve[0].images == 12
 
 
 def test_nothing_is_held_out(recipe, run, tmp_path):
@@ -160,54 +160,53 @@ def test_a_part_of_the_samples_is_evaluated(recipe, tmp_path):
     out = tmp_path / "run"
     arguments = ("--out", out, "evaluation.images=5", "training.epochs=2", "--no-progress")
     call("train", recipe, *arguments)
-    result = json.loads((out / "result.json").read_text())
-    assert result["training"]["samples"]["test"] == 5
-    assert {row["images"] for row in result["rows"]} == {5}
+    result = result_of(out)
+    assert result.training.samples["test"] == 5
+    assert {report.images for report in result.curve} == {5}
     call("evaluate", out, "--split", "train", "--json", tmp_path / "x.json", "--no-progress")
-    assert json.loads((tmp_path / "x.json").read_text())["rows"][0]["images"] == 5
+    assert read(tmp_path / "x.json", RunResult).curve[0].images == 5
 
 
 def test_evaluate_repeats_the_rows_of_train(run, tmp_path):
     figures = tmp_path / "new" / "rows.json"
     picture = tmp_path / "new" / "rows.png"
     call("evaluate", run, "--json", figures, "--plot", picture, "--no-progress")
-    found = json.loads(figures.read_text())
-    result = json.loads((run / "result.json").read_text())
-    assert found["rows"] == result["rows"]
-    assert found["clean"] == result["clean"]
-    row = found["rows"][1]
-    assert set(row) >= {"device", "sigma", "accuracies", "mean", "std", "ci95", "yield"}
-    assert len(row["accuracies"]) == 3
-    assert row["mean"] == pytest.approx(sum(row["accuracies"]) / 3)
-    assert row["yield"]["target"] == 0.6
+    found = read(figures, RunResult)
+    assert plain(found.curve) == plain(result_of(run).curve)
+    report = found.curve[1]
+    assert (report.chips, report.target) == (3, 0.6)
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def result_of(folder):
+    return read(folder / "result.json", RunResult)
 
 
 def rows(run, *arguments):
     figures = run / "rows.json"
     call("evaluate", run, "--json", figures, "--no-progress", *arguments)
-    return json.loads(figures.read_text())
+    return read(figures, RunResult)
 
 
 def test_evaluate_with_other_options(run):
     found = rows(run, "--device", "weibull:k=2", "--sigma", "0.2,0.1", "--chips", 4, "--seed", 1)
-    assert [row["sigma"] for row in found["rows"]] == [0.2, 0.1]
-    assert all(len(row["accuracies"]) == 4 for row in found["rows"])
-    assert "Weibull" in found["rows"][0]["device"]
+    assert found.curve.sigmas == (0.2, 0.1)
+    assert all(report.chips == 4 for report in found.curve)
+    assert "Weibull" in found.curve[0].device
     again = rows(run, "--device", "weibull:k=2", "--sigma", "0.2,0.1", "--chips", 4, "--seed", 1)
-    assert again == found
-    seeds = [rows(run, "--seed", seed)["rows"][1]["seeds"] for seed in (1, 2)]
+    assert plain(again) == plain(found)
+    seeds = [rows(run, "--seed", seed).curve[1].seeds for seed in (1, 2)]
     assert seeds[0] != seeds[1]
-    assert rows(run, "--target", 0.5)["rows"][0]["yield"]["target"] == 0.5
-    assert rows(run, "--split", "train")["rows"][0]["images"] == 48
-    assert rows(run, "--best")["weights"] == "best.safetensors"
+    assert rows(run, "--target", 0.5).curve[0].target == 0.5
+    assert rows(run, "--split", "train").curve[0].images == 48
+    assert rows(run, "--best").weights == "best.safetensors"
 
 
 def test_a_device_without_a_sigma_is_one_row(run, tmp_path):
     picture = tmp_path / "yield.svg"
     found = rows(run, "--device", "quantized:bits=3>>gaussian:sigma=0.1", "--plot", picture)
-    (row,) = found["rows"]
-    assert row["sigma"] is None
+    (report,) = found.curve
+    assert report.sigma is None
     assert picture.read_text().startswith("<?xml")
 
 
@@ -259,7 +258,6 @@ def test_the_stall_warning_is_one_line(recipe, monkeypatch):
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.warn("lower alpha", TrainingStalledWarning, stacklevel=1)
-        return {}
 
     monkeypatch.setattr("spikewvat.lab.recipes.run.train", stalled)
     shown = warnings.showwarning
@@ -337,8 +335,8 @@ def test_fit_show_and_use_a_device(table, run, tmp_path):
     assert "model std %" in shown.stdout
     call("devices", "show", device, "--data", table, *COLUMNS, "--value-range", "0,3")
     assert "--level-column" in error("devices", "show", device, "--data", table)
-    (row,) = rows(run, "--device", f"gaussian:sigma=0.01>>{device}")["rows"]
-    assert "Empirical" in row["device"]
+    (report,) = rows(run, "--device", f"gaussian:sigma=0.01>>{device}").curve
+    assert "Empirical" in report.device
 
 
 def test_wrong_input_for_devices(table, tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 
 import pytest
@@ -16,6 +15,9 @@ from spikewvat.lab.recipes import convert as conversions
 from spikewvat.lab.recipes import read_recipe, schema
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.reading import changed
+from spikewvat.lab.recipes.results import RunResult
+from spikewvat.results import RowResult
+from spikewvat.serialisation import plain, read
 
 RECIPE = """
 name = "tiny"
@@ -67,7 +69,7 @@ def run(recipe, tmp_path):
 
 
 def result_of(folder):
-    return json.loads((folder / "result.json").read_text())
+    return read(folder / "result.json", RunResult)
 
 
 def test_convert_writes_a_network_that_evaluates_to_the_same(run, tmp_path):
@@ -79,23 +81,22 @@ def test_convert_writes_a_network_that_evaluates_to_the_same(run, tmp_path):
         "snn.safetensors",
     ]
     result = result_of(out)
-    found = result["conversion"]
-    assert found["over_time"]["steps"] == [2, 4, 8]
+    found = result.converted
+    assert found.over_time.steps == (2, 4, 8)
     assert "T = 8" in done.stdout
-    assert f"the ANN: {100 * found['ann']:.2f} %" in done.stdout
-    assert found["ann"] == result_of(run)["clean"]
-    assert found["over_time"]["accuracies"][-1] == result["clean"] > 0.6
-    assert result["method"] == "adam, converted"
-    assert result["recipe"] == tomllib.loads((out / "recipe.toml").read_text())
-    assert result["recipe"]["conversion"]["sweep"] == [2, 4]
-    assert result["training"]["samples"]["test"] == 24
-    assert len(found["thresholds"]) == 2
+    assert f"the ANN: {100 * found.ann:.2f} %" in done.stdout
+    assert found.ann == result_of(run).curve.clean
+    assert found.over_time.accuracies[-1] == result.curve.clean > 0.6
+    assert result.method == "adam, converted"
+    assert result.recipe == tomllib.loads((out / "recipe.toml").read_text())
+    assert result.recipe["conversion"]["sweep"] == [2, 4]
+    assert result.training.samples["test"] == 24
+    assert len(found.thresholds) == 2
 
     call("evaluate", out, "--json", tmp_path / "again.json", "--no-progress")
-    again = json.loads((tmp_path / "again.json").read_text())
-    assert again["rows"] == result["rows"]
-    assert again["clean"] == result["clean"]
-    assert (again["weights"], again["method"]) == ("snn.safetensors", "adam, converted")
+    again = read(tmp_path / "again.json", RunResult)
+    assert plain(again.curve) == plain(result.curve)
+    assert (again.weights, again.method) == ("snn.safetensors", "adam, converted")
 
 
 def test_activations_of_a_converted_network_are_quantised(run, tmp_path):
@@ -104,14 +105,15 @@ def test_activations_of_a_converted_network_are_quantised(run, tmp_path):
         out = tmp_path / name
         call("convert", run, "--out", out, "--sweep", "2", *options, "--no-progress")
         call("evaluate", out, "--json", tmp_path / "again.json", "--no-progress")
-        rows.append(result_of(out)["rows"])
-        assert json.loads((tmp_path / "again.json").read_text())["rows"] == rows[-1]
+        rows.append(plain(result_of(out).curve))
+        assert plain(read(tmp_path / "again.json", RunResult).curve) == rows[-1]
     assert rows[0] != rows[1]
 
 
 def test_the_default_folder_and_a_checkpoint(run):
     call("convert", run / "checkpoint.safetensors", "--no-progress")
-    assert result_of(run / "converted")["source"] == str(run / "checkpoint.safetensors")
+    result = result_of(run / "converted")
+    assert (result.run, result.weights) == (str(run), "checkpoint.safetensors")
     # Without averaging, the last weights are the final ones.
     call("convert", run, "--out", run / "other", "--no-progress")
     first, second = result_of(run / "converted"), result_of(run / "other")
@@ -126,12 +128,12 @@ def test_options_reach_the_network(run, tmp_path):
         *("conversion.neurons.hard_reset=true", "conversion.neurons.surrogate=spike-time"),
         *("evaluation.chips=2", "conversion.images=6"),
     )
-    plan = result_of(out)["recipe"]["conversion"]
+    plan = result_of(out).recipe["conversion"]
     assert (plan["time_steps"], plan["calibration"]) == (5, 16)
     assert plan["balancing"]["percentile"] == 99.0
     assert plan["coding"]["name"] == "poisson"
-    assert {row["images"] for row in result_of(out)["rows"]} == {6}
-    assert result_of(out)["conversion"]["over_time"]["images"] == 24
+    assert {report.images for report in result_of(out).curve} == {6}
+    assert result_of(out).converted.over_time.images == 24
     snn = runs.load_model(out, runs.read_run(out), weights=runs.CONVERTED)
     neurons = [module for module in snn.modules() if isinstance(module, Neurons)]
     assert type(neurons[0].dynamics.surrogate).__name__ == "SpikeTime"
@@ -145,7 +147,7 @@ def test_balancing_for_many_chips(run, tmp_path):
             *("conversion.balancing.variation=gaussian:sigma=0.1",),
             f"conversion.balancing.chips={chips}",
         )
-    one, many = (result_of(tmp_path / name)["conversion"]["thresholds"] for name in ("one", "many"))
+    one, many = (result_of(tmp_path / name).converted.thresholds for name in ("one", "many"))
     assert one.keys() == many.keys()
     assert one != many
 
@@ -154,10 +156,10 @@ def test_finetuning_with_and_without_variation(run, tmp_path):
     for name, options in (("stdb", ()), ("robust", ("--variation", "gaussian:sigma=0.1"))):
         out = tmp_path / name
         call("convert", run, "--out", out, "--finetune-epochs", 2, *options, "--no-progress")
-        assert result_of(out)["training"]["epochs"] == 2
+        assert result_of(out).training.epochs == 2
         assert not (out / "model.safetensors").exists()
-    assert result_of(tmp_path / "stdb")["method"] == "adam, converted, STDB"
-    assert result_of(tmp_path / "robust")["method"] == "adam, converted, STDB under wvat"
+    assert result_of(tmp_path / "stdb").method == "adam, converted, STDB"
+    assert result_of(tmp_path / "robust").method == "adam, converted, STDB under wvat"
     plain, robust = (files.load(tmp_path / n / "snn.safetensors") for n in ("stdb", "robust"))
     assert any(not torch.equal(plain[key], robust[key]) for key in plain)
 
@@ -190,7 +192,7 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(run, tmp_path, monkeypatc
     call("convert", run, "--out", out, *options, "--resume")
     straight, cut = (files.load(tmp_path / n / "snn.safetensors") for n in ("straight", "cut"))
     assert all(torch.equal(straight[key], cut[key]) for key in straight)
-    assert result_of(out)["rows"] == result_of(tmp_path / "straight")["rows"]
+    assert plain(result_of(out).curve) == plain(result_of(tmp_path / "straight").curve)
 
 
 def test_wrong_input_is_one_line(run, recipe, tmp_path):
@@ -269,11 +271,11 @@ def test_a_suite_trains_once_and_converts_twice(suite, tmp_path, monkeypatch):
     call(*arguments, "--results", tmp_path / "results")
     assert names == [None]
     found = {
-        name: json.loads((tmp_path / "results" / f"{name}.json").read_text())
+        name: read(tmp_path / "results" / f"{name}.json", RowResult)
         for name in ("tiny", "tiny-stdb", "tiny-robust")
     }
-    assert "conversion" not in found["tiny"]
-    assert found["tiny-stdb"]["conversion"][0]["ann"] == found["tiny"]["clean"][0]
+    assert found["tiny"].converted == ()
+    assert found["tiny-stdb"].converted[0].ann == found["tiny"].curves[0].clean
     call(*arguments, "--rows", "*stdb")  # all is done
     assert names == [None]
     call(*arguments, "--rows", "*stdb", "--seeds", 1)  # what a row needs is trained too

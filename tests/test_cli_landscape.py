@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
+import torch
 from test_cli import RECIPE, call, error
 
 from spikewvat.errors import CheckpointError
 from spikewvat.lab.recipes import schema
 from spikewvat.lab.recipes.landscape import figures, landscape_run
-from spikewvat.robustness.landscape import LossLines, LossSurface, Sharpness
+from spikewvat.results import Landscape
+from spikewvat.serialisation import plain, read
 
 SHORT = ["--directions", 2, "--points", 3, "--chips", 2, "--ascent", 1, "--no-progress"]
 
@@ -44,21 +44,15 @@ def test_everything_is_printed_written_and_drawn(run, tmp_path):
     assert "on the worst of 2" in done.stdout
     assert "Plane: 2 x 2 places" in done.stdout
     assert "convs.0.weight" in done.stdout
-    content = json.loads(out.read_text())
-    assert {"recipe", "seeds", "scale", "versions", "commit"} <= set(content)
-    assert (content["method"], content["split"], content["weights"]) == (
-        "wvat",
-        "test",
-        "model.safetensors",
-    )
-    lines = LossLines.from_dict(content["lines"])
+    found = read(out, Landscape)
+    assert found.recipe["method"]["name"] == "wvat"
+    assert (found.seed, found.scale) == (0, "quick")
+    assert (found.method, found.split, found.weights) == ("wvat", "test", "model.safetensors")
+    lines = found.lines
     assert (lines.losses.shape, lines.sigma, lines.images) == ((2, 3), 0.15, 24)
-    assert Sharpness.from_dict(content["sharpness"]).report.seeds == lines.seeds
-    assert LossSurface.from_dict(content["surface"]).losses.shape == (2, 2)
-    assert [layer["name"] for layer in content["histograms"]] == [
-        "convs.0.weight",
-        "readout.weight",
-    ]
+    assert found.sharpness.report.seeds == lines.seeds
+    assert found.surface.losses.shape == (2, 2)
+    assert [layer.name for layer in found.histograms] == ["convs.0.weight", "readout.weight"]
     drawn = sorted(path.name for path in plot.parent.iterdir())
     assert drawn == ["landscape-histograms.png", "landscape-surface.png", "landscape.png"]
     assert all(path.read_bytes()[:4] == b"\x89PNG" for path in plot.parent.iterdir())
@@ -79,20 +73,20 @@ def a_landscape(run, **options):
 
 
 def test_options_change_what_is_measured(run):
-    plain = a_landscape(run)
-    assert a_landscape(run)["lines"] == plain["lines"]
-    assert a_landscape(run, seed=5)["lines"]["seeds"] != plain["lines"]["seeds"]
-    assert a_landscape(run, images=6)["lines"]["images"] == 6
-    assert a_landscape(run, split="train")["lines"]["images"] == 48
+    first = a_landscape(run)
+    assert plain(a_landscape(run).lines) == plain(first.lines)
+    assert a_landscape(run, seed=5).lines.seeds != first.lines.seeds
+    assert a_landscape(run, images=6).lines.images == 6
+    assert a_landscape(run, split="train").lines.images == 48
     other = a_landscape(run, loss="mse-count")
-    assert other["loss"] == "mse-count" != plain["loss"]
-    assert other["lines"]["losses"] != plain["lines"]["losses"]
-    assert other["lines"]["accuracies"] == plain["lines"]["accuracies"]
+    assert other.loss == "mse-count" != first.loss
+    assert not torch.equal(other.lines.losses, first.lines.losses)
+    assert torch.equal(other.lines.accuracies, first.lines.accuracies)
     quantized = a_landscape(run, device="quantized:bits=3")
-    assert quantized["device"] == "quantized:bits=3"
-    assert quantized["lines"]["sigma"] is None
-    assert a_landscape(run, sigma=0.3)["lines"]["sigma"] == 0.3
-    assert a_landscape(run, weights="best.safetensors")["weights"] == "best.safetensors"
+    assert quantized.device == "quantized:bits=3"
+    assert quantized.lines.sigma is None
+    assert a_landscape(run, sigma=0.3).lines.sigma == 0.3
+    assert a_landscape(run, weights="best.safetensors").weights == "best.safetensors"
 
 
 def test_a_run_is_left_as_it_was(run):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
 from test_cli import RECIPE, call, error
@@ -11,13 +9,16 @@ from test_cli import RECIPE, call, error
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes import build, schema
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.results import RunResult
 from spikewvat.lab.recipes.schema import SPIKES, Evaluation
 from spikewvat.lab.recipes.spikes import build_corruption, levels
 from spikewvat.lab.suites.claims import verdicts
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite
-from spikewvat.lab.suites.table import RowResult, cells, header, markdown, row_result
+from spikewvat.lab.suites.table import cells, header, markdown
+from spikewvat.results import RowResult
 from spikewvat.robustness import Activity, ChipReport, Degradation, plots
 from spikewvat.robustness.corruptions import Deletion, HotPixels, ReadNoise
+from spikewvat.serialisation import plain, read
 
 
 @pytest.fixture(autouse=True)
@@ -40,21 +41,21 @@ def run(tmp_path_factory):
 def evaluated(run, tmp_path, *options):
     path = tmp_path / "found.json"
     done = call("evaluate", run, "--chips", 2, "--json", path, "--no-progress", *options)
-    return done.output, json.loads(path.read_text())
+    return done.output, read(path, RunResult)
 
 
 def test_evaluate_under_a_corruption(run, tmp_path):
     output, found = evaluated(
         run, tmp_path, "--spikes", "deletion", "--severities", "0,0.5", "--plot", tmp_path / "p.png"
     )
-    assert (found["device"], found["spikes"]) == ("ideal", "deletion")
-    clean, strong = found["rows"]
-    assert clean["mean"] == found["clean"]
-    assert (strong["corruption"], strong["severity"]) == ("deletion", 0.5)
-    assert strong["unit"] == Deletion.UNIT
-    assert clean["spikes"] == found["activity"]["spikes"]
-    assert strong["operations"] < clean["operations"]
-    assert set(strong["rate_shift"]) == set(strong["rates"]) == {"neurons.0", "output"}
+    assert (found.device, found.spikes) == ("ideal", "deletion")
+    clean, strong = found.curve
+    assert clean.mean == found.curve.clean
+    assert (strong.corruption, strong.severity) == ("deletion", 0.5)
+    assert strong.unit == Deletion.UNIT
+    assert clean.activity.spikes == found.curve.activity.spikes
+    assert strong.activity.operations < clean.activity.operations
+    assert set(found.curve.rate_shifts[1]) == {"neurons.0", "output"}
     assert "deletion 0.5" in output
     assert "operations" in output
     assert (tmp_path / "p.png").stat().st_size > 0
@@ -62,14 +63,14 @@ def test_evaluate_under_a_corruption(run, tmp_path):
 
 def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
     _, found = evaluated(run, tmp_path, "--spikes", "dead-neurons")
-    assert [row["severity"] for row in found["rows"]] == [0.0, 0.01, 0.02, 0.05, 0.1, 0.2]
+    assert found.curve.sigmas == (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
     both = ("--spikes", "hot-pixels:period=2>>read-noise:severity=0.05", "--severities", "0.1")
     _, found = evaluated(run, tmp_path, *both, "--device", "gaussian:sigma=0.05")
-    assert found["device"] == "gaussian:sigma=0.05"
-    assert found["spikes"] == "hot-pixels:period=2>>read-noise:severity=0.05"
-    (row,) = found["rows"]
-    assert (row["sigma"], row["severity"]) == (0.05, 0.1)
-    assert row["corruption"] == "hot pixels >> read noise"
+    assert found.device == "gaussian:sigma=0.05"
+    assert found.spikes == "hot-pixels:period=2>>read-noise:severity=0.05"
+    (report,) = found.curve
+    assert (report.sigma, report.severity) == (0.05, 0.1)
+    assert report.corruption == "hot pixels >> read noise"
 
 
 def test_a_recipe_with_a_corruption(tmp_path, run):
@@ -78,14 +79,14 @@ def test_a_recipe_with_a_corruption(tmp_path, run):
     text = text.replace("sigmas = [0.0, 0.1]\nchips = 3\n", plan)
     (tmp_path / "tiny.toml").write_text(text)
     call("train", tmp_path / "tiny.toml", "--out", tmp_path / "run", "--no-progress")
-    result = json.loads((tmp_path / "run/result.json").read_text())
-    assert result["spikes"] == "transmission-loss"
-    assert [row["severity"] for row in result["rows"]] == [0.0, 0.4]
+    result = read(tmp_path / "run/result.json", RunResult)
+    assert result.spikes == "transmission-loss"
+    assert result.curve.sigmas == (0.0, 0.4)
     # What is evaluated again is the same; another corruption takes its own severities.
     _, found = evaluated(tmp_path / "run", tmp_path)
-    assert found["rows"] == result["rows"]
+    assert plain(found.curve) == plain(result.curve)
     _, found = evaluated(tmp_path / "run", tmp_path, "--spikes", "jitter", "--severities", "1")
-    assert [row["corruption"] for row in found["rows"]] == ["jitter"]
+    assert [report.corruption for report in found.curve] == ["jitter"]
 
 
 def test_mistakes_are_one_line(run):
@@ -160,14 +161,8 @@ def a_row(name="deletion", unit="share of events lost", severities=(0.0, 0.4), s
         tuple(report(s, [0.9 - s / 2, 0.9 - s], 200 - 100 * s) for s in severities),
         Activity(200.0, 2000.0, {"lif": 0.2}),
     )
-    cell = {
-        "scale": "quick",
-        "commit": None,
-        "versions": {},
-        "training": {"samples": {"train": 10, "test": 100}, "history": [{"seconds": 1.0}]},
-        **curve.to_dict(),
-    }
-    return row_result([{"recipe": {"seed": seed}, **cell} for seed in seeds])
+    samples = {"train": 10, "test": 100}
+    return RowResult(seeds, (curve,) * len(seeds), samples=samples, scale="quick")
 
 
 def a_suite(*names):
@@ -175,7 +170,7 @@ def a_suite(*names):
     return Suite(title="Spikes", seeds={}, setups=(Setup(name="A network", rows=rows),))
 
 
-def test_tables_name_the_corruption(tmp_path):
+def test_tables_name_the_corruption(through_a_file):
     row = a_row()
     assert header([row]) == [
         *("deletion 0", "deletion 0.4", "drop at 0.4", "spread over chips", "worst chip"),
@@ -188,8 +183,7 @@ def test_tables_name_the_corruption(tmp_path):
     text = markdown(a_suite("adam"), {"adam": row})
     assert "severity of deletion: share of events lost" in text
     assert "σ" not in text
-    row.write(tmp_path / "row.json")
-    assert cells(RowResult.read(tmp_path / "row.json")) == cells(row)
+    assert cells(through_a_file(row)) == cells(row)
 
 
 def test_claims_speak_of_severities():

@@ -265,7 +265,7 @@ def test_every_tool_takes_a_converted_network():
         [(x, labels)] * 4,
         epochs=6,
         optimizer=torch.optim.Adam(snn.parameters(), 3e-3),
-        wvat=WVAT(snn, Gaussian(0.05)),
+        method=WVAT(snn, Gaussian(0.05)),
         swa=swa,
     )
     assert len(losses) == 6
@@ -281,7 +281,7 @@ def test_thresholds_and_leak_can_learn():
     snn = convert(dense(4, 9, 3), [x], time_steps=6, leak=0.95)
     snn.learn(thresholds=True, leak=True)
     before = {n: (m.threshold.clone(), m.leak.clone()) for n, m in snn.neurons().items()}
-    finetune(snn, [(x, labels)], epochs=2, variation=Gaussian(0.1))
+    finetune(snn, [(x, labels)], epochs=2, method=WVAT(snn, Gaussian(0.1)))
     for name, neurons in snn.neurons().items():
         assert not torch.equal(neurons.threshold, before[name][0])
         assert not torch.equal(neurons.leak, before[name][1])
@@ -419,7 +419,6 @@ def test_unit_spikes_refuse_what_they_cannot_scale():
         ({"epochs": 0}, ValueError, "epochs must be at least 1, got 0"),
         ({"loader": []}, ValueError, "the loader yields no batch"),
         ({"loader": [torch.rand(2, 4)]}, TypeError, "expected a pair"),
-        ({"variation": Gaussian(0.1), "wvat": object()}, ValueError, "expected one of them"),
         ({"loss": lambda o, y: o.sum() * torch.nan}, ValueError, "the loss is NaN after epoch 0"),
     ],
     ids=lambda value: str(list(value)) if isinstance(value, dict) else "",

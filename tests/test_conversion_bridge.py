@@ -47,7 +47,7 @@ def test_chips_and_fine_tuning(jelly):
         [(x, labels)] * 5,
         epochs=5,
         optimizer=torch.optim.Adam(jelly.parameters(), 1e-2),
-        wvat=WVAT(jelly, Gaussian(0.1)),
+        method=WVAT(jelly, Gaussian(0.1)),
     )
     assert losses[-1] < losses[0]
     after = adapter.synaptic_weights(jelly)

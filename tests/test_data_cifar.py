@@ -15,8 +15,8 @@ import torch
 
 from spikewvat.data import cifar, cifar_files
 from spikewvat.data.cifar import CIFAR10, CIFAR100
-from spikewvat.data.events import make_loader
 from spikewvat.data.images import Direct, Rate
+from spikewvat.data.loaders import make_loader
 from spikewvat.errors import DataError, RecipeError
 from spikewvat.lab.recipes import build
 from spikewvat.lab.recipes.reading import recipe_from

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from event_cases import random_events
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from spikewvat.data.events import (
     bin_events,
-    check_on_sensor,
-    collate,
+    check_events,
     decode_events,
     encode_events,
     make_events,
-    make_loader,
     write_events,
 )
 from spikewvat.errors import DataError
@@ -43,6 +40,10 @@ def recordings(draw, smallest=1):
 @given(events=recordings(), steps=st.integers(1, 12))
 def test_time_steps_are_those_of_tonic(events, steps):
     theirs = tonic.transforms.ToFrame(SENSOR, n_time_bins=steps)(events.copy())
+    if not theirs.any():
+        with pytest.raises(DataError, match="too short for .* bins"):
+            bin_events(events, time_steps=steps, sensor_size=SENSOR)
+        return
     ours = bin_events(events, time_steps=steps, sensor_size=SENSOR, reduce="count")
     np.testing.assert_array_equal(ours, theirs)
 
@@ -61,6 +62,10 @@ def test_fixed_windows_are_those_of_tonic(events, steps, window):
     transform = tonic.transforms.ToFrame(
         SENSOR, time_window=window, start_time=0, end_time=steps * window
     )
+    if not transform(events.copy()).any():
+        with pytest.raises(DataError, match="outside of the windows from 0 to"):
+            bin_events(events, time_steps=steps, window_us=window, sensor_size=SENSOR)
+        return
     ours = bin_events(
         events, time_steps=steps, window_us=window, sensor_size=SENSOR, reduce="count"
     )
@@ -68,8 +73,10 @@ def test_fixed_windows_are_those_of_tonic(events, steps, window):
 
 
 @settings(max_examples=50, deadline=None)
-@given(events=recordings(smallest=0), steps=st.integers(1, 5), largest=st.integers(1, 5))
+@given(events=recordings(), steps=st.integers(1, 5), largest=st.integers(1, 5))
 def test_or_and_clipped_counts_follow_from_counts(events, steps, largest):
+    assume(int(np.ptp(events["t"])) >= steps)
+
     def binned(reduce):
         return bin_events(events, time_steps=steps, sensor_size=SENSOR, reduce=reduce)
 
@@ -112,20 +119,111 @@ def test_real_recordings_are_binned_as_by_tonic(real_data):
             np.testing.assert_array_equal(ours, transform(events.copy()))
 
 
-@pytest.mark.parametrize(
-    ("options", "steps"),
-    [({"time_steps": 7}, 7), ({"window_us": 5}, 1), ({"time_steps": 4, "window_us": 5}, 4)],
-)
-def test_an_empty_recording_gives_zeros(options, steps):
-    frames = bin_events(make_events([], [], [], []), **options, sensor_size=(6, 4, 2))
-    assert frames.shape == (steps, 2, 4, 6)
-    assert frames.dtype == np.uint8
-    assert not frames.any()
+@pytest.mark.parametrize("options", [{"time_steps": 7}, {"window_us": 5}])
+def test_an_empty_recording_is_an_error(options):
+    with pytest.raises(DataError, match=r"'1\.bin' holds no events and would become blank"):
+        bin_events(make_events([], [], [], []), **options, name="'1.bin'")
 
 
-def test_a_recording_shorter_than_its_bins_gives_zeros():
+def test_a_recording_shorter_than_its_bins_is_an_error():
     events = make_events([0, 1], [0, 0], [10, 12], [0, 1])
-    assert not bin_events(events, time_steps=3).any()
+    with pytest.raises(DataError, match=r"lasts 2 us, too short for 3 bins.*in microseconds"):
+        bin_events(events, time_steps=3)
+
+
+@pytest.mark.parametrize("start", [300_000, 7_000_000_000, -400_000])
+def test_a_clock_that_misses_all_windows_is_an_error(start):
+    events = random_events(0)
+    events["t"] += start
+    with pytest.raises(DataError, match=r"all its 200 events outside .* 0 to 300000 us.*Subtract"):
+        bin_events(events, time_steps=10, window_us=30_000)
+    np.testing.assert_array_equal(
+        bin_events(events, time_steps=10), bin_events(random_events(0), time_steps=10)
+    )
+
+
+def test_events_out_of_order_are_an_error():
+    events = random_events(0)
+    events["t"][[7, 8]] = events["t"][[8, 7]]
+    with pytest.raises(DataError, match=r"event 8 of the recording is at .* us, earlier .*argsort"):
+        bin_events(events, time_steps=2)
+    ordered = events[np.argsort(events["t"], kind="stable")]
+    np.testing.assert_array_equal(
+        bin_events(ordered, time_steps=2), bin_events(random_events(0), time_steps=2)
+    )
+
+
+@pytest.mark.parametrize("t", ["i4", "u4", "i8", "u8", ">i8"])
+@pytest.mark.parametrize("xy", ["u1", "i2", "u2", "i8"])
+@pytest.mark.parametrize("p", ["?", "u1", "i1", "u8"])
+def test_the_types_of_fields_do_not_matter(t, xy, p):
+    events = random_events(0)
+    other = np.empty(len(events), [("t", t), ("x", xy), ("y", xy), ("p", p)])
+    for field in "xytp":
+        other[field] = events[field]
+    for options in ({"time_steps": 9}, {"window_us": 7000}, {"time_steps": 5, "window_us": 50_000}):
+        np.testing.assert_array_equal(
+            bin_events(other, **options, reduce="count"),
+            bin_events(events, **options, reduce="count"),
+        )
+    assert encode_events(other) == encode_events(events)
+
+
+@pytest.mark.parametrize(
+    ("field", "word"), [("t", "round\\(1e6"), ("x", "round them"), ("p", "round")]
+)
+def test_fields_of_fractions_are_an_error(field, word):
+    events = random_events(0)
+    types = [(name, "f8" if name == field else "i8") for name in "xytp"]
+    with pytest.raises(DataError, match=rf"'a': {field} is float64 .*expected whole.*{word}"):
+        bin_events(events.astype(types), time_steps=2, name="'a'")
+    columns = {name: events[name] / (2 if name == field else 1) for name in "xytp"}
+    columns = {name: c if name == field else events[name] for name, c in columns.items()}
+    with pytest.raises(DataError, match=rf"{field} is float64"):
+        make_events(**columns)
+
+
+def test_columns_of_unequal_length_are_an_error():
+    with pytest.raises(DataError, match=r"columns have shapes .*expected four rows of equal"):
+        make_events([1], [1, 2], [1, 2], [0, 1])
+    with pytest.raises(DataError, match="columns have shapes"):
+        make_events(1, 2, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("events", "message"),
+    [
+        (np.zeros((5, 4), int), r"is a ndarray, expected a structured array"),
+        ([(0, 0, 0, 0)], r"is a list, expected a structured array"),
+        (np.zeros(3, [("t", int), ("x", int), ("p", int)]), r"fields \('t', 'x', 'p'\).*y = 0"),
+    ],
+)
+def test_what_is_no_recording_is_an_error(events, message):
+    with pytest.raises(DataError, match=message):
+        bin_events(events, time_steps=1)
+
+
+@pytest.mark.parametrize("t", ["i4", "u4", "u8"])
+def test_large_sensors_and_long_recordings_do_not_overflow(t):
+    events = np.zeros(3, [("x", "i4"), ("y", "i4"), ("t", t), ("p", "i4")])
+    events["t"], events["x"], events["y"], events["p"] = [0, 70_000_000, 129_000_000], 1279, 719, 1
+    frames = bin_events(events, time_steps=1300, window_us=100_000, sensor_size=(1280, 720, 2))
+    assert np.argwhere(frames).tolist() == [[n, 1, 719, 1279] for n in (0, 700, 1290)]
+
+
+@pytest.mark.parametrize(
+    ("times", "message"),
+    [
+        (np.array([0, 2**64 - 1], "u8"), r"t = 18446744073709551615 is no sensible value"),
+        (np.array([-(2**63), 2**63 - 1]), r"no sensible microseconds"),
+        (np.array([0, 2**61]), r"would become frames of shape .* GiB.*Use longer windows"),
+    ],
+)
+def test_times_beyond_all_measure_are_errors(times, message):
+    events = np.zeros(2, [("x", "i4"), ("y", "i4"), ("t", times.dtype), ("p", "i4")])
+    events["t"] = times
+    with pytest.raises(DataError, match=message):
+        bin_events(events, window_us=1)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +234,10 @@ def test_a_recording_shorter_than_its_bins_gives_zeros():
         ({"window_us": -1}, r"window_us must be at least 1, got -1"),
         ({"time_steps": 1, "reduce": "sum"}, r"reduce must be .*, got 'sum'"),
         ({"time_steps": 1, "reduce": 256}, r"reduce must be .*, got 256"),
+        ({"time_steps": 1, "reduce": 2.5}, r"reduce must be .*, got 2.5"),
+        ({"time_steps": 1.5}, r"time_steps must be at least 1, got 1.5. Expected a whole"),
+        ({"time_steps": 10**9}, r"time_steps = 1000000000 makes frames .* GiB.*Use fewer"),
+        ({"time_steps": 1, "sensor_size": (34, 0, 2)}, r"sensor_size must be .*, got \(34, 0, 2"),
     ],
 )
 def test_impossible_options_are_errors(options, message):
@@ -158,7 +260,7 @@ def test_events_outside_the_sensor_are_errors(field, value):
     with pytest.raises(DataError, match=rf"event 5 of the recording has {field} = {value}"):
         bin_events(events, time_steps=2)
     with pytest.raises(DataError, match=r"event 5 of 'a.bin'"):
-        check_on_sensor(events, name="'a.bin'")
+        check_events(events, name="'a.bin'")
 
 
 @settings(max_examples=50, deadline=None)
@@ -180,51 +282,3 @@ def test_what_the_format_cannot_hold_is_an_error(field, value):
     events[field][3] = value
     with pytest.raises(DataError, match=rf"event 3 has {field} = {value}, but the N-MNIST format"):
         encode_events(events)
-
-
-class Samples(torch.utils.data.Dataset):
-    def __init__(self, shape, dtype=torch.uint8):
-        self.shape, self.dtype = shape, dtype
-
-    def __len__(self):
-        return 10
-
-    def __getitem__(self, index):
-        return torch.full(self.shape, index, dtype=self.dtype), index
-
-
-def test_batches_have_time_first():
-    batches = list(make_loader(Samples((5, 2, 4, 3)), 4))
-    assert [tuple(spikes.shape) for spikes, _ in batches] == [(5, b, 2, 4, 3) for b in (4, 4, 2)]
-    for spikes, labels in batches:
-        assert (spikes.dtype, labels.dtype) == (torch.float32, torch.int64)
-        assert torch.equal(spikes[0, :, 0, 0, 0].long(), labels)
-    assert len(make_loader(Samples((5, 2, 4, 3)), 4, drop_last=True)) == 2
-
-
-def test_still_images_have_no_time():
-    images, labels = collate([(torch.ones(1, 28, 28), 3), (torch.zeros(1, 28, 28), 4)])
-    assert images.shape == (2, 1, 28, 28)
-    assert labels.tolist() == [3, 4]
-
-
-def test_the_order_comes_from_the_generator():
-    def order(seed):
-        generator = torch.Generator().manual_seed(seed)
-        loader = make_loader(Samples((1, 1, 1, 1)), 3, shuffle=True, generator=generator)
-        return torch.cat([labels for _, labels in loader]).tolist()
-
-    assert order(1) == order(1) != order(2)
-    assert sorted(order(1)) == list(range(10))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"batch_size": 0}, r"batch_size must be at least 1, got 0"),
-        ({"batch_size": 1, "workers": -1}, r"workers must be at least 0, got -1"),
-    ],
-)
-def test_impossible_loaders_are_errors(options, message):
-    with pytest.raises(ValueError, match=message):
-        make_loader(Samples((1, 1, 1, 1)), **options)

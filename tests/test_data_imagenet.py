@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from spikewvat import files
-from spikewvat.data.events import make_loader
 from spikewvat.data.imagenet import ImageNet
+from spikewvat.data.loaders import make_loader
 from spikewvat.data.pictures import RandomCrop, centre, pixels, read_picture
 from spikewvat.errors import DataError, MissingExtraError
 from spikewvat.lab.recipes import build, read_recipe, recipe_from, run

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gzip
+import math
 
 import pytest
 import torch
 
-from spikewvat.data.events import make_loader
 from spikewvat.data.images import MNIST, Direct, Latency, Rate, read_idx
+from spikewvat.data.loaders import make_loader
 from spikewvat.errors import DataError
 
 
@@ -198,3 +199,25 @@ def test_the_real_files(real_data):
     assert (len(train), len(test)) == (60_000, 10_000)
     assert train.targets[:5].tolist() == [5, 0, 4, 1, 9]
     assert train.images.float().mean() / 255 == pytest.approx(0.1307, abs=1e-4)
+
+
+@pytest.mark.parametrize("encoding", [Rate(2), Latency(2)])
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.tensor([[0, 255]], dtype=torch.uint8), r"got torch.uint8. Divide bytes by 255"),
+        (torch.tensor([[0.0, 255.0]]), r"got 0 .. 255"),
+        (torch.tensor([[-0.42, 0.9]]), r"got -0.42 .. 0.9. Leave out the normalisation"),
+        (torch.tensor([[math.nan, 0.5]]), r"got nan"),
+    ],
+)
+def test_images_that_are_no_intensities_are_errors(encoding, images, message):
+    with pytest.raises(ValueError, match=message):
+        encoding(images)
+
+
+def test_a_packed_file_that_explodes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikewvat.data.images._LARGEST", 5000)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(6000)))
+    with pytest.raises(DataError, match=r"cannot read '.*x.gz': it unpacks to more than"):
+        read_idx(tmp_path / "x.gz")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import http.server
+import os
 import shutil
 import sys
 import threading
@@ -17,7 +18,8 @@ import torch
 from event_cases import random_events, write_part
 
 from spikewvat.data.cache import RowCache, cache_folder
-from spikewvat.data.events import bin_events, collate, make_events, make_loader, write_events
+from spikewvat.data.events import bin_events, make_events, write_events
+from spikewvat.data.loaders import collate, make_loader
 from spikewvat.errors import DataError, MissingExtraError
 
 tonic = pytest.importorskip("tonic")
@@ -114,13 +116,23 @@ def test_the_second_time_nothing_is_read(root, cache, monkeypatch):
 def test_another_option_or_changed_recording_has_another_cache(root, cache):
     before = NMNIST(root, "train", time_steps=3, cache=cache)
     NMNIST(root, "train", time_steps=3, cache=cache, first_saccade_only=True)
-    NMNIST(root, "train", time_steps=3, window_us=10, cache=cache)
+    NMNIST(root, "train", time_steps=3, window_us=100_000, cache=cache)
     NMNIST(root, "train", time_steps=3, cache=cache, indices=[0, 5])
     assert len(list((cache / "binned").iterdir())) == 4
     write_events(before.files[0], random_events(99, 150))
     after = NMNIST(root, "train", time_steps=3, cache=cache)
     expected = bin_events(random_events(99, 150), time_steps=3)
     np.testing.assert_array_equal(after[0][0], expected)
+
+
+def test_a_copy_that_keeps_dates_has_another_cache(root, cache):
+    before = NMNIST(root, "train", time_steps=3, cache=cache)
+    dates = before.files[0].stat()
+    write_events(before.files[0], random_events(99))
+    os.utime(before.files[0], ns=(dates.st_atime_ns, dates.st_mtime_ns))
+    assert before.files[0].stat().st_size == dates.st_size
+    after = NMNIST(root, "train", time_steps=3, cache=cache)
+    np.testing.assert_array_equal(after[0][0], bin_events(random_events(99), time_steps=3))
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbage", "empty", "flip"])
@@ -227,14 +239,14 @@ def test_denoised_as_by_tonic(root):
     np.testing.assert_array_equal(data.events(0), kept)
 
 
-def test_a_recording_that_transforms_empty_gives_zeros(root):
+def test_a_recording_that_transforms_empty_is_an_error(root):
     late = make_events([3, 4], [3, 4], [200_000, 290_000], [0, 1])
     write_events(root / "NMNIST" / "Train" / "0" / "00001.bin", late)
     data = NMNIST(
         root, "train", time_steps=4, cache=False, first_saccade_only=True, denoise_us=1000
     )
-    assert data[0][0].shape == (4, 2, 34, 34)
-    assert not data[0][0].any()
+    with pytest.raises(DataError, match=r"0/00001\.bin' has no events left after first_saccade"):
+        data[0]
 
 
 @pytest.mark.parametrize("cached", [True, False])
@@ -245,6 +257,8 @@ def test_a_recording_that_transforms_empty_gives_zeros(root):
         (b"\1\2\3\4\5\6\7", r"00014\.bin' has 7 bytes, not a multiple of 5"),
         (b"\1\2\3\4\5\x22\2\3\4\6", r"event 1 of '.*00014\.bin' has x = 34"),
         (b"\1\x30\3\4\5", r"event 0 of '.*00014\.bin' has y = 48"),
+        (b"\1\2\0\0\7\1\2\0\0\3", r"event 1 of '.*00014\.bin' is at 3 us, earlier"),
+        (b"\1\2\0\0\7\1\2\0\0\7", r"00014\.bin' lasts 0 us, too short for 2 bins"),
     ],
 )
 def test_malformed_recordings_are_errors(root, cache, content, message, cached):

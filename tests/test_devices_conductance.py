@@ -58,7 +58,7 @@ def test_perfect_devices_give_the_weights_back():
 def test_noise_is_a_fraction_of_the_conductance_window_on_both_devices(rule):
     w = torch.randn(300, 300, dtype=torch.float64)
     device = DifferentialPair(Gaussian(0.05, rule), G_MIN, G_MAX)
-    delta = device.displacement({"w": w}, generator=seeded(1))["w"]
+    delta = device.errors({"w": w}, generator=seeded(1))["w"]
     mean, std = mean_and_std(delta.flatten().tolist())
     expected = 0.05 * math.sqrt(2) * float(w.abs().max())
     assert std == pytest.approx(expected, rel=4 / math.sqrt(2 * w.numel()))

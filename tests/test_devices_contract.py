@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from spread import spread
 
-from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Pipeline, Uniform
+from spikewvat.devices import DeviceModel, Fixed, Gaussian, Lognormal, Pipeline, Uniform
 
 
 def devices_that(promise):
@@ -47,7 +47,7 @@ def test_keys_shapes_dtypes_are_kept_and_inputs_untouched(case, dtype):
     weights = example(dtype)
     weights["fc"].requires_grad_()
     before = {name: w.detach().clone() for name, w in weights.items()}
-    for draw in (case.device.program, case.device.displacement):
+    for draw in (case.device.program, case.device.errors):
         result = draw(weights, generator=seeded(0))
         assert list(result) == list(weights)
         for name, weight in weights.items():
@@ -88,20 +88,20 @@ def test_without_a_generator_the_global_one_is_used(case):
 
 
 @device_and_dtype
-def test_displacement_is_what_the_chip_differs_by(case, dtype):
+def test_errors_are_what_the_chip_differs_by(case, dtype):
     weights = example(dtype)
     chip = case.device.program(weights, generator=seeded(4))
-    delta = case.device.displacement(weights, generator=seeded(4))
+    delta = case.device.errors(weights, generator=seeded(4))
     for name, weight in weights.items():
         close = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
         torch.testing.assert_close(weight + delta[name], chip[name], **close)
 
 
 @device_and_dtype
-def test_a_plan_adds_the_displacement_that_the_weights_had(case, dtype):
+def test_a_plan_adds_the_errors_that_the_weights_had(case, dtype):
     weights = example(dtype)
     generator = seeded(4)
-    delta = case.device.displacement(weights, generator=generator)
+    delta = case.device.errors(weights, generator=generator)
     rest = generator.get_state()
     generator.manual_seed(4)
     displace = case.device.plan(weights, scale=0.25, generator=generator)
@@ -144,9 +144,9 @@ def test_scaling_the_weights_scales_the_error(case, scale, seed, shape):
     weights = {"w": torch.randn(shape, dtype=torch.float64, generator=seeded(seed))}
     scale = 2.0 ** round(math.log2(scale))  # exact, so that no rounding flips a step or a bin
     scaled = {"w": scale * weights["w"]}
-    delta = case.device.displacement(weights, generator=seeded(seed))["w"]
+    delta = case.device.errors(weights, generator=seeded(seed))["w"]
     torch.testing.assert_close(
-        case.device.displacement(scaled, generator=seeded(seed))["w"],
+        case.device.errors(scaled, generator=seeded(seed))["w"],
         scale * delta,
         rtol=1e-9,
         atol=1e-12 * scale,
@@ -156,19 +156,19 @@ def test_scaling_the_weights_scales_the_error(case, scale, seed, shape):
 @devices_that(lambda case: case.mean_zero)
 def test_errors_average_to_zero(case):
     weights = {"w": torch.randn(200, 500, dtype=torch.float64, generator=seeded(8))}
-    delta = case.device.displacement(weights, generator=seeded(9))["w"]
+    delta = case.device.errors(weights, generator=seeded(9))["w"]
     standard_error = delta.std() / math.sqrt(delta.numel())
     assert abs(delta.mean()) < 4 * standard_error
     same = torch.full_like(weights["w"], 0.3)
     same[0, 0] = 1.0  # also at one and the same weight
-    at_one = case.device.displacement({"w": same}, generator=seeded(10))["w"].flatten()[1:]
+    at_one = case.device.errors({"w": same}, generator=seeded(10))["w"].flatten()[1:]
     assert abs(at_one.mean()) < 4 * at_one.std() / math.sqrt(at_one.numel())
 
 
 @spread("case, dtype", [case for case in DEVICES if case.std is not None], list(TOLERANCE))
 def test_standard_deviation_is_as_stated(case, dtype):
     weights = {"w": torch.randn(200, 500, generator=seeded(11)).to(dtype)}
-    delta = case.device.displacement(weights, generator=seeded(12))["w"].double()
+    delta = case.device.errors(weights, generator=seeded(12))["w"].double()
     ratio = delta / case.device.range.size(weights["w"]).double() / case.std
     assert abs(ratio.std() - 1) < 4 / math.sqrt(2 * ratio.numel())
 
@@ -179,7 +179,7 @@ def test_expected_norms_are_those_of_draws(case, dtype):
     norms = case.device.expected_norms(weights)
     squares = {name: [] for name in weights}
     for seed in range(60):
-        delta = case.device.displacement(weights, generator=seeded(seed))
+        delta = case.device.errors(weights, generator=seeded(seed))
         for name in weights:
             squares[name].append(delta[name].double().square().sum())
     assert list(norms) == list(weights)
@@ -253,22 +253,24 @@ def test_a_user_defined_device_needs_program_only():
 
     weights = {"w": torch.tensor([2.0, -4.0])}
     assert (Halved() >> Halved()).program(weights)["w"].tolist() == [0.5, -1.0]
-    assert Halved().displacement(weights)["w"].tolist() == [-1.0, 2.0]
+    assert Halved().errors(weights)["w"].tolist() == [-1.0, 2.0]
     assert Halved().expected_norms(weights) is None
     Halved().plan(weights, scale=0.5)(weights)
     assert weights["w"].tolist() == [1.5, -3.0]
 
 
-@pytest.mark.parametrize("method", ["program", "displacement"])
-def test_what_a_subclass_says_of_its_chips_holds_in_a_plan(method):
-    def given(self, weights, *, generator=None):
-        shift = {"program": 1.0, "displacement": 0.0}[method]
-        return {name: shift * weight + 7 for name, weight in weights.items()}
+def test_what_a_subclass_draws_holds_on_chips_and_in_training():
+    class Sevens(Gaussian):
+        def standard_noise(self, shape, *, dtype, generator=None):
+            return torch.full(shape, 7.0, dtype=dtype)
 
-    kind = type("Shifted", (Gaussian,), {method: given})
-    weight = torch.ones(3)
-    if method == "program":  # AdditiveNoise draws displacements, whatever program says
-        assert kind.plan is DeviceModel.plan
-    else:
-        kind(0.1).plan({"w": weight}, scale=2.0)({"w": weight})
-        assert weight.tolist() == [15.0] * 3
+    device, weight = Sevens(1.0, Fixed(0.0, 1.0)), torch.ones(3)
+    assert device.program({"w": weight})["w"].tolist() == [8.0] * 3
+    device.plan({"w": weight}, scale=2.0)({"w": weight})
+    assert weight.tolist() == [15.0] * 3
+
+
+@pytest.mark.parametrize("method", ["program", "errors", "plan"])
+def test_what_is_derived_from_the_noise_cannot_be_said_otherwise(method):
+    with pytest.raises(TypeError, match=f"overrides '{method}', which Additive.* derives from"):
+        type("Shifted", (Gaussian,), {method: lambda self, weights: weights})

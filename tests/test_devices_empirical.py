@@ -130,7 +130,7 @@ def test_devices_are_told_apart(table):
         ({}, [-0.25, -0.15, -0.05, 0.05, 0.15, 0.25]),
     ):
         part = dataclasses.replace(device, range=UNIT, **options)
-        drawn = part.displacement(w, generator=seeded(1))["w"].unique()
+        drawn = part.errors(w, generator=seeded(1))["w"].unique()
         torch.testing.assert_close(drawn, torch.tensor(values), atol=1e-6, rtol=0)
 
 
@@ -145,9 +145,7 @@ def test_a_level_draws_its_own_errors_equally_often():
     device = Empirical(LEVELS, UNIT)
     for level in LEVELS:
         w = torch.full((30_000,), level.position, dtype=torch.float64)
-        drawn, counts = device.displacement({"w": w}, generator=seeded(2))["w"].unique(
-            return_counts=True
-        )
+        drawn, counts = device.errors({"w": w}, generator=seeded(2))["w"].unique(return_counts=True)
         torch.testing.assert_close(drawn, f64(level.errors))
         share = counts / w.numel() * len(level.errors)
         assert float((share - 1).abs().max()) < 0.05
@@ -158,7 +156,7 @@ def test_crowded_levels_are_found():
     places = [-0.5, 0.0, 0.1, 0.1001, 0.10013, 0.10014, 0.1002, 0.5, 0.9999, 1.0, 1.3]
     device = Empirical([MeasuredLevel(i, x, 1, (i / 10,)) for i, x in enumerate(places)], UNIT)
     inside = torch.tensor(places[1:-1], dtype=torch.float64)
-    drawn = device.displacement({"w": inside})["w"]
+    drawn = device.errors({"w": inside})["w"]
     torch.testing.assert_close(drawn, torch.arange(1, 10, dtype=torch.float64) / 10)
     middles = (inside[1:] + inside[:-1]) / 2
     norms = [float(device.expected_norms({"w": w})["w"]) for w in middles]
@@ -174,7 +172,7 @@ def test_crowded_levels_are_found():
 def test_between_levels_mean_and_mean_square_are_linear(place, smooth):
     device = Empirical(LEVELS, UNIT, smooth=smooth)
     w = {"w": torch.full((40_000,), place, dtype=torch.float64)}
-    drawn = device.displacement(w, generator=seeded(3))["w"]
+    drawn = device.errors(w, generator=seeded(3))["w"]
     pairs = [(level.position, level.errors) for level in LEVELS]
     expected = empirical_mean_square(place, pairs)
     norm = float(device.expected_norms(w)["w"])
@@ -188,7 +186,7 @@ def test_smooth_draws_are_new_values_of_the_same_spread():
     errors = tuple(sorted((0.1 * torch.randn(500, generator=seeded(4))).tolist()))
     level = MeasuredLevel(level=0, position=0.5, count=500, errors=errors)
     w = {"w": torch.full((50_000,), 0.5, dtype=torch.float64)}
-    drawn = Empirical((level,), UNIT, smooth=True).displacement(w, generator=seeded(5))["w"]
+    drawn = Empirical((level,), UNIT, smooth=True).errors(w, generator=seeded(5))["w"]
     mean, std = mean_and_std(errors)
     assert len(drawn.unique()) > 49_000
     assert abs(float(drawn.mean()) - mean) < 4 * std / math.sqrt(50_000)
@@ -325,6 +323,14 @@ def test_unreadable_files(tmp_path):
         (tmp_path / "broken.csv.gz").write_bytes(content)
         with pytest.raises(DataError, match="broken.csv.gz' cannot be read"):
             fit(tmp_path / "broken.csv.gz")
+
+
+def test_a_packed_table_that_explodes_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("spikewvat.devices.measurements._LARGEST", 5000)
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(b"0,1\n" * 2000))
+    with pytest.raises(DataError, match=r"bomb.csv.gz' cannot be read \(it unpacks to more than"):
+        fit(tmp_path / "bomb.csv.gz")
+
     (tmp_path / "long.csv").write_text("level,g\n0," + "1" * 200_000)
     with pytest.raises(DataError, match="long.csv', line .*: field larger than"):
         fit(tmp_path / "long.csv")
@@ -425,7 +431,7 @@ def test_measured_reram(real_data):
         assert measured == pytest.approx(expected, abs=0.001)
         assert modelled == pytest.approx(measured, rel=0.05)
     weights = {"w": torch.randn(200, 200)}
-    delta = device.displacement(weights, generator=seeded(10))["w"]
+    delta = device.errors(weights, generator=seeded(10))["w"]
     expected = float(device.expected_norms(weights)["w"])
     assert float(delta.norm()) == pytest.approx(expected, rel=0.03)
     assert Empirical.from_toml(device.to_toml()) == device

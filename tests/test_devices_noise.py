@@ -96,7 +96,7 @@ def test_noise_is_sigma_times_range_times_the_standard_draw():
     w = torch.randn(6, 5, dtype=torch.float64)
     xi = torch.randn(6, 5, dtype=torch.float64, generator=seeded(4))
     for rule in (SixSigma(), AbsMax(per_channel=True)):
-        delta = Gaussian(0.1, rule).displacement({"w": w}, generator=seeded(4))["w"]
+        delta = Gaussian(0.1, rule).errors({"w": w}, generator=seeded(4))["w"]
         torch.testing.assert_close(delta, 0.1 * rule.size(w) * xi, rtol=1e-14, atol=0)
 
 
@@ -105,14 +105,14 @@ def test_low_precision_noise_is_the_float32_draw_rounded(kind):
     w = torch.randn(50, 60)
     for dtype in (torch.bfloat16, torch.float16):
         low = w.to(dtype)
-        delta = kind(0.1).displacement({"w": low}, generator=seeded(5))["w"]
-        wide = kind(0.1).displacement({"w": low.float()}, generator=seeded(5))["w"]
+        delta = kind(0.1).errors({"w": low}, generator=seeded(5))["w"]
+        wide = kind(0.1).errors({"w": low.float()}, generator=seeded(5))["w"]
         assert torch.equal(delta, wide.to(dtype))
 
 
 def test_every_channel_gets_noise_of_its_own_size():
     w = torch.randn(3, 50_000) * torch.tensor([[0.01], [1.0], [100.0]])
-    delta = Gaussian(0.1, SixSigma(per_channel=True)).displacement({"w": w}, generator=seeded(6))
+    delta = Gaussian(0.1, SixSigma(per_channel=True)).errors({"w": w}, generator=seeded(6))
     ratio = delta["w"].std(1) / (0.6 * w.std(1))
     assert float((ratio - 1).abs().max()) < 4 / math.sqrt(2 * 50_000)
 

@@ -101,9 +101,7 @@ def test_a_seed_is_the_same_numbers_in_every_release():
 @pytest.mark.parametrize("rule", [SixSigma(), SixSigma(per_channel=True)])
 def test_gaussian_noise_is_range_times_draw_to_the_last_bit(dtype, rule):
     weight = torch.linspace(-1, 2, 200 * 250).view(200, 250).to(dtype)
-    found = Gaussian(0.1, rule).displacement(
-        {"fc": weight}, generator=torch.Generator().manual_seed(1)
-    )
+    found = Gaussian(0.1, rule).errors({"fc": weight}, generator=torch.Generator().manual_seed(1))
     noise = standard_normal(
         weight.shape, dtype=draw_dtype(weight), generator=torch.Generator().manual_seed(1)
     )

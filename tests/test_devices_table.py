@@ -21,7 +21,7 @@ def seeded(seed):
 def test_a_displacement_is_a_stretch_of_the_table_for_each_piece(shape, rule):
     weight = torch.randn(shape, generator=seeded(1))
     device = GaussianTable(0.2, rule)
-    found = device.displacement({"w": weight}, generator=seeded(2))["w"]
+    found = device.errors({"w": weight}, generator=seeded(2))["w"]
     generator, flat = seeded(2), []
     left = weight.numel()
     while left:

@@ -13,12 +13,13 @@ from method_cases import METHODS
 from torch import nn
 
 from spikewvat.devices import Gaussian
-from spikewvat.perturbations import GAV, HSV, Direction
+from spikewvat.perturbations import GAV, HSV, Perturbation
 from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.weights import adding
 
 
-class Spy(Direction):
-    """Remembers the displacements of a direction."""
+class Spy(Perturbation):
+    """Remembers what a perturbation was."""
 
     def __init__(self, direction):
         self.direction, self.deltas = direction, []
@@ -27,10 +28,10 @@ class Spy(Direction):
     def needs_gradient(self):
         return self.direction.needs_gradient
 
-    def __call__(self, weights, grads=None, *, generator=None):
+    def plan(self, weights, grads=None, *, generator=None):
         delta = self.direction(weights, grads, generator=generator)
         self.deltas.append(torch.cat([d.flatten() for d in delta.values()]))
-        return delta
+        return adding(delta)
 
 
 def _net():

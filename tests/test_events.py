@@ -14,7 +14,7 @@ from torch import nn
 from spikewvat import WVAT, Gaussian, adapter_for
 from spikewvat.data import make_loader
 from spikewvat.data.augmentation import RandomShift
-from spikewvat.data.events import collate
+from spikewvat.data.loaders import collate
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.events import EventConv2d, EventLinear
 from spikewvat.spiking.losses import rate_cross_entropy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import resource
@@ -118,7 +119,7 @@ def test_truncated_file(tmp_path, keep):
     path = tmp_path / "x.safetensors"
     files.save(path, {"w": torch.ones(10)})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="no readable safetensors file"):
+    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
         files.load(path)
 
 
@@ -126,14 +127,47 @@ def test_structure_that_names_a_missing_tensor(tmp_path):
     from safetensors.torch import save_file
 
     structure = json.dumps({"tensor": "gone"})
-    save_file({"w": torch.ones(1)}, tmp_path / "x", metadata={"spikewvat.structure": structure})
+    metadata = {"spikewvat.structure": structure}
+    metadata["spikewvat.sha256"] = files._checksum(structure, {"w": torch.ones(1)})
+    save_file({"w": torch.ones(1)}, tmp_path / "x", metadata=metadata)
     with pytest.raises(CheckpointError, match="gone"):
         files.load(tmp_path / "x")
 
 
+def test_every_flipped_bit_is_found(tmp_path):
+    tree = {"w": torch.ones(3, dtype=torch.float16), "n": (1, "a"), "empty": torch.ones(0)}
+    path = tmp_path / "x.safetensors"
+    files.save(path, tree)
+    intact = path.read_bytes()
+    header = 8 + int.from_bytes(intact[:8], "little")
+    padding = header - len(intact[:header].rstrip())
+    for bit in range(8 * len(intact)):
+        damaged = bytearray(intact)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        if header - padding <= bit // 8 < header:
+            continue  # one blank for another may be read
+        with pytest.raises(CheckpointError, match="Restore it from a copy"):
+            files.load(path)
+
+
+def test_files_of_others_have_no_checksum(tmp_path):
+    from safetensors.torch import save_file
+
+    save_file({"w": torch.ones(2)}, tmp_path / "x", metadata={"format": "pt"})
+    assert same({"w": torch.ones(2)}, files.load(tmp_path / "x"))
+
+
+def test_a_packed_file_that_explodes_is_refused():
+    content = gzip.compress(bytes(10_000))
+    assert files.gunzip(content, limit=10_000) == bytes(10_000)
+    with pytest.raises(ValueError, match="unpacks to more than"):
+        files.gunzip(content, limit=9_999)
+
+
 def test_a_pickle_is_refused(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="no readable safetensors file"):
+    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
         files.load(tmp_path / "x.safetensors")
 
 

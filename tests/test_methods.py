@@ -112,7 +112,7 @@ def test_every_method_differs_from_plain_training(method):
     expected = [parameter.detach() for parameter in model.parameters()]
     if not (method.clips or method.name.startswith("qat")):
         assert equal(plain.run(3), expected)
-    assert not equal(Loop(NETS[0], method).run(3), expected)
+    assert equal(Loop(NETS[0], method).run(3), expected) is (method.name == "plain")
 
 
 @every_method

@@ -12,7 +12,8 @@ from model_cases import Stepwise
 from torch import nn
 
 from spikewvat.devices import Gaussian
-from spikewvat.training.methods import QAT, qat_wvat, quantized_activations
+from spikewvat.perturbations import variation
+from spikewvat.training.methods import QAT, quantized_activations
 from spikewvat.training.methods.activations import on_levels, range_of
 
 numbers = st.floats(-4, 4).map(lambda x: round(x, 3))
@@ -97,7 +98,9 @@ def test_a_block_that_raises_leaves_no_hooks():
     assert not model[0]._forward_pre_hooks
 
 
-@pytest.mark.parametrize("make", [QAT, lambda m, **o: qat_wvat(m, Gaussian(0.1), **o)])
+@pytest.mark.parametrize(
+    "make", [QAT, lambda m, **o: QAT(m, perturbation=variation(Gaussian(0.1)), **o)]
+)
 def test_qat_with_activations(make):
     """The gradient of the first layer is that of a net whose inputs were quantised by hand."""
     torch.manual_seed(0)

@@ -22,7 +22,7 @@ def fit(out, method, epochs, *, resume=False):
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
     trainer = Trainer(out, epochs=epochs, progress=False, resume=resume)
     perturbed = method.make(model, optimizer, p=0.9)
-    trainer.fit(model, worker.loader(), rate_cross_entropy, optimizer, perturbed=perturbed)
+    trainer.fit(model, worker.loader(), rate_cross_entropy, optimizer, method=perturbed)
     return (out / "model.safetensors").read_bytes()
 
 
@@ -47,7 +47,7 @@ def test_weights_are_clipped_after_the_step(tmp_path):
         worker.loader(),
         rate_cross_entropy,
         optimizer,
-        perturbed=NoiseInjection(model, clip_sigmas=1.0),
+        method=NoiseInjection(model, clip_sigmas=1.0),
     )
     assert clipped(model)
 
@@ -60,5 +60,5 @@ def test_fine_tuning_of_a_converted_network(kind):
     settings = {"clip_sigmas": 1.0} if kind is NoiseInjection else {}
     optimizer = torch.optim.SGD(snn.parameters(), lr=0.01)
     batch = (torch.rand(8, 6), torch.arange(8) % 3)
-    finetune(snn, [batch], epochs=2, wvat=kind(snn, **settings), optimizer=optimizer)
+    finetune(snn, [batch], epochs=2, method=kind(snn, **settings), optimizer=optimizer)
     assert clipped(snn) is (kind is NoiseInjection)

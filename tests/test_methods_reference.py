@@ -15,14 +15,14 @@ from spikewvat.perturbations import (
     GAV,
     HSV,
     SAM,
-    Drawn,
     Mixture,
-    MomentumSAM,
-    MomentumVariation,
-    PastVariation,
-    Ramped,
+    Momentum,
+    Past,
+    RandomLength,
     Sum,
     VariableNoise,
+    Warmup,
+    variation,
 )
 from spikewvat.training import WVAT, PerturbedGradient
 from spikewvat.training.methods import (
@@ -30,9 +30,7 @@ from spikewvat.training.methods import (
     NoiseInjection,
     ParameterAdversary,
     RandomPerturbation,
-    a_trice,
-    qat_wvat,
-    trice,
+    Vortex,
 )
 
 LR, STEPS = 0.2, 4
@@ -129,9 +127,7 @@ def test_momentum_variation(sign, factor, gamma):
         return grad(literal.plus(w, v, factor))
 
     def make(model, optimizer):
-        return PerturbedGradient(
-            model, MomentumVariation(Given(), optimizer, gamma, alpha=0.4, sign=sign)
-        )
+        return PerturbedGradient(model, GAV(Given(), gamma, 0.4, Momentum(optimizer, sign)))
 
     same(trained(make), expected(grads_of))
 
@@ -145,7 +141,7 @@ def test_momentum_sam(sign, factor):
         return grad(literal.plus(w, m, factor * 0.3 / total))
 
     def make(model, optimizer):
-        return PerturbedGradient(model, MomentumSAM(optimizer, rho=0.3, sign=sign))
+        return PerturbedGradient(model, SAM(0.3, Momentum(optimizer, sign)))
 
     same(trained(make), expected(grads_of))
 
@@ -154,7 +150,7 @@ def test_momentum_ahead_is_where_the_next_step_goes():
     """The published sign: as far along as momentum carries anyway, it is Nesterov's gradient."""
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=LR, momentum=0.9)
-    direction = MomentumSAM(optimizer, rho=1.0)
+    direction = SAM(1.0, Momentum(optimizer))
     nn.functional.cross_entropy(model(X), Y).backward()
     before = {name: w.detach().clone() for name, w in model.named_parameters()}
     optimizer.step()
@@ -178,7 +174,7 @@ def on_a_quadratic(sign, *, curvature, lr=0.01, beta=0.9, steps=2000):
     nn.init.ones_(model.weight)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=beta)
     method = PerturbedGradient(
-        model, MomentumVariation(Fixed(), optimizer, alpha=1.0, sign=sign), warn_after=None
+        model, GAV(Fixed(), alpha=1.0, source=Momentum(optimizer, sign)), warn_after=None
     )
     seen = []
     for step in range(steps):
@@ -201,15 +197,15 @@ def test_the_sign_of_momentum_on_a_quadratic(curvature):
 
 
 def test_wvat_by_momentum():
-    """w_th = 1 displaces along the momentum alone, and never takes a second pass."""
+    """w_th = 1 perturbs along the momentum alone, and never takes a second pass."""
     one = trained(
         lambda model, optimizer: WVAT(
-            model, Given(), w_th=1.0, gamma=1.0, alpha=0.4, ascent="momentum", optimizer=optimizer
+            model, Given(), w_th=1.0, gamma=1.0, alpha=0.4, worst=Momentum(optimizer)
         )
     )
     two = trained(
         lambda model, optimizer: PerturbedGradient(
-            model, MomentumVariation(Given(), optimizer, alpha=0.4)
+            model, GAV(Given(), alpha=0.4, source=Momentum(optimizer))
         )
     )
     same(one, two)
@@ -218,7 +214,7 @@ def test_wvat_by_momentum():
 def test_adams_running_average_is_followed():
     model = net()
     optimizer = torch.optim.Adam(model.parameters(), lr=0.1)
-    direction = MomentumVariation(Given(), optimizer, alpha=0.4)
+    direction = GAV(Given(), alpha=0.4, source=Momentum(optimizer))
     weights = dict(model.named_parameters())
     assert all(float(v.abs().sum()) == 0 for v in direction(weights).values())
     nn.functional.cross_entropy(model(X), Y).backward()
@@ -243,13 +239,13 @@ def test_past_variation(sign, factor, decay):
         return g
 
     same(
-        trained(perturbed(PastVariation(Given(), 0.5, 0.4, decay, sign))),
+        trained(perturbed(GAV(Given(), 0.5, 0.4, Past(decay, sign)))),
         expected(grads_of),
     )
 
 
 def test_a_past_gradient_that_is_not_finite_is_left_out():
-    direction = PastVariation(Given(), decay=0.5)
+    direction = GAV(Given(), source=Past(decay=0.5))
     weights = {name: w.detach() for name, w in net().named_parameters()}
     direction.note({name: torch.ones_like(w) for name, w in weights.items()})
     before = direction(weights)
@@ -268,41 +264,41 @@ def test_both_at_once():
     same(
         trained(
             lambda model, optimizer: WVAT(
-                model, Given(), gamma=0.5, alpha=0.4, ascent="momentum", mix="both",
-                optimizer=optimizer,
+                model, Given(), gamma=0.5, alpha=0.4, mix="both",
+                worst=Momentum(optimizer),
             )
         ),
         expected(grads_of),
     )  # fmt: skip
 
 
-def test_ramp_and_drawn_length():
+def test_warmup_and_random_length():
     def ramped(step, w, m):
         return grad(literal.plus(w, draw(w), 0.5 * min(1, (step + 1) / 3)))
 
     def make(model, optimizer):
-        return WVAT(model, Given(), w_th=0.0, gamma=0.5, ramp=3)
+        return PerturbedGradient(model, Warmup(variation(Given(), w_th=0.0, gamma=0.5), 3))
 
     same(trained(make), expected(ramped))
 
     w = {name: weight.detach() for name, weight in net().named_parameters()}
     x = float(torch.rand((), generator=torch.Generator().manual_seed(5)))
-    delta = Drawn(HSV(Given()), spread=0.4)(w, generator=torch.Generator().manual_seed(5))
+    delta = RandomLength(HSV(Given()), spread=0.4)(w, generator=torch.Generator().manual_seed(5))
     same(delta, {name: (1 + 0.4 * (2 * x - 1)) * d for name, d in draw(w).items()})
 
 
 def test_directions_of_directions_pass_on_what_they_need():
     """A choice inside decides about the clean pass; memories inside are noted and saved."""
-    past = PastVariation(Given())
-    whole = Ramped(Drawn(Mixture(Sum(HSV(Given()), past), SAM(), w_th=1.0)), steps=2)
+    past = GAV(Given(), source=Past())
+    whole = Warmup(RandomLength(Mixture(Sum(HSV(Given()), past), SAM(), w_th=1.0)), steps=2)
     assert whole.remembers
     assert whole.needs_gradient
     assert whole.pick().needs_gradient
-    assert not Ramped(Sum(HSV(Given()), past), steps=2).needs_gradient
+    assert not Warmup(Sum(HSV(Given()), past), steps=2).needs_gradient
     weights = {name: w.detach() for name, w in net().named_parameters()}
     whole.note({name: torch.ones_like(w) for name, w in weights.items()})
-    other = PastVariation(Given())
-    again = Ramped(Drawn(Mixture(Sum(HSV(Given()), other), SAM(), w_th=1.0)), steps=2)
+    other = GAV(Given(), source=Past())
+    again = Warmup(RandomLength(Mixture(Sum(HSV(Given()), other), SAM(), w_th=1.0)), steps=2)
     again.load_state_dict(whole.state_dict())
     assert again._taken == 1
     same(other(weights), past(weights))
@@ -339,7 +335,7 @@ def test_noise_injection_clips_after_the_step():
             after=lambda w: literal.clipped(w, 1.0),
         ),
     )
-    assert NoiseInjection(net(), sigma=0.05).direction == HSV(Gaussian(0.05, AbsMax()))
+    assert NoiseInjection(net(), sigma=0.05).perturbation == HSV(Gaussian(0.05, AbsMax()))
 
 
 def test_parameter_adversary(monkeypatch):
@@ -386,7 +382,9 @@ def test_qat_under_wvat_displaces_quantized_weights():
     for w_th, grads_of in ((0.0, noisy), (1.0, worst)):
 
         def make(model, _, w_th=w_th):
-            return qat_wvat(model, Given(), bits=4, w_th=w_th, gamma=0.5, alpha=0.4)
+            return QAT(
+                model, bits=4, perturbation=variation(Given(), w_th=w_th, gamma=0.5, alpha=0.4)
+            )
 
         same(trained(make), expected(grads_of))
 
@@ -443,15 +441,6 @@ def test_worked_right_censored_noise():
     assert float((numbers == 0.5).float().mean()) == pytest.approx(0.3085, abs=0.01)
 
 
-def test_trice_and_a_trice_are_directions_of_censored_noise():
-    noise = RightCensored(0.05, AbsMax(), censor=0.7, standardised=False)
-    assert trice(0.05, range=AbsMax(), censor=0.7, gamma=0.5) == HSV(noise, 0.5)
-    mixed = a_trice(0.05, range=AbsMax(), censor=0.7, gamma=0.5, alpha=0.2, w_th=0.3)
-    assert mixed.noise == HSV(noise, 0.5)
-    assert mixed.ascent == GAV(noise, 0.5, 0.2)
-    assert mixed.w_th == 0.3
-
-
 def test_literal_clip_is_that_of_the_other_reference():
     values = torch.tensor([0.5, -0.3, 0.1, 0.9, -0.7, 0.2], dtype=torch.float64)
     bound = 0.5 * reference.mean_std(values.tolist())[1]
@@ -472,27 +461,34 @@ def test_literal_clip_is_that_of_the_other_reference():
         (lambda m: RightCensored(0.1, censor=math.inf), "censor must be finite .* got inf"),
         (lambda m: VariableNoise(Gaussian(0.1), spread=-1), "spread must be .* got -1"),
         (
-            lambda m: WVAT(m, Gaussian(0.1), ascent="momentum"),
-            "ascent='momentum' needs the optimizer, got None. Pass optimizer=",
+            lambda m: WVAT(m, Gaussian(0.1), worst="momentum"),
+            "worst must say where the worst direction comes from.*, got 'momentum'",
         ),
         (
-            lambda m: WVAT(m, Gaussian(0.1), ascent="up"),
-            "ascent must be 'gradient', 'momentum' or 'past', got 'up'",
+            lambda m: WVAT(m, Gaussian(0.1), mix="both", w_th=0.2),
+            "w_th = 0.2 has no meaning with mix='both'",
+        ),
+        (
+            lambda m: NoiseInjection(m, sigma=0.1, device=Gaussian(0.1)),
+            "got sigma=0.1 and a device, which has its own",
+        ),
+        (
+            lambda m: Vortex(m, Gaussian(0.1), rho=2.0, confidence=0.9),
+            "got rho=2.0 and confidence=0.9.* Leave one out",
         ),
         (
             lambda m: WVAT(m, Gaussian(0.1), mix="none"),
             "mix must be 'either' or 'both'",
         ),
-        (lambda m: WVAT(m, Gaussian(0.1), ramp=-1), "ramp must be a whole number .* got -1"),
-        (lambda m: WVAT(m, Gaussian(0.1), spread=2), "spread must lie between 0 and 1, got 2"),
-        (lambda m: WVAT(m, Gaussian(0.1), ascent="past", decay=1), r"decay must lie in \[0, 1\)"),
-        (lambda m: Ramped(HSV(Gaussian(0.1)), steps=0), "steps must be .* at least 1, got 0"),
+        (lambda m: RandomLength(SAM(), 2), "spread must lie between 0 and 1, got 2"),
+        (lambda m: Past(decay=1), r"decay must lie in \[0, 1\)"),
+        (lambda m: Warmup(HSV(Gaussian(0.1)), steps=0), "steps must be .* at least 1, got 0"),
         (
-            lambda m: MomentumSAM(torch.optim.SGD(m.parameters(), lr=0.1)),
+            lambda m: Momentum(torch.optim.SGD(m.parameters(), lr=0.1)),
             "optimizer must keep a momentum, got SGD without one. Use Adam",
         ),
         (
-            lambda m: MomentumSAM(torch.optim.Adam(m.parameters()), sign="up"),
+            lambda m: Momentum(torch.optim.Adam(m.parameters()), sign="up"),
             "sign must be 'ahead' or 'back', got 'up'",
         ),
     ],

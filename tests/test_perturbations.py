@@ -1,4 +1,4 @@
-"""Directions against the worked examples and the literal equations."""
+"""Perturbations against the worked examples and the literal equations."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import reference
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_cases import DIRECTIONS
+from model_cases import PERTURBATIONS
 
 from spikewvat.devices import Gaussian, HalfWidth, SixSigma
 from spikewvat.devices.base import norm_of
@@ -19,16 +19,19 @@ from spikewvat.perturbations import (
     GAV,
     HSV,
     SAM,
-    Direction,
-    Drawn,
+    Gradient,
     Mixture,
-    MomentumSAM,
-    MomentumVariation,
-    PastVariation,
+    Momentum,
+    Past,
+    Perturbation,
+    RandomLength,
     Sum,
     VariableNoise,
+    Warmup,
+    variation,
 )
 from spikewvat.perturbations.base import _adding_times
+from spikewvat.weights import adding
 
 W = [0.5, -0.3, 0.1, 0.9, -0.7, 0.2]
 GAUSSIAN = Gaussian(0.1)
@@ -44,11 +47,8 @@ def f64(values):
 class GivenNoise(Gaussian):
     """Gaussian variation whose draw is given: the worked example's xi."""
 
-    def displacement(self, weights, *, generator=None):
-        return {
-            name: self.sigma * self.range.size(w) * f64(XI).reshape(w.shape)
-            for name, w in weights.items()
-        }
+    def standard_noise(self, shape, *, dtype, generator=None):
+        return f64(XI).reshape(shape)
 
 
 def test_worked_hsv():
@@ -143,7 +143,7 @@ def test_gav_climbs_to_first_order():
     assert float(v.norm()) == pytest.approx(length, rel=1e-9)
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS, ids=repr)
+@pytest.mark.parametrize("direction", PERTURBATIONS, ids=repr)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_contract(direction, dtype):
     weights = {"a": torch.randn(4, 3).to(dtype), "b": torch.randn(6, 5).to(dtype).t()}
@@ -172,30 +172,31 @@ def moved(direction, device=GAUSSIAN):
     optimizer = torch.optim.SGD(weights.values(), lr=0.1, momentum=0.9)
     optimizer.step()
     grads = {name: torch.randn(w.shape, generator=generator) for name, w in weights.items()}
-    made = direction if isinstance(direction, Direction) else direction(device, optimizer)
+    made = direction if isinstance(direction, Perturbation) else direction(device, optimizer)
     made.note(grads)
     return weights, grads, made
 
 
 def both(device, optimizer):
     """Return noise around the place ahead."""
-    return Sum(HSV(device, 0.5), MomentumVariation(device, optimizer))
+    return Sum(HSV(device, 0.5), GAV(device, source=Momentum(optimizer)))
 
 
-PLANNED = [
-    *DIRECTIONS,
+PLANNED_PERTURBATIONS = [
+    *PERTURBATIONS,
     Sum(HSV(GAUSSIAN), GAV(GAUSSIAN)),
-    Drawn(HSV(GAUSSIAN)),
+    RandomLength(HSV(GAUSSIAN)),
     VariableNoise(GAUSSIAN),
-    PastVariation(GAUSSIAN),
-    MomentumVariation,
-    lambda device, optimizer: MomentumSAM(optimizer),
+    GAV(GAUSSIAN, source=Past()),
+    lambda device, optimizer: GAV(device, source=Momentum(optimizer)),
+    lambda device, optimizer: SAM(0.3, Momentum(optimizer)),
+    lambda device, optimizer: AWP(source=Momentum(optimizer)),
     both,
 ]
 
 
-@pytest.mark.parametrize("direction", PLANNED, ids=str)
-def test_a_plan_adds_the_displacement_that_the_weights_had(direction):
+@pytest.mark.parametrize("direction", PLANNED_PERTURBATIONS, ids=str)
+def test_a_plan_adds_the_perturbation_that_the_weights_had(direction):
     weights, grads, direction = moved(direction)
     delta = direction(weights, grads, generator=torch.Generator().manual_seed(5))
     displace = direction.plan(weights, grads, generator=torch.Generator().manual_seed(5))
@@ -210,22 +211,26 @@ def test_a_plan_adds_the_displacement_that_the_weights_had(direction):
         assert float(delta[name].norm()) > 0
 
 
-@pytest.mark.parametrize("method", [HSV, GAV])
-def test_what_a_subclass_says_of_the_displacement_holds_in_a_plan(method):
-    class Ones(method):
-        def __call__(self, weights, grads=None, *, generator=None):
-            return {name: torch.ones_like(weight) for name, weight in weights.items()}
+@pytest.mark.parametrize("kind", [HSV, GAV])
+def test_what_a_subclass_adds_is_what_it_returns(kind):
+    class Ones(kind):
+        def plan(self, weights, grads=None, *, generator=None):
+            return adding({name: torch.ones_like(weight) for name, weight in weights.items()})
 
-    weight = torch.zeros(3)
-    Ones(Gaussian(0.1)).plan({"w": weight})({"w": weight})
-    assert weight.tolist() == [1.0] * 3
+    assert Ones(Gaussian(0.1))({"w": torch.zeros(3)})["w"].tolist() == [1.0] * 3
+    with pytest.raises(
+        TypeError, match="overrides '__call__', which Perturbation derives from plan"
+    ):
+        type("Twice", (kind,), {"__call__": lambda self, weights, grads=None: weights})
 
 
-@pytest.mark.parametrize("direction", [both, lambda device, optimizer: MomentumSAM(optimizer)])
+@pytest.mark.parametrize(
+    "direction", [both, lambda device, optimizer: SAM(0.3, Momentum(optimizer))]
+)
 def test_an_optimizer_of_other_weights_is_refused(direction):
     weights, _, _ = moved(SAM())
     elsewhere = torch.optim.Adam([torch.zeros(3, requires_grad=True)])
-    with pytest.raises(ValueError, match=r"holds none of the displaced weights \('a', 'b'\)"):
+    with pytest.raises(ValueError, match=r"holds none of the perturbed weights \('a', 'b'\)"):
         direction(GAUSSIAN, elsewhere)(weights)
 
 
@@ -243,8 +248,8 @@ def test_noise_and_the_place_ahead_measure_a_range_once():
     with torch.no_grad():
         weights["a"].mul_(2)
     found = direction(weights, generator=torch.Generator().manual_seed(1))
-    assert len(asked) == 4  # the next displacement measures anew
-    literal = both(GAUSSIAN, direction.second.optimizer)
+    assert len(asked) == 4  # the next perturbation measures anew
+    literal = both(GAUSSIAN, direction.second.source.optimizer)
     expected = literal(weights, generator=torch.Generator().manual_seed(1))
     assert all(torch.equal(found[name], expected[name]) for name in weights)
 
@@ -268,10 +273,10 @@ def test_norms_are_the_literal_ones(shape, scale):
 
 @pytest.mark.parametrize(
     "direction",
-    [d for d in DIRECTIONS if d.needs_gradient and not isinstance(d, Mixture)],
+    [d for d in PERTURBATIONS if d.needs_gradient and not isinstance(d, Mixture)],
     ids=repr,
 )
-def test_zero_and_non_finite_gradients_displace_nothing(direction):
+def test_zero_and_non_finite_gradients_perturb_nothing(direction):
     weights = {"a": torch.randn(4, 3)}
     zero = direction(weights, {"a": torch.zeros(4, 3)})["a"]
     assert torch.equal(zero, torch.zeros(4, 3))
@@ -318,6 +323,14 @@ def test_mixture_ends_and_share():
         (lambda: ASAM(rho=math.nan), "rho must be .* got nan"),
         (lambda: AWP(kappa=-1), "kappa must be .* got -1"),
         (lambda: Mixture(SAM(), SAM(), 1.5), "w_th must lie between 0 and 1, got 1.5"),
+        (lambda: SAM(source="momentum"), "source must say where .* Past\\(\\), got 'momentum'"),
+        (lambda: GAV(Gaussian(0.1), source=Gradient), "source must say where .* got <class"),
+        (lambda: variation(Gaussian(0.1), w_th=2), "w_th must lie between 0 and 1, got 2"),
+        (
+            lambda: variation(Gaussian(0.1), w_th=0.3, mix="both"),
+            "w_th = 0.3 has no meaning with mix='both'.* Leave w_th out",
+        ),
+        (lambda: Warmup(SAM(), 0), "steps must be .* at least 1, got 0"),
     ],
 )
 def test_impossible_values(make, message):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import subprocess
 from pathlib import Path
 
@@ -11,20 +9,21 @@ import pytest
 import torch
 from torch import nn
 
-from spikewvat import files
+from spikewvat import files, provenance
 from spikewvat.devices import (
     AbsMax,
     DifferentialPair,
     Fixed,
     Gaussian,
     Quantized,
+    RightCensored,
     SixSigma,
     Uniform,
     Weibull,
 )
 from spikewvat.devices.base import Pipeline
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, registry, results, start
+from spikewvat.lab.recipes import build, registry, start
 from spikewvat.lab.recipes import devices as specs
 from spikewvat.lab.recipes.reading import read_recipe, recipe_from, toml_value
 from spikewvat.lab.recipes.schema import (
@@ -39,8 +38,18 @@ from spikewvat.lab.recipes.schema import (
     PUBLISHED,
     RANGES,
 )
-from spikewvat.perturbations import AWP, GAV, HSV, SAM, Mixture, MomentumVariation
-from spikewvat.training import WVAT
+from spikewvat.perturbations import (
+    AWP,
+    GAV,
+    HSV,
+    SAM,
+    Mixture,
+    Momentum,
+    RandomLength,
+    Warmup,
+    variation,
+)
+from spikewvat.training import Plain
 
 BASE = """
 name = "base"
@@ -60,7 +69,6 @@ NEED_A_DEVICE = {
     "gav",
     "variable-noise",
     "random-perturbation",
-    "qat+wvat",
     "vortex",
     "statistical",
 }
@@ -133,7 +141,7 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
     )
     assert complete.model.parameters["beta"] == 0.9
     assert "input_shape" not in complete.model.parameters
-    assert complete.method.parameters["w_th"] == 0.5
+    assert complete.method.parameters["gamma"] == 0.5
     assert build.with_input_shape(complete, (2, 8, 8)).model.parameters["input_shape"] == [2, 8, 8]
 
 
@@ -198,14 +206,17 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
         (["method.name=hsv", "method.device=gaussian"], r"\[method.device\] lacks 'sigma'"),
         (["method=ptq"], r"method 'ptq' .* but evaluation.device = 'gaussian' quantises nothing"),
         (
-            ["method=momentum-sam", "training.optimizer=sgd"],
-            r"\[method\]: optimizer must keep a momentum, got SGD without one",
+            ["method={name='sam', source='momentum'}", "training.optimizer=sgd"],
+            r"\[method.source\]: optimizer must keep a momentum, got SGD without one",
         ),
         (
-            ["method={name='wvat', device='gaussian:sigma=0.1', ascent='up'}"],
-            r"method.ascent = 'up': Input should be 'gradient', 'momentum' or 'past'",
+            ["method={name='wvat', device='gaussian:sigma=0.1', worst='up'}"],
+            r"method.worst = 'up' is unknown. Valid: 'gradient', 'momentum', 'past'",
         ),
-        (["method={name='trice', range='abs'}"], r"method.range = 'abs' is unknown. Did you mean"),
+        (["method={name='sam', ascent='past'}"], r"unknown key 'ascent' in \[method\]"),
+        (["method={name='qat', perturbation='qat'}"], r"method.perturbation = 'qat' is no perturb"),
+        (["method={name='plain', p=0.5}"], r"unknown key 'p' in \[method\]. Valid: none"),
+        (["method={name='sam', warmup=0}"], r"\[method\]: steps must be .* at least 1, got 0"),
         (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),
         (["averaging.enabled=true", "averaging.lr=0.1"], r"averaging.lr = 0.1: averaging starts"),
         (["training.schedule=exponential"], r"'exponential' lacks its factor .*training.decay = 0"),
@@ -347,13 +358,16 @@ def recipe(**content):
 def test_methods():
     model = nn.Linear(3, 2)
     device = {"name": "gaussian", "sigma": 0.1}
-    assert build.build_method(recipe(), model) is None
+    assert isinstance(build.build_method(recipe(), model), Plain)
     wvat = build.build_method(
         recipe(method={"name": "wvat", "device": device, "w_th": 0.3, "p": 0.5}), model
     )
-    assert isinstance(wvat, WVAT)
-    assert isinstance(wvat.direction, Mixture)
-    assert (wvat.direction.w_th, wvat.p, wvat.direction.noise.device) == (0.3, 0.5, Gaussian(0.1))
+    assert isinstance(wvat.perturbation, Mixture)
+    assert (wvat.perturbation.w_th, wvat.p, wvat.perturbation.noise.device) == (
+        0.3,
+        0.5,
+        Gaussian(0.1),
+    )
     for content, direction in [
         ({"name": "hsv", "device": device}, HSV(Gaussian(0.1))),
         ({"name": "gav", "device": "gaussian:sigma=0.1"}, GAV(Gaussian(0.1))),
@@ -361,7 +375,7 @@ def test_methods():
         ({"name": "awp", "p": 0.25}, AWP()),
     ]:
         method = build.build_method(recipe(method=content), model)
-        assert method.direction == direction
+        assert method.perturbation == direction
         assert method.p == content.get("p", 1.0)
 
 
@@ -377,9 +391,7 @@ def test_every_method_by_name(name):
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
     optimizer, _ = build.build_optimizer(checked, model.parameters())
     method = build.build_method(checked, model, optimizer)
-    if name in ("plain", "ptq"):
-        assert method is None
-        return
+    assert isinstance(method, Plain) is (name in ("plain", "ptq"))
 
     def closure():
         output = model(torch.ones(2, 3))
@@ -397,17 +409,21 @@ def test_parameters_of_methods():
         return build.build_method(recipe(method=content), model, optimizer)
 
     device = "gaussian:sigma=0.1"
-    wvat = built(name="wvat", device=device, ascent="momentum", alpha=0.3, sign="back")
-    assert wvat.direction.ascent == MomentumVariation(
-        Gaussian(0.1), optimizer, 0.5, alpha=0.3, sign="back"
-    )
-    trice = built(name="trice", sigma=0.05, range="absmax-per-channel", p=0.5)
-    assert trice.direction.device.range == AbsMax(per_channel=True)
+    back = {"name": "momentum", "sign": "back"}
+    wvat = built(name="wvat", device=device, worst=back, alpha=0.3, warmup=9, spread=0.5)
+    mixed = variation(Gaussian(0.1), alpha=0.3, worst=Momentum(optimizer, "back"))
+    assert isinstance(wvat.perturbation, Warmup)
+    assert wvat.perturbation.steps == 9
+    assert wvat.perturbation.perturbation == RandomLength(mixed, 0.5)
+    trice = built(name="hsv", device="right-censored:sigma=0.05,standardised=false", p=0.5)
+    assert trice.perturbation == HSV(RightCensored(0.05, standardised=False))
     assert trice.p == 0.5
     injection = built(name="noise-injection", device="weibull:sigma=0.1", clip_sigmas=2.5)
-    assert injection.direction.device == Weibull(0.1)
+    assert injection.perturbation.device == Weibull(0.1)
     assert injection.clip_sigmas == 2.5
-    assert built(name="qat+wvat", device=device, bits=4, w_th=1.0).quantizer.bits == 4
+    noise = {"name": "wvat", "device": device, "w_th": 1.0}
+    qat = built(name="qat", bits=4, perturbation=noise)
+    assert (qat.quantizer.bits, qat.perturbation) == (4, variation(Gaussian(0.1), w_th=1.0))
 
 
 def test_noise_and_weights_come_from_the_seed():
@@ -571,28 +587,19 @@ def test_some_samples_are_spread_over_all():
         assert build.spread([1] * 10, everything) == [1] * 10
 
 
-def test_result_files(tmp_path):
-    rows = {"a": math.nan, "b": [1.5, math.inf], "c": (1, "x", None, True), 3: 0.1}
-    results.write_json(tmp_path / "r.json", rows)
-    read = json.loads((tmp_path / "r.json").read_text())
-    assert read == {"a": None, "b": [1.5, None], "c": [1, "x", None, True], "3": 0.1}
-    with pytest.raises(CheckpointError, match="cannot write"):
-        results.write_json(tmp_path / "r.json" / "x", rows)
-
-
 def test_provenance(monkeypatch, tmp_path):
-    found = results.provenance()
+    found = provenance.provenance()
     assert found["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert "python" in found["versions"]
     monkeypatch.setattr("spikewvat.__file__", str(tmp_path / "__init__.py"))
-    assert results.commit() is None  # no repository
+    assert provenance.commit() is None  # no repository
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     (tmp_path / "__init__.py").write_text("")
-    assert results.commit() is None  # a repository that is not the package's
+    assert provenance.commit() is None  # a repository that is not the package's
     subprocess.run([*git, "add", "__init__.py"], check=True)
     subprocess.run([*git, "commit", "-qm", "x", "--no-verify"], check=True)
-    clean = results.commit()
+    clean = provenance.commit()
     assert len(clean) == 40
     (tmp_path / "__init__.py").write_text("changed")
-    assert results.commit() == f"{clean}-dirty"
+    assert provenance.commit() == f"{clean}-dirty"

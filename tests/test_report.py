@@ -12,16 +12,19 @@ import pytest
 import torch
 from test_cli import call, error
 
+from spikewvat.conversion import TimeSweep
 from spikewvat.devices import Gaussian
 from spikewvat.errors import DataError
+from spikewvat.lab.recipes.results import RunResult, Training, row_result
 from spikewvat.lab.report import Table, collect, write_report
 from spikewvat.lab.report.collect import CELL
 from spikewvat.lab.report.words import gain, summary
 from spikewvat.lab.suites import cells_of, read_suite
 from spikewvat.lab.suites.suite import Row
-from spikewvat.lab.suites.table import RowResult, row_result
+from spikewvat.results import Converted, Landscape, RowResult, StepTime, StepTimes
 from spikewvat.robustness import ChipReport, Degradation, Evaluator, mean_interval
 from spikewvat.robustness.landscape import weight_histograms
+from spikewvat.serialisation import plain, write
 
 SUITE = """
 title = "Tiny <suite>"
@@ -52,20 +55,22 @@ def curve(clean, noisy, *, chips=(0.01, -0.01, 0.03)):
     return Degradation(clean, tuple(reports))
 
 
-def cell(seed, degradation, **content):
-    """What a finished cell's file holds."""
-    return {
-        "recipe": {"name": "tiny", "seed": seed},
-        "scale": "quick",
-        "commit": "0123456789abcdef",
-        "versions": {"torch": "2"},
-        "training": {
-            "samples": {"train": 48, "validation": 0, "test": 24},
-            "history": [{"seconds": 60.0}],
-        },
-        **degradation.to_dict(),
-        **content,
-    }
+def cell(seed, degradation, *, seconds=60.0, **found):
+    """What a finished cell has found."""
+    samples = {"train": 48, "validation": 0, "test": 24}
+    return RunResult(
+        recipe={"name": "tiny", "seed": seed},
+        seed=seed,
+        scale="quick",
+        method="plain",
+        split="test",
+        device="Gaussian",
+        curve=degradation,
+        training=Training(1, samples, ({"seconds": seconds},)),
+        commit="0123456789abcdef",
+        versions={"torch": "2"},
+        **found,
+    )
 
 
 def row(*curves, **content):
@@ -78,16 +83,16 @@ def folder(tmp_path):
     tiny = tmp_path / "runs" / "tiny"
     tiny.mkdir(parents=True)
     (tiny / "suite.toml").write_text(SUITE)
-    row(curve(0.98, 0.80), curve(0.96, 0.82)).write(tiny / "plain.json")
-    row(curve(0.98, 0.80), curve(0.96, 0.81)).write(tiny / "swa.json")
-    row(curve(0.97, 0.93), curve(0.96, 0.94)).write(tiny / "wvat.json")
-    steps = [
-        {"setup": "net", "method": name, "ms": 2.0, "ratio": ratio, "quartiles": [ratio, ratio]}
+    write(tiny / "plain.json", row(curve(0.98, 0.80), curve(0.96, 0.82)))
+    write(tiny / "swa.json", row(curve(0.98, 0.80), curve(0.96, 0.81)))
+    write(tiny / "wvat.json", row(curve(0.97, 0.93), curve(0.96, 0.94)))
+    steps = tuple(
+        StepTime("net", name, 2.0, ratio, (ratio, ratio))
         for name, ratio in (("plain", 1.0), ("wvat", 1.5), ("sam", 2.0))
-    ]
+    )
     other = tmp_path / "runs" / "speed"
     other.mkdir()
-    (other / "step.json").write_text(json.dumps({"rows": steps}))
+    write(other / "step.json", StepTimes(steps))
     (other / "strange.json").write_text('{"something": "else"}')
     return tmp_path / "runs"
 
@@ -133,7 +138,7 @@ def test_a_single_suite_folder_is_enough(folder):
 
 def test_rows_of_no_known_suite(tmp_path):
     for name in ("a", "b"):
-        row(curve(0.9, 0.8)).write(tmp_path / f"{name}.json")
+        write(tmp_path / f"{name}.json", row(curve(0.9, 0.8)))
     (section,) = collect(tmp_path)
     (setup,) = section.suite.setups
     assert [row.method for row in setup.rows] == ["a", "b"]
@@ -142,8 +147,10 @@ def test_rows_of_no_known_suite(tmp_path):
 def test_what_went_wrong_is_said(folder):
     tiny = folder / "tiny"
     (tiny / "swa.json").write_text('{"cut o')
-    (tiny / "missing.json").write_text('{"seeds": [0], "clean": [1.0], "rows": []}')
-    row(curve(0.98, 0.80)).write(tiny / "wvat.json")
+    impossible = plain(row(curve(0.98, 0.80)))
+    impossible["curves"][0]["reports"][1]["accuracies"][2] = 1.2
+    (tiny / "missing.json").write_text(json.dumps({"kind": "RowResult 1", **impossible}))
+    write(tiny / "wvat.json", row(curve(0.98, 0.80)))
     for seed in (1, 2):
         failed = tiny / f"wvat-seed{seed}-01234567"
         failed.mkdir()
@@ -160,7 +167,10 @@ def test_what_went_wrong_is_said(folder):
     (why,) = section.skipped
     assert section.skipped[why] == ("swa-seed0-01234567",)
     assert len(section.unreadable) == 2
-    assert "swa.json' is no JSON" in "; ".join(section.unreadable)
+    broken, cut = section.unreadable
+    assert "missing.json' is no RowResult: curves.0.reports.1.accuracies: Value error, " in broken
+    assert "expected numbers from 0 to 1" in broken
+    assert "swa.json' is no result file (Unterminated string" in cut
     text = write_report(folder).read_text()
     assert "ValueError: no luck" in text
     assert "incomplete: 3 rows; failed: 2 cells; not readable: 2 files." in text
@@ -190,13 +200,12 @@ def test_finished_cells_of_a_bench_that_was_cut_off(folder):
     for seed in (0, 1):
         run = folder / "tiny" / f"missing-seed{seed}-0123456{seed}"
         run.mkdir()
-        content = cell(seed, curve(0.9, 0.7 + 0.1 * seed))
-        (run / "result.json").write_text(json.dumps(content))
+        write(run / "result.json", cell(seed, curve(0.9, 0.7 + 0.1 * seed)))
     broken = folder / "tiny" / "missing-seed2-01234562"
     broken.mkdir()
     (broken / "result.json").write_text("{")
     section = next(s for s in collect(folder) if s.folder.name == "tiny")
-    assert section.results["missing"].content["seeds"] == [0, 1]
+    assert section.results["missing"].seeds == (0, 1)
     assert section.results["missing"].mean(-1) == pytest.approx(0.75)
     assert section.missing == ()
 
@@ -229,7 +238,7 @@ def test_the_interval_of_a_gain_is_over_trainings_on_the_same_chips():
     assert "over one training" in result.words
     # Other chips: no interval.
     reports = [ChipReport("d", 0.1, torch.tensor([0.5, 0.6]).double(), (8, 9), 10)]
-    elsewhere = RowResult({"seeds": [0]}, (Degradation(1.0, tuple(reports)),))
+    elsewhere = RowResult((0,), (Degradation(1.0, tuple(reports)),))
     assert gain(base, (base[0], elsewhere)).words == "5.0 points"
 
 
@@ -251,12 +260,13 @@ def test_whether_the_published_order_is_reproduced():
 
 def test_converted_networks_over_time(tmp_path):
     def converted(scale):
-        time = {"steps": [4, 8], "accuracies": [0.5 * scale, 0.9 * scale], "spikes": [10.0, 20.0]}
-        return {"ann": 0.95, "over_time": {**time, "operations": [1e5, 2e5]}}
+        accuracies = (0.5 * scale, 0.9 * scale)
+        sweep = TimeSweep((4, 8), accuracies, (10.0, 20.0), (1e5, 2e5), 0.0, (), 9)
+        return Converted(0.95, sweep)
 
-    one = cell(0, curve(0.9, 0.8), conversion=converted(1.0))
-    two = cell(1, curve(0.9, 0.8), conversion=converted(0.9))
-    row_result([one, two]).write(tmp_path / "snn.json")
+    one = cell(0, curve(0.9, 0.8), converted=converted(1.0))
+    two = cell(1, curve(0.9, 0.8), converted=converted(0.9))
+    write(tmp_path / "snn.json", row_result([one, two]))
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 200000 |" in tables
     assert "85.5 % after 8 steps, 9.5 points below its ANN" in tables
@@ -272,10 +282,9 @@ def test_the_loss_around_weights(tmp_path):
         around = Evaluator(model, labels, loss=torch.nn.functional.cross_entropy).landscape
         lines = around.lines(Gaussian(0.15), lines=2, points=3)
         rise = around.sharpness(Gaussian(0.15), chips=3, ascent_points=0)
-        layers = [layer.to_dict() for layer in weight_histograms(model)]
-        found = {"lines": lines.to_dict(), "sharpness": rise.to_dict(), "histograms": layers}
-        content = {"method": name, **shared, **found, "surface": None}
-        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        layers = weight_histograms(model)
+        found = Landscape(method=name, lines=lines, sharpness=rise, histograms=layers, **shared)
+        write(tmp_path / f"{name}.json", found)
     page = write_report(tmp_path)
     tables = page.with_name("report.md").read_text()
     assert "### Loss around the weights: gaussian" in tables
@@ -284,9 +293,9 @@ def test_the_loss_around_weights(tmp_path):
     assert f"{rise.expected:.3g} for wvat" in tables
     assert page.read_text().count("<img") == 2  # lines and histograms
 
-    looked = row(curve(0.9, 0.8), landscape=content)
+    looked = row(curve(0.9, 0.8), landscape=found)
     (tmp_path / "suite" / "demo").mkdir(parents=True)
-    looked.write(tmp_path / "suite" / "demo" / "wvat.json")
+    write(tmp_path / "suite" / "demo" / "wvat.json", looked)
     tables = write_report(tmp_path / "suite").with_name("report.md").read_text()
     assert "### Loss around the weights: gaussian" in tables
     assert f"| WVAT | {lines.clean_loss:.3g} |" in tables
@@ -336,10 +345,7 @@ def test_devices_without_a_size_and_leagues_of_many_rows(tmp_path):
     for number, name in enumerate(names):
         report = ChipReport("FTJ", None, torch.full((3,), 0.1 * number).double(), (1, 2, 3), 10)
         one = Degradation(0.9, (report,))
-        seconds = [{"seconds": 1.0 + number}]
-        content = cell(0, one)
-        content["training"]["history"] = seconds
-        row_result([content]).write(tmp_path / f"{name}.json")
+        write(tmp_path / f"{name}.json", row_result([cell(0, one, seconds=1.0 + number)]))
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "On chips m7 reaches 70.0 %" in tables
     assert "| method | ideal weights | on chips | drop |" in tables

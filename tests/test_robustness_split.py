@@ -22,6 +22,7 @@ from spikewvat.robustness import (
 )
 from spikewvat.robustness.images import image_axis
 from spikewvat.robustness.split import components
+from spikewvat.serialisation import plain
 
 
 def report(values, images, sampled_from=None):
@@ -174,13 +175,13 @@ def test_images_without_time_and_sparse_ones():
     assert image_axis([(loader[0][0].to_sparse(), loader[0][1])]) == 0
 
 
-def test_a_sweep_and_its_rows():
+def test_a_sweep_and_its_rows(through_a_file):
     test = Evaluator(a_model(), a_loader(), adapter=StubAdapter())
     curve = test.sweep(Noise, [0.0, 0.3], chips=6, images_per_chip=9, seed=1)
     assert curve.at(0.3).accuracies.tolist() == run(images_per_chip=9).accuracies.tolist()
     assert curve[0].std > 0  # without variation, the images still vary
-    again = ChipReport.from_dict(curve[1].to_dict())
-    assert again.to_dict() == curve[1].to_dict()
+    again = through_a_file(curve[1])
+    assert plain(again) == plain(curve[1])
     assert again.sampled_from == 24
     assert str(again).endswith("6 chips x 9 of 24 images")
     with pytest.raises(ValueError, match="has classified 9 of 24 images, which does not tell"):

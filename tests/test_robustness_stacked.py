@@ -17,6 +17,7 @@ from spikewvat.lab.models.snntorch import SpikingCNN
 from spikewvat.robustness import Evaluator, simulate_chips
 from spikewvat.robustness import chips as chips_file
 from spikewvat.robustness.stacked import Stack, group_size, measured, pays
+from spikewvat.serialisation import plain
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def test_a_sweep_is_the_same(monkeypatch):
         Evaluator(dense(), images(), stack=stack).sweep(Noise, [0, 0.3], chips=7, seed=4)
         for stack in (False, True)
     )
-    assert one.to_dict() == many.to_dict()
+    assert plain(one) == plain(many)
 
 
 @pytest.mark.parametrize("progress", [None, KeyboardInterrupt])
@@ -215,7 +216,7 @@ def test_what_cannot_be_stacked_is_looped(monkeypatch, case):
         simulate_chips(model, loader(), Noise(0.3), stack=True, **keywords)
     monkeypatch.setattr(chips_file, "pays", lambda weights: True)
     found = simulate_chips(model, loader(), Noise(0.3), **keywords)
-    assert found.to_dict() == expected.to_dict()
+    assert plain(found) == plain(expected)
 
 
 def test_faults_are_named_by_chip(monkeypatch):

@@ -19,7 +19,7 @@ from spikewvat import WVAT, Gaussian, adapter_for
 from spikewvat.adapters import account
 from spikewvat.adapters.products import seen_in
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.weights import EffectiveWeight, clamp_, displaced, refresh, replaced
+from spikewvat.weights import EffectiveWeight, clamp_, perturbed, refresh, replaced
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated:FutureWarning")
 
@@ -222,7 +222,7 @@ def test_gradients_go_straight_through(row):
         for w in live.values():
             w.add_(0.1)
 
-    with displaced(weights, shift):
+    with perturbed(weights, shift):
         _output(model, x).square().sum().backward()
     for name, w in weights.items():
         assert w.grad is not None, name
@@ -291,7 +291,7 @@ def test_pruned_synapses_hold_nothing_whatever_the_chip():
         assert bool((model[0].weight[~gone] == 1).all())
 
 
-def test_displaced_inside_of_displaced():
+def test_perturbed_inside_of_perturbed():
     model = nn.Sequential(nn.utils.weight_norm(nn.Linear(3, 2)))
     weights = adapter_for(model).synaptic_weights(model)
     clean = weights["0.weight"].detach().clone()

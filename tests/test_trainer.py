@@ -232,11 +232,11 @@ def test_checkpoint_of_another_optimizer_and_method(tmp_path):
     with pytest.raises(CheckpointError, match="does not fit this run"):
         fit(tmp_path, model=model, optimizer=torch.optim.SGD(groups, lr=0.1), resume=True)
     model = worker.Rate()
-    with pytest.raises(CheckpointError, match="of 'perturbed' it has none"):
+    with pytest.raises(CheckpointError, match="the state is that of Plain, not PerturbedGradient"):
         fit(
             tmp_path,
             model=model,
-            perturbed=PerturbedGradient(model, worker.Noise()),
+            method=PerturbedGradient(model, worker.Noise()),
             resume=True,
         )
 
@@ -397,7 +397,7 @@ def test_clamping_bounds_the_synaptic_weights_alone(tmp_path, noisy):
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
     perturbed = PerturbedGradient(model, HSV(Gaussian(0.1))) if noisy else None
     one_batch = worker.loader(batch_size=48)
-    options = {"perturbed": perturbed, "clamp": 0.125, "train": one_batch}
+    options = {"method": perturbed, "clamp": 0.125, "train": one_batch}
     fit(tmp_path, epochs=1, model=model, optimizer=optimizer, **options)
     assert model.weight.abs().max() == 0.125
     assert model.bias.abs().min() > 0.5
@@ -518,7 +518,7 @@ def test_two_processes_train_one_model(tmp_path):
     zero, one = files.load(tmp_path / "rank0"), files.load(tmp_path / "rank1")
     assert all(torch.equal(zero[name], one[name]) for name in zero)
     assert content(tmp_path / "a") == content(tmp_path / "b")
-    ranks = files.load(tmp_path / "a" / "checkpoint.safetensors")["perturbed"]
+    ranks = files.load(tmp_path / "a" / "checkpoint.safetensors")["method"]
     assert not torch.equal(ranks[0]["noise"], ranks[1]["noise"])
     with pytest.raises(CheckpointError, match="written by 2 processes, now there are 1"):
         worker.train(tmp_path / "a", "spiking", epochs=3, resume=True)

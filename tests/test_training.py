@@ -10,15 +10,16 @@ import pytest
 import reference
 import snntorch as snn
 import torch
-from model_cases import ADAPTERS, DIRECTIONS
+from model_cases import ADAPTERS, PERTURBATIONS
 from spread import spread
 from torch import nn
 
 from spikewvat.devices import Gaussian
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import TrainingStalledWarning, UnsupportedModelError
-from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Direction, Mixture
-from spikewvat.training import WVAT, PerturbedGradient
+from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Mixture, Perturbation
+from spikewvat.training import WVAT, PerturbedGradient, Plain
+from spikewvat.weights import adding
 
 CURVATURE = torch.tensor([3.0, 1.0], dtype=torch.float64)
 
@@ -34,16 +35,14 @@ class Quadratic(nn.Module):
         return 0.5 * (CURVATURE * self.w**2).sum()
 
 
-class Fixed(Direction):
-    """A displacement that is given."""
-
-    needs_gradient = False
+class Fixed(Perturbation):
+    """A perturbation that is given."""
 
     def __init__(self, v):
         self.v = torch.tensor(v, dtype=torch.float64)
 
-    def __call__(self, weights, grads=None, *, generator=None):
-        return dict.fromkeys(weights, self.v)
+    def plan(self, weights, grads=None, *, generator=None):
+        return adding(dict.fromkeys(weights, self.v))
 
 
 class OwnLoop:
@@ -157,7 +156,7 @@ def test_p_zero_is_plain_training_bit_for_bit(case, optimizer):
     assert all(torch.equal(a, b) for a, b in zip(plain, ours, strict=True))
 
 
-@spread("case, direction", ADAPTERS, DIRECTIONS, each=2)
+@spread("case, direction", ADAPTERS, PERTURBATIONS, each=2)
 def test_every_direction_on_every_framework(case, direction):
     """Weights stay with lr = 0, move otherwise; a seed repeats the run bit for bit."""
     still = run(case, direction, lr=0.0)
@@ -265,12 +264,12 @@ def test_gradients_accumulate(direction):
     x = torch.randn(8, 3)
     deltas = []
 
-    class Spy(Direction):
+    class Spy(Perturbation):
         needs_gradient = direction.needs_gradient
 
-        def __call__(self, weights, grads=None, *, generator=None):
+        def plan(self, weights, grads=None, *, generator=None):
             deltas.append(direction(weights, grads, generator=generator))
-            return deltas[-1]
+            return adding(deltas[-1])
 
     gradient = PerturbedGradient(model, Spy())
     model.zero_grad()
@@ -295,14 +294,14 @@ def test_batch_norm_statistics_change_once_on_the_displaced_pass(direction):
     gradient = PerturbedGradient(model, direction, generator=torch.Generator().manual_seed(1))
     seen = {}
 
-    class Spy(Direction):
+    class Spy(Perturbation):
         needs_gradient = direction.needs_gradient
 
-        def __call__(self, weights, grads=None, *, generator=None):
+        def plan(self, weights, grads=None, *, generator=None):
             seen.update(direction(weights, grads, generator=generator))
-            return seen
+            return adding(seen)
 
-    gradient.direction = Spy()
+    gradient.perturbation = Spy()
     twin = copy.deepcopy(model)
     gradient.backward(lambda: model(x).square().mean())
     with torch.no_grad():
@@ -350,7 +349,7 @@ def test_bf16_autocast_sees_the_displacement(case):
     )
 
 
-@pytest.mark.parametrize("direction", DIRECTIONS, ids=repr)
+@pytest.mark.parametrize("direction", PERTURBATIONS, ids=repr)
 def test_grad_scaler(direction):
     """Scaled gradients point the same way; an overflow skips the step and loses nothing."""
     case = ADAPTERS[0]
@@ -497,7 +496,6 @@ def test_unknown_stateful_layer_in_the_users_loop():
 
     model = nn.Sequential(nn.Linear(3, 3), Leak())
     wvat = WVAT(model, Gaussian(0.1), w_th=0.0)
-    wvat.backward(lambda: model(torch.ones(2, 3)).sum())
     with pytest.raises(UnsupportedModelError, match="layer '1'"):
         wvat.backward(lambda: model(torch.ones(2, 3)).sum())
 
@@ -541,3 +539,41 @@ def test_own_loop_with_snntorch_functional_output():
         losses.append(float(wvat.backward(lambda: criterion(net(x)[0], labels))))
         optimizer.step()
     assert sum(losses[-10:]) < sum(losses[:10])
+
+
+def test_plain_is_the_gradient_and_draws_nothing():
+    case = ADAPTERS[0]
+    ours, theirs = OwnLoop(case), OwnLoop(case)
+    before = torch.get_rng_state()
+    method = Plain(ours.model)
+    assert torch.equal(before, torch.get_rng_state())
+    found = ours.run(method)
+    zero = PerturbedGradient(theirs.model, SAM(rho=0.0), p=0.0)
+    assert all(torch.equal(a, b) for a, b in zip(found, theirs.run(zero), strict=True))
+    assert Plain(nn.ReLU()).weights == {}  # no synapses are needed
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda m: WVAT(m, Gaussian(0.1), sign="sideways", decay=7.0, optimizer="foo"),
+            r"WVAT has no option 'sign', got sign='sideways'. Its options are .*worst, mix, .*p, ",
+        ),
+        (
+            lambda m: WVAT(m, Gaussian(0.1), gama=1),
+            r"WVAT has no option 'gama', got gama=1. Did you mean 'gamma'\?",
+        ),
+        (
+            lambda m: PerturbedGradient(m, SAM(), warn_afer=3),
+            r"PerturbedGradient has no option 'warn_afer', .* Did you mean 'warn_after'\?",
+        ),
+        (
+            lambda m: PerturbedGradient(m, Gaussian(0.1)),
+            r"perturbation must be a Perturbation, got Gaussian\(.* Write HSV\(device\)",
+        ),
+    ],
+)
+def test_no_option_is_accepted_and_ignored(make, message):
+    with pytest.raises(TypeError, match=message):
+        make(nn.Linear(3, 2))

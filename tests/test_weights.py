@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from spikewvat.weights import clamp_, displaced, perturbed, replaced
+from spikewvat.weights import clamp_, perturbed, replaced
 
 
 def _weights(dtype=torch.float32):
@@ -55,7 +55,7 @@ def test_a_displacement_that_fails_half_way_is_undone():
         live["a"].add_(1)
         raise ZeroDivisionError
 
-    with pytest.raises(ZeroDivisionError), displaced(weights, half):
+    with pytest.raises(ZeroDivisionError), perturbed(weights, half):
         pytest.fail("the body must not run")
     for name, weight in weights.items():
         assert torch.equal(weight, before[name])
@@ -117,7 +117,7 @@ def test_replaced_holds_the_exact_values():
 def test_missing_entry_names_the_weight_and_the_next_move():
     weights = _weights()
     with pytest.raises(
-        ValueError, match=r"delta has no entry for weight 'b' \(has: 'a'\). Build it"
+        ValueError, match=r"perturbation has no entry for weight 'b' \(has: 'a'\). Build it"
     ):
         perturbed(weights, {"a": torch.zeros(3, 4)}).__enter__()
 
@@ -125,7 +125,7 @@ def test_missing_entry_names_the_weight_and_the_next_move():
 def test_unknown_entry_and_wrong_shape():
     weights = _weights()
     delta = {"a": torch.zeros(3, 4), "b": torch.zeros(5), "c": torch.zeros(1)}
-    with pytest.raises(ValueError, match=r"delta has an entry 'c' that is no weight"):
+    with pytest.raises(ValueError, match=r"perturbation has an entry 'c' that is no weight"):
         perturbed(weights, delta).__enter__()
     with pytest.raises(ValueError, match=r"'b' has shape \(4,\), expected \(5,\)"):
         perturbed(weights, {"a": torch.zeros(3, 4), "b": torch.zeros(4)}).__enter__()

@@ -8,10 +8,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from spikewvat.devices import Gaussian
 from spikewvat.lab.trainer import Trainer, TrainingResult
-from spikewvat.perturbations import HSV, SAM, Direction, Drawn, Mixture, PastVariation, Ramped
+from spikewvat.perturbations import GAV, HSV, SAM, Mixture, Past, Perturbation, RandomLength, Warmup
 from spikewvat.training import PerturbedGradient
 from spikewvat.training.averaging import SWA, decay_factor
-from spikewvat.weights import Weights
+from spikewvat.weights import Perturb, Weights, adding
 
 
 class Noise(HSV):
@@ -20,8 +20,10 @@ class Noise(HSV):
     def __init__(self) -> None:
         super().__init__(None, 1.0)  # type: ignore[arg-type]
 
-    def __call__(self, weights: Weights, grads=None, *, generator=None) -> Weights:
-        return {k: 0.02 * torch.randn(w.shape, generator=generator) for k, w in weights.items()}
+    def plan(self, weights: Weights, grads=None, *, generator=None) -> Perturb:
+        return adding(
+            {k: 0.02 * torch.randn(w.shape, generator=generator) for k, w in weights.items()}
+        )
 
 
 class Rate(nn.Module):
@@ -84,15 +86,15 @@ def train(out, kind: str = "plain", *, resume: bool = False, **options) -> Train
         model, dataset = spiking(), data((2, 6, 6))
     else:
         model, dataset = Rate(), data()
-    perturbed = swa = scheduler = None
+    method = swa = scheduler = None
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     if kind != "plain":
         generator = torch.Generator().manual_seed(1)
-        direction: Direction = Mixture(Noise(), SAM(0.05), 0.5)
+        direction: Perturbation = Mixture(Noise(), SAM(0.05), 0.5)
         if kind == "past":
-            past = PastVariation(Gaussian(0.1), alpha=0.5, decay=0.5)
-            direction = Ramped(Drawn(Mixture(Noise(), past, 0.5)), steps=5)
-        perturbed = PerturbedGradient(model, direction, p=0.8, generator=generator)
+            past = GAV(Gaussian(0.1), alpha=0.5, source=Past(decay=0.5))
+            direction = Warmup(RandomLength(Mixture(Noise(), past, 0.5)), steps=5)
+        method = PerturbedGradient(model, direction, p=0.8, generator=generator)
         swa = SWA(model, start=2)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda e: decay_factor(e, horizon=settings["epochs"], ratio=0.1)
@@ -105,7 +107,7 @@ def train(out, kind: str = "plain", *, resume: bool = False, **options) -> Train
         rate_cross_entropy,
         optimizer,
         watch=loader(dataset, batch_size=20, shuffle=False),
-        perturbed=perturbed,
+        method=method,
         swa=swa,
         scheduler=scheduler,
     )

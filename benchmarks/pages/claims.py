@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pages.shared import NotRunError, results_of, row_of
+from pages.shared import NotRunError, results_of
+from spikewvat.formatting import MISSING, markdown_table
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.suites import read_suite, verdicts
 
@@ -17,9 +18,14 @@ def claims() -> str:
     if not found:
         raise NotRunError("claims")
     heads = ["suite", "statement", "here", "figures", "closest lead"]
-    lines = [row_of(heads), row_of(["---"] * len(heads))]
-    for name, verdict in found:
-        figures = f"{verdict.what}: {verdict.numbers('-')}"
-        cells = [f"`{name}`", verdict.claim.text, verdict.word, figures, verdict.lead_text or "-"]
-        lines.append(row_of(cells))
-    return "\n".join(lines)
+    rows = [
+        [
+            f"`{name}`",
+            verdict.claim.text,
+            verdict.word,
+            f"{verdict.what}: {verdict.numbers(MISSING)}",
+            verdict.lead_text or MISSING,
+        ]
+        for name, verdict in found
+    ]
+    return markdown_table(heads, rows, names=len(heads))

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from pages.shared import RESULTS, SNNTORCH, NotRunError, load, results_of, row_of
-from spikewvat.lab.suites import RowResult, markdown, read_suite
+from pages.shared import RESULTS, SNNTORCH, NotRunError, load, path_of, results_of
+from spikewvat.formatting import markdown_table, percent, within
+from spikewvat.lab.suites import markdown, read_suite
 from spikewvat.lab.suites.table import cells
+from spikewvat.results import RowResult
 from spikewvat.robustness.statistics import mean_of
+from spikewvat.serialisation import read
 
 
 def comparison(name: str, *patterns: str) -> str:
@@ -24,10 +27,7 @@ def corruptions() -> str:
     if not found:
         raise NotRunError("spikes")
     methods = [row.method for row in suite.setups[0].rows]
-    lines = [
-        row_of(["what happens", "severity", *methods, f"spikes, {methods[0]}"]),
-        row_of(["---", "---", *["--:"] * (len(methods) + 1)]),
-    ]
+    lines = []
     for setup in suite.setups:
         rows = [found[row.name] for row in setup.rows if row.name in found]
         if len(rows) < len(methods):
@@ -35,47 +35,44 @@ def corruptions() -> str:
         last = len(rows[0].sigmas) - 1
         for place in ((last + 1) // 2, last):
             name = setup.name if place < last else ""
-            texts = [f"{100 * row.mean(place):.1f}" for row in rows]
+            texts = [percent(row.mean(place)) for row in rows]
             reports = [curve.reports[place] for curve in rows[0].curves]
             spikes = mean_of([r.activity.spikes for r in reports if r.activity is not None])
             severity = rows[0].axis.size(rows[0].sigmas[place])
-            lines.append(row_of([name, severity, *texts, f"{spikes:.0f}"]))
-    return "\n".join(lines)
+            lines.append([name, severity, *texts, f"{spikes:.0f}"])
+    heads = ["what happens", "severity", *methods, f"spikes, {methods[0]}"]
+    return markdown_table(heads, lines, names=2)
 
 
 def reenacted() -> str:
     """Return the table of networks trained on re-enacted and on real recordings."""
-    lines = [
-        row_of(["trained on", "method", "real test recordings", "at σ = 10 %"]),
-        row_of(["---", "---", "--:", "--:"]),
-    ]
+    lines = []
     for folder, source in (("nmnist", "real recordings"), ("reenacted", "re-enacted recordings")):
         for row in read_suite("nmnist").chosen(SNNTORCH).rows:
             path = RESULTS / folder / f"{row.name}.json"
             if path.exists():
-                ideal, *_, noisy, _, _, _, _ = cells(RowResult.read(path))
-                lines.append(row_of([source, row.method, ideal, noisy]))
-    return "\n".join(lines)
+                ideal, *_, noisy, _, _, _, _ = cells(read(path, RowResult))
+                lines.append([source, row.method, ideal, noisy])
+    heads = ["trained on", "method", "real test recordings", "at σ = 10 %"]
+    return markdown_table(heads, lines, names=2)
 
 
 def conversion_steps() -> str:
     """Return the table of converted networks against the number of steps."""
     rows = [row for row in read_suite("conversion").rows if row.name.startswith("lenet")]
     found = {row.name: row for row in rows if row.conversion == "convert"}
-    contents = {name: load("conversion", name)["conversion"] for name in found}
-    steps = next(iter(contents.values()))[0]["over_time"]["steps"]
-    lines = [
-        row_of(["ANN trained by", "ANN", *(f"T = {step}" for step in steps), "spikes at T = 16"]),
-        row_of(["---", *["--:"] * (len(steps) + 2)]),
-    ]
-    for name, seeds in contents.items():
-        sweeps = [seed["over_time"] for seed in seeds]
-        means = [mean_of(column) for column in zip(*(s["accuracies"] for s in sweeps), strict=True)]
-        spikes = mean_of([s["spikes"][s["steps"].index(16)] for s in sweeps])
-        ann = mean_of([seed["ann"] for seed in seeds])
-        percent = [f"{100 * value:.2f}" for value in (ann, *means)]
-        lines.append(row_of([found[name].method, *percent, f"{spikes:.0f}"]))
-    return "\n".join(lines)
+    results = {name: read(path_of("conversion", name), RowResult).converted for name in found}
+    steps = next(iter(results.values()))[0].over_time.steps
+    lines = []
+    for name, seeds in results.items():
+        sweeps = [seed.over_time for seed in seeds]
+        means = [mean_of(column) for column in zip(*(s.accuracies for s in sweeps), strict=True)]
+        spikes = mean_of([s.spikes[s.steps.index(16)] for s in sweeps])
+        ann = mean_of([seed.ann for seed in seeds])
+        figures = [percent(value, 2) for value in (ann, *means)]
+        lines.append([found[name].method, *figures, f"{spikes:.0f}"])
+    heads = ["ANN trained by", "ANN", *(f"T = {step}" for step in steps), "spikes at T = 16"]
+    return markdown_table(heads, lines)
 
 
 def conversion_peer() -> str:
@@ -84,32 +81,21 @@ def conversion_peer() -> str:
     steps = [row["steps"] for row in result["speed"]]
     chips = f"σ = {100 * result['sigma']:g} %"
     lines = [
-        row_of(
-            ["", *(f"T = {step}" for step in steps), *(f"{chips}, T = {step}" for step in steps)]
-        ),
-        row_of(["---", *["--:"] * (2 * len(steps))]),
+        [row["side"], *(percent(value) for value in (*row["clean"], *row["chips_mean"]))]
+        for row in result["rows"]
     ]
-    for row in result["rows"]:
-        values = [*row["clean"], *row["chips_mean"]]
-        lines.append(row_of([row["side"], *(f"{100 * value:.1f}" for value in values)]))
-    times = [
-        f"{row['ratio']:.2f} ({row['quartiles'][0]:.2f} .. {row['quartiles'][1]:.2f})"
-        for row in result["speed"]
-    ]
-    lines.append(row_of(["our time as a share of ann2snn's", *times, *[""] * len(steps)]))
-    return "\n".join(lines)
+    times = [within(row["ratio"], *row["quartiles"]) for row in result["speed"]]
+    lines.append(["our time as a share of ann2snn's", *times, *[""] * len(steps)])
+    heads = ["", *(f"T = {step}" for step in steps), *(f"{chips}, T = {step}" for step in steps)]
+    return markdown_table(heads, lines)
 
 
 def balancing() -> str:
     """Return the table of thresholds of clean weights, of many chips, of each chip."""
-    lines = [
-        row_of(["thresholds from", "T", "accuracy", "gain in points (95 % CI)"]),
-        row_of(["---", "--:", "--:", "--:"]),
-    ]
+    lines = []
     for row in load("conversion", "balancing")["rows"]:
         gain = ""
         if "gain" in row:
-            low, high = (100 * bound for bound in row["gain_ci95"])
-            gain = f"{100 * row['gain']:+.2f} ({low:+.2f} .. {high:+.2f})"
-        lines.append(row_of([row["side"], str(row["steps"]), f"{100 * row['mean']:.2f}", gain]))
-    return "\n".join(lines)
+            gain = within(*(100 * value for value in (row["gain"], *row["gain_ci95"])), "+.2f")
+        lines.append([row["side"], str(row["steps"]), percent(row["mean"], 2), gain])
+    return markdown_table(["thresholds from", "T", "accuracy", "gain in points (95 % CI)"], lines)

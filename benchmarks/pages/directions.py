@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from pages.shared import NotRunError, results_of, row_of
-from spikewvat.lab.suites import RowResult, read_suite, verdicts
+from pages.shared import NotRunError, results_of
+from spikewvat.formatting import MISSING, markdown_table, percent, within
+from spikewvat.lab.suites import read_suite, verdicts
+from spikewvat.results import RowResult
 from spikewvat.robustness import compare
 
 _SIGMAS = (0.10, 0.15)
@@ -23,7 +25,7 @@ def directions() -> str:
         *(f"σ = {100 * s:g} %" for s in _SIGMAS),
     ]
     heads += [f"minus WVAT at {100 * s:g} %" for s in _SIGMAS]
-    lines = [row_of(heads), row_of(["---", "---", *["--:"] * (len(heads) - 2)])]
+    lines = []
     for setup in suite.setups:
         rows = [row for row in setup.rows if row.name in found]
         reference = next((row for row in rows if row.name.endswith("-wvat")), None)
@@ -31,23 +33,20 @@ def directions() -> str:
             continue
         for number, row in enumerate(rows):
             result = found[row.name]
-            method = result.content["recipe"].get("method", {})
             lines.append(
-                row_of(
-                    [
-                        setup.name if number == 0 else "",
-                        row.method,
-                        *(str(method.get(setting, "-")) for setting in ("gamma", "alpha")),
-                        str(len(result.curves)),
-                        f"{100 * result.clean:.1f}",
-                        *(f"{100 * result.mean(result.sigmas.index(s)):.1f}" for s in _SIGMAS),
-                        *(_difference(result, found[reference.name], s) for s in _SIGMAS),
-                    ]
-                )
+                [
+                    setup.name if number == 0 else "",
+                    row.method,
+                    *(str(result.settings.get(name, MISSING)) for name in ("gamma", "alpha")),
+                    str(len(result.curves)),
+                    percent(result.clean),
+                    *(percent(result.mean(result.sigmas.index(s))) for s in _SIGMAS),
+                    *(_difference(result, found[reference.name], s) for s in _SIGMAS),
+                ]
             )
-    if len(lines) == 2:
+    if not lines:
         raise NotRunError("directions")
-    return "\n".join(lines)
+    return markdown_table(heads, lines, names=2)
 
 
 def direction_verdicts() -> str:
@@ -71,21 +70,19 @@ def direction_verdicts() -> str:
         row.name.removesuffix("-wvat"): setup.name for setup in suite.setups for row in setup.rows
     }
     lines = [
-        row_of(["", *(names[prefix] for prefix in prefixes)]),
-        row_of(["---"] * (len(prefixes) + 1)),
+        [method, *(", ".join(by_setup.get(prefix, [MISSING])) for prefix in prefixes)]
+        for method, by_setup in cells.items()
     ]
-    for method, by_setup in cells.items():
-        lines.append(row_of([method, *(", ".join(by_setup.get(p, ["-"])) for p in prefixes)]))
-    return "\n".join(lines)
+    heads = ["", *(names[prefix] for prefix in prefixes)]
+    return markdown_table(heads, lines, names=len(heads))
 
 
 def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     """Return the paired difference over the trainings of seeds that both have."""
     if result is reference:
-        return "-"
+        return MISSING
     both = {"reference": reference.by_seed, "method": result.by_seed}
     seeds = [seed for seed in result.by_seed if seed in reference.by_seed]
     methods = {name: [curves[seed] for seed in seeds] for name, curves in both.items()}
     found = compare(methods, sigma=sigma).between("method", "reference").found
-    low, high = found.interval()
-    return f"{100 * found.mean:+.2f} ({100 * low:+.2f} .. {100 * high:+.2f})"
+    return within(*(100 * value for value in (found.mean, *found.interval())), "+.2f")

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pages.shared import NotRunError, load, results_of, row_of
+from pages.shared import NotRunError, path_of, results_of
 from spikewvat.errors import RecipeError
-from spikewvat.lab.suites import RowResult, Suite, read_suite
+from spikewvat.formatting import MISSING, markdown_table, percent
+from spikewvat.lab.suites import Suite, read_suite
 from spikewvat.lab.suites.suite import Row, Setup
 from spikewvat.lab.suites.table import published
+from spikewvat.results import RowResult, StepTimes
+from spikewvat.serialisation import read
 
 NOT_RUN = "not run"
 
@@ -47,10 +50,8 @@ class Figure:
 
 def step_times() -> str:
     """Return what steps cost at the paper's settings."""
-    rows = load("overhead", "step")["rows"]
-    setup = rows[-1]["setup"]
-    found = {row["method"]: row["ratio"] for row in rows if row["setup"] == setup}
-    return f"{setup}: " + ", ".join(f"{name} {found[name]:.2f}" for name in ("gav", "wvat"))
+    *_, (setup, found) = read(path_of("overhead", "step"), StepTimes).by_setup.items()
+    return f"{setup}: " + ", ".join(f"{name} {found[name].ratio:.2f}" for name in ("gav", "wvat"))
 
 
 FIGURES = (
@@ -97,38 +98,38 @@ NOT_REPRODUCED = (
 def figures() -> str:
     """Return the table."""
     heads = ["in the paper", "what it shows", "command", "scale", "result (published)"]
-    lines = [row_of(heads), row_of(["---"] * len(heads))]
+    lines = []
     for figure in FIGURES:
         command = f"`{figure.runs}`"
         for number, (scale, result) in enumerate(_results(figure)):
             first = [figure.name, figure.shows, command] if number == 0 else [""] * 3
-            lines.append(row_of([*first, scale, result]))
-    lines += [row_of([name, why, "-", "-", "not reproduced"]) for name, why in NOT_REPRODUCED]
-    return "\n".join(lines)
+            lines.append([*first, scale, result])
+    lines += [[name, why, MISSING, MISSING, "not reproduced"] for name, why in NOT_REPRODUCED]
+    return markdown_table(heads, lines, names=len(heads))
 
 
 def _results(figure: Figure) -> list[tuple[str, str]]:
     """Return scale and result of each set-up, one line at least."""
     if not figure.suite:
         try:
-            return [("-", figure.result())] if figure.result else [("-", NOT_RUN)]
+            return [(MISSING, figure.result())] if figure.result else [(MISSING, NOT_RUN)]
         except NotRunError:
-            return [("-", NOT_RUN)]
+            return [(MISSING, NOT_RUN)]
     try:
         suite = read_suite(figure.suite).chosen(figure.rows)
     except RecipeError:
-        return [("-", NOT_RUN)]
+        return [(MISSING, NOT_RUN)]
     found = results_of(suite)
     if not found:
-        return [("-", NOT_RUN)]
+        return [(MISSING, NOT_RUN)]
     return [_setup(suite, setup, found) for setup in suite.setups]
 
 
 def _setup(suite: Suite, setup: Setup, found: dict[str, RowResult]) -> tuple[str, str]:
     rows = [(row, found[row.name]) for row in setup.rows if row.name in found]
     if not rows:
-        return "-", f"{setup.name}: {NOT_RUN}"
-    scales = {f"{r.content['scale']}, {_seeds(len(r.curves))}" for _, r in rows}
+        return MISSING, f"{setup.name}: {NOT_RUN}"
+    scales = {f"{r.scale}, {_seeds(len(r.curves))}" for _, r in rows}
     sigmas = {result.sigmas[-1] for _, result in rows}
     at = " and ".join(f"σ = {100 * sigma:g} %" for sigma in sorted(sigmas))
     missing = [row.method for row in setup.rows if row.name not in found]
@@ -139,7 +140,7 @@ def _setup(suite: Suite, setup: Setup, found: dict[str, RowResult]) -> tuple[str
 
 def _cell(row: Row, result: RowResult) -> str:
     """Return accuracy at the largest variation, the published one in brackets."""
-    text = f"{row.method} {100 * result.mean(-1):.1f}"
+    text = f"{row.method} {percent(result.mean(-1))}"
     figure = published(row, result)
     return text if figure is None else f"{text} ({figure:.1f})"
 

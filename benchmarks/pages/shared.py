@@ -1,13 +1,13 @@
-"""What the tables share: where results lie, reading them, a line of Markdown."""
+"""What the tables share: where results lie, and reading them."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spikewvat.lab.suites import RowResult, Suite
+from spikewvat.lab.suites import Suite
+from spikewvat.results import RowResult
+from spikewvat.serialisation import read, read_json
 
 BENCHMARKS = Path(__file__).parent.parent
 ROOT = BENCHMARKS.parent
@@ -20,7 +20,16 @@ class NotRunError(LookupError):
 
 
 def load(folder: str, name: str) -> dict[str, Any]:
-    """Return a result file.
+    """Return the content of a result file.
+
+    Raises:
+        NotRunError: If there is none.
+    """
+    return read_json(path_of(folder, name))
+
+
+def path_of(folder: str, name: str) -> Path:
+    """Return where a result file lies.
 
     Raises:
         NotRunError: If there is none.
@@ -28,16 +37,11 @@ def load(folder: str, name: str) -> dict[str, Any]:
     path = RESULTS / folder / f"{name}.json"
     if not path.is_file():
         raise NotRunError(str(path))
-    return dict(json.loads(path.read_text()))
+    return path
 
 
 def results_of(suite: Suite) -> dict[str, RowResult]:
     """Return the rows of a suite that have results."""
     folder = RESULTS / suite.folder.name
     paths = {row.name: folder / f"{row.name}.json" for row in suite.rows}
-    return {name: RowResult.read(path) for name, path in paths.items() if path.exists()}
-
-
-def row_of(cells: Sequence[str]) -> str:
-    """Return one line of a Markdown table."""
-    return "| " + " | ".join(cells) + " |"
+    return {name: read(path, RowResult) for name, path in paths.items() if path.exists()}

@@ -21,7 +21,8 @@ from spikewvat import adapter_for
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 
 ROOT = Path(__file__).parents[1]
 SETUPS = {"demo CNN, snnTorch": "adam.toml", "demo CNN, SpikingJelly": "adam_spikingjelly.toml"}

@@ -33,7 +33,8 @@ from spikewvat.data.events import NMNIST_SENSOR
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_augmentation, build_model
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 
 ROOT = Path(__file__).parents[1]
 STEPS = (10, 30, 300)

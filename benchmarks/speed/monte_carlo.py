@@ -28,7 +28,7 @@ from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
 from spikewvat.robustness import (
     ChipReport,
     Evaluator,
@@ -36,6 +36,7 @@ from spikewvat.robustness import (
     chips_needed,
     simulate_chips,
 )
+from spikewvat.serialisation import write_json
 from spikewvat.spiking.losses import class_scores
 
 ROOT = Path(__file__).parents[1]

@@ -35,7 +35,8 @@ from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.models import lif
 from spikewvat.lab.models import snntorch as snntorch_models
 from spikewvat.lab.models import spikingjelly as jelly_models
-from spikewvat.lab.recipes.results import provenance, write_json
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 from spikewvat.spiking.lif import LIF
 
 ROOT = Path(__file__).parents[1]

@@ -24,8 +24,9 @@ from spikewvat.devices import DeviceModel, GaussianTable
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.build import build_model, build_optimizer
-from spikewvat.lab.recipes.results import provenance, write_json
-from spikewvat.weights import displaced
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
+from spikewvat.weights import perturbed
 
 ROOT = Path(__file__).parents[1]
 SIGMA = 0.10
@@ -82,8 +83,8 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
         optimizer.step()
 
     def there_and_back(device: DeviceModel | None) -> None:
-        displace = HSV(device).plan(weights, generator=generator) if device else lambda live: None
-        with displaced(weights, displace, scratch=scratch):
+        noise = HSV(device).plan(weights, generator=generator) if device else lambda live: None
+        with perturbed(weights, noise, scratch=scratch):
             pass
 
     parts = {name: partial(there_and_back, device) for name, device in DEVICES.items()}

@@ -5,7 +5,6 @@ None of them is imported: a module says by its class where it comes from.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,12 +21,7 @@ _NEURONS = ("norse", "sinabs", "rockpool")
 
 def home(module: nn.Module) -> str:
     """Return the package that a module's class comes from."""
-    return _home(type(module))
-
-
-@functools.cache
-def _home(kind: type) -> str:
-    return kind.__module__.split(".")[0]
+    return type(module).__module__.split(".")[0]
 
 
 def synapses(module: nn.Module) -> Iterator[str]:

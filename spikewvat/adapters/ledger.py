@@ -194,7 +194,9 @@ class Ledger:
 
 def _computes_as_known(module: nn.Module) -> bool:
     """Return whether a module's forward is one that takes its weights as they are."""
-    if "forward" in vars(module):
+    if "forward" in vars(module) and not getattr(
+        vars(module)["forward"], "calls_what_was_there", False
+    ):
         return False
     kind = type(module)
     if kind.__module__.split(".")[0] in _PLAIN_HOMES or foreign.is_plain(module):

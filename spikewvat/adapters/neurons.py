@@ -165,7 +165,11 @@ def overridden(module: nn.Module, method: str, wrapper: Callable[..., Any]) -> I
         wrapper: Called with the method as it was before, and then with the call's arguments.
     """
     before = module.__dict__.get(method)
-    object.__setattr__(module, method, functools.partial(wrapper, getattr(module, method)))
+    stand_in: Any = functools.partial(wrapper, getattr(module, method))
+    # A module whose forward somebody else has replaced may compute with other weights than its
+    # class says; ours goes on to call it.
+    stand_in.calls_what_was_there = before is None or getattr(before, "calls_what_was_there", False)
+    object.__setattr__(module, method, stand_in)
     try:
         yield
     finally:

@@ -96,7 +96,7 @@ def frozen(state: Kept) -> Kept:
 
 def call_reset(module: nn.Module) -> bool:
     """Call what a module of the user's own offers to forget its state; return whether it does."""
-    name = _reset_name(type(module))
+    name = _reset_name(module)
     if name is None:
         return False
     getattr(module, name)()
@@ -111,13 +111,13 @@ def check_reset(module: nn.Module, name: str) -> None:
             return
     except Exception as error:
         raise UnsupportedModelError(
-            f"{_reset_name(type(module))}() of layer {name!r} ({_kind(module)}) cannot be called "
+            f"{_reset_name(module)}() of layer {name!r} ({_kind(module)}) cannot be called "
             f"in front of a pass: {type(error).__name__}: {error}. Pass reset_state=..., a "
             "function of the model that resets neuron state."
         ) from error
     if any((_version(p), p.data_ptr()) != (version, where) for p, version, where in before):
         raise UnsupportedModelError(
-            f"{_reset_name(type(module))}() of layer {name!r} ({_kind(module)}) writes parameters, "
+            f"{_reset_name(module)}() of layer {name!r} ({_kind(module)}) writes parameters, "
             "so it cannot be called between passes. Pass reset_state=..., a function of the model "
             "that resets neuron state alone."
         )
@@ -244,7 +244,9 @@ def _as_before(model: nn.Module) -> Iterator[None]:
 
 
 def _run(model: nn.Module, call: Call) -> Any:
-    args, kwargs = call
+    # Copies: a first layer that works in place changes its input.
+    args = tuple(_copied(value) for value in call[0])
+    kwargs = {key: _copied(value) for key, value in call[1].items()}
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
@@ -325,9 +327,15 @@ def _flat(output: Any) -> list[Tensor]:
     return []
 
 
+def _reset_name(module: nn.Module) -> str | None:
+    """Return the method by which a module of somebody's own forgets its state."""
+    kind: Any = type(module)
+    name: str | None = _reset_of(kind)
+    return name
+
+
 @functools.cache
-def _reset_name(kind: type) -> str | None:
-    """Return the method by which a class of somebody's own forgets its state."""
+def _reset_of(kind: type) -> str | None:
     if kind.__module__.split(".")[0] in _NO_NEURONS:
         return None
     for name in _RESETS:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from spikewvat.cli.base import typer, whole_numbers
 from spikewvat.cli.runs import DataRoot, print_rows
 from spikewvat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from spikewvat.results import Converted
 
 _KEYS = ("conversion.", "evaluation.")  # what comes after training
 
@@ -90,8 +93,9 @@ def convert(
     result = conversions.convert_run(
         source, target, recipe, data_root=data_root, resume=resume, progress=progress
     )
-    _print_steps(result)
-    print_rows(f"{recipe.name}, converted, {result['split']} set", result)
+    if result.converted is not None:
+        _print_steps(result.converted)
+    print_rows(f"{recipe.name}, converted, {result.split} set", result)
     typer.echo(f"Written to {target}. More chips: spikewvat evaluate {target} --chips 100")
 
 
@@ -101,16 +105,18 @@ def _given(table: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in tables.items() if value is not None}
 
 
-def _print_steps(result: dict[str, Any]) -> None:
+def _print_steps(result: Converted) -> None:
     """Print accuracy and cost against the number of steps."""
+    from spikewvat.formatting import percent
     from spikewvat.lab.trainer.console import print_table
 
-    found, ann = result["conversion"]["over_time"], result["conversion"]["ann"]
-    keys = ("steps", "accuracies", "spikes", "operations")
+    found = result.over_time
+    columns_of = (found.steps, found.accuracies, found.spikes, found.operations)
     rows = [
-        [f"T = {t}", f"{100 * accuracy:.2f}", f"{spikes:.0f}", f"{operations:.3g}"]
-        for t, accuracy, spikes, operations in zip(*(found[key] for key in keys), strict=True)
+        [f"T = {t}", percent(accuracy, 2), f"{spikes:.0f}", f"{operations:.3g}"]
+        for t, accuracy, spikes, operations in zip(*columns_of, strict=True)
     ]
     columns = ["", "accuracy %", "spikes", "synaptic operations"]
-    title = f"ideal weights, {found['images']} images; the ANN: {100 * ann:.2f} %; costs per image"
+    ann = percent(result.ann, 2)
+    title = f"ideal weights, {found.images} images; the ANN: {ann} %; costs per image"
     print_table(title, columns, rows)

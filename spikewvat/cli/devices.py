@@ -133,7 +133,7 @@ def _report(device: Empirical, measured: Empirical, name: str, plot: Path | None
     drawn = [_draws(device, level.position) for level in measured.levels]
     rows = []
     for level, errors in zip(measured.levels, drawn, strict=True):
-        real = torch.tensor(measured.errors(level), dtype=torch.float64)
+        real = torch.tensor(measured.errors_at(level), dtype=torch.float64)
         figures = (level.position, real.mean(), real.std(), errors.mean(), errors.std())
         rows.append(
             [f"{level.level:g}", str(level.count), *(f"{100 * float(x):.2f}" for x in figures)]
@@ -144,7 +144,7 @@ def _report(device: Empirical, measured: Empirical, name: str, plot: Path | None
     if plot is not None:
         from spikewvat.robustness import plots
 
-        real_errors = [measured.errors(level) for level in measured.levels]
+        real_errors = [measured.errors_at(level) for level in measured.levels]
         positions = [100 * level.position for level in measured.levels]
         pairs = list(zip(positions, real_errors, strict=True))
         figure = plots.device_fit(
@@ -168,4 +168,4 @@ def _draws(device: Empirical, position: float, count: int = 2000) -> Any:
 
     unit = dataclasses.replace(device, range=Fixed(0.0, 1.0))
     weights = {"w": torch.full((count,), position, dtype=torch.float64)}
-    return unit.displacement(weights, generator=torch.Generator().manual_seed(0))["w"]
+    return unit.errors(weights, generator=torch.Generator().manual_seed(0))["w"]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from spikewvat.cli.base import check_writable, save_figure, typer
 from spikewvat.cli.runs import DataRoot
+
+if TYPE_CHECKING:
+    from spikewvat.results import Landscape
 
 
 def landscape(
@@ -78,21 +82,21 @@ def landscape(
         weights=trainer.BEST if best else None,
         progress=progress,
     )
-    _print(f"{run}, {found['split']} set", found)
+    _print(f"{run}, {found.split} set", found)
     if out is not None:
         typer.echo(f"Written to {out}")
     if plot is not None:
-        for name, figure in figures({found["method"]: found}).items():
+        for name, figure in figures({found.method: found}).items():
             place = plot if name == "lines" else plot.with_stem(f"{plot.stem}-{name}")
             save_figure(figure, place)
 
 
-def _print(title: str, found: dict[str, Any]) -> None:
+def _print(title: str, found: Landscape) -> None:
     """Print one line per place, the sharpness, and one line per layer."""
+    from spikewvat.formatting import MISSING
     from spikewvat.lab.trainer.console import print_table
-    from spikewvat.robustness.landscape import LossLines, LossSurface, Sharpness
 
-    lines = LossLines.from_dict(found["lines"])
+    lines = found.lines
     sized = lines.sigma is not None
     rows = []
     for index, magnitude in enumerate(lines.magnitudes):
@@ -107,21 +111,19 @@ def _print(title: str, found: dict[str, Any]) -> None:
         )
     first = "variation" if sized else "place (1: chip)"
     columns = [first, "loss", "lowest", "highest", "accuracy %", "worst"]
-    print_table(f"{title}; {len(lines.seeds)} lines of {found['device']}", columns, rows)
-    typer.echo(f"Sharpness: {Sharpness.from_dict(found['sharpness'])}")
-    if found["surface"]:
-        typer.echo(f"Plane: {LossSurface.from_dict(found['surface'])}")
-    if found["histograms"]:
+    print_table(f"{title}; {len(lines.seeds)} lines of {found.device}", columns, rows)
+    typer.echo(f"Sharpness: {found.sharpness}")
+    if found.surface is not None:
+        typer.echo(f"Plane: {found.surface}")
+    if found.histograms:
         layers = [
             [
-                layer["name"],
-                str(layer["size"]),
-                *(f"{layer[key]:.4g}" for key in ("mean", "std")),
-                f"{layer['edges'][0]:.4g}",
-                f"{layer['edges'][-1]:.4g}",
-                "-" if layer["kurtosis"] is None else f"{layer['kurtosis']:+.2f}",
+                layer.name,
+                str(layer.size),
+                *(f"{x:.4g}" for x in (layer.mean, layer.std, layer.edges[0], layer.edges[-1])),
+                MISSING if math.isnan(layer.kurtosis) else f"{layer.kurtosis:+.2f}",
             ]
-            for layer in found["histograms"]
+            for layer in found.histograms
         ]
         columns = ["layer", "weights", "mean", "std", "smallest", "largest", "kurtosis"]
         print_table("Weights", columns, layers)

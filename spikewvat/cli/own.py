@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from torch import Generator, nn
     from torch.optim import Optimizer
 
-    from spikewvat.lab.suites import BenchResult, Method, RowResult
+    from spikewvat.lab.suites import BenchResult, Method
     from spikewvat.lab.suites.own import CorruptionAt, DeviceAt
+    from spikewvat.results import RowResult
     from spikewvat.training import GradientMethod
 
 SUITES = ("weights", "spikes")

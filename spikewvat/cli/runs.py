@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from spikewvat.cli.base import check_writable, numbers, save_figure, typer
 from spikewvat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from spikewvat.lab.recipes.results import RunResult
+    from spikewvat.robustness.activity import Activity
 
 DataRoot = Annotated[
     Path | None, typer.Option(help="Folder with the recipe's data set; its usual place by default.")
@@ -42,9 +46,9 @@ def train(
     chosen = recipes.read_recipe(recipe, preset=preset, overrides=overrides or (), seed=seed)
     folder = out or Path("runs") / f"{chosen.name}-seed{chosen.seed}"
     result = runs.train(chosen, folder, data_root=data_root, resume=resume, progress=progress)
-    if not result:
+    if result is None:
         return  # not the first rank of a distributed run
-    print_rows(f"{chosen.name}, {result['split']} set", result)
+    print_rows(f"{chosen.name}, {result.split} set", result)
     typer.echo(f"Written to {folder}. More chips: spikewvat evaluate {folder} --chips 100")
 
 
@@ -92,8 +96,8 @@ def evaluate(
 
     What is not given is taken from the run's recipe.
     """
+    from spikewvat import serialisation
     from spikewvat.lab import trainer
-    from spikewvat.lab.recipes import results
     from spikewvat.lab.recipes import run as runs
 
     check_writable(json, plot)
@@ -111,55 +115,54 @@ def evaluate(
         weights=trainer.BEST if best else None,
         progress=progress,
     )
-    print_rows(f"{out}, {found['split']} set", found)
+    print_rows(f"{out}, {found.split} set", found)
     if json is not None:
-        results.write_json(json, found)
+        serialisation.write(json, found)
     if plot is not None:
         _draw_rows(plot, found)
 
 
-def _draw_rows(path: Path, found: dict[str, Any]) -> None:
+def _draw_rows(path: Path, found: RunResult) -> None:
     """Draw accuracy against sigma or severity; the yield curve of a device without a size."""
     from spikewvat.robustness import plots
-    from spikewvat.robustness.results import ChipReport, Degradation
 
-    name = found["method"]
-    if not found["rows"]:
+    if not found.curve:
         raise RecipeError("--plot needs at least one --sigma.")
-    if found["rows"][0]["sigma"] is None and "spikes" not in found:
-        report = ChipReport.from_dict(found["rows"][0])
-        save_figure(plots.yield_curve({name: report}, target=report.target), path)
+    first = found.curve[0]
+    if first.sigma is None and found.spikes is None:
+        figure = plots.yield_curve({found.method: first}, target=first.target)
     else:
-        device = found["device"]
+        device = found.device
         own = {"range_label": f"range in {device}"} if "range=" in device else {}
-        figure = plots.accuracy_against_sigma({name: Degradation.from_dict(found)}, **own)
-        save_figure(figure, path)
+        figure = plots.accuracy_against_sigma({found.method: found.curve}, **own)
+    save_figure(figure, path)
 
 
-def print_rows(title: str, found: dict[str, Any]) -> None:
+def print_rows(title: str, found: RunResult) -> None:
     """Print one line per size of the variation."""
+    from spikewvat.formatting import MISSING, interval, percent
     from spikewvat.lab.trainer.console import print_table
 
-    def percent(value: float | None) -> str:
-        return "-" if value is None else f"{100 * value:.1f}"
+    curve = found.curve
+    counts = () if curve.activity is None else ("spikes", "operations")
 
-    counts = ("spikes", "operations") if "activity" in found else ()
+    def counted(activity: Activity | None) -> list[str]:
+        return [f"{getattr(activity, key):.4g}" for key in counts]
 
-    def counted(row: dict[str, Any]) -> list[str]:
-        return [f"{row[key]:.4g}" for key in counts]
-
-    clean = found.get("activity", {})
-    rows = [["ideal weights", percent(found["clean"]), "", "", "", "", *counted(clean)]]
-    for row in found["rows"]:
-        chip_yield, (low, high) = row["yield"], row["ci95"]
-        name = "chips" if row["sigma"] is None else f"sigma {100 * row['sigma']:g} %"
-        if "corruption" in row:
-            name = f"{row['corruption']} {row['severity']:g}"
-        interval = f"{percent(low)} .. {percent(high)}"
-        works = f"{chip_yield['working']} of {chip_yield['chips']}"
-        figures = (percent(row["mean"]), percent(row["std"]), interval, percent(row["worst"]))
-        rows.append([name, *figures, works, *counted(row)])
-    columns = [found["device"], "accuracy %", "std", "95 % CI", "worst", "working chips", *counts]
-    if found["rows"]:
-        title += f"; a chip works at {100 * found['rows'][0]['yield']['target']:g} %"
+    rows = [
+        ["ideal weights", percent(curve.clean), "", "", "", "", *counted(curve.activity)],
+    ]
+    for report in curve:
+        name = "chips" if report.sigma is None else f"sigma {100 * report.sigma:g} %"
+        if report.corruption is not None:
+            name = f"{report.corruption} {report.severity:g}"
+        works = MISSING
+        if report.target is not None:
+            chips = report.yield_at(report.target)
+            works = f"{chips.working} of {chips.chips}"
+            title += f"; a chip works at {100 * report.target:g} %" if len(rows) == 1 else ""
+        low, high = (100 * bound for bound in report.ci95)
+        figures = (percent(report.mean), percent(report.std), interval(low, high, ".1f"))
+        rows.append([name, *figures, percent(report.worst), works, *counted(report.activity)])
+    columns = [found.device, "accuracy %", "std", "95 % CI", "worst", "working chips", *counts]
     print_table(title, columns, rows)

@@ -11,7 +11,9 @@ from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
 from spikewvat.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from spikewvat.lab.suites import Cell, CellFailed, Found, Job, RowResult, Suite
+    from spikewvat.lab.suites import Cell, CellFailed, Found, Job, Suite
+    from spikewvat.lab.suites.overhead import Timed
+    from spikewvat.results import RowResult
 
 
 def bench_suite(
@@ -88,9 +90,9 @@ def _bench_steps(
     Raises:
         Exit: If a row failed.
     """
-    from spikewvat.lab.recipes.results import write_json
     from spikewvat.lab.suites import overhead
     from spikewvat.lab.trainer.console import CellsProgress, print_table
+    from spikewvat.serialisation import write
 
     with CellsProgress(len(suite.rows), enabled=progress) as bar:
         found = overhead.run_step_times(
@@ -101,38 +103,31 @@ def _bench_steps(
             data_root=data_root,
             on_row=lambda row, what: bar.cell(f"{row.name}: {_timed(what)}"),
         )
-    for setup in suite.setups:
-        rows = [row for row in found.content["rows"] if row["setup"] == setup.name]
-        table = [
-            [
-                r["method"],
-                f"{r['ratio']:.2f}",
-                *(f"{q:.2f}" for q in r["quartiles"]),
-                f"{r['ms']:.1f}",
-            ]
-            for r in rows
-        ]
+    if found.times is not None:
         columns = ["", "time of a step", "quartile", "quartile", "ms"]
-        if table:
-            print_table(f"{suite.title}: {setup.name}", columns, table)
-    if found.content["rows"]:
-        write_json(kept / overhead.FILE, found.content)
+        for name, rows in found.times.by_setup.items():
+            table = [
+                [row.method, *(f"{x:.2f}" for x in (row.ratio, *row.quartiles)), f"{row.ms:.1f}"]
+                for row in rows.values()
+            ]
+            print_table(f"{suite.title}: {name}", columns, table)
+        write(kept / overhead.FILE, found.times)
         typer.echo(f"Written: {kept / overhead.FILE}")
     for name, failure in found.failed.items():
         word = "skipped" if failure.skipped else "error"
         typer.echo(f"{word}: {name}: {failure.message} (see {failure.log})", err=True)
     failures = found.failed.values()
-    if not found.content["rows"] or not all(failure.skipped for failure in failures):
+    if found.times is None or not all(failure.skipped for failure in failures):
         raise typer.Exit(1)
 
 
-def _timed(found: Found) -> str:
+def _timed(found: Timed) -> str:
     """Return what a step takes in one line."""
     from spikewvat.lab.suites import CellFailed
 
     if isinstance(found, CellFailed):
         return _ended(found)
-    return f"{found['ms']:.1f} ms, {found['ratio']:.2f} of the baseline"
+    return f"{found.ms:.1f} ms, {found.ratio:.2f} of the baseline"
 
 
 def _finish(
@@ -149,12 +144,13 @@ def _finish(
     """
     from spikewvat.lab.suites import verdicts
     from spikewvat.lab.suites.claims import FILE, write_verdicts
+    from spikewvat.serialisation import write
 
     unwritten = []
     found = verdicts(suite.claims, results)
     try:
         for name, result in results.items():
-            result.write(kept / f"{name}.json")
+            write(kept / f"{name}.json", result)
         if found:
             write_verdicts(found, kept / FILE)
     except CheckpointError as error:  # the cells have files of their own: nothing is lost
@@ -180,11 +176,10 @@ def _finish(
 def _ended(found: Found) -> str:
     """Return what became of a cell in one line."""
     from spikewvat.lab.suites import CellFailed
-    from spikewvat.robustness import Degradation
 
     if isinstance(found, CellFailed):
         return f"{'skipped' if found.skipped else 'failed'}: {found.message}"
-    curve = Degradation.from_dict(found)
+    curve = found.curve
     reports = [str(curve.reports[-1])] if curve.reports else []
     return ", ".join([f"clean {100 * curve.clean:.1f} %", *reports])
 
@@ -192,9 +187,10 @@ def _ended(found: Found) -> str:
 def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
     """Print, write and draw what came out."""
     from spikewvat import files
+    from spikewvat.formatting import MISSING
     from spikewvat.lab.recipes.landscape import figures
     from spikewvat.lab.suites import markdown
-    from spikewvat.lab.suites.table import MISSING, cells, header, times
+    from spikewvat.lab.suites.table import cells, header, times
     from spikewvat.lab.trainer.console import print_table
     from spikewvat.robustness import plots
 
@@ -215,9 +211,9 @@ def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
             name = f"accuracy{number if len(suite.setups) > 1 else ''}{'-' * place}.png"
             save_figure(plots.accuracy_against_sigma(curves, title=setup.name), folder / name)
         around = {
-            method: result.content["landscape"][0]  # of the first seed
+            method: result.landscape[0]  # of the first seed
             for method, (_, result) in found.items()
-            if "landscape" in result.content
+            if result.landscape
         }
         for part, figure in (figures(around, title=setup.name) if around else {}).items():
             save_figure(figure, folder / f"landscape{number}-{part}.png")

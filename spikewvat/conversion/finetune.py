@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
-from spikewvat.adapters import adapter_for
 from spikewvat.conversion.balance import images_of
 from spikewvat.conversion.network import SpikingNetwork
-from spikewvat.devices.base import DeviceModel
-from spikewvat.training import WVAT, GradientMethod
+from spikewvat.training import GradientMethod, Plain
 from spikewvat.training.averaging import SWA
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -48,18 +46,49 @@ def potential_cross_entropy(
     return functional.cross_entropy(scores if time_steps is None else scores * time_steps, labels)
 
 
+class Encoded(nn.Module):
+    """A converted network that takes what its own encoder has made.
+
+    Args:
+        snn: The network.
+    """
+
+    def __init__(self, snn: SpikingNetwork) -> None:
+        super().__init__()
+        self.snn = snn
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return scores [B, classes] of an input over time."""
+        return self.snn.run(inputs)
+
+
+def finetuning_optimizer(
+    snn: nn.Module, *, lr: float = 1e-4, weight_decay: float = 5e-4
+) -> torch.optim.Optimizer:
+    """Return the optimizer of what the network learns, by default as published.
+
+    Args:
+        snn: The network.
+        lr: Learning rate.
+        weight_decay: Weight decay.
+
+    Returns:
+        Adam with AMSGrad.
+    """
+    learned = [parameter for parameter in snn.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(learned, lr, weight_decay=weight_decay, amsgrad=True)
+
+
 def finetune(
     snn: nn.Module,
     loader: Iterable[Any],
     *,
     epochs: int = 10,
-    variation: DeviceModel | None = None,
+    method: GradientMethod | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     loss: Loss = potential_cross_entropy,
     swa: SWA | None = None,
-    wvat: GradientMethod | None = None,
     on_epoch: Callable[[int, float], object] | None = None,
-    generator: Generator | None = None,
 ) -> list[float]:
     """Train a converted network by spike-timing-dependent backpropagation.
 
@@ -71,32 +100,24 @@ def finetune(
         snn: The network; trained in place. Its surrogate is that of its dynamics.
         loader: Training batches ``(images, labels)``.
         epochs: Passes over the data, at least 1.
-        variation: Train under this weight variation, by WVAT with its defaults.
-        optimizer: By default Adam, learning rate 1e-4, weight decay 5e-4 and AMSGrad as published.
+        method: Takes the gradients, such as ``WVAT(snn, device)``; plain training by default.
+        optimizer: By default that of :func:`finetuning_optimizer`.
         loss: From output and labels to a scalar.
         swa: Average the weights after each epoch; take ``swa.model`` in the end.
-        wvat: A training method with settings of your own, instead of ``variation``.
         on_epoch: Called after each epoch with its number from 0 and its mean loss.
-        generator: Source of the variation.
 
     Returns:
         Mean training loss of each epoch.
 
     Raises:
-        ValueError: If ``epochs`` is below 1, both ``variation`` and ``wvat`` are given, the
-            loader yields nothing, or the loss is not finite.
+        ValueError: If ``epochs`` is below 1, the loader yields nothing, or the loss is not finite.
         TypeError: If a batch is no pair (images, labels).
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs!r}.")
-    if variation is not None and wvat is not None:
-        raise ValueError("got variation and wvat, expected one of them. WVAT holds its device.")
-    if variation is not None:
-        wvat = WVAT(snn, variation, generator=generator)
-    adapter = adapter_for(snn) if wvat is None else wvat.adapter
-    optimizer = optimizer or torch.optim.Adam(
-        [p for p in snn.parameters() if p.requires_grad], lr=1e-4, weight_decay=5e-4, amsgrad=True
-    )
+    method = method or Plain(snn)
+    optimizer = optimizer or finetuning_optimizer(snn)
+    model = Encoded(snn) if isinstance(snn, SpikingNetwork) else snn
     training = snn.training
     losses = []
     try:
@@ -105,28 +126,18 @@ def finetune(
             total, count = 0.0, 0
             for batch in loader:
                 images, labels = _pair(batch, snn)
-                optimizer.zero_grad()
-                # Encoded once: clean and displaced pass see the same spikes.
-                forward, inputs = _encoded(snn, images)
+                # Encoded once: all passes of a step see the same spikes.
+                inputs = snn.encode(images) if isinstance(snn, SpikingNetwork) else images
 
-                def closure(
-                    forward: Callable[[Tensor], Tensor] = forward,
-                    inputs: Tensor = inputs,
-                    labels: Tensor = labels,
-                ) -> tuple[Tensor, Tensor]:
-                    output = forward(inputs)
+                def closure(inputs: Tensor = inputs, labels: Tensor = labels) -> Any:
+                    output = model(inputs)
                     return loss(output, labels), output
 
-                if wvat is None:
-                    adapter.reset_state(snn)
-                    value, _ = closure()
-                    value.backward()  # type: ignore[no-untyped-call]
-                else:
-                    value = wvat.backward(closure)
+                optimizer.zero_grad()
+                value = method.backward(closure)
                 optimizer.step()
-                if wvat is not None:
-                    wvat.after_step()
-                total += float(value.detach()) * len(labels)
+                method.after_step()
+                total += float(value) * len(labels)
                 count += len(labels)
             if count == 0:
                 raise ValueError("the loader yields no batch, expected training images.")
@@ -141,14 +152,9 @@ def finetune(
             if on_epoch is not None:
                 on_epoch(epoch, losses[-1])
     finally:
-        adapter.reset_state(snn)
+        method.adapter.reset_state(snn)
         snn.train(training)
     return losses
-
-
-def _encoded(snn: nn.Module, images: Tensor) -> tuple[Callable[[Tensor], Tensor], Tensor]:
-    """Return the forward pass behind the encoder, and what goes into it."""
-    return (snn.run, snn.encode(images)) if isinstance(snn, SpikingNetwork) else (snn, images)
 
 
 def _pair(batch: Any, model: nn.Module) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,7 @@ from spikewvat.conversion.balance import images_of
 from spikewvat.conversion.graph import INPUT, Node
 from spikewvat.conversion.layers import Neurons
 from spikewvat.conversion.network import SpikingNetwork, check_time_steps
+from spikewvat.serialisation import Fraction
 from spikewvat.spiking.fan_out import fan_out
 
 
@@ -28,7 +29,7 @@ class EarlyExit:
     """
 
     margin: float
-    accuracy: float
+    accuracy: Fraction
     mean_steps: float
 
 
@@ -49,12 +50,21 @@ class TimeSweep:
     """
 
     steps: tuple[int, ...]
-    accuracies: tuple[float, ...]
+    accuracies: tuple[Fraction, ...]
     spikes: tuple[float, ...]
     operations: tuple[float, ...]
     input_operations: float
     early: tuple[EarlyExit, ...]
     images: int
+
+    def __post_init__(self) -> None:
+        """Refuse figures of other numbers of steps."""
+        for name in ("accuracies", "spikes", "operations"):
+            if not self.steps or len(getattr(self, name)) != len(self.steps):
+                raise ValueError(
+                    f"{name} are {len(getattr(self, name))} figures, expected one for each of "
+                    f"{len(self.steps)} numbers of steps, and at least one."
+                )
 
     def __str__(self) -> str:
         rows = zip(self.steps, self.accuracies, self.spikes, self.operations, strict=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from spikewvat.data.augmentation import RandomFlip, RandomShift
 from spikewvat.data.embedded import embedded_root
-from spikewvat.data.events import bin_events, make_loader
+from spikewvat.data.events import bin_events, make_events
+from spikewvat.data.loaders import make_loader
 from spikewvat.data.nmnist import NMNIST
 from spikewvat.data.saccades import SaccadeCamera
 
@@ -15,5 +16,6 @@ __all__ = [
     "SaccadeCamera",
     "bin_events",
     "embedded_root",
+    "make_events",
     "make_loader",
 ]

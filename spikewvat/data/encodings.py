@@ -9,6 +9,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Generator, Tensor
 
+_ROUNDING = 1e-4  # of resized pictures; no normalisation is that small
+
 
 @dataclass(frozen=True)
 class Rate:
@@ -40,7 +42,12 @@ class Rate:
             raise ValueError(f"gain must be above 0, got {self.gain!r}.")
 
     def __call__(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Return spikes [T, ...] of images [...] in 0..1, drawn on the generator's device."""
+        """Return spikes [T, ...] of images [...] in 0..1, drawn on the generator's device.
+
+        Raises:
+            ValueError: If the images are no intensities in 0..1.
+        """
+        check_intensities(images, "rate encoding")
         device = images.device if generator is None else generator.device
         shape = (self.time_steps, *images.shape)
         draws = torch.rand(shape, generator=generator, device=device).to(images.device)
@@ -83,7 +90,12 @@ class Latency:
             raise ValueError(f"threshold must lie between 0 and 1, got {self.threshold!r}.")
 
     def __call__(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Return spikes [T, ...] of images [...] in 0..1; nothing is drawn."""
+        """Return spikes [T, ...] of images [...] in 0..1; nothing is drawn.
+
+        Raises:
+            ValueError: If the images are no intensities in 0..1.
+        """
+        check_intensities(images, "latency encoding")
         from spikewvat.adapters.snntorch import spikegen
 
         linear = self.tau is None
@@ -125,6 +137,23 @@ class Direct:
 
 Encoding: TypeAlias = Rate | Latency | Direct
 """How a still image becomes spikes."""
+
+
+def check_intensities(images: Tensor, purpose: str) -> None:
+    """Raise ValueError unless images are floating point numbers in 0..1, but for rounding."""
+    if not images.is_floating_point():
+        raise ValueError(
+            f"{purpose} needs intensities in 0..1 as floating point numbers, got {images.dtype}. "
+            "Divide bytes by 255: images.float() / 255."
+        )
+    if images.numel() == 0:
+        return
+    low, high = (float(bound) for bound in torch.aminmax(images))
+    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):
+        raise ValueError(
+            f"{purpose} needs intensities in 0..1, got {low:g} .. {high:g}. Leave out the "
+            "normalisation (mean and standard deviation), or use direct encoding."
+        )
 
 
 def _check_steps(time_steps: int) -> None:

@@ -1,18 +1,14 @@
-"""Events of a camera: the N-MNIST file format, binning to frames, batches with time first."""
+"""Events of a camera: the N-MNIST file format, checks of recordings, binning to frames."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Generator, Tensor
-from torch.utils.data import DataLoader, Dataset
 
-from spikewvat.data.packed import Together
 from spikewvat.errors import DataError
 
 EVENT_DTYPE = np.dtype([("x", int), ("y", int), ("t", int), ("p", int)])
@@ -30,17 +26,36 @@ NMNIST_SENSOR = (34, 34, 2)
 _BYTES = 5
 _TIME_BITS = 23
 _OVERFLOW_ROW, _OVERFLOW_US = 240, 2**13
+_LARGEST_TIME = 2**62  # differences still fit into 64 bits
+_LARGEST_FRAMES = 2**32  # bytes of one recording; more is a slip in the unit of time
 
 
 def make_events(x: Any, y: Any, t: Any, p: Any) -> Events:
-    """Return a structured array from columns [N] of x, y, time in microseconds and polarity.
+    """Return a structured array of columns of equal length.
+
+    Args:
+        x: Columns [N], whole numbers.
+        y: Rows [N], whole numbers.
+        t: Times [N] in whole microseconds.
+        p: Polarities [N], whole numbers or booleans.
+
+    Raises:
+        DataError: If columns differ in length or hold anything but whole numbers.
 
     Example:
         >>> make_events([3], [4], [1500], [1])["t"].tolist()
         [1500]
     """
-    events = np.empty(len(t), EVENT_DTYPE)
-    events["x"], events["y"], events["t"], events["p"] = x, y, t, p
+    columns = {
+        field: np.asarray(column) for field, column in zip("xytp", (x, y, t, p), strict=True)
+    }
+    shapes = {field: column.shape for field, column in columns.items()}
+    if len(set(shapes.values())) > 1 or columns["t"].ndim != 1:
+        raise DataError(f"columns have shapes {shapes}, expected four rows of equal length.")
+    events = np.empty(len(columns["t"]), EVENT_DTYPE)
+    for field, column in columns.items():
+        if column.size:  # an empty list has no type of its own
+            events[field] = _whole(column, field, "the columns")
     return events
 
 
@@ -58,7 +73,7 @@ def encode_events(events: Events) -> bytes:
 
     Raises:
         DataError: If a field does not fit: x in 0..255, y in 0..239 (readers take y = 240 for an
-            overflow of the clock), t in 0..8388607, p 0 or 1.
+            overflow of the clock), t in 0..8388607, p 0 or 1; or is no whole number.
 
     References:
         Converting Static Image Datasets to Spiking Neuromorphic Datasets Using Saccades (Orchard
@@ -68,6 +83,7 @@ def encode_events(events: Events) -> bytes:
         >>> encode_events(make_events([1], [2], [259], [1])).hex()
         '0102800103'
     """
+    events = as_events(events)
     limits = (("x", 255), ("y", 239), ("t", 2**_TIME_BITS - 1), ("p", 1))
     for name, largest in limits:
         bad = np.flatnonzero((events[name] < 0) | (events[name] > largest))
@@ -127,31 +143,93 @@ def write_events(path: Path | str, events: Events) -> None:
     Path(path).write_bytes(encode_events(events))
 
 
-def check_on_sensor(
-    events: Events,
+def as_events(events: Any, *, name: str = "the recording") -> Events:
+    """Return a recording with the fields and types of :data:`EVENT_DTYPE`.
+
+    Args:
+        events: Structured array [N] with the fields x, y, t and p, of any types of whole numbers.
+        name: What messages call the recording.
+
+    Raises:
+        DataError: If a field is missing or holds anything but whole numbers.
+    """
+    if isinstance(events, np.ndarray) and events.dtype == EVENT_DTYPE and events.ndim == 1:
+        return events
+    fields = getattr(getattr(events, "dtype", None), "names", None) or ()
+    missing = [field for field in "xytp" if field not in fields]
+    if missing or events.ndim != 1:
+        found = f"has the fields {fields}" if fields else f"is a {type(events).__name__}"
+        raise DataError(
+            f"{name} {found}, expected a structured array [N] with x, y, t and p. "
+            "make_events(x, y, t, p) makes one of columns; a sensor of one line has y = 0."
+        )
+    whole = np.empty(len(events), EVENT_DTYPE)
+    for field in "xytp":
+        whole[field] = _whole(events[field], field, name)
+    return whole
+
+
+def _whole(column: NDArray[Any], field: str, name: str) -> NDArray[Any]:
+    """Return a column of whole numbers, or raise DataError."""
+    if column.dtype.kind not in "iub" or column.ndim != 1:
+        unit = "microseconds" if field == "t" else "numbers"
+        cure = "round(1e6 * t) where t is in seconds" if field == "t" else "round them"
+        raise DataError(
+            f"{name}: {field} is {column.dtype} of shape {column.shape}, expected whole {unit} "
+            f"[N]. Convert them first: {cure}, then astype(int)."
+        )
+    if column.dtype.kind == "u" and len(column) and int(column.max()) >= _LARGEST_TIME:
+        raise DataError(f"{name}: {field} = {column.max()} is no sensible value. Replace it.")
+    return column
+
+
+def check_events(
+    events: Any,
     sensor_size: tuple[int, int, int] = NMNIST_SENSOR,
     *,
     name: str = "the recording",
-) -> None:
-    """Raise unless every event lies on the sensor.
+) -> Events:
+    """Return a recording after a check of all that binning relies on.
 
     Args:
-        events: Structured array [N].
+        events: Structured array [N] with the fields x, y, t and p, of any types of whole numbers.
         sensor_size: Width, height and polarities of the sensor.
-        name: What the message calls the recording.
+        name: What messages call the recording.
+
+    Returns:
+        The events with the types of :data:`EVENT_DTYPE`.
 
     Raises:
-        DataError: If a coordinate or polarity is out of range; names the first such event.
+        DataError: If a field is missing or holds anything but whole numbers, a coordinate or
+            polarity is out of range, or times do not ascend; names the first such event.
     """
+    recording: Events = as_events(events, name=name)
     for field, size in zip("xyp", sensor_size, strict=True):
-        values = events[field]
+        values = recording[field]
         if len(values) and (values.min() < 0 or values.max() >= size):
             first = np.flatnonzero((values < 0) | (values >= size))[0]
+            cure = " Number polarities from 0." if field == "p" else ""
             raise DataError(
                 f"event {first} of {name} has {field} = {values[first]}, but the sensor has "
                 f"{field} from 0 to {size - 1}. The recording is damaged or of another sensor: "
-                "replace or remove it."
+                f"replace or remove it, or give its sensor_size.{cure}"
             )
+    times = recording["t"]
+    back = times[1:] < times[:-1]
+    if back.any():
+        first = int(np.flatnonzero(back)[0]) + 1
+        raise DataError(
+            f"event {first} of {name} is at {times[first]} us, earlier than the one before it "
+            f"({times[first - 1]} us). Where only the order was lost, sort the recording: "
+            'events[np.argsort(events["t"], kind="stable")]. Where the clock jumped back, split '
+            "it there."
+        )
+    if len(times) and not (times[0] > -_LARGEST_TIME and times[-1] < _LARGEST_TIME):
+        raise DataError(
+            f"{name} has times from {times[0]} to {times[-1]}, no sensible microseconds. "
+            "Replace or remove it."
+        )
+    return recording
 
 
 def bin_events(
@@ -161,6 +239,7 @@ def bin_events(
     window_us: int | None = None,
     sensor_size: tuple[int, int, int] = NMNIST_SENSOR,
     reduce: Reduce = "or",
+    name: str = "the recording",
 ) -> NDArray[np.uint8]:
     """Bin events to frames, with exactly the bins of ``tonic.transforms.ToFrame``.
 
@@ -173,34 +252,37 @@ def bin_events(
       Their number depends on the recording; an incomplete last one is dropped unless it is the
       only one.
     - both, as ``ToFrame(time_window=window_us, start_time=0, end_time=time_steps * window_us)``:
-      windows from time 0, the same for all recordings.
+      windows from time 0, the same for all recordings, whose clocks have to start there.
 
-    An empty recording gives zeros (a single frame where ``window_us`` is given alone).
+    A recording that would become blank is an error.
 
     Args:
-        events: Structured array [N], in order of time.
+        events: Structured array [N] with the fields x, y, t and p, whole numbers of any type, in
+            order of time.
         time_steps: Number of bins T.
         window_us: Length of a bin in microseconds.
         sensor_size: Width, height and polarities (C) of the sensor, in tonic's order.
         reduce: ``"or"`` gives 1 where there is any event, ``"count"`` their number, an integer
             their number but at most that.
+        name: What messages call the recording.
 
     Returns:
         Frames [T, C, H, W].
 
     Raises:
         ValueError: If the options are impossible.
-        DataError: If an event lies outside the sensor, or a count exceeds 255, the largest that a
-            frame holds.
+        DataError: If the recording is malformed (see :func:`check_events`) or would become blank,
+            its frames do not fit into memory, or a count exceeds 255, the largest that a frame
+            holds.
 
     Example:
         >>> events = make_events([0, 1, 1, 0], [0, 0, 0, 0], [0, 10, 11, 20], [0, 1, 1, 0])
         >>> bin_events(events, time_steps=2, sensor_size=(2, 1, 2), reduce="count").tolist()
         [[[[1, 0]], [[0, 0]]], [[[0, 0]], [[0, 2]]]]
     """
-    _check_options(time_steps, window_us, reduce)
-    check_on_sensor(events, sensor_size)
-    return bin_checked(events, time_steps, window_us, sensor_size, reduce)
+    frame_shape(time_steps, window_us, sensor_size, reduce)
+    events = check_events(events, sensor_size, name=name)
+    return bin_checked(events, time_steps, window_us, sensor_size, reduce, name=name)
 
 
 def bin_checked(
@@ -209,136 +291,105 @@ def bin_checked(
     window_us: int | None,
     sensor_size: tuple[int, int, int],
     reduce: Reduce,
+    *,
+    name: str,
 ) -> NDArray[np.uint8]:
-    """Bin as :func:`bin_events` does, with possible options, events that lie on the sensor."""
+    """Bin as :func:`bin_events` does, with options and events that are checked."""
     width, height, polarities = sensor_size
-    bins, window, start = _bins(events["t"], time_steps, window_us)
+    bins, window, start = _bins(events["t"], time_steps, window_us, name)
     shape = (bins, polarities, height, width)
-    if window == 0 or len(events) == 0:
-        return np.zeros(shape, np.uint8)
+    size = math.prod(shape)
+    if size > _LARGEST_FRAMES:
+        raise DataError(
+            f"{name} would become frames of shape {shape}, {size / 2**30:.0f} GiB. Use longer "
+            "windows, and check that its times are in microseconds."
+        )
     index = (events["t"] - start) // window
     kept = (index >= 0) & (index < bins)
     flat = ((index * polarities + events["p"]) * height + events["y"]) * width + events["x"]
     if not kept.all():
         flat = flat[kept]
-    size = bins * polarities * height * width
+    if len(flat) == 0:
+        raise DataError(
+            f"{name} has all its {len(events)} events outside of the windows from 0 to "
+            f"{bins * window} us: they lie from {events['t'][0]} to {events['t'][-1]} us. Subtract "
+            'events["t"][0] where its clock does not start at 0, or give time_steps or window_us '
+            "alone."
+        )
     if reduce == "or":
         frames = np.zeros(size, np.uint8)
         frames[flat] = 1
         return frames.reshape(shape)
     counts = np.bincount(flat, minlength=size)
-    if isinstance(reduce, int):
+    if not isinstance(reduce, str):
         counts = np.minimum(counts, reduce)
     elif counts.max() > 255:
         raise DataError(
-            f"a pixel has {counts.max()} events in one time step; a frame holds at most 255. "
-            "Use more time steps, or reduce=255 to clip."
+            f"a pixel of {name} has {counts.max()} events in one time step; a frame holds at most "
+            "255. Use more time steps, or reduce=255 to clip."
         )
     return counts.astype(np.uint8).reshape(shape)
 
 
-def _check_options(time_steps: int | None, window_us: int | None, reduce: Reduce) -> None:
+def frame_shape(
+    time_steps: int | None,
+    window_us: int | None,
+    sensor_size: tuple[int, int, int],
+    reduce: Reduce,
+) -> tuple[int, int, int, int]:
+    """Return the shape of binned frames, a single step where their number is not fixed.
+
+    Raises:
+        ValueError: If an option is impossible.
+    """
     if time_steps is None and window_us is None:
         raise ValueError("bin_events needs time_steps or window_us, got neither.")
     for name, value in (("time_steps", time_steps), ("window_us", window_us)):
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value!r}.")
-    known = reduce in ("or", "count") if isinstance(reduce, str) else 1 <= reduce <= 255
+        if value is not None and not (_is_whole(value) and value >= 1):
+            raise ValueError(f"{name} must be at least 1, got {value!r}. Expected a whole number.")
+    known = (
+        reduce in ("or", "count")
+        if isinstance(reduce, str)
+        else (_is_whole(reduce) and 1 <= reduce <= 255)
+    )
     if not known:
         raise ValueError(
             f"reduce must be 'or', 'count' or the largest count from 1 to 255, got {reduce!r}."
         )
+    if len(sensor_size) != 3 or not all(_is_whole(size) and size >= 1 for size in sensor_size):
+        raise ValueError(
+            "sensor_size must be width, height and polarities, each at least 1, "
+            f"got {sensor_size!r}."
+        )
+    width, height, polarities = (int(size) for size in sensor_size)
+    shape = (time_steps or 1, polarities, height, width)
+    if math.prod(shape) > _LARGEST_FRAMES:
+        raise ValueError(
+            f"time_steps = {time_steps} makes frames of shape {shape}, "
+            f"{math.prod(shape) / 2**30:.0f} GiB for each recording. Use fewer."
+        )
+    return shape
 
 
-def _bins(times: NDArray[Any], steps: int | None, window: int | None) -> tuple[int, int, int]:
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _bins(
+    times: NDArray[Any], steps: int | None, window: int | None, name: str
+) -> tuple[int, int, int]:
     """Return the number of bins, their length and where the first one starts."""
+    if len(times) == 0:
+        raise DataError(f"{name} holds no events and would become blank. Remove it.")
     if steps is not None and window is not None:
-        return steps, window, 0
-    first, duration = (times[0], times[-1] - times[0]) if len(times) else (0, 0)
-    if steps is not None:
-        return steps, int(duration // steps), int(first)
-    assert window is not None
-    return max(1, int(duration // window)), window, int(first)
-
-
-def collate(items: Sequence[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """Make a batch of items.
-
-    Args:
-        items: Pairs of a tensor, spikes [T, C, H, W] or a still image [C, H, W], and a label;
-            recordings of one data set may come :class:`~spikewvat.data.packed.Together`.
-
-    Returns:
-        Spikes float32 [T, B, C, H, W], sparse where the items are (still images: [B, C, H, W]),
-        and labels int64 [B].
-
-    Example:
-        >>> spikes, labels = collate([(torch.ones(5, 2, 4, 4, dtype=torch.uint8), 7)] * 3)
-        >>> spikes.shape, spikes.dtype, labels.tolist()
-        (torch.Size([5, 3, 2, 4, 4]), torch.float32, [7, 7, 7])
-    """
-    if isinstance(items, Together):
-        return items.batch()
-    labels = torch.tensor([int(item[1]) for item in items], dtype=torch.int64)
-    if items[0][0].is_sparse:
-        return _sparse_batch([item[0] for item in items]), labels
-    timed = items[0][0].dim() == 4
-    data = torch.stack([item[0] for item in items], dim=1 if timed else 0)
-    return data.float(), labels
-
-
-def _sparse_batch(items: Sequence[Tensor]) -> Tensor:
-    """Return coalesced sparse spikes [T, B, C, H, W] of sparse [T, C, H, W], one by one."""
-    items = [item.coalesce() for item in items]
-    counts = torch.tensor([item.values().numel() for item in items])
-    index = torch.cat([item.indices() for item in items], dim=1)
-    sample = torch.arange(len(items)).repeat_interleave(counts)
-    # Each item is in order of time already; a stable sort merges them without a full key.
-    order = torch.argsort(index[0] * len(items) + sample, stable=True)
-    index = torch.cat([index[:1], sample[None], index[1:]])[:, order]
-    values = torch.cat([item.values() for item in items])[order].float()
-    steps, *rest = items[0].shape
-    return torch.sparse_coo_tensor(
-        index, values, (steps, len(items), *rest), is_coalesced=True, check_invariants=False
-    )
-
-
-def make_loader(
-    dataset: Dataset[Any],
-    batch_size: int,
-    *,
-    shuffle: bool = False,
-    generator: Generator | None = None,
-    workers: int = 0,
-    drop_last: bool = False,
-) -> DataLoader[Any]:
-    """Make a loader of batches with time first.
-
-    Args:
-        dataset: Yields ``(spikes [T, C, H, W], label)``, or still images ``([C, H, W], label)``.
-        batch_size: Samples in a batch B, at least 1.
-        shuffle: Another order in every epoch.
-        generator: Source of the order; ``None`` uses torch's global one.
-        workers: Number of processes that load; 0 loads in this one.
-        drop_last: Leave out the last batch where it is incomplete.
-
-    Returns:
-        Yields spikes float32 [T, B, C, H, W] (still images: [B, C, H, W]) and labels int64 [B].
-
-    Raises:
-        ValueError: If ``batch_size`` is below 1 or ``workers`` below 0.
-    """
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size!r}.")
-    if workers < 0:
-        raise ValueError(f"workers must be at least 0, got {workers!r}.")
-    return DataLoader(
-        dataset,
-        batch_size=batch_size,
-        shuffle=shuffle,
-        generator=generator,
-        num_workers=workers,
-        drop_last=drop_last,
-        collate_fn=collate,
-        persistent_workers=workers > 0,
-    )
+        return int(steps), int(window), 0
+    first, duration = int(times[0]), int(times[-1]) - int(times[0])
+    if window is not None:
+        return max(1, duration // window), int(window), first
+    assert steps is not None
+    if duration < steps:
+        raise DataError(
+            f"{name} lasts {duration} us, too short for {steps} bins of at least 1 us: it would "
+            "become blank. Use fewer time steps, and check that its times are in microseconds."
+        )
+    return int(steps), duration // int(steps), first

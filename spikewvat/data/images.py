@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import math
 import zlib
 from pathlib import Path
@@ -15,11 +14,13 @@ from torch import Tensor
 from spikewvat.data.encodings import Direct, Encoding, Latency, Rate
 from spikewvat.data.stills import StillImages, check_options
 from spikewvat.errors import DataError, MissingDataError
+from spikewvat.files import gunzip
 
 __all__ = ["MNIST", "Direct", "Encoding", "Latency", "Rate", "read_idx"]
 
 _SPLITS = {"train": "train", "test": "t10k"}
 _MEAN, _STD = 0.1307, 0.3081  # of the training images, as everyone rounds them
+_LARGEST = 2**30  # bytes of a packed file; the largest set in this format has half of that
 _FOLDERS = ("", "mnist", "MNIST/raw", "MNIST")
 
 
@@ -106,8 +107,8 @@ def read_idx(path: Path | str) -> Tensor:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+            content = gunzip(content, limit=_LARGEST)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(f"cannot read {str(path)!r}: {error}. Replace the file.") from error
     if len(content) < 4 or content[:3] != b"\0\0\x08":
         raise DataError(

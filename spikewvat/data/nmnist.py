@@ -22,14 +22,13 @@ from torch.utils.data import Dataset
 
 from spikewvat.data.cache import RowCache, cache_folder
 from spikewvat.data.events import (
-    EVENT_DTYPE,
     NMNIST_SENSOR,
     Events,
     Reduce,
     bin_checked,
-    bin_events,
-    check_on_sensor,
+    check_events,
     decode_events,
+    frame_shape,
 )
 from spikewvat.data.packed import Packing, Row, Together
 from spikewvat.errors import DataError, MissingDataError, require
@@ -37,15 +36,15 @@ from spikewvat.errors import DataError, MissingDataError, require
 _FOLDERS = {"train": "Train", "test": "Test"}
 _DIGITS = tuple("0123456789")
 _TIMEOUT_S = 10
-_CACHE_VERSION = 2
+_CACHE_VERSION = 3
 
 
 class NMNIST(Dataset[tuple[Tensor, int]]):
     """Recordings in the layout of N-MNIST, binned to spikes.
 
     Items are ``(spikes uint8 [T, 2, 34, 34], label)``, dense or sparse. The recordings are
-    binned once, and only where there are spikes is kept in a cache on disk; without a cache they
-    are read and binned at every access.
+    binned once, and only where there are spikes is kept in a cache on disk, under the digest of
+    their content; without a cache they are read and binned at every access.
 
     Args:
         root: Folder that holds ``NMNIST/Train`` and ``NMNIST/Test``, or these two themselves; a
@@ -78,7 +77,8 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         sample_shape: Shape [T, C, H, W] of an item.
 
     Raises:
-        DataError: If the recordings are missing, incomplete or malformed, or cannot be downloaded.
+        DataError: If the recordings are missing, incomplete or malformed, would become blank, or
+            cannot be downloaded.
         ValueError: If an option is impossible.
         MissingExtraError: If tonic is not installed and ``stabilize``, ``denoise_us`` or a
             download needs it.
@@ -118,9 +118,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
             _source("stabilize")
         if denoise_us is not None:
             _transforms()
-        none = np.empty(0, EVENT_DTYPE)
-        options: Any = {"time_steps": time_steps, "window_us": window_us, "reduce": reduce}
-        self.sample_shape = bin_events(none, **options).shape  # checks the options
+        self.sample_shape = frame_shape(time_steps, window_us, NMNIST_SENSOR, reduce)
         self._packing = Packing(self.sample_shape, counted=reduce != "or")
         folder = _folder(Path(root).expanduser(), split, download)
         self.files = _choose(_recordings(folder, classes), classes, per_class, indices)
@@ -134,7 +132,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         index = self._position(index)
         if self._cache is None and not self._sparse:
-            return torch.from_numpy(self._binned(self.events(index))), self.targets[index]
+            return torch.from_numpy(self._binned(index)), self.targets[index]
         return self._made([index], torch.uint8)[:, 0], self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Together:
@@ -174,23 +172,34 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         """
         path = self.files[index]
         _check_sizes([path])
-        events = decode_events(path.read_bytes())
-        check_on_sensor(events, name=repr(str(path)))
+        events = check_events(decode_events(path.read_bytes()), name=repr(str(path)))
         if self._first_saccade_only:
             events = events[events["t"] < 100_000]
         if self._stabilize:
             events = _source("stabilize").stabilize(events)
         if self._denoise_us is not None and len(events):
             events = _transforms().Denoise(filter_time=self._denoise_us)(events)
+        if len(events) == 0:
+            raise DataError(
+                f"{str(path)!r} has no events left after first_saccade_only and denoise_us. "
+                "Change these options, or remove the file."
+            )
         return events
 
-    def _binned(self, events: Events) -> NDArray[np.uint8]:
-        return bin_checked(events, self._time_steps, self._window_us, NMNIST_SENSOR, self._reduce)
+    def _binned(self, index: int) -> NDArray[np.uint8]:
+        return bin_checked(
+            self.events(index),
+            self._time_steps,
+            self._window_us,
+            NMNIST_SENSOR,
+            self._reduce,
+            name=repr(str(self.files[index])),
+        )
 
     def _row(self, index: int) -> Row:
         """Return a packed recording; in the cache it is written anew where it is damaged."""
         if self._cache is None:
-            return self._packing.pack(self._binned(self.events(index)))
+            return self._packing.pack(self._binned(index))
         row = self._cache.read(index)
         if row is None:  # damaged since it was opened
             self._cache.write(self._rows())
@@ -200,7 +209,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
 
     def _rows(self) -> Iterator[Row]:
         for index in range(len(self)):
-            yield self._packing.pack(self._binned(self.events(index)))
+            yield self._packing.pack(self._binned(index))
 
     def _opened(self, cache: Path, folder: Path) -> RowCache:
         """Return the cache of these recordings, binned and written where it is missing."""
@@ -208,10 +217,10 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         options = (_CACHE_VERSION, *self.sample_shape, self._window_us, self._reduce)
         transforms = (self._first_saccade_only, self._stabilize, self._denoise_us)
         content.update(repr((*options, *transforms)).encode())
+        # The content itself: copies that keep dates make size and time equal. 36 us a recording.
         for path in self.files:
-            stat = path.stat()
-            name = path.relative_to(folder).as_posix()
-            content.update(f"{name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            content.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
         rows = RowCache(cache / "binned" / f"{content.hexdigest()[:32]}.rows", len(self))
         if not rows.open():
             rows.write(self._rows())

@@ -1,6 +1,6 @@
 """Device models: what a chip does to the weights it is given; they compose with ``>>``."""
 
-from spikewvat.devices.base import DeviceModel, Ideal, Pipeline
+from spikewvat.devices.base import AdditiveErrors, DeviceModel, Ideal, Pipeline
 from spikewvat.devices.cells import BinaryCells
 from spikewvat.devices.censored import RightCensored
 from spikewvat.devices.conductance import DifferentialPair
@@ -22,6 +22,7 @@ from spikewvat.devices.table import GaussianTable
 
 __all__ = [
     "AbsMax",
+    "AdditiveErrors",
     "AdditiveNoise",
     "BinaryCells",
     "DeviceModel",

@@ -6,26 +6,39 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.weights import Displace, Weights, adding
+from spikewvat.weights import Perturb, Weights, adding
 
 
-class DeviceModel(ABC):
+class Derived:
+    """Refuses subclasses that override what is derived from something else (``@final``).
+
+    What is said in two places can differ in two places: a chip that is tested would not be the one
+    that was trained for.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for base in cls.__mro__[1:]:
+            for name in vars(cls).keys() & vars(base).keys():
+                if getattr(vars(base)[name], "__final__", False):
+                    own = ", ".join(sorted(getattr(base, "__abstractmethods__", ())))
+                    raise TypeError(
+                        f"{cls.__name__} overrides {name!r}, which {base.__name__} derives from "
+                        f"{own}. Override that, or derive from another class."
+                    )
+
+
+class DeviceModel(Derived, ABC):
     """What a chip does to weights.
 
     A subclass says in :meth:`program` which weights are found on one simulated chip. Models
     compose: ``Quantized(bits=4) >> Gaussian(sigma=0.05)`` quantises first.
     """
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if {"program", "displacement"} & set(vars(cls)) and "plan" not in vars(cls):
-            # What a subclass says of its chips holds in training steps as well.
-            cls.plan = DeviceModel.plan  # type: ignore[method-assign]
 
     @abstractmethod
     def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
@@ -39,24 +52,23 @@ class DeviceModel(ABC):
             Weights as found on the chip, with the keys, shapes, dtypes and devices of ``weights``.
         """
 
-    def displacement(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Return ``program(weights) - weights``; additive noise overrides it to save the detour."""
+    def errors(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Return what one chip's weights differ by: ``program(weights) - weights``."""
         chip = self.program(weights, generator=generator)
         return {name: chip[name] - weight.detach() for name, weight in weights.items()}
 
     def plan(
         self, weights: Weights, *, scale: float = 1.0, generator: Generator | None = None
-    ) -> Displace:
-        """Return what adds ``scale`` times the displacement to tensors in place.
+    ) -> Perturb:
+        """Return a function that adds ``scale`` times the errors of a chip to tensors in place.
 
         Everything that depends on the weights is looked at here; what is returned may be called
-        when other displacements have been added already. Where noise can be added as it is drawn,
-        an own version saves holding it; it agrees with :meth:`displacement` but for rounding.
+        once other perturbations have been added.
         """
-        return adding(self.displacement(weights, generator=generator), scale=scale)
+        return adding(self.errors(weights, generator=generator), scale=scale)
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor] | None:
-        """Return the root-mean-square L2 norm of each displacement, or None without closed form.
+        """Return the root-mean-square L2 norm of each tensor's errors, None without closed form.
 
         Each entry is a 0-dim tensor. It costs no random numbers, and for noise on every one of
         more than a thousand entries it is indistinguishable from the norm of a draw.
@@ -77,6 +89,30 @@ class DeviceModel(ABC):
             return NotImplemented
         stages = (*_stages(self), *_stages(other))
         return Pipeline(stages)
+
+
+class AdditiveErrors(DeviceModel):
+    """A device that adds errors to the weights; a subclass says in :meth:`errors` which."""
+
+    @abstractmethod
+    def errors(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Return the errors of one chip.
+
+        Args:
+            weights: Ideal weights by name, any shapes; read, never modified.
+            generator: Source of randomness; a chip is its seed. ``None`` uses torch's global one.
+
+        Returns:
+            New tensors with the keys, shapes, dtypes and devices of ``weights``.
+        """
+
+    @final
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip (see :meth:`DeviceModel.program`)."""
+        chip = self.errors(weights, generator=generator)
+        for name, weight in weights.items():
+            chip[name].add_(weight.detach())
+        return chip
 
 
 @dataclass(frozen=True)
@@ -127,8 +163,8 @@ class Pipeline(DeviceModel):
         return " >> ".join(repr(stage) for stage in self.stages)
 
 
-ONE_ACCUMULATOR = 2**20
-"""Entries up to which one float32 sum of squares is accurate enough; millions lose four digits."""
+ONE_ACCUMULATOR = 2**16
+"""Entries up to which one float32 sum of squares keeps six digits on every processor."""
 
 
 def draw_dtype(weight: Tensor) -> torch.dtype:
@@ -182,3 +218,9 @@ def check_probability(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` lies in [0, 1]."""
     if not (isinstance(value, Real) and 0 <= value <= 1):
         raise ValueError(f"{name} must lie between 0 and 1, got {value!r}.")
+
+
+def check_bits(bits: int) -> None:
+    """Raise ValueError unless ``bits`` is a whole number from 2 to 16."""
+    if type(bits) is not int or not 2 <= bits <= 16:
+        raise ValueError(f"bits must be a whole number from 2 to 16, got {bits!r}.")

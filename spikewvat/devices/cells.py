@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, check_at_least_zero, draw_dtype, norm_of
+from spikewvat.devices.base import (
+    DeviceModel,
+    check_at_least_zero,
+    check_bits,
+    draw_dtype,
+    norm_of,
+)
 from spikewvat.devices.normal import standard_normal
 from spikewvat.weights import Weights
 
@@ -51,8 +57,7 @@ class BinaryCells(DeviceModel):
     off_sigma: float = 0.0
 
     def __post_init__(self) -> None:
-        if type(self.bits) is not int or not 2 <= self.bits <= 16:
-            raise ValueError(f"bits must be a whole number from 2 to 16, got {self.bits!r}.")
+        check_bits(self.bits)
         check_at_least_zero("sigma", self.sigma)
         check_at_least_zero("off_sigma", self.off_sigma)
 

@@ -93,15 +93,8 @@ class Drift(DeviceModel):
         # exp(a^2 s^2 / 2 - a m) erfc(z), which overflows when its factors are taken apart
         z = (a * s - m / s) / math.sqrt(2)
         if z > 5:
-            tail = math.exp(-((m / s) ** 2) / 2) * _scaled_erfc(z)
+            scaled = torch.special.erfcx(torch.tensor(z, dtype=torch.float64))
+            tail = math.exp(-((m / s) ** 2) / 2) * float(scaled)
         else:
             tail = math.exp((a * s) ** 2 / 2 - a * m) * math.erfc(z)
         return clipped + tail / 2
-
-
-def _scaled_erfc(z: float) -> float:
-    """Return exp(z^2) erfc(z) for z > 5, by its continued fraction."""
-    fraction = z
-    for k in range(40, 0, -1):
-        fraction = z + k / 2 / fraction
-    return 1 / (fraction * math.sqrt(math.pi))

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, draw_dtype
+from spikewvat.devices.base import AdditiveErrors, draw_dtype
 from spikewvat.devices.levels import LevelErrors, MeasuredLevel, measured_levels
 from spikewvat.devices.measurements import Column, read_measurements
 from spikewvat.devices.ranges import (
@@ -62,7 +62,7 @@ class LevelStatistics:
 
 
 @dataclass(frozen=True, repr=False)
-class Empirical(DeviceModel):
+class Empirical(AdditiveErrors):
     r"""Errors drawn from measured ones; they may depend on the weight, and need not average to 0.
 
     .. math:: w' = w + R \, e, \qquad e \sim \text{errors measured at the level of } w
@@ -107,7 +107,7 @@ class Empirical(DeviceModel):
         if not (self.inter or self.intra):
             raise ValueError("one of inter and intra must be true, got neither.")
         for level in self.levels:
-            errors = self.errors(level)
+            errors = self.errors_at(level)
             if not errors and level.errors:
                 raise ValueError(
                     f"level {level.level:g} does not tell devices apart, so inter- or intra-device "
@@ -179,28 +179,21 @@ class Empirical(DeviceModel):
             raise DataError(f"{str(table)!r}: {error}") from error
         return cls(levels, SixSigma() if range is None else range, smooth, time=time)
 
-    def errors(self, level: MeasuredLevel) -> tuple[float, ...]:
+    def errors_at(self, level: MeasuredLevel) -> tuple[float, ...]:
         """Return the measured errors that are drawn at a level: all, or one part of them."""
         if self.inter and self.intra:
             return level.errors
         return level.inter if self.inter else level.intra
 
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        chip = self.displacement(weights, generator=generator)
-        for name, weight in weights.items():
-            chip[name].add_(weight.detach())
-        return chip
-
-    def displacement(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Return the errors of one chip (see :meth:`DeviceModel.displacement`)."""
-        delta = {}
+    def errors(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Draw the errors of one chip (see :meth:`AdditiveErrors.errors`)."""
+        drawn = {}
         for name, weight in weights.items():
             place = self._place(weight)
             table = self._table(place.dtype, place.device)
             errors = table.draw(place, smooth=self.smooth, generator=generator)
-            delta[name] = errors.mul_(size_of(self.range, weight)).to(weight.dtype)
-        return delta
+            drawn[name] = errors.mul_(size_of(self.range, weight)).to(weight.dtype)
+        return drawn
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""
@@ -228,7 +221,7 @@ class Empirical(DeviceModel):
         for number, level in enumerate(self.levels):
             numbers = torch.full((draws,), number, dtype=torch.int32)
             drawn = table.draw_at(numbers, smooth=self.smooth, generator=generator)
-            measured = _summary(torch.tensor(self.errors(level), dtype=torch.float64))
+            measured = _summary(torch.tensor(self.errors_at(level), dtype=torch.float64))
             rows.append(
                 LevelStatistics(
                     level.level, level.position, level.count, *measured, *_summary(drawn)
@@ -300,7 +293,9 @@ class Empirical(DeviceModel):
         key = dtype, device
         if key not in self._tables:
             positions = [level.position for level in self.levels]
-            self._tables[key] = LevelErrors(positions, [self.errors(x) for x in self.levels], *key)
+            self._tables[key] = LevelErrors(
+                positions, [self.errors_at(x) for x in self.levels], *key
+            )
         return self._tables[key]
 
     def _place(self, weight: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import math
 import zlib
@@ -16,11 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spikewvat.errors import DataError, MissingDataError
+from spikewvat.files import gunzip
 
 Column: TypeAlias = str | int
 """A column's name in the header, or its 0-based number."""
 
 Numbers: TypeAlias = NDArray[np.float64]
+
+_LARGEST = 2**28  # bytes of a packed table; the largest public ones have a tenth of that
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,11 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
-            content = gzip.decompress(content)
+            content = gunzip(content, limit=_LARGEST)
         text = content.decode("utf-8-sig")
     except FileNotFoundError as error:
         raise MissingDataError(f"there is no file {str(path)!r}. Check the path.") from error
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, ValueError) as error:
         raise DataError(
             f"{str(path)!r} cannot be read ({error}). Expected CSV or TSV text, or its .gz."
         ) from error
@@ -168,7 +170,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # Python's own 1_000 is a damaged cell here
 
 
 def _number(cell: str, path: Path, line: int, column: Column) -> float:

@@ -1,6 +1,6 @@
 """Random variation of the weights: zero-mean additive noise, and lognormal spread.
 
-Additive noise displaces a weight by ``sigma * R * xi``, where R is the size of the layer's range
+Additive noise changes a weight by ``sigma * R * xi``, where R is the size of the layer's range
 and xi has mean 0 and standard deviation 1 whatever its distribution, so that devices of equal
 ``sigma`` are equally noisy.
 """
@@ -9,25 +9,49 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, final
 
 import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import (
+    AdditiveErrors,
     DeviceModel,
     check_above_zero,
     check_at_least_zero,
     draw_dtype,
     generator_device,
+    is_plain,
     norm_of,
 )
-from spikewvat.devices.ranges import RangeRule, SixSigma, check_range, size_of
-from spikewvat.weights import Weights
+from spikewvat.devices.ranges import RangeRule, SixSigma, check_range, size_of, sizes_kept
+from spikewvat.weights import Perturb, Weights
 
 
 @dataclass(frozen=True)
-class AdditiveNoise(DeviceModel):
+class FusedNoise:
+    """Standard numbers that can be added to weights as they are drawn, and are never held.
+
+    Args:
+        draw: From a shape, a dtype, a generator and an optional factor to numbers.
+        add_: Adds the same numbers, times a factor, to a plain block of float32 on the CPU.
+    """
+
+    draw: Callable[..., Tensor]
+    add_: Callable[..., None]
+
+    def __call__(
+        self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
+    ) -> Tensor:
+        """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
+        return self.draw(shape, dtype=dtype, generator=generator)
+
+
+@dataclass(frozen=True)
+class AdditiveNoise(AdditiveErrors):
     r"""Noise added to each weight, drawn independently: the base of the distributions below.
 
     .. math:: w' = w + \sigma R \, \xi, \qquad E[\xi] = 0, \; E[\xi^2] = 1
@@ -67,16 +91,29 @@ class AdditiveNoise(DeviceModel):
             A new contiguous tensor on the generator's device; it will be written to.
         """
 
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        chip = self.displacement(weights, generator=generator)
-        for name, weight in weights.items():
-            chip[name].add_(weight.detach())
-        return chip
-
-    def displacement(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Return the noise itself (see :meth:`DeviceModel.displacement`)."""
+    @final
+    def errors(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Return the noise itself (see :meth:`DeviceModel.errors`)."""
         return {name: self._noise(weight, generator) for name, weight in weights.items()}
+
+    @final
+    def plan(
+        self, weights: Weights, *, scale: float = 1.0, generator: Generator | None = None
+    ) -> Perturb:
+        """Return a function that adds noise, as it is drawn if it can (:meth:`DeviceModel.plan`).
+
+        The numbers are those of :meth:`errors`. A GPU, which would have to wait for the ranges,
+        holds the noise instead, as do weights that are no plain blocks of float32.
+        """
+        noise = self.standard_noise
+        on_cpu = generator_device(generator).type == "cpu"
+        with sizes_kept():
+            if isinstance(noise, FusedNoise) and on_cpu and all(map(is_plain, weights.values())):
+                sizes = {name: size_of(self.range, weight) for name, weight in weights.items()}
+                if all(size.numel() == 1 for size in sizes.values()):
+                    factors = {n: scale * self.sigma * float(size) for n, size in sizes.items()}
+                    return partial(_add, noise, factors, generator)
+            return super().plan(weights, scale=scale, generator=generator)
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return sigma * R * sqrt(n) for each weight (see :meth:`DeviceModel.expected_norms`)."""
@@ -96,9 +133,21 @@ class AdditiveNoise(DeviceModel):
         return variance.expand(weight.shape)
 
     def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        noise = self.standard_noise(weight.shape, dtype=draw_dtype(weight), generator=generator)
-        noise = noise.to(weight.device)
-        return noise.mul_(size_of(self.range, weight) * self.sigma).to(weight.dtype)
+        source, scale = self.standard_noise, size_of(self.range, weight) * self.sigma
+        options: dict[str, Any] = {"dtype": draw_dtype(weight), "generator": generator}
+        if isinstance(source, FusedNoise) and scale.numel() == 1:
+            return source.draw(weight.shape, scale=scale, **options).to(weight.device, weight.dtype)
+        return source(weight.shape, **options).to(weight.device).mul_(scale).to(weight.dtype)
+
+
+def _add(
+    noise: FusedNoise,
+    factors: Mapping[str, float],
+    generator: Generator | None,
+    perturbed: Mapping[str, Tensor],
+) -> None:
+    for name, weight in perturbed.items():
+        noise.add_(weight, factors[name], generator=generator)
 
 
 @dataclass(frozen=True)

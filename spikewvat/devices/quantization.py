@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, draw_dtype
+from spikewvat.devices.base import DeviceModel, check_bits, draw_dtype
 from spikewvat.devices.ranges import AbsMax
 from spikewvat.weights import Weights
 
@@ -40,8 +40,7 @@ class Quantized(DeviceModel):
     per_channel: bool = False
 
     def __post_init__(self) -> None:
-        if type(self.bits) is not int or not 2 <= self.bits <= 16:
-            raise ValueError(f"bits must be a whole number from 2 to 16, got {self.bits!r}.")
+        check_bits(self.bits)
 
     def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
         """Program one chip (see :meth:`DeviceModel.program`)."""

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from spikewvat.devices.base import ONE_ACCUMULATOR, draw_dtype
+from spikewvat.devices.base import ONE_ACCUMULATOR, draw_dtype, is_plain, norm_of
 
 
 @runtime_checkable
@@ -42,8 +42,9 @@ def _root_mean_square(weight: Tensor, dims: tuple[int, ...], count: int) -> Tens
     """Return the root mean square over ``dims``, kept broadcastable."""
     dtype = draw_dtype(weight)
     norm: Tensor
-    if weight.numel() == count <= ONE_ACCUMULATOR:
-        norm = torch.linalg.vector_norm(weight, dtype=dtype)
+    if weight.numel() == count and (count <= ONE_ACCUMULATOR or is_plain(weight)):
+        small = count <= ONE_ACCUMULATOR
+        norm = torch.linalg.vector_norm(weight, dtype=dtype) if small else norm_of(weight)
         return norm.div_(math.sqrt(count)).expand((1,) * weight.dim())
     if dims[0] == 0 and len(dims) > 1:
         # In two stages, of few entries each.
@@ -248,7 +249,7 @@ _sizes: ContextVar[_Sizes | None] = ContextVar("sizes", default=None)
 def sizes_kept() -> Iterator[None]:
     """Measure each weight's range once while nothing changes the weights.
 
-    Inside, :func:`size_of` returns what it has found before. Two parts of one displacement share
+    Inside, :func:`size_of` returns what it has found before. Two parts of one perturbation share
     their ranges so: measuring reads all weights twice. Within another of its kind it does nothing.
     """
     kept = _sizes.get()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import generator_device
 from spikewvat.devices.gaussian import Gaussian
+from spikewvat.devices.noise import FusedNoise
 from spikewvat.devices.normal import standard_normal
 
 _ENTRIES = 2**22
@@ -83,7 +85,7 @@ class GaussianTable(Gaussian):
 
     The table holds :math:`2^{22}` standard normal numbers (16 MiB) that are always the same. A draw
     costs one random number for each million weights instead of one for each weight, and little
-    more than its copy. Displacements share numbers, at other weights: that is good enough to train
+    more than its copy. Draws share numbers, at other weights: that is good enough to train
     with. Simulate chips with :class:`Gaussian`, whose draws are independent.
 
     Args:
@@ -102,8 +104,7 @@ class GaussianTable(Gaussian):
         >>> method = WVAT(torch.nn.Linear(3, 2), GaussianTable(sigma=0.1))
     """
 
-    _numbers = staticmethod(looked_up_normal)
-    _add_numbers_ = staticmethod(add_looked_up_normal_)
+    standard_noise: ClassVar[FusedNoise] = FusedNoise(looked_up_normal, add_looked_up_normal_)
 
 
 @functools.cache

@@ -1,12 +1,11 @@
-"""Where the weights are displaced to: pure functions of weights and gradients."""
+"""What training adds to the weights: pure functions of weights and gradients."""
 
-from spikewvat.perturbations.base import EPSILON, Direction
-from spikewvat.perturbations.mixture import Mixture, Sum
-from spikewvat.perturbations.momentum import MomentumSAM, MomentumVariation
-from spikewvat.perturbations.past import PastVariation
-from spikewvat.perturbations.scale import Drawn, Ramped
-from spikewvat.perturbations.sharpness import ASAM, AWP, SAM
-from spikewvat.perturbations.variation import GAV, HSV, VariableNoise
+from spikewvat.perturbations.base import EPSILON, Perturbation
+from spikewvat.perturbations.length import RandomLength, Warmup
+from spikewvat.perturbations.mixture import Mixture, Sum, variation
+from spikewvat.perturbations.noise import HSV, VariableNoise
+from spikewvat.perturbations.sources import Gradient, Momentum, Past, Source
+from spikewvat.perturbations.worst import ASAM, AWP, GAV, SAM, Worst
 
 __all__ = [
     "ASAM",
@@ -15,13 +14,16 @@ __all__ = [
     "GAV",
     "HSV",
     "SAM",
-    "Direction",
-    "Drawn",
+    "Gradient",
     "Mixture",
-    "MomentumSAM",
-    "MomentumVariation",
-    "PastVariation",
-    "Ramped",
+    "Momentum",
+    "Past",
+    "Perturbation",
+    "RandomLength",
+    "Source",
     "Sum",
     "VariableNoise",
+    "Warmup",
+    "Worst",
+    "variation",
 ]

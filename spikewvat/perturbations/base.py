@@ -1,55 +1,45 @@
-"""What every direction is, and how gradients are stretched to a length."""
+"""What every perturbation is, and how a direction is stretched to a length."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, final
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import norm_of
-from spikewvat.weights import Displace, Weights, adding, check_matching
+from spikewvat.devices.base import Derived, norm_of
+from spikewvat.weights import Perturb, Weights
 
 EPSILON = 1e-12
 """Added to gradient norms before division (the value of Foret et al. 2021)."""
 
 
-class Direction(ABC):
-    """A displacement of the weights, at which the training gradient is then taken."""
-
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "__call__" in vars(cls) and "plan" not in vars(cls):
-            # What a subclass says of the displacement holds in training steps as well.
-            cls.plan = Direction.plan  # type: ignore[method-assign]
+class Part:
+    """Something in a training step that may need gradients and remember earlier steps."""
 
     @property
-    def parts(self) -> tuple[Direction, ...]:
-        """Directions that this one is made of."""
+    def parts(self) -> tuple[Part, ...]:
+        """What this is made of; what it needs, remembers and saves is theirs."""
         return ()
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether a clean pass has to bring the gradients first; of parts, whether any asks."""
-        return any(part.needs_gradient for part in self.parts) if self.parts else True
+        """Whether a pass at the unperturbed weights has to bring gradients first."""
+        return any(part.needs_gradient for part in self.parts)
 
     @property
     def remembers(self) -> bool:
         """Whether :meth:`note` wants the gradient of every step."""
         return any(part.remembers for part in self.parts)
 
-    def pick(self, *, generator: Generator | None = None) -> Direction:
-        """Return the direction to use in this step; only mixtures choose."""
-        return self
-
     def note(self, grads: Weights) -> None:
         """Take notice of the gradients that a step has left; copy what is to be kept.
 
         Args:
-            grads: Gradients of the weights by name, taken at the displaced weights.
+            grads: Gradients of the weights by name, taken at the perturbed weights.
         """
         for part in self.parts:
             part.note(grads)
@@ -64,79 +54,64 @@ class Direction(ABC):
         for part, saved in zip(self.parts, state.get("parts", ()), strict=False):
             part.load_state_dict(saved)
 
+
+class Perturbation(Part, Derived, ABC):
+    """A change of the weights, at which the training gradient is then taken.
+
+    A subclass says in :meth:`plan` what it adds to the weights. One that wants the gradients of
+    the unperturbed weights sets ``needs_gradient = True``.
+
+    Example:
+        >>> from spikewvat.weights import adding
+        >>> class Shift(Perturbation):
+        ...     def plan(self, weights, grads=None, *, generator=None):
+        ...         return adding({name: 0.1 * w.detach().abs() for name, w in weights.items()})
+        >>> Shift()({"fc": torch.tensor([10.0, -20.0])})["fc"].tolist()
+        [1.0, 2.0]
+    """
+
+    def pick(self, *, generator: Generator | None = None) -> Perturbation:
+        """Return the perturbation to use in this step; only those that choose return another."""
+        return self
+
     @abstractmethod
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        """Return the displacement.
+    ) -> Perturb:
+        """Return a function that adds the perturbation to the weights in place.
+
+        Weights and gradients are looked at now; what is returned may be called once other
+        perturbations have been added to the weights.
 
         Args:
             weights: Synaptic weights by name, any shapes; read, never modified.
-            grads: Gradients of the clean loss, equal keys and shapes; needed where
+            grads: Gradients at the unperturbed weights, equal keys and shapes; needed where
                 ``needs_gradient`` is true.
             generator: Source of randomness; ``None`` uses torch's global one.
-
-        Returns:
-            Changes with the keys, shapes, dtypes and devices of ``weights``.
 
         Raises:
             ValueError: If gradients are needed and missing, or do not fit.
         """
 
-    def plan(
-        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Displace:
-        """Return what adds the displacement to the weights in place, for a training step.
-
-        Weights and gradients are looked at now; what is returned may be called once others have
-        displaced the weights already. Arguments and errors are those of a call.
-        """
-        return adding(self(weights, grads, generator=generator))
-
-
-class Planned(Direction):
-    """A direction that is added in place, and never held where that can be saved."""
-
-    @abstractmethod
-    def plan(
-        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Displace:
-        """Return what adds the displacement to the weights in place."""
-
+    @final
     def __call__(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
     ) -> Weights:
-        """Return the displacement (see :meth:`Direction.__call__`)."""
-        displace = self.plan(weights, grads, generator=generator)
+        """Return the perturbation itself.
+
+        Args:
+            weights: As for :meth:`plan`, this and what follows.
+            grads: Gradients at the unperturbed weights.
+            generator: Source of randomness.
+
+        Returns:
+            Changes with the keys, shapes, dtypes and devices of ``weights``.
+        """
+        add = self.plan(weights, grads, generator=generator)
         with torch.no_grad():
-            delta = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-            displace(delta)
-        return delta
-
-
-class Choosing(Planned):
-    """A direction that :meth:`pick` makes anew for every step."""
-
-    @abstractmethod
-    def pick(self, *, generator: Generator | None = None) -> Direction:
-        """Return the direction to use in this step."""
-
-    def plan(
-        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Displace:
-        """Choose, then displace (see :meth:`Direction.plan`)."""
-        return self.pick(generator=generator).plan(weights, grads, generator=generator)
-
-
-def checked_gradients(weights: Weights, grads: Weights | None, direction: Direction) -> Weights:
-    """Return the detached gradients; raise where they are missing or do not fit."""
-    if grads is None:
-        raise ValueError(
-            f"{type(direction).__name__} needs the gradients of a clean pass, got none. "
-            "Pass grads={name: gradient}."
-        )
-    check_matching(weights, grads, what="grads")
-    return {name: grads[name].detach() for name in weights}
+            changes = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+            add(changes)
+        return changes
 
 
 def total_norm(norms: list[Tensor]) -> Tensor:
@@ -146,19 +121,19 @@ def total_norm(norms: list[Tensor]) -> Tensor:
     return total
 
 
-def along(grads: Weights, lengths: Mapping[str, Tensor], scale: float = 1.0) -> Displace:
-    """Return what adds each gradient, stretched to its length times a factor."""
-    factors = {name: _factor(norm_of(g), lengths[name], scale) for name, g in grads.items()}
-    return _adding_times(grads, factors)
+def along(direction: Weights, lengths: Mapping[str, Tensor], scale: float = 1.0) -> Perturb:
+    """Return what adds each tensor, stretched to its length times a factor."""
+    factors = {name: _factor(norm_of(g), lengths[name], scale) for name, g in direction.items()}
+    return _adding_times(direction, factors)
 
 
 def along_globally(
-    ascent: Weights, measured: Weights, length: Tensor | float, scale: float = 1.0
-) -> Displace:
-    """Return what adds ``ascent`` times length times a factor over the norm of ``measured``."""
+    direction: Weights, measured: Weights, length: Tensor | float, scale: float = 1.0
+) -> Perturb:
+    """Return what adds a direction times length times a factor over the norm of ``measured``."""
     norm = total_norm([norm_of(tensor) for tensor in measured.values()])
     factor = _factor(norm, length, scale)
-    return _adding_times(ascent, dict.fromkeys(ascent, factor))
+    return _adding_times(direction, dict.fromkeys(direction, factor))
 
 
 def _factor(norm: Tensor, length: Tensor | float, scale: float) -> Tensor | float:
@@ -175,18 +150,18 @@ def _factor(norm: Tensor, length: Tensor | float, scale: float) -> Tensor | floa
     return torch.where(torch.isfinite(norm), factor, torch.zeros_like(norm))
 
 
-def _adding_times(grads: Weights, factors: Mapping[str, Tensor | float]) -> Displace:
-    """Return what adds each gradient times its factor; a factor of zero adds nothing."""
+def _adding_times(direction: Weights, factors: Mapping[str, Tensor | float]) -> Perturb:
+    """Return what adds each tensor times its factor; a factor of zero adds nothing."""
 
     def add(weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():
-            grad, factor = grads[name].to(weight.device), factors[name]
+            towards, factor = direction[name].to(weight.device), factors[name]
             if isinstance(factor, float):
                 if factor != 0:
-                    weight.add_(grad, alpha=factor)
+                    weight.add_(towards, alpha=factor)
             else:
-                factor = factor.to(device=grad.device, dtype=grad.dtype)
-                change = grad * factor
+                factor = factor.to(device=towards.device, dtype=towards.dtype)
+                change = towards * factor
                 weight.add_(torch.where(factor != 0, change, torch.zeros_like(change)))
 
     return add

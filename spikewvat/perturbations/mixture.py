@@ -1,21 +1,33 @@
-"""Two directions: one of them, chosen anew in every step, or both at once."""
+"""Noise and the worst direction: one of them, chosen anew in every step, or both at once."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import check_probability, generator_device
+from spikewvat.devices.base import (
+    DeviceModel,
+    check_at_least_zero,
+    check_probability,
+    generator_device,
+)
 from spikewvat.devices.ranges import sizes_kept
-from spikewvat.perturbations.base import Choosing, Direction, Planned
-from spikewvat.weights import Displace, Weights
+from spikewvat.perturbations.base import Perturbation
+from spikewvat.perturbations.noise import HSV
+from spikewvat.perturbations.sources import GRADIENT, Source, check_source
+from spikewvat.perturbations.worst import GAV
+from spikewvat.weights import Perturb, Weights
+
+Mix: TypeAlias = Literal["either", "both"]
+"""``"either"`` takes noise or the worst direction in a step, ``"both"`` adds them in every one."""
 
 
 @dataclass(frozen=True)
-class Mixture(Choosing):
+class Mixture(Perturbation):
     """Random noise or the worst direction, chosen anew for every minibatch.
 
     ``x ~ U(0, 1)`` is drawn and ``noise`` is used where ``x >= w_th``: ``w_th = 0`` is noise
@@ -24,68 +36,114 @@ class Mixture(Choosing):
 
     Args:
         noise: Used with probability ``1 - w_th``, usually an HSV.
-        ascent: Used with probability ``w_th``, usually a GAV.
+        worst: Used with probability ``w_th``, usually a GAV.
         w_th: Threshold in [0, 1].
 
     Raises:
         ValueError: If ``w_th`` lies outside [0, 1].
     """
 
-    noise: Direction
-    ascent: Direction
+    noise: Perturbation
+    worst: Perturbation
     w_th: float = 0.5
 
     def __post_init__(self) -> None:
         check_probability("w_th", self.w_th)
 
     @property
-    def parts(self) -> tuple[Direction, ...]:
+    def parts(self) -> tuple[Perturbation, ...]:
         """The two."""
-        return self.noise, self.ascent
+        return self.noise, self.worst
 
     @property
     def needs_gradient(self) -> bool:
         """Whether either of the two may ask for gradients; :meth:`pick` decides."""
-        picks_ascent = self.w_th > 0 and self.ascent.needs_gradient
-        return picks_ascent or (self.w_th < 1 and self.noise.needs_gradient)
+        picks_worst = self.w_th > 0 and self.worst.needs_gradient
+        return picks_worst or (self.w_th < 1 and self.noise.needs_gradient)
 
-    def pick(self, *, generator: Generator | None = None) -> Direction:
+    def pick(self, *, generator: Generator | None = None) -> Perturbation:
         """Choose one of the two."""
         x = float(torch.rand((), generator=generator, device=generator_device(generator)))
-        chosen = self.noise if x >= self.w_th else self.ascent
+        chosen = self.noise if x >= self.w_th else self.worst
         return chosen.pick(generator=generator)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Choose, then perturb (see :meth:`Perturbation.plan`)."""
+        return self.pick(generator=generator).plan(weights, grads, generator=generator)
 
 
 @dataclass(frozen=True)
-class Sum(Planned):
-    """Two displacements at once, such as noise around a place ahead.
+class Sum(Perturbation):
+    """Two perturbations at once, such as noise around a place ahead.
 
     Args:
         first: Drawn first.
         second: Added to it.
     """
 
-    first: Direction
-    second: Direction
+    first: Perturbation
+    second: Perturbation
 
     @property
-    def parts(self) -> tuple[Direction, ...]:
+    def parts(self) -> tuple[Perturbation, ...]:
         """The two."""
         return self.first, self.second
 
-    def pick(self, *, generator: Generator | None = None) -> Direction:
+    def pick(self, *, generator: Generator | None = None) -> Perturbation:
         """Let both choose."""
         return Sum(*(part.pick(generator=generator) for part in self.parts))
 
     def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Displace:
-        """Take both (see :meth:`Direction.plan`)."""
+    ) -> Perturb:
+        """Take both (see :meth:`Perturbation.plan`)."""
         with sizes_kept():
             both = [part.plan(weights, grads, generator=generator) for part in self.parts]
 
-        def add(displaced: Mapping[str, Tensor]) -> None:
-            for displace in both:
-                displace(displaced)
+        def add(perturbed: Mapping[str, Tensor]) -> None:
+            for one in both:
+                one(perturbed)
 
         return add
+
+
+def variation(
+    device: DeviceModel,
+    *,
+    w_th: float | None = None,
+    gamma: float = 0.5,
+    alpha: float = 0.1,
+    worst: Source = GRADIENT,
+    mix: Mix = "either",
+) -> Perturbation:
+    """Return WVAT's perturbation: noise or the worst direction, or both.
+
+    Args:
+        device: What the chip does to weights.
+        w_th: Share of steps that use the worst direction, 0.5 by default; 0 is noise only.
+        gamma: Scale of the perturbation: 1 trains at the width that is tested, 0.5 at half.
+        alpha: Length of the worst direction as a share of a noise draw's length.
+        worst: Where the worst direction comes from.
+        mix: ``"either"`` takes noise or the worst direction in a step; ``"both"`` adds them in
+            every step, where ``w_th`` has no meaning.
+
+    Raises:
+        ValueError: If a parameter is out of its range or of the wrong kind.
+    """
+    # Checked first, so that the message names the argument that was passed here.
+    check_at_least_zero("gamma", gamma)
+    check_at_least_zero("alpha", alpha)
+    check_source("worst", worst)
+    noise, ascent = HSV(device, gamma), GAV(device, gamma, alpha, worst)
+    if mix == "either":
+        return Mixture(noise, ascent, 0.5 if w_th is None else w_th)
+    if mix not in get_args(Mix):
+        raise ValueError(f"mix must be 'either' or 'both', got {mix!r}.")
+    if w_th is not None:
+        raise ValueError(
+            f"w_th = {w_th!r} has no meaning with mix='both', which takes noise and the worst "
+            "direction in every step. Leave w_th out, or take mix='either'."
+        )
+    return Sum(noise, ascent)

@@ -8,7 +8,6 @@ from spikewvat.robustness.hierarchy import (
     Hierarchy,
     hierarchical,
     over_trainings,
-    yield_interval,
 )
 from spikewvat.robustness.planning import chips_needed, chips_needed_per_training
 from spikewvat.robustness.results import ChipReport, Degradation, Yield
@@ -23,6 +22,7 @@ from spikewvat.robustness.statistics import (
     student_t_quantile,
     wilson_interval,
 )
+from spikewvat.robustness.yields import TrainingYield, yield_over_trainings
 from spikewvat.spiking.losses import class_scores, population_scores
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "Hierarchy",
     "Interval",
     "Split",
+    "TrainingYield",
     "Yield",
     "best_split",
     "chips_needed",
@@ -52,5 +53,5 @@ __all__ = [
     "student_t_p_value",
     "student_t_quantile",
     "wilson_interval",
-    "yield_interval",
+    "yield_over_trainings",
 ]

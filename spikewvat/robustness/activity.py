@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -25,15 +24,6 @@ class Activity:
     def shift(self, clean: Activity) -> dict[str, float]:
         """Return the firing rates by layer minus those of the clean network."""
         return {name: rate - clean.rates[name] for name, rate in self.rates.items()}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        return {"spikes": self.spikes, "operations": self.operations, "rates": dict(self.rates)}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Activity:
-        """Rebuild from :meth:`to_dict`."""
-        return cls(row["spikes"], row["operations"], dict(row["rates"]))
 
     @classmethod
     def mean(cls, found: Sequence[Activity]) -> Activity:

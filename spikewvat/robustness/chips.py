@@ -14,6 +14,7 @@ from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions.base import Corruption
+from spikewvat.robustness.intervals import chip_interval
 from spikewvat.robustness.results import ChipReport, check_target
 from spikewvat.robustness.run import Found, Run
 from spikewvat.robustness.stacked import (
@@ -25,7 +26,6 @@ from spikewvat.robustness.stacked import (
     measured,
     pays,
 )
-from spikewvat.robustness.statistics import mean_interval
 from spikewvat.weights import Weights
 
 Progress: TypeAlias = Callable[[int, int, float], object]
@@ -80,7 +80,8 @@ class Plan:
         """Return whether the interval asked for is reached."""
         if self.interval_width is None or len(accuracies) < self.min_chips:
             return False
-        return mean_interval(accuracies).width < self.interval_width
+        found = torch.tensor(accuracies, dtype=torch.float64)
+        return chip_interval(found, cautious=True).width < self.interval_width
 
 
 class Chips:

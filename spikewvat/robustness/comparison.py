@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
 from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.statistics import holm
+from spikewvat.serialisation import Real
 
 Trainings: TypeAlias = Sequence[Degradation] | Sequence[ChipReport]
 """What the trainings of a method reach, in the order of their training seeds."""
@@ -29,26 +30,12 @@ class Difference:
     method: str
     reference: str
     found: Hierarchy
-    p_adjusted: float
+    p_adjusted: Real
 
     @property
     def is_significant(self) -> bool:
         """Whether the adjusted p-value is below 5 %."""
         return self.p_adjusted < 0.05
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        return {
-            "method": self.method,
-            "reference": self.reference,
-            "p_adjusted": self.p_adjusted,
-            **self.found.to_dict(),
-        }
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Difference:
-        """Rebuild from :meth:`to_dict`."""
-        return cls(row["method"], row["reference"], Hierarchy.from_dict(row), row["p_adjusted"])
 
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.found.interval())
@@ -84,17 +71,6 @@ class Comparison:
                 return difference
         known = ", ".join(f"{d.method} - {d.reference}" for d in self.differences)
         raise KeyError(f"{method} - {reference} was not compared (compared: {known}).")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        rows = [difference.to_dict() for difference in self.differences]
-        return {"device": self.device, "sigma": self.sigma, "differences": rows}
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Comparison:
-        """Rebuild from :meth:`to_dict`."""
-        rows = tuple(Difference.from_dict(row) for row in table["differences"])
-        return cls(table["device"], table["sigma"], rows)
 
     def __str__(self) -> str:
         return "\n".join(str(difference) for difference in self.differences)

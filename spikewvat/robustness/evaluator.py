@@ -131,10 +131,6 @@ class Evaluator:
         self._loss = loss
         self._stack: Stacking = stack if autocast is None else False
 
-    def __str__(self) -> str:
-        """Return the account of the network: where devices are, what was left out and why."""
-        return f"{type(self).__name__}: {self._subject.account()}"
-
     @property
     def accuracy(self) -> float:
         """Share of right answers without variation."""
@@ -162,7 +158,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         images_per_chip: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -175,8 +171,9 @@ class Evaluator:
             target: Accuracy that a chip must reach to work, a fraction; the report then has a
                 yield.
             interval_width: Stop as soon as the full 95 % interval of the mean accuracy over chips
-                is narrower than this fraction, but not before ``min_chips``. Looking after every
-                chip makes the interval of a run that stopped cover a little less than 95 %.
+                is narrower than this fraction, but not before ``min_chips``. What counts is the
+                cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, wider
+                than the printed one; a failure so rare that the run has met none is not in it.
             min_chips: Chips to simulate before stopping early, at least 2.
             images_per_chip: Images that each chip classifies, drawn anew for it: a mean accuracy
                 at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`. ``None``
@@ -204,7 +201,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         images_per_chip: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
@@ -254,7 +251,7 @@ class Evaluator:
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
-        min_chips: int = 10,
+        min_chips: int = 25,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Degradation:
@@ -326,17 +323,8 @@ class Evaluator:
 
     def __str__(self) -> str:
         subject = self._subject
-        live = subject.live()
         images = f"{subject.images.count} images" if subject.images.count else "images not yet read"
-        width = max(map(len, live))
-        lines = [
-            f"{type(subject.model).__name__}, {images}; chips hold {len(live)} tensors, "
-            f"{sum(weight.numel() for weight in live.values())} weights:"
-        ]
-        for name, weight in live.items():
-            shape = " x ".join(map(str, weight.shape)) or "1"
-            lines.append(f"  {name:<{width}}  {shape}")
-        return "\n".join(lines)
+        return f"{type(subject.model).__name__}, {images}: {subject.account()}"
 
 
 def _checked(corruption_at: Callable[[float], Corruption], severity: float) -> Corruption:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from spikewvat.robustness.results import ChipReport, check_target
+from spikewvat.robustness.intervals import is_skewed, with_phantom
+from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.statistics import (
     Interval,
     check_confidence,
     student_t_p_value,
     student_t_quantile,
-    wilson_interval,
 )
+from spikewvat.serialisation import Real
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,20 @@ class Hierarchy:
         chip_std: Standard deviation of :math:`e`; NaN for a single chip.
         std_error: Standard error of the mean; NaN if undefined.
         degrees: Degrees of freedom of its t interval; 0 if undefined.
+        low: Mean, standard error and degrees with one more chip far below the others, None where
+            they are not skewed: the lower bound is the lower one of both, see
+            :func:`~spikewvat.robustness.intervals.chip_interval`.
     """
 
     mean: float
     trainings: int
     chips: float
-    seed_std: float
+    seed_std: Real
     common_std: float
-    chip_std: float
-    std_error: float
+    chip_std: Real
+    std_error: Real
     degrees: int
+    low: tuple[float, float, int] | None = None
 
     def interval(self, confidence: float = 0.95) -> Interval:
         """Return the Student-t interval of the mean; NaN bounds where it is not defined.
@@ -56,8 +60,12 @@ class Hierarchy:
         check_confidence(confidence)
         if self.degrees < 1:
             return Interval(math.nan, math.nan)
-        half = student_t_quantile((1 + confidence) / 2, self.degrees) * self.std_error
-        return Interval(self.mean - half, self.mean + half)
+        quantile = student_t_quantile((1 + confidence) / 2, self.degrees)
+        low, high = self.mean - quantile * self.std_error, self.mean + quantile * self.std_error
+        if self.low is not None:
+            mean, error, degrees = self.low
+            low = min(low, mean - student_t_quantile((1 + confidence) / 2, degrees) * error)
+        return Interval(low, high)
 
     @property
     def p_value(self) -> float:
@@ -68,31 +76,19 @@ class Hierarchy:
             return 1.0 if self.mean == 0 else 0.0
         return student_t_p_value(self.mean / self.std_error, self.degrees)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers with the 95 % interval, fit for JSON; NaN is None."""
-        content = {**asdict(self), "ci95": list(self.interval()), "p_value": self.p_value}
-        return {key: _without_nan(value) for key, value in content.items()}
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> Hierarchy:
-        """Rebuild from :meth:`to_dict`."""
-
-        def number(value: float | None) -> Any:
-            return math.nan if value is None else value
-
-        return cls(**{key: number(row[key]) for key in cls.__dataclass_fields__})
-
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.interval())
         many = "training" if self.trainings == 1 else "trainings"
+        # No interval of so few trainings holds whatever their distribution.
+        assumed = " if trainings differ like normal noise" if self.trainings > 1 else ""
         return (
-            f"{100 * self.mean:.2f} % (95 % CI {low:.2f} .. {high:.2f}; "
+            f"{100 * self.mean:.2f} % (95 % CI {low:.2f} .. {high:.2f}{assumed}; "
             f"{self.trainings} {many} x {self.chips:g} chips)"
         )
 
 
 def hierarchical(
-    values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool
+    values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool, skewed: bool = False
 ) -> Hierarchy:
     r"""Summarise figures of several trainings on several chips each.
 
@@ -114,6 +110,8 @@ def hierarchical(
     Args:
         values: One figure per chip for each training; as many for all where ``same_chips``.
         same_chips: Whether number j is the same chip for all trainings, that is the same seed.
+        skewed: Values are fractions that a few chips may miss by far: take one more chip, far
+            below the others, into account where there are few, or where some are so already.
 
     Returns:
         The mean with its standard error and components.
@@ -131,6 +129,19 @@ def hierarchical(
         (0.93, 0.02, 1)
     """
     groups = _as_groups(values, same_chips=same_chips)
+    found = _summary(groups, same_chips=same_chips)
+    if not skewed or max(len(group) for group in groups) == 1 or not _is_skewed(groups, same_chips):
+        return found
+    low = _summary([with_phantom(group) for group in groups], same_chips=same_chips)
+    return replace(found, low=(low.mean, low.std_error, low.degrees))
+
+
+def _is_skewed(groups: list[Tensor], same_chips: bool) -> bool:
+    chips = [torch.stack(groups).mean(0)] if same_chips else groups
+    return any(is_skewed(values) for values in chips)
+
+
+def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:
     trainings, counts = len(groups), [len(group) for group in groups]
     means = torch.stack([group.mean() for group in groups])
     chips = trainings / sum(1 / count for count in counts)
@@ -176,41 +187,9 @@ def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
     Raises:
         ValueError: If there is no report.
     """
-    return hierarchical([r.accuracies for r in reports], same_chips=_on_same_chips(reports))
-
-
-def yield_interval(
-    reports: Sequence[ChipReport], target: float, *, confidence: float = 0.95
-) -> Interval:
-    """Return the interval of the share of chips that work, over several trainings.
-
-    The t interval over trainings and chips, cut to [0, 1], where it is wider than Wilson's
-    interval over all chips; that one takes the trainings for equal, but has a width even where
-    every chip works.
-
-    Args:
-        reports: One for each training.
-        target: Accuracy that a chip must reach to work, a fraction.
-        confidence: Coverage, between 0 and 1.
-
-    Returns:
-        The smallest interval that holds both.
-
-    Raises:
-        ValueError: If there is no report, or a number is out of its range.
-    """
-    check_target(target)
-    works = [report.accuracies >= target for report in reports]
-    found = hierarchical([share.double() for share in works], same_chips=_on_same_chips(reports))
-    low, high = wilson_interval(
-        sum(int(share.sum()) for share in works),
-        sum(len(share) for share in works),
-        confidence=confidence,
+    return hierarchical(
+        [r.accuracies for r in reports], same_chips=_on_same_chips(reports), skewed=True
     )
-    if found.degrees < 1:
-        return Interval(low, high)
-    inner = found.interval(confidence)
-    return Interval(max(min(low, inner.low), 0.0), min(max(high, inner.high), 1.0))
 
 
 def _on_same_chips(reports: Sequence[ChipReport]) -> bool:
@@ -256,9 +235,3 @@ def _as_groups(
             "all trainings. Pass same_chips=False."
         )
     return groups
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

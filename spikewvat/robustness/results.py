@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from spikewvat.devices import Ideal
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis
-from spikewvat.robustness.statistics import (
-    Interval,
-    mean_interval,
-    mean_of,
-    sample_std,
-    wilson_interval,
+from spikewvat.robustness.intervals import (
+    chip_interval,
+    over_images,
+    share_interval,
+    unseen_share,
 )
+from spikewvat.robustness.statistics import Interval, mean_of, sample_std
+from spikewvat.serialisation import Fraction, Fractions, Reals
 
 
 @dataclass(frozen=True)
@@ -43,18 +42,8 @@ class Yield:
 
     @property
     def ci95(self) -> Interval:
-        """Wilson's 95 % interval of the share over all chips that could be made."""
-        return wilson_interval(self.working, self.chips)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        return {
-            "target": self.target,
-            "working": self.working,
-            "chips": self.chips,
-            "share": self.share,
-            "ci95": list(self.ci95),
-        }
+        """Clopper and Pearson's 95 % interval of the share over all chips of this network."""
+        return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
         return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
@@ -64,9 +53,10 @@ class Yield:
 class ChipReport:
     """Accuracy of one network on many simulated chips.
 
-    The 95 % interval is over chips, for this network on these images: it says nothing of other
-    trainings or other test sets. Where each chip has classified images of its own, a part of all,
-    the spread and the interval are over chips and images, and one chip's accuracy says little.
+    The 95 % interval is over chips, for this network on these images, a second one for new images
+    as well; neither says anything of other trainings. Where each chip has classified images of its
+    own, a part of all, the spread and the interval are over chips and images, and one chip's
+    accuracy says little.
 
     Args:
         device: The device model in words, its ``repr``.
@@ -87,16 +77,30 @@ class ChipReport:
 
     device: str
     sigma: float | None
-    accuracies: Tensor
+    accuracies: Fractions
     seeds: tuple[int, ...]
     images: int
-    losses: Tensor | None = None
-    target: float | None = None
+    losses: Reals | None = None
+    target: Fraction | None = None
     corruption: str | None = None
     severity: float | None = None
     unit: str = ""
     activity: Activity | None = None
     sampled_from: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse figures of other numbers of chips."""
+        for name, values in (("accuracies", self.accuracies), ("losses", self.losses)):
+            if values is not None and values.shape != (len(self.seeds),):
+                raise ValueError(
+                    f"{name} have the shape {tuple(values.shape)}, expected one figure for each of "
+                    f"{len(self.seeds)} chips. Give as many seeds as figures."
+                )
+        if not self.seeds or self.images < 1:
+            raise ValueError(
+                f"a report of {len(self.seeds)} chips and {self.images} images, expected at least "
+                "one each."
+            )
 
     @property
     def size(self) -> float:
@@ -127,9 +131,24 @@ class ChipReport:
 
     @property
     def ci95(self) -> Interval:
-        """Student-t 95 % interval of the mean over chips, cut to [0, 1]; NaN for one chip."""
-        low, high = mean_interval(self.accuracies)
-        return Interval(max(low, 0.0), min(high, 1.0)) if self.chips > 1 else Interval(low, high)
+        """95 % interval of the mean over chips on these images; NaN for one chip.
+
+        See :func:`~spikewvat.robustness.intervals.chip_interval`.
+        """
+        return chip_interval(self.accuracies)
+
+    @property
+    def ci95_new_images(self) -> Interval:
+        """95 % interval of the mean over chips for new images as well; NaN for one chip.
+
+        See :func:`~spikewvat.robustness.intervals.over_images`.
+        """
+        return over_images(self.ci95, self.mean, self.sampled_from or self.images)
+
+    @property
+    def unseen(self) -> float:
+        """Largest share of chips that may be worse than the worst, with 95 % confidence."""
+        return unseen_share(self.chips)
 
     @property
     def worst(self) -> float:
@@ -143,7 +162,7 @@ class ChipReport:
             target: Accuracy as a fraction, between 0 and 1.
 
         Returns:
-            The count with its Wilson interval.
+            The count with its interval.
 
         Raises:
             ValueError: If ``target`` is no fraction, or chips have classified a part of the images.
@@ -164,7 +183,7 @@ class ChipReport:
                 falls. It is flat in between.
 
         Returns:
-            A count with its Wilson interval for each target.
+            A count with its interval for each target.
 
         Raises:
             ValueError: If a target is no fraction.
@@ -172,65 +191,16 @@ class ChipReport:
         chosen = sorted(set(self.accuracies.tolist())) if targets is None else targets
         return tuple(self.yield_at(target) for target in chosen)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON; what is not defined for one chip is None."""
-        return {
-            "device": self.device,
-            "sigma": self.sigma,
-            "chips": self.chips,
-            "images": self.images,
-            "accuracies": self.accuracies.tolist(),
-            "mean": self.mean,
-            "std": _or_none(self.std),
-            "ci95": [_or_none(bound) for bound in self.ci95],
-            "worst": self.worst,
-            "losses": None if self.losses is None else self.losses.tolist(),
-            "yield": None if self.target is None else self.yield_at(self.target).to_dict(),
-            "seeds": list(self.seeds),
-            **({} if self.sampled_from is None else {"sampled_from": self.sampled_from}),
-            **self._spikes(),
-        }
-
-    def _spikes(self) -> dict[str, Any]:
-        """Return what concerns spikes, nothing where there was no corruption."""
-        if self.corruption is None:
-            return {}
-        found = {"corruption": self.corruption, "severity": self.severity, "unit": self.unit}
-        return found | ({} if self.activity is None else self.activity.to_dict())
-
-    @classmethod
-    def from_dict(cls, row: Mapping[str, Any]) -> ChipReport:
-        """Rebuild a report from :meth:`to_dict`, for example from a result file.
-
-        Args:
-            row: A row with at least ``device``, ``sigma``, ``accuracies``, ``seeds``, ``images``.
-
-        Returns:
-            The report; every statistic is computed anew from the accuracies.
-        """
-        losses, chip_yield = row.get("losses"), row.get("yield")
-        return cls(
-            device=row["device"],
-            sigma=row["sigma"],
-            accuracies=torch.tensor(row["accuracies"], dtype=torch.float64),
-            seeds=tuple(row["seeds"]),
-            images=row["images"],
-            losses=None if losses is None else torch.tensor(losses, dtype=torch.float64),
-            target=None if chip_yield is None else chip_yield["target"],
-            corruption=row.get("corruption"),
-            severity=row.get("severity"),
-            unit=row.get("unit", ""),
-            activity=Activity.from_dict(row) if "rates" in row else None,
-            sampled_from=row.get("sampled_from"),
-        )
-
     def __str__(self) -> str:
         parts = [f"{100 * self.mean:.1f} % (1 chip)"]
         if self.chips > 1:
             low, high = (100 * bound for bound in self.ci95)
+            lowest, highest = (100 * bound for bound in self.ci95_new_images)
             parts = [
-                f"{100 * self.mean:.1f} % ± {100 * self.std:.1f} (95 % CI {low:.1f} .. {high:.1f})",
-                f"worst chip {100 * self.worst:.1f} %",
+                f"{100 * self.mean:.1f} % ± {100 * self.std:.1f} (95 % CI {low:.1f} .. {high:.1f}; "
+                f"for new images as well {lowest:.1f} .. {highest:.1f})",
+                f"worst chip {100 * self.worst:.1f} % (up to {100 * self.unseen:.0f} % of chips "
+                "may be worse)",
             ]
         if self.sampled_from is not None:
             parts[1:] = [f"{self.chips} chips x {self.images} of {self.sampled_from} images"]
@@ -250,7 +220,7 @@ class Degradation:
             counted.
     """
 
-    clean: float
+    clean: Fraction
     reports: tuple[ChipReport, ...]
     activity: Activity | None = None
 
@@ -310,25 +280,6 @@ class Degradation:
         name = self.axis.name or "sigma"
         raise KeyError(f"{name} {sigma:g} was not swept (swept: {known}).")
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return ``{"clean": ..., "rows": [...]}``, fit for JSON."""
-        rows = [report.to_dict() for report in self.reports]
-        if self.activity is None:
-            return {"clean": self.clean, "rows": rows}
-        for row, shift in zip(rows, self.rate_shifts, strict=True):
-            row["rate_shift"] = shift
-        return {"clean": self.clean, "rows": rows, "activity": self.activity.to_dict()}
-
-    @classmethod
-    def from_dict(cls, table: Mapping[str, Any]) -> Degradation:
-        """Rebuild a curve from :meth:`to_dict`, for example from a result file."""
-        rows, activity = table["rows"], table.get("activity")
-        return cls(
-            table["clean"],
-            tuple(ChipReport.from_dict(row) for row in rows),
-            None if activity is None else Activity.from_dict(activity),
-        )
-
     @classmethod
     def pooled(cls, curves: Sequence[Degradation]) -> Degradation:
         """Put the chips of several trainings together, for pictures and yields.
@@ -387,7 +338,3 @@ def _mean(found: Sequence[Activity | None]) -> Activity | None:
     """Return the mean activity where all were counted."""
     counted = [one for one in found if one is not None]
     return Activity.mean(counted) if len(counted) == len(found) else None
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else value

@@ -42,7 +42,7 @@ def simulate_chips(
     chips: int = 25,
     target: float | None = None,
     interval_width: float | None = None,
-    min_chips: int = 10,
+    min_chips: int = 25,
     images_per_chip: int | None = None,
     seed: int = 0,
     progress: Progress | None = None,

@@ -192,14 +192,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: float, trials: float, *, confidence: float = 0.95) -> Interval:
     r"""Return Wilson's score interval of a share; it never leaves [0, 1] nor has width 0.
 
     .. math:: \frac{1}{1 + z^2/n} \left( \hat p + \frac{z^2}{2n} \pm
         z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} \right)
 
     Args:
-        successes: How many of the trials succeeded, for example working chips.
+        successes: How many of the trials succeeded, for example working chips; an effective
+            number need not be whole.
         trials: Their number n, at least 1.
         confidence: Coverage, between 0 and 1.
 

@@ -229,9 +229,9 @@ class _Meeting:
         modules = dict(self._model.named_modules())
         self._adapter.reset_state(self._model)
         try:
-            self._model(x)
+            self._model(x.clone())
             noted = {name: Noted.of(kept(modules[name], buffers=True)) for name in layers}
-            self._model(x)
+            self._model(x.clone())
             return any(noted[n].differing(kept(modules[n], buffers=True)) for n in layers)
         finally:
             self._adapter.reset_state(self._model)
@@ -314,7 +314,7 @@ class _Meeting:
         self._adapter.reset_state(self._model)
         try:
             with Draws().of(0, 0, {p.device for p in self._model.parameters()}):
-                spikes: Tensor = _spikes(self._model(x))
+                spikes: Tensor = _spikes(self._model(x.clone()))
         finally:
             self._adapter.reset_state(self._model)
         return spikes

@@ -1,8 +1,9 @@
-"""Gradients at displaced weights, for any training loop."""
+"""Training methods: what takes the gradients, in any training loop."""
 
 from spikewvat.training.base import Backward, Closure, GradientMethod
 from spikewvat.training.perturbed import PerturbedGradient
-from spikewvat.training.wvat import WVAT, mixed_direction
+from spikewvat.training.plain import Plain
+from spikewvat.training.wvat import WVAT
 
 __all__ = [
     "WVAT",
@@ -10,5 +11,5 @@ __all__ = [
     "Closure",
     "GradientMethod",
     "PerturbedGradient",
-    "mixed_direction",
+    "Plain",
 ]

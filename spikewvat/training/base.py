@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +18,7 @@ from spikewvat.adapters.state import check_state, recorded
 from spikewvat.adapters.torch import running_statistics
 from spikewvat.devices.base import check_probability
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Displace, Weights, displaced, refresh, taken
+from spikewvat.weights import Perturb, Weights, perturbed, refresh, taken
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -38,7 +40,7 @@ class GradientMethod(ABC):
     Args:
         model: The model that the closure calls, or what it wraps.
         p: Probability of using the method in a step; otherwise the step is a plain one.
-        weights: Parameters to displace by name; by default the model's synaptic weights.
+        weights: Parameters to perturb by name; by default the model's synaptic weights.
         adapter: By default the one for the model's framework.
         reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
         ignore: Parameters or modules that no device holds (see :func:`adapter_for`).
@@ -47,8 +49,10 @@ class GradientMethod(ABC):
         same_noise_on_all_ranks: Draw the same noise on every rank of a distributed run.
         warn_after: Warn once when the loss has not fallen after so many steps, or is not finite;
             ``None`` never warns.
+        **unknown: Refused by name.
 
     Raises:
+        TypeError: If an option is unknown.
         ValueError: If ``p`` lies outside [0, 1].
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
     """
@@ -65,7 +69,10 @@ class GradientMethod(ABC):
         generator: Generator | None = None,
         same_noise_on_all_ranks: bool = False,
         warn_after: int | None = 300,
+        **unknown: object,
     ) -> None:
+        if unknown:
+            raise TypeError(_unknown_option(type(self), *next(iter(unknown.items()))))
         check_probability("p", p)
         self.model = model
         self.p = p
@@ -91,7 +98,7 @@ class GradientMethod(ABC):
                 loss scaler, ``fabric.backward`` for Fabric.
 
         Returns:
-            The loss that was differentiated (at the displaced weights, where there are such),
+            The loss that was differentiated (at the perturbed weights, where there are such),
             detached.
 
         Raises:
@@ -121,6 +128,7 @@ class GradientMethod(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Return generators and counters, so that a resumed run draws the same noise."""
         return {
+            "method": type(self).__name__,
             "steps": self.steps,
             "choices": self._choices.get_state(),
             "noise": self._noise.get_state(),
@@ -128,7 +136,13 @@ class GradientMethod(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Go on where :meth:`state_dict` was taken.
+
+        Raises:
+            ValueError: If it was taken from another method.
+        """
+        if state["method"] != type(self).__name__:
+            raise ValueError(f"the state is that of {state['method']}, not {type(self).__name__}")
         self.steps = int(state["steps"])
         self._choices.set_state(state["choices"].cpu())
         self._noise.set_state(state["noise"].cpu())
@@ -172,15 +186,15 @@ class GradientMethod(ABC):
         return loss, output
 
     def _pass(
-        self, closure: Closure, backward: Backward, displace: Displace | None = None
+        self, closure: Closure, backward: Backward, perturbation: Perturb | None = None
     ) -> Tensor:
-        """Run forward and backward at displaced weights; return the loss, detached."""
-        if displace is None:
+        """Run one pass from fresh neuron state, at perturbed weights if asked for."""
+        if perturbation is None:
             with taken(self.weights):
                 loss, _ = self._run(closure)
                 backward(loss)
         else:
-            with displaced(self.weights, displace, scratch=self._scratch):
+            with perturbed(self.weights, perturbation, scratch=self._scratch):
                 loss, _ = self._run(closure)
                 backward(loss)
         return loss.detach()
@@ -229,6 +243,20 @@ class GradientMethod(ABC):
     def _parameters(self) -> list[nn.Parameter]:
         own = (weight for weight in self.weights.values() if isinstance(weight, nn.Parameter))
         return list({id(p): p for p in [*self.model.parameters(), *own]}.values())
+
+
+def _unknown_option(kind: type[Any], name: str, value: object) -> str:
+    """Return what to say about an option that a method does not have."""
+    valid = dict.fromkeys(
+        parameter.name
+        for base in kind.__mro__
+        if "__init__" in vars(base) and issubclass(base, GradientMethod)
+        for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
+        if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "self"
+    )
+    close = difflib.get_close_matches(name, valid, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Its options are {', '.join(valid)}."
+    return f"{kind.__name__} has no option {name!r}, got {name}={value!r}. {hint}"
 
 
 def _generators(generator: Generator | None, same_noise: bool) -> tuple[Generator, Generator]:

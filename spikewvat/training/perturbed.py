@@ -1,4 +1,4 @@
-"""The gradient at displaced weights."""
+"""The gradient at perturbed weights."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from spikewvat.perturbations import Direction
+from spikewvat.perturbations import Perturbation
 from spikewvat.training.base import Backward, Closure, GradientMethod
-from spikewvat.weights import Displace, Weights
+from spikewvat.weights import Weights
 
 
 class PerturbedGradient(GradientMethod):
-    """Takes the training gradient at displaced weights; the weights themselves stay.
+    """Takes the training gradient at perturbed weights; the weights themselves stay.
 
-    ``backward`` runs the user's closure once, or twice where the direction needs the clean
-    gradient first (see :class:`GradientMethod`). Running statistics of batch norm change on the
-    displaced pass.
+    ``backward`` runs the user's closure once, or twice where the perturbation needs the gradient
+    at the unperturbed weights first (see :class:`GradientMethod`). Running statistics of batch
+    norm change on the perturbed pass.
 
-    In a distributed run all ranks choose the same kind of step, because the clean pass is a
+    In a distributed run all ranks choose the same kind of step, because the first pass is a
     collective operation, and each draws its own noise, which averages several draws in one
     step. The worst direction uses the gradient that ``backward`` has reduced over all ranks.
 
     Args:
         model: The model that the closure calls, or what it wraps.
-        direction: Where to displace the weights to.
+        perturbation: What is added to the weights.
         **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``ignore``, ``generator``,
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
     Raises:
+        TypeError: If ``perturbation`` is none, or an option is unknown.
         ValueError: If ``p`` lies outside [0, 1].
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
@@ -44,33 +45,35 @@ class PerturbedGradient(GradientMethod):
         torch.Size([2, 3])
     """
 
-    def __init__(self, model: nn.Module, direction: Direction, **options: Any) -> None:
+    def __init__(self, model: nn.Module, perturbation: Perturbation, **options: Any) -> None:
         super().__init__(model, **options)
-        self.direction = direction
+        if not isinstance(perturbation, Perturbation):
+            raise TypeError(
+                f"perturbation must be a Perturbation, got {perturbation!r}. "
+                "Write HSV(device) for a device's noise."
+            )
+        self.perturbation = perturbation
 
     def state_dict(self) -> dict[str, Any]:
-        """Return generators, counters and what the direction remembers."""
-        return {**super().state_dict(), "direction": self.direction.state_dict()}
+        """Return generators, counters and what the perturbation remembers."""
+        return {**super().state_dict(), "perturbation": self.perturbation.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where :meth:`state_dict` was taken."""
         super().load_state_dict(state)
-        self.direction.load_state_dict(state.get("direction", {}))
+        self.perturbation.load_state_dict(state["perturbation"])
 
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
-        direction = self.direction.pick(generator=self._choices)
-        loss = self._pass(closure, backward, self._displacement(direction, closure, backward))
-        if self.direction.remembers:
-            self.direction.note(self._weight_gradients())
+        chosen = self.perturbation.pick(generator=self._choices)
+        grads = self._unperturbed_gradients(closure, backward) if chosen.needs_gradient else None
+        perturb = chosen.plan(self.weights, grads, generator=self._noise)
+        loss = self._pass(closure, backward, perturb)
+        if self.perturbation.remembers:
+            self.perturbation.note(self._weight_gradients())
         return loss
 
-    def _displacement(self, direction: Direction, closure: Closure, backward: Backward) -> Displace:
-        """Return what goes there."""
-        grads = self._clean_gradients(closure, backward) if direction.needs_gradient else None
-        return direction.plan(self.weights, grads, generator=self._noise)
-
-    def _clean_gradients(self, closure: Closure, backward: Backward) -> Weights:
-        """Return the gradients at the undisplaced weights and leave no other trace."""
+    def _unperturbed_gradients(self, closure: Closure, backward: Backward) -> Weights:
+        """Return the gradients at the weights as they are, and leave no other trace."""
         with self._on_the_side():
             self._pass(closure, backward)
             return self._weight_gradients()

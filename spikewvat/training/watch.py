@@ -30,7 +30,7 @@ class LossWatch:
         self._best = math.inf
 
     def note_loss(self, loss: Tensor) -> None:
-        """Take the loss of one displaced step."""
+        """Take the loss of one perturbed step."""
         if not self._enabled:
             return
         self._sum = self._sum + loss.float()
@@ -40,13 +40,13 @@ class LossWatch:
         mean = float(self._sum) / _WINDOW
         self._sum = 0.0
         if not math.isfinite(mean):
-            self._warn("the loss at displaced weights is not finite.")
+            self._warn("the loss at perturbed weights is not finite.")
             return
         self._first = mean if self._first is None else self._first
         self._best = min(self._best, mean)
         if self._steps >= self._warn_after and self._best > 0.97 * self._first:
             self._warn(
-                f"the loss at displaced weights has not fallen in {self._steps} steps "
+                f"the loss at perturbed weights has not fallen in {self._steps} steps "
                 f"(first {_WINDOW}: {self._first:.4g}, best {_WINDOW}: {self._best:.4g})."
             )
 
@@ -80,7 +80,7 @@ class LossWatch:
         self._enabled = False
         warnings.warn(
             f"Training under variation does not learn: {what} "
-            "Lower alpha (0.01 is gentle), then gamma (0.5 displaces by half the tested width), "
+            "Lower alpha (0.01 is gentle), then gamma (0.5 perturbs by half the tested width), "
             "or start from weights trained without variation.",
             TrainingStalledWarning,
             stacklevel=4,

@@ -296,8 +296,8 @@ def build_averaging(recipe: Recipe, model: nn.Module) -> SWA | None:
 
 def build_method(
     recipe: Recipe, model: nn.Module, optimizer: torch.optim.Optimizer | None = None
-) -> GradientMethod | None:
-    """Make what takes the gradients, None for plain training; noise comes from the seed.
+) -> GradientMethod:
+    """Make what takes the gradients; noise comes from the seed.
 
     Args:
         recipe: Names the method.

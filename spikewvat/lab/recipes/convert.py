@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from torch import Generator, nn
 from torch.utils.data import Subset
 
-from spikewvat import files
+from spikewvat import files, serialisation
 from spikewvat.conversion import (
     SpikingNetwork,
     convert,
@@ -20,15 +19,17 @@ from spikewvat.conversion import (
 )
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, conversion, results
+from spikewvat.lab.recipes import build, conversion
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.finetune import fine_tuned
 from spikewvat.lab.recipes.registry import construct
+from spikewvat.lab.recipes.results import RunResult, Training
 from spikewvat.lab.recipes.schema import Conversion, Recipe
 from spikewvat.lab.trainer import CHECKPOINT, FINAL
 from spikewvat.lab.trainer.checkpoint import check_identity
 from spikewvat.lab.trainer.console import Tracked
 from spikewvat.lab.trainer.loop import derived_seed
+from spikewvat.results import Converted
 from spikewvat.robustness import Evaluator
 
 _BALANCING = "balancing-{}.safetensors"  # half-way results, named after all they depend on
@@ -62,7 +63,7 @@ def convert_run(
     data_root: Path | str | None = None,
     resume: bool = False,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult:
     """Convert a trained network, fine-tune it if the recipe says so, and test it.
 
     Writes ``recipe.toml``, ``snn.safetensors`` and ``result.json``, while fine-tuning also
@@ -124,28 +125,25 @@ def convert_run(
             recipe=recipe,
             progress=progress,
         )
-    result = {
-        "recipe": recipe.content(),
-        "seeds": [recipe.seed],
-        "scale": recipe.scale,
-        "method": runs.method_label(recipe, converted=True),
-        **results.provenance(),
-        "source": str(folder / weights),
-        "conversion": {
-            "ann": Evaluator(ann, loader).accuracy,
-            "over_time": dataclasses.asdict(over_time),
-            "thresholds": {name: t.tolist() for name, t in snn.thresholds().items()},
-            "seconds": balanced,
-        },
-        "training": {
-            "epochs": len(history),
-            "samples": {**data.samples, tested.split: len(some)},
-            "history": history,
-        },
-        "split": tested.split,
-        **found,
-    }
-    results.write_json(out / runs.RESULT, result)
+    result = runs.run_result(
+        recipe,
+        found,
+        is_converted=True,
+        converted=Converted(
+            ann=Evaluator(ann, loader).accuracy,
+            over_time=over_time,
+            thresholds={name: t.tolist() for name, t in snn.thresholds().items()},
+            seconds=balanced,
+        ),
+        run=str(folder),
+        weights=weights,
+        training=Training(
+            epochs=len(history),
+            samples={**data.samples, tested.split: len(some)},
+            history=tuple(history),
+        ),
+    )
+    serialisation.write(out / runs.RESULT, result)
     half_way.unlink(missing_ok=True)
     return result
 

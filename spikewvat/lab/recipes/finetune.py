@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from spikewvat.conversion import SpikingNetwork, potential_cross_entropy
+from spikewvat.conversion.finetune import Encoded, finetuning_optimizer
 from spikewvat.data import make_loader
 from spikewvat.lab.recipes import build, conversion, methods
 from spikewvat.lab.recipes.schema import Conversion, Recipe
@@ -81,18 +82,13 @@ def fine_tuned(
 
     seed = derived_seed(recipe.seed, "finetune", "method")
     key = f"{conversion.KEY}.finetune.method"
-    optimizer = torch.optim.Adam(
-        [p for p in snn.parameters() if p.requires_grad],
-        settings.lr,
-        weight_decay=settings.weight_decay,
-        amsgrad=True,
-    )
+    optimizer = finetuning_optimizer(snn, lr=settings.lr, weight_decay=settings.weight_decay)
     trained = trainer.fit(
         model,
         loader,
         potential_cross_entropy,
         optimizer,
-        perturbed=methods.build_method(
+        method=methods.build_method(
             settings.method, model, seed=seed, optimizer=optimizer, key=key
         ),
         augment=encode,
@@ -101,22 +97,6 @@ def fine_tuned(
     (out / FINAL).unlink(missing_ok=True)  # the same as the converted network's file
     snn.eval()
     return trained.history
-
-
-class Encoded(nn.Module):
-    """A converted network that takes what its own encoder has made.
-
-    Args:
-        snn: The network.
-    """
-
-    def __init__(self, snn: SpikingNetwork) -> None:
-        super().__init__()
-        self.snn = snn
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Return scores [B, classes] of an input over time."""
-        return self.snn.run(inputs)
 
 
 class SomeOf(Sampler[int]):

@@ -6,16 +6,16 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spikewvat.lab.recipes import build, results
+from spikewvat import serialisation
+from spikewvat.lab.recipes import build
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
 from spikewvat.lab.recipes.schema import Component, Spec
 from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.provenance import provenance
+from spikewvat.results import Landscape
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.landscape import (
-    LayerHistogram,
-    LossLines,
-    LossSurface,
     weight_histograms,
 )
 
@@ -42,7 +42,7 @@ def landscape_run(
     seed: int | None = None,
     weights: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> Landscape:
     """Evaluate the loss around the weights of a run.
 
     Lines and chips have the same seeds: line i leads to chip i.
@@ -68,8 +68,7 @@ def landscape_run(
         progress: Show a progress bar.
 
     Returns:
-        ``{"lines": ..., "sharpness": ..., "surface": ..., "histograms": ...}`` with what was run;
-        the parts are read back by ``LossLines.from_dict`` and its like.
+        Lines, sharpness, plane and histograms with what was run.
 
     Raises:
         CheckpointError: If ``run`` holds no run, its weights do not fit its recipe, or ``out``
@@ -96,35 +95,28 @@ def landscape_run(
         with ChipsProgress(what, enabled=progress) as bar:
             return measure(*arguments, progress=bar, seed=plan.seed, **options)
 
-    content = {
-        "run": str(run),
-        "recipe": recipe.content(),
-        "seeds": [recipe.seed],
-        "scale": recipe.scale,
-        "method": runs.method_label(recipe, converted=weights == runs.CONVERTED),
-        "weights": weights,
-        "split": plan.split,
-        "loss": recipe.training.loss.name,
-        "device": _named(plan.device, sigma),
-        **results.provenance(),
-        "lines": tracked("place", around.lines, chip, lines=directions, points=points).to_dict(),
-        "sharpness": tracked(
-            "chip", around.sharpness, chip, chips=chips, ascent_points=ascent_points
-        ).to_dict(),
-        "surface": None,
-        "histograms": [],
-    }
-    if surface:
-        content["surface"] = tracked("place", around.surface, points=surface).to_dict()
-    if histograms:
-        layers = weight_histograms(model)
-        content["histograms"] = [layer.to_dict() for layer in layers]
+    found = Landscape(
+        method=runs.method_label(recipe, converted=weights == runs.CONVERTED),
+        device=_named(plan.device, sigma),
+        split=plan.split,
+        loss=recipe.training.loss.name,
+        lines=tracked("place", around.lines, chip, lines=directions, points=points),
+        sharpness=tracked("chip", around.sharpness, chip, chips=chips, ascent_points=ascent_points),
+        surface=tracked("place", around.surface, points=surface) if surface else None,
+        histograms=weight_histograms(model) if histograms else (),
+        scale=recipe.scale,
+        seed=recipe.seed,
+        run=str(run),
+        weights=weights,
+        recipe=recipe.content(),
+        **provenance(),
+    )
     if out is not None:
-        results.write_json(out, content)
-    return content
+        serialisation.write(out, found)
+    return found
 
 
-def figures(methods: Mapping[str, Mapping[str, Any]], *, title: str = "") -> dict[str, Figure]:
+def figures(methods: Mapping[str, Landscape], *, title: str = "") -> dict[str, Figure]:
     """Draw what was found around the weights of some runs.
 
     Args:
@@ -139,16 +131,12 @@ def figures(methods: Mapping[str, Mapping[str, Any]], *, title: str = "") -> dic
     """
     from spikewvat.robustness.landscape import plots
 
-    lines = {name: LossLines.from_dict(found["lines"]) for name, found in methods.items()}
-    drawn = {"lines": plots.draw_lines(lines, title=title)}
-    if all(found["surface"] for found in methods.values()):
-        planes = {name: LossSurface.from_dict(found["surface"]) for name, found in methods.items()}
+    drawn = {"lines": plots.draw_lines({n: f.lines for n, f in methods.items()}, title=title)}
+    planes = {name: found.surface for name, found in methods.items() if found.surface is not None}
+    if len(planes) == len(methods):
         drawn["surface"] = plots.draw_surfaces(planes, title=title)
-    if all(found["histograms"] for found in methods.values()):
-        layers = {
-            name: [LayerHistogram.from_dict(layer) for layer in found["histograms"]]
-            for name, found in methods.items()
-        }
+    layers = {name: found.histograms for name, found in methods.items()}
+    if all(layers.values()):
         drawn["histograms"] = plots.draw_histograms(layers, title=title)
     return drawn
 

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from spikewvat.devices import BinaryCells
 from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes.devices import build_device, build_range, stages
+from spikewvat.lab.recipes.devices import build_device, stages
 from spikewvat.lab.recipes.registry import (
     check_keys,
     checked,
@@ -20,21 +19,18 @@ from spikewvat.lab.recipes.registry import (
     lookup,
     parameters,
 )
-from spikewvat.lab.recipes.schema import METHODS, Component, Recipe
-from spikewvat.perturbations import HSV, Direction
+from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe
+from spikewvat.perturbations import Perturbation, RandomLength, Source, Warmup
 from spikewvat.training import GradientMethod, PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
-_NOT_IN_RECIPES = (
-    "model",
-    "weights",
-    "adapter",
-    "reset_state",
-    "generator",
-    "optimizer",
-    "direction",
-)
-_SPECS = ("device", "range")
+_LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
+    "spread": (RandomLength, "spread"),
+    "warmup": (Warmup, "steps"),
+}
+"""What may be wrapped around any perturbation, and its parameter, from the inside out."""
+_NOT_IN_RECIPES = ("model", "weights", "adapter", "reset_state", "generator", "optimizer")
+_SPECS = ("device", "worst", "source", "perturbation")
 """Parameters that are written as a name with parameters of its own."""
 
 
@@ -45,8 +41,8 @@ def build_method(
     seed: int,
     optimizer: Optimizer | None = None,
     key: str = "method",
-) -> GradientMethod | None:
-    """Make what takes the gradients, None for plain training.
+) -> GradientMethod:
+    """Make what takes the gradients.
 
     Args:
         method: Name and parameters.
@@ -59,25 +55,65 @@ def build_method(
         RecipeError: If its parameters are unknown or impossible.
     """
     target, given = _checked(method, key)
-    if target in (plain, ptq):
-        return None
-    if "device" in given:
-        given["device"] = build_device(given["device"], f"{key}.device")
-    if "range" in given:
-        given["range"] = build_range(given["range"], f"{key}.range")
-    options = {name: given.pop(name) for name in _OPTIONS if name in given}
-    # Every parameter beside the recipe's: what the target takes of them is in its signature.
-    extra: dict[str, Any] = {"model": model, "optimizer": optimizer}
-    extra = {name: value for name, value in extra.items() if name in parameters(target)}
-    shared = {**options, "generator": torch.Generator().manual_seed(seed)}
-    if _is_method(target):
-        made: GradientMethod = construct(target, given, key, **extra, **shared)
-        return made
-    direction: Direction = construct(target, given, key, **extra)
-    noisy: PerturbedGradient = construct(
-        PerturbedGradient, {}, key, model=model, direction=direction, **shared
+    options: dict[str, Any] = {name: given.pop(name) for name in _OPTIONS if name in given}
+    if _takes_options(target):
+        options["generator"] = torch.Generator().manual_seed(seed)
+    if not _is_method(target):
+        given = {"perturbation": _perturbation(target, given, key, optimizer)}
+        target = PerturbedGradient
+    made: GradientMethod = construct(
+        target, _built(given, key, optimizer), key, model=model, **options
     )
-    return noisy
+    return made
+
+
+def _perturbation(
+    target: Any, given: dict[str, Any], key: str, optimizer: Optimizer | None
+) -> Perturbation:
+    """Make a perturbation of its checked parameters, another length around it if asked for."""
+    wrappers = _wrappers(target)
+    lengths = {name: given.pop(name) for name in wrappers if name in given}
+    perturbation: Perturbation = construct(target, _built(given, key, optimizer), key)
+    for name, length in lengths.items():
+        kind, argument = wrappers[name]
+        perturbation = construct(kind, {argument: length}, key, perturbation=perturbation)
+    return perturbation
+
+
+def _built(given: dict[str, Any], key: str, optimizer: Optimizer | None) -> dict[str, Any]:
+    """Return parameters with objects in the place of those that are written as names."""
+    for name in filter(given.__contains__, _SPECS):
+        where = f"{key}.{name}"
+        if name == "device":
+            given[name] = build_device(given[name], where)
+        elif name != "perturbation":
+            given[name] = build_source(given[name], where, optimizer)
+        elif not isinstance(given[name], Perturbation):
+            target, inner = _checked(Component.model_validate(given[name]), where)
+            if _is_method(target):
+                raise RecipeError(f"{where} = {given[name]!r} is no perturbation, such as hsv.")
+            given[name] = _perturbation(target, inner, where, optimizer)
+    return given
+
+
+def build_source(spec: object, key: str, optimizer: Optimizer | None) -> Source:
+    """Make where the worst direction comes from, of a name or a table with one.
+
+    Args:
+        spec: ``"momentum"``, or ``{name = "past", decay = 0.9}``.
+        key: Dotted key that holds it, for messages.
+        optimizer: Trains the network.
+
+    Raises:
+        RecipeError: If there is no such source, or its parameters are impossible.
+    """
+    given = dict(spec) if isinstance(spec, dict) else {"name": spec}
+    target = lookup(SOURCES, given.pop("name", None), key)
+    extra = {"optimizer": optimizer} if "optimizer" in parameters(target) else {}
+    source: Source = construct(
+        target, checked(target, given, key, reserved=_NOT_IN_RECIPES), key, **extra
+    )
+    return source
 
 
 def complete(method: Component, key: str = "method") -> dict[str, Any]:
@@ -108,30 +144,22 @@ def check_evaluation(recipe: Recipe) -> None:
         )
 
 
-def plain() -> None:
-    """Stand for training without variation."""
-
-
-def ptq() -> None:
-    """Stand for training without variation whose weights are quantised when they are tested."""
-
-
-def binary_cells(bits: int = 8, sigma: float = 0.1, off_sigma: float = 0.0) -> HSV:
-    """Return the direction of training on binary cells (see :class:`BinaryCells`).
-
-    Args:
-        bits: Bits of a weight.
-        sigma: Standard deviation of a cell that is on, as a share of its value.
-        off_sigma: Standard deviation of a cell that is off, as a share of one that is on.
-    """
-    return HSV(BinaryCells(bits, sigma, off_sigma))
-
-
 def _is_method(target: Any) -> bool:
-    """Return whether a name stands for a whole method; otherwise it is a direction."""
-    if inspect.isclass(target):
-        return issubclass(target, GradientMethod)
-    return "model" in parameters(target)
+    """Return whether a name stands for a whole method; otherwise it is a perturbation."""
+    return inspect.isclass(target) and issubclass(target, GradientMethod)
+
+
+def _takes_options(target: Any) -> bool:
+    """Return whether a target takes the options of all methods; plain training has none."""
+    kinds = {parameter.kind for parameter in inspect.signature(target).parameters.values()}
+    return not _is_method(target) or inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def _wrappers(target: Any) -> dict[str, tuple[type[Perturbation], str]]:
+    """Return what may be wrapped around a perturbation, by key; its own keys come first."""
+    if _is_method(target):
+        return {}
+    return {name: kind for name, kind in _LENGTHS.items() if name not in parameters(target)}
 
 
 def _checked(method: Component, key: str) -> tuple[Any, dict[str, Any]]:
@@ -139,7 +167,8 @@ def _checked(method: Component, key: str) -> tuple[Any, dict[str, Any]]:
     target = lookup(METHODS, method.name, f"{key}.name")
     given = method.parameters
     own = parameters(target, reserved=_NOT_IN_RECIPES)
-    check_keys(given, own if target in (plain, ptq) else [*own, *_OPTIONS], key)
+    options = _OPTIONS if _takes_options(target) else ()
+    check_keys(given, [*own, *options, *_wrappers(target)], key)
     if (
         "device" in own
         and "device" not in given

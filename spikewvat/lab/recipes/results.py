@@ -1,82 +1,109 @@
-"""Result files: what was run, with what, by which version, and what came out."""
+"""What a run has found: the content of its result file, and that of a row of several runs."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import math
-import platform
-import subprocess
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import spikewvat
-from spikewvat import files
-
-_PACKAGES = (
-    *("spikewvat", "torch", "numpy", "snntorch", "spikingjelly", "tonic"),
-    *("lightning-fabric", "safetensors"),
-)
+from spikewvat.results import Converted, Landscape, RowResult
+from spikewvat.robustness.results import Degradation
+from spikewvat.serialisation import Fraction
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package that results depend on."""
-    found = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
+@dataclass(frozen=True, eq=False)
+class Training:
+    """How a network was trained.
 
-
-def commit() -> str | None:
-    """Return the commit of the checkout that the package runs from, None outside of one.
-
-    Uncommitted changes to tracked files are marked by ``-dirty``.
+    Args:
+        epochs: How many.
+        samples: Numbers of samples by part of the data.
+        history: A row for each epoch, with its ``seconds``.
+        stopped_early: Whether it did not get better.
+        averaged_epochs: Over how many epochs the weights were averaged.
+        best_epoch: The best watched one, None where nothing was watched.
+        best_accuracy: Its accuracy.
+        watching: What was watched.
     """
-    file = Path(spikewvat.__file__)
 
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(file.parent), *arguments],
-                capture_output=True,
-                text=True,
-                check=True,
-                timeout=10,
-            )
-        except (OSError, subprocess.SubprocessError):
-            return None
-        return done.stdout.strip()
+    epochs: int
+    samples: Mapping[str, int]
+    history: tuple[Mapping[str, Any], ...] = ()
+    stopped_early: bool = False
+    averaged_epochs: int = 0
+    best_epoch: int | None = None
+    best_accuracy: Fraction | None = None
+    watching: str | None = None
 
-    if git("ls-files", "--error-unmatch", file.name) is None:
-        return None  # installed into an environment that lies in somebody else's repository
-    name = git("rev-parse", "HEAD")
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", str(file.parent))
-    return f"{name}-dirty" if name and changed else name
+    @property
+    def seconds(self) -> float:
+        """Time of all epochs."""
+        return float(sum(epoch["seconds"] for epoch in self.history))
 
 
-def provenance() -> dict[str, Any]:
-    """Return versions and commit, as every result file holds them."""
-    return {"versions": versions(), "commit": commit()}
+@dataclass(frozen=True, eq=False)
+class RunResult:
+    """What a run has found.
+
+    Args:
+        recipe: What was run, for the record.
+        seed: Of the training.
+        scale: Scale of the recipe.
+        method: How the network was trained, in a word.
+        split: Which samples it was tested on.
+        device: What the chips are, in words.
+        curve: Accuracy without variation and on chips; no reports where no chip was asked for.
+        spikes: What happens to spikes, in words, or None.
+        run: Folder of the run that was evaluated.
+        weights: File of weights in it.
+        training: How it was trained, or fine-tuned after a conversion.
+        settings: Numbers that the method was given, by name.
+        converted: What it does after its conversion, or None.
+        landscape: The loss around its weights, or None.
+        versions: Of Python and the packages.
+        commit: Of spikewvat.
+    """
+
+    recipe: Mapping[str, Any]
+    seed: int
+    scale: str
+    method: str
+    split: str
+    device: str
+    curve: Degradation
+    spikes: str | None = None
+    run: str = ""
+    weights: str = ""
+    training: Training | None = None
+    settings: Mapping[str, float] = field(default_factory=dict)
+    converted: Converted | None = None
+    landscape: Landscape | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
 
 
-def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write a result file, atomically; numbers that are not finite become null.
+def row_result(runs: Sequence[RunResult]) -> RowResult:
+    """Join the runs of a row.
+
+    Args:
+        runs: One for each training seed.
 
     Raises:
-        CheckpointError: If the file cannot be written.
+        ValueError: If there is none, or they were evaluated differently.
     """
-    files.write_atomic(path, json.dumps(_plain(content), indent=2, allow_nan=False) + "\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    if not runs:
+        raise ValueError("a row without runs, expected at least one.")
+    first, trained = runs[0], [run.training for run in runs if run.training is not None]
+    return RowResult(
+        seeds=tuple(run.seed for run in runs),
+        curves=tuple(run.curve for run in runs),
+        seconds=tuple(training.seconds for training in trained),
+        samples=trained[0].samples if trained else {},
+        scale=first.scale,
+        settings=first.settings,
+        converted=tuple(run.converted for run in runs if run.converted is not None),
+        landscape=tuple(run.landscape for run in runs if run.landscape is not None),
+        recipe=first.recipe,
+        versions=first.versions,
+        commit=first.commit,
+    )

@@ -10,18 +10,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from spikewvat import files
+from spikewvat import files, serialisation
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, conversion, results, start
+from spikewvat.lab.recipes import build, conversion, start
 from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.results import RunResult, Training
 from spikewvat.lab.recipes.schema import Recipe, Spec
 from spikewvat.lab.recipes.spikes import build_corruption, levels
 from spikewvat.lab.recipes.spikes import check as check_spikes
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
+from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
@@ -38,7 +41,7 @@ def train(
     resume: bool = False,
     test: bool = True,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult | None:
     """Train and evaluate a recipe.
 
     Writes ``recipe.toml`` (complete), ``model.safetensors``, ``best.safetensors``,
@@ -53,7 +56,7 @@ def train(
         progress: Show progress bars.
 
     Returns:
-        The content of ``result.json``.
+        The content of ``result.json``; None where another process of the run writes it.
 
     Raises:
         RecipeError: If a component's parameters are unknown or impossible.
@@ -97,14 +100,14 @@ def train(
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        perturbed=build.build_method(recipe, model, optimizer),
+        method=build.build_method(recipe, model, optimizer),
         swa=build.build_averaging(recipe, model),
         scheduler=scheduler,
         augment=build.build_augmentation(recipe, data.black),
         identity={"recipe": recipe.training_content()},
     )
     if not first:
-        return {}
+        return None
     plan = recipe.evaluation
     with converters(recipe, trained.model, data):
         found = on_chips(
@@ -115,27 +118,19 @@ def train(
             recipe=recipe,
             progress=progress,
         )
-    content = {
-        "recipe": recipe.content(),
-        "seeds": [recipe.seed],
-        "scale": recipe.scale,
-        "method": method_label(recipe),
-        **results.provenance(),
-        "training": {
-            "epochs": len(trained.history),
-            "stopped_early": trained.stopped_early,
-            "averaged_epochs": trained.averaged,
-            "best_epoch": trained.best_epoch,
-            "best_accuracy": trained.best_accuracy,
-            "watching": data.watching,
-            "samples": data.samples,
-            "history": trained.history,
-        },
-        "split": plan.split,
-        **found,
-    }
-    results.write_json(trainer.out / RESULT, content)
-    return content
+    training = Training(
+        epochs=len(trained.history),
+        samples=data.samples,
+        history=tuple(trained.history),
+        stopped_early=trained.stopped_early,
+        averaged_epochs=trained.averaged,
+        best_epoch=trained.best_epoch,
+        best_accuracy=trained.best_accuracy,
+        watching=data.watching,
+    )
+    result = run_result(recipe, found, training=training)
+    serialisation.write(trainer.out / RESULT, result)
+    return result
 
 
 def evaluate(
@@ -152,7 +147,7 @@ def evaluate(
     seed: int | None = None,
     weights: str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate a trained network on simulated chips.
 
     Args:
@@ -172,7 +167,7 @@ def evaluate(
         progress: Show a progress bar.
 
     Returns:
-        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+        Accuracies without variation and on chips, with what was run.
 
     Raises:
         CheckpointError: If ``out`` holds no run, or its weights do not fit its recipe.
@@ -208,7 +203,7 @@ def evaluate_as(
     weights: str = FINAL,
     data_root: Path | str | None = None,
     progress: bool = True,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate a trained network as a recipe says.
 
     Args:
@@ -219,7 +214,7 @@ def evaluate_as(
         progress: Show a progress bar.
 
     Returns:
-        ``{"rows": [...], "clean": ..., ...}``, fit for JSON.
+        Accuracies without variation and on chips, with what was run.
 
     Raises:
         CheckpointError: If the weights are missing, or of another network.
@@ -240,14 +235,40 @@ def evaluate_as(
             recipe=recipe,
             progress=progress,
         )
-    header = {
-        "run": str(out),
-        "method": method_label(recipe, converted=weights == CONVERTED),
-        "split": plan.split,
-        "seeds": [recipe.seed],
-        "weights": weights,
+    converted = weights == CONVERTED
+    return run_result(recipe, found, is_converted=converted, run=str(out), weights=weights)
+
+
+def run_result(
+    recipe: Recipe, curve: Degradation, *, is_converted: bool = False, **found: Any
+) -> RunResult:
+    """Return what a run has found, with what was run.
+
+    Args:
+        recipe: What was run.
+        curve: Accuracies without variation and on chips.
+        is_converted: Whether the network was converted.
+        found: What else there is, see :class:`RunResult`.
+    """
+    content, plan = recipe.content(), recipe.evaluation
+    settings = {
+        key: float(value)
+        for key, value in content.get("method", {}).items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
     }
-    return {**header, **results.provenance(), **found}
+    return RunResult(
+        recipe=content,
+        seed=recipe.seed,
+        scale=recipe.scale,
+        method=method_label(recipe, converted=is_converted),
+        split=plan.split,
+        device=describe(plan.device, "device"),
+        curve=curve,
+        spikes=None if plan.spikes is None else describe(plan.spikes, "spikes"),
+        settings=settings,
+        **provenance(),
+        **found,
+    )
 
 
 def method_label(recipe: Recipe, *, converted: bool = False) -> str:
@@ -330,37 +351,32 @@ def on_chips(
     *,
     recipe: Recipe,
     progress: bool,
-) -> dict[str, Any]:
-    """Return the accuracy without variation and one row per size of the variation."""
+) -> Degradation:
+    """Return the accuracy without variation, and a report for each size of the variation."""
     plan = recipe.evaluation
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
-    named = {"device": describe(device, "device")}
     spikes = plan.spikes
-    if spikes is not None:
-        named["spikes"] = describe(spikes, "spikes")
     tested = Evaluator(model, loader)
     if not sigmas:
-        return {**named, "clean": tested.accuracy, "rows": []}
+        return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
         if spikes is not None:
-            curve = tested.corrupt(
+            return tested.corrupt(
                 lambda severity: build_corruption(spikes, "spikes", severity=severity),
                 list(sigmas),
                 device=build_device(device, "device"),
                 progress=bar,
                 **options,
             )
-            return {**named, **curve.to_dict()}
         if takes_sigma(device, "device"):
-            curve = tested.sweep(
+            return tested.sweep(
                 lambda sigma: build_device(device, "device", sigma=sigma),
                 list(sigmas),
                 progress=bar,
                 **options,
             )
-            return {**named, **curve.to_dict()}
         report = tested.chips(build_device(device, "device"), progress=bar, **options)
-    return {**named, "clean": tested.accuracy, "rows": [report.to_dict()]}
+    return Degradation(tested.accuracy, (report,))
 
 
 def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:

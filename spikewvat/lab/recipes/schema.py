@@ -108,27 +108,28 @@ RANGES = {
     "fixed": "spikewvat.devices.ranges:Fixed",
 }
 METHODS = {
-    "plain": "spikewvat.lab.recipes.methods:plain",
-    "wvat": "spikewvat.training:WVAT",
+    "plain": "spikewvat.training:Plain",
+    "wvat": "spikewvat.perturbations:variation",
     "hsv": "spikewvat.perturbations:HSV",
     "gav": "spikewvat.perturbations:GAV",
     "sam": "spikewvat.perturbations:SAM",
     "asam": "spikewvat.perturbations:ASAM",
     "awp": "spikewvat.perturbations:AWP",
-    "momentum-sam": "spikewvat.perturbations:MomentumSAM",
     "variable-noise": "spikewvat.perturbations:VariableNoise",
     "noise-injection": "spikewvat.training.methods:NoiseInjection",
     "random-perturbation": "spikewvat.training.methods:RandomPerturbation",
     "parameter-adversary": "spikewvat.training.methods:ParameterAdversary",
-    "trice": "spikewvat.training.methods:trice",
-    "a-trice": "spikewvat.training.methods:a_trice",
     "vortex": "spikewvat.training.methods:Vortex",
     "statistical": "spikewvat.training.methods:Statistical",
-    "binary-cells": "spikewvat.lab.recipes.methods:binary_cells",
-    "ptq": "spikewvat.lab.recipes.methods:ptq",
+    "ptq": "spikewvat.training:Plain",
     "qat": "spikewvat.training.methods:QAT",
-    "qat+wvat": "spikewvat.training.methods:qat_wvat",
 }
+SOURCES = {
+    "gradient": "spikewvat.perturbations:Gradient",
+    "momentum": "spikewvat.perturbations:Momentum",
+    "past": "spikewvat.perturbations:Past",
+}
+"""Where the worst direction comes from."""
 OPTIMIZERS = {
     "adam": "torch.optim:Adam",
     "adamw": "torch.optim:AdamW",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
+from spikewvat.formatting import MISSING
 from spikewvat.lab.report.collect import Section
-from spikewvat.lab.report.content import MISSING, Part, Table
+from spikewvat.lab.report.content import Part, Table
 from spikewvat.lab.suites import verdicts
 from spikewvat.lab.suites.claims import FILE
 

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from spikewvat.errors import DataError, MissingDataError, RecipeError
+from spikewvat.lab.recipes.results import RunResult, row_result
 from spikewvat.lab.recipes.run import RESULT
-from spikewvat.lab.suites import RowResult, Suite, read_suite
+from spikewvat.lab.suites import Suite, read_suite
 from spikewvat.lab.suites.cells import ERROR, TRAINED
 from spikewvat.lab.suites.suite import FILE, Row, Setup, suites_folder
-from spikewvat.lab.suites.table import row_result
+from spikewvat.results import Landscape, RowResult, StepTimes
+from spikewvat.serialisation import KIND, read, read_json, restored
 
 CELL = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
 """The name of a cell's folder, see ``Cell.folder``: row, seed, digest of the recipe."""
@@ -28,7 +30,9 @@ class Section:
         suite: Its rows, in the order of the table.
         folder: Where the results lie.
         results: Results by row name.
-        measurements: Content of result files that are no rows, by file name without its ending.
+        landscapes: The loss around single networks, by file name without its ending.
+        step_times: What training steps take, by file name without its ending.
+        others: Names of the files that no report shows, without their ending.
         unreadable: Files that hold no result, and why.
         failures: Names of the cells that failed, by error.
         skipped: Names of the cells whose data is not there, by what was missing.
@@ -37,7 +41,9 @@ class Section:
     suite: Suite
     folder: Path
     results: Mapping[str, RowResult]
-    measurements: Mapping[str, Mapping[str, Any]]
+    landscapes: Mapping[str, Landscape] = field(default_factory=dict)
+    step_times: Mapping[str, StepTimes] = field(default_factory=dict)
+    others: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
     failures: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     skipped: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -49,12 +55,9 @@ class Section:
     @property
     def missing(self) -> tuple[str, ...]:
         """Rows without a result, and those that lack seeds which their neighbours have."""
-        scales = {result.content.get("scale") for result in self.results.values()}
+        scales = {result.scale for result in self.results.values()}
         measured = {
-            (row["setup"], row["method"])
-            for content in self.measurements.values()
-            for row in content.get("rows", ())
-            if isinstance(row, dict) and {"setup", "method"} <= row.keys()
+            (row.setup, row.method) for times in self.step_times.values() for row in times.rows
         }
         gaps = []
         for setup in self.suite.setups:
@@ -103,69 +106,61 @@ def _section(folder: Path) -> Section | None:
     """Return what lies in a suite's folder; None where nothing does."""
     if (folder / RESULT).is_file():
         return None  # a single run
-    results: dict[str, RowResult] = {}
-    measurements: dict[str, Mapping[str, Any]] = {}
-    unreadable = []
+    found: dict[type, dict[str, Any]] = {RowResult: {}, Landscape: {}, StepTimes: {}}
+    others, unreadable = [], []
     for path in sorted(folder.glob("*.json")):
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            unreadable.append(f"{str(path)!r} is no JSON ({error})")
-            continue
-        if not isinstance(content, dict):
-            continue
-        if {"seeds", "clean", "rows"} <= content.keys():
-            try:
-                results[path.stem] = _checked(RowResult.read(path))
-            except (DataError, LookupError, ValueError, TypeError) as error:
-                unreadable.append(str(error))
-        else:
-            measurements[path.stem] = content
+            content = read_json(path)
+            named = str(content.get(KIND)).partition(" ")[0]
+            kind = next((kind for kind in found if kind.__name__ == named), None)
+            if kind is None:
+                others.append(path.stem)
+            else:
+                found[kind][path.stem] = restored(content, kind, source=repr(str(path)))
+        except DataError as error:
+            unreadable.append(str(error))
+    results: dict[str, RowResult] = found[RowResult]
     for name, cells in _cells(folder).items():
         known = results.get(name)
         if known is None or len(cells) > _seeds(known):
             try:
-                results[name] = _checked(row_result(cells))
-            except (LookupError, ValueError, TypeError) as error:
-                unreadable.append(f"finished cells of {name!r} cannot be joined ({error!r})")
+                results[name] = row_result(cells)
+            except ValueError as error:
+                unreadable.append(f"finished cells of {name!r} cannot be joined ({error})")
     stopped = _stopped(folder)
-    if not (results or measurements or unreadable or stopped):
+    if not (any(found.values()) or others or unreadable or stopped):
         return None
     skipped = {why: names for why, names in stopped.items() if MissingDataError.__name__ in why}
     failures = {why: names for why, names in stopped.items() if why not in skipped}
     suite = _suite(folder, results)
-    for row in suite.rows:
-        if row.name in measurements:
-            unreadable.append(f"{str(folder / row.name)!r}.json is no result of a row")
-            del measurements[row.name]
-    return Section(suite, folder, results, measurements, tuple(unreadable), failures, skipped)
+    lost = [row.name for row in suite.rows if row.name in others]
+    unreadable += [f"{str(folder / name)!r}.json is no result of a row" for name in lost]
+    return Section(
+        suite,
+        folder,
+        results,
+        found[Landscape],
+        found[StepTimes],
+        tuple(name for name in others if name not in lost),
+        tuple(unreadable),
+        failures,
+        skipped,
+    )
 
 
-def _checked(result: RowResult) -> RowResult:
-    """Return a result whose curves belong together.
-
-    Raises:
-        ValueError: If it has no figures, or its seeds were evaluated differently.
-    """
-    if not result.curves or not result.sigmas:
-        raise ValueError("a row without figures")
-    _ = result.pooled
-    return result
-
-
-def _cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
+def _cells(folder: Path) -> dict[str, list[RunResult]]:
     """Return the finished cells of each row by seed, of the recipe that finished last.
 
     A bench that was cut off leaves them without a file that joins them.
     """
-    groups: dict[str, dict[str, list[tuple[float, dict[str, Any]]]]] = {}
+    groups: dict[str, dict[str, list[tuple[float, RunResult]]]] = {}
     for name, run in _runs(folder):
         path = run / RESULT
         try:
-            cell = json.loads(path.read_text(encoding="utf-8"))
-            recipe = {key: value for key, value in cell["recipe"].items() if key != "seed"}
-        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            cell = read(path, RunResult)
+        except DataError:
             continue  # one cell is no reason not to show the others; the row lacks a seed
+        recipe = {key: value for key, value in cell.recipe.items() if key != "seed"}
         same = groups.setdefault(name, {}).setdefault(json.dumps(recipe, sort_keys=True), [])
         same.append((path.stat().st_mtime, cell))
     latest = {
@@ -173,7 +168,7 @@ def _cells(folder: Path) -> dict[str, list[dict[str, Any]]]:
         for name, recipes in groups.items()
     }
     return {
-        name: sorted((cell for _, cell in same), key=lambda cell: int(cell["recipe"]["seed"]))
+        name: sorted((cell for _, cell in same), key=lambda cell: cell.seed)
         for name, same in latest.items()
     }
 

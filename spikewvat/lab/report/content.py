@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spikewvat.formatting import markdown_table
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-MISSING = "-"
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,7 @@ class Table:
 
     def markdown(self) -> str:
         """Return the table as Markdown."""
-        align = ["---", *["--:"] * (len(self.columns) - 1)]
-        return "\n".join(markdown_row(cells) for cells in (self.columns, align, *self.rows))
+        return markdown_table(self.columns, self.rows)
 
 
 @dataclass(frozen=True)
@@ -69,28 +68,3 @@ class Part:
             blocks += [f"**{table.title}**"] if table.title else []
             blocks.append(table.markdown())
         return "\n\n".join([*blocks, *([self.note] if self.note else [])])
-
-
-def markdown_row(cells: Sequence[str]) -> str:
-    """Return one line of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def percent(fraction: float) -> str:
-    """Return a fraction in percent, to a tenth."""
-    return f"{100 * fraction:.1f}"
-
-
-def points(difference: float) -> str:
-    """Return a difference of fractions in percentage points."""
-    return f"{100 * difference:.1f} points"
-
-
-def spread(low: float, high: float, digits: int = 2) -> str:
-    """Return a range in brackets."""
-    return f"({low:.{digits}f} .. {high:.{digits}f})"
-
-
-def count(number: float) -> str:
-    """Return a mean number of things, to three digits or the last whole one."""
-    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
+from spikewvat.formatting import count, percent, points
 from spikewvat.lab.report.collect import Section
-from spikewvat.lab.report.content import Part, Picture, Table, count, percent, points
+from spikewvat.lab.report.content import Part, Picture, Table
 from spikewvat.lab.report.pictures import Line, lines
 from spikewvat.lab.suites.suite import Setup
+from spikewvat.results import Converted
 from spikewvat.robustness.statistics import mean_of
-
-KEY = "conversion"
 
 
 def conversion(section: Section) -> list[Part]:
@@ -19,9 +18,7 @@ def conversion(section: Section) -> list[Part]:
     parts = []
     for setup in section.suite.setups:
         found = {
-            row.method: result.content[KEY]
-            for row, result in section.found(setup)
-            if KEY in result.content
+            row.method: result.converted for row, result in section.found(setup) if result.converted
         }
         if found:
             names = frozenset(row.name for row, _ in section.found(setup))
@@ -29,22 +26,20 @@ def conversion(section: Section) -> list[Part]:
     return parts
 
 
-def _part(
-    setup: Setup, found: Mapping[str, Sequence[Mapping[str, Any]]], names: frozenset[str]
-) -> Part:
-    steps: list[int] = next(iter(found.values()))[0]["over_time"]["steps"]
+def _part(setup: Setup, found: Mapping[str, Sequence[Converted]], names: frozenset[str]) -> Part:
+    steps = next(iter(found.values()))[0].over_time.steps
     rows, curves, sentences = [], {}, []
     for method, seeds in found.items():
-        sweeps = [seed["over_time"] for seed in seeds if seed["over_time"]["steps"] == steps]
-        accuracies = _means(sweep["accuracies"] for sweep in sweeps)
-        ann = mean_of([seed["ann"] for seed in seeds])
-        last = {key: _means(sweep[key] for sweep in sweeps)[-1] for key in ("spikes", "operations")}
+        sweeps = [seed.over_time for seed in seeds if seed.over_time.steps == steps]
+        accuracies = _means(sweep.accuracies for sweep in sweeps)
+        ann = mean_of([seed.ann for seed in seeds])
         rows.append(
             [
                 method,
                 percent(ann),
                 *(percent(accuracy) for accuracy in accuracies),
-                *(count(last[key]) for key in ("spikes", "operations")),
+                count(mean_of([sweep.spikes[-1] for sweep in sweeps])),
+                count(mean_of([sweep.operations[-1] for sweep in sweeps])),
             ]
         )
         curves[method] = Line(steps, [100 * accuracy for accuracy in accuracies])
@@ -67,5 +62,5 @@ def _part(
     )
 
 
-def _means(sweeps: Any) -> list[float]:
+def _means(sweeps: Iterable[Sequence[float]]) -> list[float]:
     return [mean_of(column) for column in zip(*sweeps, strict=True)]

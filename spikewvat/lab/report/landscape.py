@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
+from spikewvat.formatting import MISSING, interval, percent
 from spikewvat.lab.recipes.landscape import figures
 from spikewvat.lab.report.collect import Section
-from spikewvat.lab.report.content import MISSING, Part, Picture, Table, percent
+from spikewvat.lab.report.content import Part, Picture, Table
+from spikewvat.results import Landscape
 from spikewvat.robustness.landscape import LossLines, Sharpness
 
-_KEYS = {"method", "device", "lines", "sharpness", "surface", "histograms"}
 _TEXTS = {
     "lines": "loss along lines to simulated chips",
     "surface": "loss on a plane through the weights",
@@ -21,29 +21,25 @@ _TEXTS = {
 
 def landscape(section: Section) -> list[Part]:
     """Return a part for each device around which the loss was looked at."""
-    by_device: dict[str, dict[str, Mapping[str, Any]]] = {}
+    by_device: dict[str, dict[str, Landscape]] = {}
     rows = {  # of the first seed
-        row.name: {**result.content["landscape"][0], "method": row.method}
+        row.name: replace(result.landscape[0], method=row.method)
         for setup in section.suite.setups
         for row, result in section.found(setup)
-        if "landscape" in result.content
+        if result.landscape
     }
-    for name, content in {**section.measurements, **rows}.items():
-        if content.keys() >= _KEYS:
-            by_device.setdefault(str(content["device"]), {})[name] = content
-    return [_part(device, found) for device, found in by_device.items()]
+    for name, found in {**section.landscapes, **rows}.items():
+        by_device.setdefault(found.device, {})[name] = found
+    return [_part(device, files) for device, files in by_device.items()]
 
 
-def _part(device: str, files: Mapping[str, Mapping[str, Any]]) -> Part:
-    labels = [str(content["method"]) for content in files.values()]
+def _part(device: str, files: Mapping[str, Landscape]) -> Part:
+    labels = [found.method for found in files.values()]
     # Several runs of one method are told apart by their files.
     unique = len(set(labels)) == len(labels)
     methods = dict(zip(labels if unique else files, files.values(), strict=True))
-    rises = {name: Sharpness.from_dict(found["sharpness"]) for name, found in methods.items()}
-    rows = [
-        _row(name, LossLines.from_dict(found["lines"]), rises[name])
-        for name, found in methods.items()
-    ]
+    rises = {name: found.sharpness for name, found in methods.items()}
+    rows = [_row(name, found.lines, found.sharpness) for name, found in methods.items()]
     columns = ["method", "loss", "at the ends", "accuracy there", "expected rise", "95 % CI"]
     columns += ["on the worst chip", "along the ascent"]
     return Part(
@@ -71,7 +67,7 @@ def _row(name: str, lines: LossLines, rise: Sharpness) -> list[str]:
         f"{float(lines.losses[:, ends].mean()):.3g}",
         percent(float(lines.accuracies[:, ends].mean())),
         f"{rise.expected:.3g}",
-        MISSING if math.isnan(low) else f"{low:.3g} .. {high:.3g}",
+        interval(low, high, ".3g"),
         f"{rise.worst:.3g}",
         MISSING if rise.ascent is None else f"{rise.ascent:.3g}",
     ]
@@ -85,9 +81,9 @@ def _words(rises: Mapping[str, Sharpness]) -> list[str]:
     return [f"{text}." if flat == steep else f"{text}, by {rises[steep].expected:.3g} for {steep}."]
 
 
-def _run(found: Mapping[str, Any]) -> str:
-    lines, commit = found["lines"], str(found.get("commit") or "unknown")[:12]
+def _run(found: Landscape) -> str:
+    lines, commit = found.lines, (found.commit or "unknown")[:12]
     return (
-        f"{found['scale']} scale; {len(lines['seeds'])} lines of {len(lines['positions'])} places; "
-        f"{found['loss']} of {lines['images']} {found['split']} images; commit {commit}"
+        f"{found.scale} scale; {len(lines.seeds)} lines of {len(lines.positions)} places; "
+        f"{found.loss} of {lines.images} {found.split} images; commit {commit}"
     )

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
+from spikewvat.formatting import MISSING, within
 from spikewvat.lab.report.collect import Section
-from spikewvat.lab.report.content import MISSING, Part, Picture, Table, spread
+from spikewvat.lab.report.content import Part, Picture, Table
 from spikewvat.lab.report.pictures import dots
-
-_KEYS = {"setup", "method", "ms", "ratio", "quartiles"}
+from spikewvat.results import StepTime, StepTimes
 
 
 def overhead(section: Section) -> list[Part]:
     """Return a part for each measurement of step times."""
-    return [
-        _part(name, content["rows"])
-        for name, content in section.measurements.items()
-        if isinstance(content.get("rows"), list)
-        and content["rows"]
-        and all(isinstance(row, dict) and row.keys() >= _KEYS for row in content["rows"])
-    ]
+    return [_part(name, found) for name, found in section.step_times.items()]
 
 
-def _part(name: str, rows: list[Mapping[str, Any]]) -> Part:
-    by_setup: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for row in rows:
-        by_setup.setdefault(row["setup"], {})[row["method"]] = row
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+def _part(name: str, found: StepTimes) -> Part:
+    by_setup = found.by_setup
     table = []
-    for method in methods:
+    for method in dict.fromkeys(row.method for row in found.rows):
         held = [group.get(method) for group in by_setup.values()]
         table.append([method, *(MISSING if row is None else _cell(row) for row in held)])
     ratios = {
-        setup: {method: (row["ratio"], *row["quartiles"]) for method, row in group.items()}
+        setup: {method: (row.ratio, *row.quartiles) for method, row in group.items()}
         for setup, group in by_setup.items()
     }
     sentences = []
     for setup, group in by_setup.items():
-        costs = {method: row["ratio"] for method, row in group.items() if row["ratio"] != 1}
+        costs = {method: row.ratio for method, row in group.items() if row.ratio != 1}
         if costs:
             least, most = min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)
             sentences.append(
@@ -56,7 +44,5 @@ def _part(name: str, rows: list[Mapping[str, Any]]) -> Part:
     )
 
 
-def _cell(row: Mapping[str, Any]) -> str:
-    if row["ratio"] == 1:
-        return f"{row['ms']:.1f} ms"
-    return f"{row['ratio']:.2f} {spread(*row['quartiles'])}"
+def _cell(row: StepTime) -> str:
+    return f"{row.ms:.1f} ms" if row.ratio == 1 else within(row.ratio, *row.quartiles)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spikewvat import files
 from spikewvat.data.pictures import with_palette
 from spikewvat.errors import DataError, require
-from spikewvat.lab.recipes.results import provenance
 from spikewvat.lab.report.collect import Section, collect
 from spikewvat.lab.report.content import Part
 from spikewvat.lab.report.kinds import parts_of
+from spikewvat.provenance import provenance
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,9 +92,7 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
     for section in sections:
         parts = parts_of(section)
         shown = {name for part in parts for name in part.shows}
-        others += [
-            f"{section.folder.name}/{n}.json" for n in section.measurements if n not in shown
-        ]
+        others += [f"{section.folder.name}/{n}.json" for n in section.others if n not in shown]
         gaps = [
             (name, texts)
             for name, texts in (

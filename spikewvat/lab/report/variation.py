@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spikewvat.formatting import MISSING, interval
 from spikewvat.lab.report.collect import Section
-from spikewvat.lab.report.content import MISSING, Part, Picture, Table
+from spikewvat.lab.report.content import Part, Picture, Table
 from spikewvat.lab.report.pictures import dots
 from spikewvat.lab.report.words import Found, differences, summary, where
 from spikewvat.lab.suites.suite import Row, Setup
-from spikewvat.lab.suites.table import RowResult, cells, header, sizes_note, times
+from spikewvat.lab.suites.table import cells, header, sizes_note, times
+from spikewvat.results import RowResult
 from spikewvat.robustness import plots
 
 _FEW = 6
@@ -104,9 +106,9 @@ def _differences(group: Found) -> list[Table]:
     rows = []
     for (row, _), difference in zip(group[1:], found, strict=True):
         low, high = (100 * bound for bound in difference.found.interval())
-        interval = MISSING if math.isnan(low) else f"{low:+.1f} .. {high:+.1f}"
         p = MISSING if math.isnan(difference.p_adjusted) else f"{difference.p_adjusted:.2g}"
-        rows.append([row.method, f"{100 * difference.found.mean:+.1f}", interval, p])
+        mean = f"{100 * difference.found.mean:+.1f}"
+        rows.append([row.method, mean, interval(low, high, "+.1f"), p])
     return [
         Table(
             ["method", "points", "95 % CI", "p, adjusted"],
@@ -118,18 +120,16 @@ def _differences(group: Found) -> list[Table]:
 
 def how_run(result: RowResult) -> str:
     """Return in words how a row was run."""
-    content = result.content
-    parts = [f"{content['scale']} scale"] if "scale" in content else []
-    seeds = content.get("seeds", ())
-    if seeds:
-        parts.append(f"training seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}")
-    if "samples" in content:
-        samples = content["samples"]
+    last, samples = result.curves[0][-1], result.samples
+    parts = [f"{result.scale} scale"] if result.scale else []
+    seeds = ", ".join(map(str, result.seeds))
+    parts.append(f"training seed{'s' * (len(result.seeds) > 1)} {seeds}")
+    if samples:
         learned = f"{samples['train']} training and " if samples["train"] else ""
         parts.append(f"{learned}{samples['test']} test samples")
-    parts.append(f"{result.curves[0][-1].device} on {result.curves[0][-1].chips} chips a training")
-    if sum(content.get("seconds", ())) > 0:
-        parts.append(f"{sum(content['seconds']) / 60:.1f} min of training")
-    if content.get("commit"):
-        parts.append(f"commit {str(content['commit'])[:12]}")
+    parts.append(f"{last.device} on {last.chips} chips a training")
+    if sum(result.seconds) > 0:
+        parts.append(f"{sum(result.seconds) / 60:.1f} min of training")
+    if result.commit:
+        parts.append(f"commit {result.commit[:12]}")
     return "; ".join(parts)

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
-from spikewvat.lab.report.content import percent, points
-from spikewvat.lab.suites import RowResult
+from spikewvat.formatting import interval, percent, points
 from spikewvat.lab.suites.suite import Row
 from spikewvat.lab.suites.table import published
+from spikewvat.results import RowResult
 from spikewvat.robustness import Difference, Interval, compare
 
 Found = Sequence[tuple[Row, RowResult]]
@@ -39,7 +39,7 @@ class Gain(NamedTuple):
         if self.mean < 0:
             low, high = -high, -low
         over = f"{self.trainings} trainings, same chips" if self.trainings > 1 else "one training"
-        return f"{points(abs(self.mean))} (95 % CI over {over} {low:.1f} .. {high:.1f})"
+        return f"{points(abs(self.mean))} (95 % CI over {over} {interval(low, high, '.1f')})"
 
 
 def differences(found: Found) -> tuple[Difference, ...]:
@@ -52,14 +52,10 @@ def differences(found: Found) -> tuple[Difference, ...]:
         The differences over the training seeds that all rows have; none where rows did not meet
         the same chips.
     """
-    seeds = [list(result.content.get("seeds", ())) for _, result in found]
-    common = [seed for seed in seeds[0] if all(seed in others for others in seeds)]
+    common = [seed for seed in found[0][1].seeds if all(seed in r.by_seed for _, r in found)]
     if len(found) < 2 or not common:
         return ()
-    reports = {
-        row.name: [result.curves[own.index(seed)][-1] for seed in common]
-        for (row, result), own in zip(found, seeds, strict=True)
-    }
+    reports = {row.name: [result.by_seed[seed][-1] for seed in common] for row, result in found}
     try:
         return compare(reports, reference=found[0][0].name).differences
     except ValueError:  # other devices, images or chips
@@ -133,7 +129,7 @@ def _published(found: Found) -> list[str]:
         elif high < 0:
             verdict = f"not reproduced, {below.method} leads by {found_gain.words}"
         else:
-            bounds = f"{100 * low:.1f} .. {100 * high:.1f}"
+            bounds = interval(100 * low, 100 * high, ".1f")
             verdict = f"undecided ({100 * found_gain.mean:+.1f} points, 95 % CI {bounds})"
         leads.append(f"{100 * found_gain.mean:.1f}")
         verdicts.append(f"{above.method} > {below.method} is {verdict}")

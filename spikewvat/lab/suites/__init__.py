@@ -15,7 +15,7 @@ from spikewvat.lab.suites.runner import (
     trainings_of,
 )
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
-from spikewvat.lab.suites.table import RowResult, markdown
+from spikewvat.lab.suites.table import markdown
 
 __all__ = [
     "BenchResult",
@@ -26,7 +26,6 @@ __all__ = [
     "Job",
     "Method",
     "Row",
-    "RowResult",
     "Setup",
     "Steps",
     "Suite",

@@ -10,20 +10,21 @@ import signal
 import threading
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from spikewvat import files
-from spikewvat.errors import CheckpointError, MissingDataError
+from spikewvat import files, serialisation
+from spikewvat.errors import CheckpointError, DataError, MissingDataError
 from spikewvat.lab.memory import keep_freed_memory
-from spikewvat.lab.recipes import Recipe, build, results
+from spikewvat.lab.recipes import Recipe, build
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
 from spikewvat.lab.recipes.landscape import landscape_run
+from spikewvat.lab.recipes.results import RunResult
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites import locks
 from spikewvat.lab.suites.suite import Suite
@@ -64,7 +65,7 @@ class Training:
         """Return where its files lie."""
         return out / TRAINED / self.identity
 
-    def run(self, out: Path, data_root: Path | None) -> dict[str, Any]:
+    def run(self, out: Path, data_root: Path | None) -> RunResult | None:
         """Train, or go on from a checkpoint."""
         folder = self.folder(out)
         resume = (folder / CHECKPOINT).is_file()
@@ -101,27 +102,22 @@ class Cell:
         }
         return out / self.suite / f"{self.row}-seed{self.recipe.seed}-{_digest(content)}"
 
-    def run(self, out: Path, data_root: Path | None) -> dict[str, Any]:
+    def run(self, out: Path, data_root: Path | None) -> RunResult:
         """Test the trained network, converted if the recipe says so."""
         source, folder = self.training.folder(out), self.folder(out)
-        trained = json.loads((source / runs.RESULT).read_text())
+        trained = serialisation.read(source / runs.RESULT, RunResult)
         if self.recipe.conversion is not None:
             return convert_run(
                 source, folder, self.recipe, data_root=data_root, resume=True, progress=False
             )
         if self.recipe.landscape is not None:
-            return _looked_around(self.recipe, source, folder, trained["training"], data_root)
+            return _looked_around(self.recipe, source, folder, trained, data_root)
         # The data has told the training which shape its samples are of.
         recipe = self.recipe.model_copy(update={"model": runs.read_run(source).model})
         found = runs.evaluate_as(recipe, source, data_root=data_root, progress=False)
-        content = {
-            "recipe": recipe.content(),
-            "scale": recipe.scale,
-            "training": trained["training"],
-            **found,
-        }
-        results.write_json(folder / runs.RESULT, content)
-        return content
+        found = replace(found, training=trained.training)
+        serialisation.write(folder / runs.RESULT, found)
+        return found
 
 
 Job = Training | Cell
@@ -143,7 +139,7 @@ class CellFailed:
     skipped: bool = False
 
 
-Found = dict[str, Any] | CellFailed
+Found = RunResult | CellFailed
 """What became of a cell: the content of its ``result.json``, or why there is none."""
 
 
@@ -179,11 +175,11 @@ def cells_of(
     return cells
 
 
-def finished(folder: Path) -> dict[str, Any] | None:
+def finished(folder: Path) -> RunResult | None:
     """Return what a cell has found, None where it has not ended well."""
     try:
-        return dict(json.loads((folder / runs.RESULT).read_text()))
-    except (OSError, ValueError, TypeError):  # none, or none that can be read
+        return serialisation.read(folder / runs.RESULT, RunResult)
+    except DataError:  # none, or none that can be read
         return None
 
 
@@ -243,25 +239,24 @@ def _looked_around(
     recipe: Recipe,
     source: Path,
     folder: Path,
-    training: Mapping[str, Any],
+    trained: RunResult,
     data_root: Path | None,
-) -> dict[str, Any]:
+) -> RunResult:
     """Evaluate the loss around the weights; the places on its lines are chips of a row, too."""
     plan = recipe.landscape
     assert plan is not None  # the caller has looked
     options = {key: getattr(plan, key) for key in type(plan).model_fields}
     found = landscape_run(source, data_root=data_root, progress=False, **options)
-    content = {
-        **{key: found[key] for key in ("seeds", "method", "split", "versions", "commit")},
-        "recipe": {**found["recipe"], "landscape": recipe.content()["landscape"]},
-        "scale": recipe.scale,
-        "training": training,
-        "device": found["device"],
-        **chips_of_lines(LossLines.from_dict(found["lines"])).to_dict(),
-        "landscape": {k: v for k, v in found.items() if k not in ("run", "recipe", "versions")},
-    }
-    results.write_json(folder / runs.RESULT, content)
-    return content
+    result = replace(
+        runs.run_result(recipe, chips_of_lines(found.lines), training=trained.training),
+        recipe={**found.recipe, "landscape": recipe.content()["landscape"]},
+        method=found.method,
+        split=found.split,
+        device=found.device,
+        landscape=replace(found, run="", recipe={}, versions={}),  # which the result holds itself
+    )
+    serialisation.write(folder / runs.RESULT, result)
+    return result
 
 
 def chips_of_lines(lines: LossLines) -> Degradation:

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
-from spikewvat.lab.recipes.results import write_json
+from spikewvat.formatting import interval
 from spikewvat.lab.suites.suite import Claim
-from spikewvat.lab.suites.table import RowResult
+from spikewvat.results import RowResult
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
 from spikewvat.robustness.results import Degradation
+from spikewvat.serialisation import plain, write_json
 
 FILE = "claims.json"
 _Figures: TypeAlias = Mapping[int, Mapping[int, float]]
@@ -72,16 +73,6 @@ class Verdict:
             return "unknown"
         return "reproduced" if self.reproduced else "not reproduced"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain values, fit for JSON."""
-        return {
-            **self.claim.model_dump(),
-            "verdict": self.word,
-            "values": {**self.better, **self.worse},
-            "beyond_chance": self.beyond_chance,
-            "lead": None if self.lead is None else self.lead.to_dict(),
-        }
-
     def __str__(self) -> str:
         where = (
             "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
@@ -118,7 +109,7 @@ class Verdict:
         low, high = self.lead.interval()
         chance = "beyond chance" if self.beyond_chance else "within chance"
         margin = f" over a margin of {self.claim.margin:g}" if self.claim.margin else ""
-        return f"{self.lead.mean:+.2f}, 95 % CI {low:+.2f} .. {high:+.2f}{margin}, {chance}"
+        return f"{self.lead.mean:+.2f}, 95 % CI {interval(low, high, '+.2f')}{margin}, {chance}"
 
 
 def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
@@ -155,7 +146,11 @@ def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
     Raises:
         CheckpointError: If the file cannot be written.
     """
-    write_json(path, {"claims": [verdict.to_dict() for verdict in found]})
+    # Nobody reads the words back; they are for those who open the file.
+    rows = [
+        {"verdict": one.word, "beyond_chance": one.beyond_chance, **plain(one)} for one in found
+    ]
+    write_json(path, {"claims": rows})
 
 
 def _figures(claim: Claim, result: RowResult) -> _Figures | None:

@@ -12,28 +12,31 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from spikewvat.adapters import adapter_for
 from spikewvat.errors import MissingDataError, TrainingStalledWarning
-from spikewvat.lab.recipes import Recipe, build, results
+from spikewvat.lab.recipes import Recipe, build
 from spikewvat.lab.recipes.schema import GENERATED
-from spikewvat.lab.suites.cells import ERROR, CellFailed, Found, failed
+from spikewvat.lab.suites.cells import ERROR, CellFailed, failed
 from spikewvat.lab.suites.steps import STEPS, Step, interleaved, step_of
 from spikewvat.lab.suites.suite import Row, Setup, Suite
+from spikewvat.provenance import provenance
+from spikewvat.results import StepTime, StepTimes
 
 FILE = "methods.json"
 Batch: TypeAlias = tuple[Tensor, Tensor]
+Timed: TypeAlias = StepTime | CellFailed
+"""What a step of a row takes, or why it could not be timed."""
 
 
 @dataclass(frozen=True)
-class StepTimes:
+class SuiteTimes:
     """What became of a suite of step times.
 
     Args:
-        content: What its result file holds: ``rows`` of set-up, method, ratio, quartiles, ms.
+        times: What could be timed, None where nothing could.
         failed: The rows without a result, by name.
     """
 
-    content: dict[str, Any]
+    times: StepTimes | None
     failed: dict[str, CellFailed]
 
 
@@ -45,8 +48,8 @@ def run_step_times(
     overrides: Iterable[str] = (),
     data_root: Path | None = None,
     rounds: int | None = None,
-    on_row: Callable[[Row, Found], None] = lambda row, found: None,
-) -> StepTimes:
+    on_row: Callable[[Row, Timed], None] = lambda row, found: None,
+) -> SuiteTimes:
     """Time the methods of each set-up in turn, in this process, with one thread.
 
     Args:
@@ -71,7 +74,7 @@ def run_step_times(
     }
     torch.set_num_threads(1)
     lost: dict[str, CellFailed] = {}
-    times: list[dict[str, Any]] = []
+    times: list[StepTime] = []
     for setup in suite.setups:
         steps = _steps(setup, recipes, data_root, out, lost)
         baseline = setup.baseline or setup.rows[0].name
@@ -88,17 +91,19 @@ def run_step_times(
                 found = interleaved(steps, baseline=baseline, rounds=rounds or suite.rounds)
         for row in setup.rows:
             if row.name in found:
-                times.append({"setup": setup.name, "method": row.method, **found[row.name]})
-            on_row(row, found[row.name] if row.name in found else lost[row.name])
-    content = {
-        "recipe": suite.title,
-        "seeds": [seed],
-        "scale": preset or "quick",
-        "steps_per_round": STEPS,
-        **results.provenance(),
-        "rows": times,
-    }
-    return StepTimes(content, lost)
+                times.append(StepTime(setup=setup.name, method=row.method, **found[row.name]))
+            on_row(row, times[-1] if row.name in found else lost[row.name])
+    if not times:
+        return SuiteTimes(None, lost)
+    result = StepTimes(
+        rows=tuple(times),
+        recipe=suite.title,
+        seeds=(seed,),
+        scale=preset or "quick",
+        steps_per_round=STEPS,
+        **provenance(),
+    )
+    return SuiteTimes(result, lost)
 
 
 def _steps(
@@ -141,7 +146,6 @@ def _step(recipe: Recipe, batch: Batch) -> Step:
         lambda output: loss(output, labels),
         inputs,
         method=build.build_method(recipe, model, optimizer),
-        adapter=adapter_for(model),
     )
 
 

@@ -15,16 +15,17 @@ from typing import Any, TypeAlias
 import torch
 from torch import Generator, nn
 
-from spikewvat import files
+from spikewvat import files, serialisation
 from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Quantized, StuckAt
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.lab.recipes.results import provenance
 from spikewvat.lab.suites.loaders import Loaders, count, pair_of, try_on
 from spikewvat.lab.suites.methods import METHODS, Loader, Method, Steps, Train
 from spikewvat.lab.suites.runner import ERROR
 from spikewvat.lab.suites.suite import FILE, Row, Setup, Suite
-from spikewvat.lab.suites.table import RowResult, markdown
+from spikewvat.lab.suites.table import markdown
+from spikewvat.provenance import provenance
+from spikewvat.results import RowResult
 from spikewvat.robustness import Degradation, Evaluator
 from spikewvat.robustness.corruptions import (
     Corruption,
@@ -194,9 +195,9 @@ def bench(
     if folder is not None:
         files.check_writable(folder)
         files.write_toml(folder / FILE, _content(suite))
-    common = {
+    common: dict[str, Any] = {
         "recipe": {"network": suite.title},
-        "seeds": list(seeds),
+        "seeds": tuple(seeds),
         "scale": "own",
         **provenance(),
         "samples": {"train": count(training) if train else 0, "test": count(test)},
@@ -211,9 +212,9 @@ def bench(
             for setup, one in zip(suite.setups, sweeps.values(), strict=True):
                 row = setup.rows[number].name
                 curves = [plan.tested(network, one) for network in networks]
-                rows[row] = _row({**common, "seconds": seconds}, curves)
+                rows[row] = RowResult(curves=tuple(curves), seconds=tuple(seconds), **common)
                 if folder is not None:
-                    rows[row].write(folder / f"{row}.json")
+                    serialisation.write(folder / f"{row}.json", rows[row])
                 on_row(row, rows[row])
             if log is not None:
                 log.unlink(missing_ok=True)
@@ -339,16 +340,6 @@ def _content(suite: Suite) -> dict[str, Any]:
             for setup in suite.setups
         ],
     }
-
-
-def _row(common: Mapping[str, Any], curves: Sequence[Degradation]) -> RowResult:
-    rows = [
-        {"training_seed": seed, **row}
-        for seed, curve in zip(common["seeds"], curves, strict=True)
-        for row in curve.to_dict()["rows"]
-    ]
-    content = {**common, "clean": [curve.clean for curve in curves], "rows": rows}
-    return RowResult(content, tuple(curves))
 
 
 def _slug(name: str) -> str:

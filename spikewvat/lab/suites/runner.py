@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from spikewvat.lab.recipes.results import RunResult, row_result
 from spikewvat.lab.suites.cells import (
     ERROR,
     Cell,
@@ -19,7 +19,7 @@ from spikewvat.lab.suites.cells import (
     finished,
 )
 from spikewvat.lab.suites.pool import Pool
-from spikewvat.lab.suites.table import RowResult, row_result
+from spikewvat.results import RowResult
 
 __all__ = [
     "ERROR",
@@ -91,7 +91,7 @@ def run_suite(
     for job, what in run_cells(cells, out, data_root=data_root, jobs=jobs, dask=dask):
         on_job(job, what)
         found[job] = what
-    by_row: dict[str, list[dict[str, Any]]] = {}
+    by_row: dict[str, list[RunResult]] = {}
     lost = []
     for cell in cells:
         what = found[cell]

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters import Adapter
 from spikewvat.training import GradientMethod
 
 Step: TypeAlias = Callable[[], object]
@@ -29,8 +28,7 @@ def step_of(
     loss: Callable[[Any], Tensor],
     inputs: Tensor,
     *,
-    method: GradientMethod | None,
-    adapter: Adapter,
+    method: GradientMethod,
 ) -> Step:
     """Return a function that makes one training step, always on the same batch.
 
@@ -39,8 +37,7 @@ def step_of(
         optimizer: Of its parameters.
         loss: From the network's output to a scalar.
         inputs: The batch.
-        method: Takes the gradients; None trains plainly.
-        adapter: Resets neuron state.
+        method: Takes the gradients.
     """
 
     def closure() -> tuple[Tensor, Any]:
@@ -49,14 +46,9 @@ def step_of(
 
     def step() -> None:
         optimizer.zero_grad()
-        if method is None:
-            adapter.reset_state(model)
-            closure()[0].backward()  # type: ignore[no-untyped-call]
-        else:
-            method.backward(closure)
+        method.backward(closure)
         optimizer.step()
-        if method is not None:
-            method.after_step()
+        method.after_step()
 
     return step
 
@@ -104,7 +96,7 @@ def _summary(seconds: list[float], unit: list[float]) -> dict[str, Any]:
     low, middle, high = (taken / plain).quantile(points).tolist()
     return {
         "ratio": round(middle, 3),
-        "quartiles": [round(low, 3), round(high, 3)],
+        "quartiles": (round(low, 3), round(high, 3)),
         "ms": round(1e3 * float(taken.median()), 2),
         "rounds": len(seconds),
     }

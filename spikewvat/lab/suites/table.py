@@ -1,27 +1,17 @@
-"""From the cells of a row to its result file, and from rows to a table beside published figures."""
+"""Rows in a table, beside published figures."""
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from spikewvat.errors import DataError
-from spikewvat.lab.recipes.results import write_json
+from spikewvat.formatting import MISSING, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
-from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.axis import Axis
-from spikewvat.robustness.results import ChipReport, Degradation
-from spikewvat.robustness.statistics import mean_of, sample_std
+from spikewvat.results import RowResult
+from spikewvat.robustness.statistics import mean_of
 
-MISSING = "-"
 _RANGES = {
     "SixSigma": "the 6-sigma width of each layer",
     "HalfWidth": "half of the 6-sigma width of each layer",
@@ -30,138 +20,10 @@ _RANGES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class RowResult:
-    """A row with all its training seeds.
-
-    Args:
-        content: What its result file holds.
-        curves: Accuracy against sigma of each training seed, in the order of the seeds.
-    """
-
-    content: Mapping[str, Any]
-    curves: tuple[Degradation, ...]
-
-    @classmethod
-    def read(cls, path: Path | str) -> RowResult:
-        """Read a result file.
-
-        Raises:
-            DataError: If it is missing or malformed.
-        """
-        try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"))
-            seeds = content["seeds"]
-            activities = content.get("activity", [None] * len(seeds))
-            curves = tuple(
-                Degradation(
-                    clean,
-                    tuple(
-                        ChipReport.from_dict(row)
-                        for row in content["rows"]
-                        if row["training_seed"] == seed
-                    ),
-                    None if activity is None else Activity.from_dict(activity),
-                )
-                for seed, clean, activity in zip(seeds, content["clean"], activities, strict=True)
-            )
-        except (OSError, ValueError, LookupError, TypeError) as error:
-            raise DataError(f"{str(path)!r} is no result file of a row ({error}).") from error
-        return cls(content, curves)
-
-    def write(self, path: Path | str) -> None:
-        """Write the result file, atomically.
-
-        Raises:
-            CheckpointError: If it cannot be written.
-        """
-        write_json(path, self.content)
-
-    @property
-    def by_seed(self) -> dict[int, Degradation]:
-        """The curve of each training seed."""
-        seeds = self.content.get("seeds", range(len(self.curves)))
-        return dict(zip(seeds, self.curves, strict=True))
-
-    @property
-    def sigmas(self) -> tuple[float, ...]:
-        """Magnitudes of the variation, or severities of a corruption."""
-        return self.curves[0].sigmas
-
-    @property
-    def axis(self) -> Axis:
-        """What the magnitudes are of."""
-        return self.curves[0].axis
-
-    @property
-    def sized(self) -> bool:
-        """Whether a size is swept: that of the device, sigma, or of a corruption."""
-        named = self.axis.name is not None
-        return named or all(report.sigma is not None for report in self.curves[0])
-
-    @property
-    def clean(self) -> float:
-        """Mean over seeds of the accuracy of ideal weights, a fraction."""
-        return mean_of(_tensor(curve.clean for curve in self.curves))
-
-    @property
-    def clean_std(self) -> float:
-        """Standard deviation over seeds of the accuracy of ideal weights."""
-        return sample_std(_tensor(curve.clean for curve in self.curves))
-
-    @property
-    def pooled(self) -> Degradation:
-        """One curve whose chips are those of all training seeds."""
-        return Degradation.pooled(list(self.curves))
-
-    def mean(self, index: int) -> float:
-        """Return the mean over seeds of the mean accuracy over chips, a fraction."""
-        return mean_of(_tensor(curve.means[index] for curve in self.curves))
-
-    def std(self, index: int) -> float:
-        """Return the standard deviation over seeds of the mean accuracy over chips."""
-        return sample_std(_tensor(curve.means[index] for curve in self.curves))
-
-    @property
-    def spread(self) -> float:
-        """Mean over seeds of the standard deviation over chips, at the largest variation."""
-        return mean_of(_tensor(curve.reports[-1].std for curve in self.curves))
-
-
-def row_result(cells: Sequence[Mapping[str, Any]]) -> RowResult:
-    """Join the results of a row's seeds.
-
-    Args:
-        cells: Content of the ``result.json`` of each seed.
-    """
-    first = cells[0]
-    content = {
-        "recipe": first["recipe"],
-        "seeds": [cell["recipe"]["seed"] for cell in cells],
-        "scale": first["scale"],
-        "commit": first["commit"],
-        "versions": first["versions"],
-        "samples": first["training"]["samples"],
-        "seconds": [sum(e["seconds"] for e in c["training"]["history"]) for c in cells],
-        "clean": [cell["clean"] for cell in cells],
-        **{
-            key: [cell[key] for cell in cells]
-            for key in ("conversion", "activity", "landscape")
-            if key in first
-        },
-        "rows": [
-            {"training_seed": cell["recipe"]["seed"], **row}
-            for cell in cells
-            for row in cell["rows"]
-        ],
-    }
-    return RowResult(content, tuple(Degradation.from_dict(cell) for cell in cells))
-
-
 def published(row: Row, result: RowResult) -> float | None:
     """Return the published accuracy in % at the largest variation, None where there is none."""
     without_ideal = len(row.paper) == len(result.sigmas)
-    with_ideal = not _holds_ideal(result) and len(row.paper) == len(result.sigmas) + 1
+    with_ideal = not result.holds_ideal and len(row.paper) == len(result.sigmas) + 1
     return row.paper[-1][0] if without_ideal or with_ideal else None
 
 
@@ -171,13 +33,13 @@ def header(results: Iterable[RowResult]) -> list[str]:
     axis = some.axis
     last = axis.size(some.sigmas[-1])
     return [
-        *([] if _holds_ideal(some) else ["ideal weights"]),
+        *([] if some.holds_ideal else ["ideal weights"]),
         *([axis.heading(size) for size in some.sigmas] if some.sized else ["on chips"]),
         f"drop at {last}" if some.sized else "drop",
         "spread over chips",
         "worst chip",
         "chips that work",
-        *([f"spikes at {last}", f"operations at {last}"] if _is_counted(some) else []),
+        *([f"spikes at {last}", f"operations at {last}"] if some.counted else []),
     ]
 
 
@@ -190,15 +52,15 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
     """
     figures = [(result.mean(i), result.std(i)) for i in range(len(result.sigmas))]
     paper = () if row is None else row.paper
-    if not _holds_ideal(result):
+    if not result.holds_ideal:
         figures.insert(0, (result.clean, result.clean_std))
         if 0 < len(paper) <= len(result.sigmas):
             paper = ((math.nan,), *paper)  # published without the accuracy of ideal weights
     texts = []
     for index, (mean, std) in enumerate(figures):
-        text = _percent(mean)
+        text = percent(mean)
         if len(result.curves) > 1:
-            text += f" ± {_percent(std)}"
+            text += f" ± {percent(std)}"
         if index < len(paper) and not math.isnan(paper[index][0]):
             published = paper[index][0]
             text += f" ({published:.1f}, {100 * mean - published:+.1f})"
@@ -206,9 +68,9 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
     everything = result.pooled
     report = everything.reports[-1]
     texts += [
-        _percent(everything.drops[-1]),
-        _percent(result.spread),
-        _percent(report.worst),
+        percent(everything.drops[-1]),
+        percent(result.spread),
+        percent(report.worst),
     ]
     if report.target is None:
         texts.append(MISSING)
@@ -233,11 +95,10 @@ def times(setup: Setup, results: Mapping[str, RowResult]) -> dict[str, str]:
     """
     if setup.baseline is None or setup.baseline not in results:
         return {}
-    unit = mean_of(results[setup.baseline].content["seconds"])
     found = {row.name: results[row.name] for row in setup.rows if row.name in results}
-    if unit == 0:
-        return {}
-    return {n: f"{mean_of(r.content['seconds']) / unit:.2f}" for n, r in found.items()}
+    taken = {name: mean_of(result.seconds) for name, result in found.items() if result.seconds}
+    unit = taken.get(setup.baseline or "", 0)
+    return {name: f"{seconds / unit:.2f}" for name, seconds in taken.items()} if unit else {}
 
 
 def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
@@ -271,7 +132,7 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
         f"{'' if mixed else f' ({next(iter(runs.values()))})'}; {sizes_note(results.values())}; "
         "spread is the standard deviation over chips."
     )
-    if any(_is_counted(result) for result in results.values()):
+    if any(result.counted for result in results.values()):
         note += (
             " Spikes and synaptic operations are means per image, in brackets the change against "
             "the network with ideal weights and without corruption."
@@ -315,10 +176,7 @@ def _table(
 ) -> str:
     """Return one table; ``runs`` says how large each run was, where they differ."""
     heads = [*columns, *(["run"] if runs else [])]
-    lines = [
-        _line([*([""] if several else []), "", *heads]),
-        _line(["---"] * (1 + several) + ["--:"] * len(heads)),
-    ]
+    lines = []
     for setup in setups:
         taken = times(setup, results)
         for number, row in enumerate(setup.rows):
@@ -328,19 +186,8 @@ def _table(
                 texts += [taken.get(row.name, MISSING)] if setup.baseline else []
                 texts += [runs[row.name]] if runs else []
             first = [setup.name if number == 0 else ""] if several else []
-            lines.append(_line([*first, row.method, *texts]))
-    return "\n".join(lines)
-
-
-def _holds_ideal(result: RowResult) -> bool:
-    """Return whether one of the sizes is neither variation nor corruption at all."""
-    return any(report.ideal for report in result.curves[0])
-
-
-def _is_counted(result: RowResult) -> bool:
-    """Return whether spikes and operations were counted."""
-    last = result.curves[0].reports[-1]
-    return last.activity is not None and result.curves[0].activity is not None
+            lines.append([*first, row.method, *texts])
+    return markdown_table([""] * (1 + several) + heads, lines, names=1 + several)
 
 
 def _changed(value: float, clean: float) -> str:
@@ -350,21 +197,8 @@ def _changed(value: float, clean: float) -> str:
 
 def _run(result: RowResult) -> str:
     """Return how large a run was: scale, seeds, samples."""
-    content, seeds = result.content, len(result.content["seeds"])
-    samples = content["samples"]
+    seeds, samples = len(result.seeds), result.samples
     return (
-        f"{content['scale']} scale, {seeds} training seed{'s' if seeds > 1 else ''}, "
+        f"{result.scale} scale, {seeds} training seed{'s' if seeds > 1 else ''}, "
         f"{samples['train']} training and {samples['test']} test samples"
     )
-
-
-def _tensor(values: Iterable[float]) -> Tensor:
-    return torch.tensor(list(values), dtype=torch.float64)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def _line(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(texts) + " |"

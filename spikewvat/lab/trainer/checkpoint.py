@@ -46,11 +46,11 @@ def save(path: Path, loop: Loop, position: Position, identity: Mapping[str, Any]
         CheckpointError: If it cannot be written; the checkpoint before it is intact.
     """
     fabric = loop.fabric
-    noise = None if loop.perturbed is None else loop.perturbed.state_dict()
-    ranks = [noise]
+    method = loop.method.state_dict()
+    ranks = [method]
     if fabric.world_size > 1:  # each rank draws its own noise
-        ranks = [None] * fabric.world_size
-        torch.distributed.all_gather_object(ranks, noise)
+        ranks = [{}] * fabric.world_size
+        torch.distributed.all_gather_object(ranks, method)
     loop.adapter.reset_state(loop.model)
     if fabric.is_global_zero:
         files.save(
@@ -62,7 +62,7 @@ def save(path: Path, loop: Loop, position: Position, identity: Mapping[str, Any]
                 "scheduler": None if loop.scheduler is None else loop.scheduler.state_dict(),
                 "precision": fabric.strategy.precision.state_dict(),
                 "swa": None if loop.swa is None else loop.swa.state_dict(),
-                "perturbed": ranks,
+                "method": ranks,
                 "position": vars(position),
             },
         )
@@ -88,13 +88,13 @@ def restore(path: Path, loop: Loop, identity: Mapping[str, Any]) -> Position:
         raise CheckpointError(f"{str(path)!r} is no checkpoint of a training run. {_REMEDY}")
     check_identity(saved["identity"], identity, path)
     files.load_state(loop.model, saved["model"], source=f"checkpoint {str(path)!r}")
-    if len(saved["perturbed"]) != loop.fabric.world_size:
+    if len(saved["method"]) != loop.fabric.world_size:
         raise CheckpointError(
-            f"{str(path)!r} was written by {len(saved['perturbed'])} processes, now there are "
+            f"{str(path)!r} was written by {len(saved['method'])} processes, now there are "
             f"{loop.fabric.world_size}. Resume with as many devices."
         )
-    saved["perturbed"] = saved["perturbed"][loop.fabric.global_rank]
-    parts = {"swa": loop.swa, "scheduler": loop.scheduler, "perturbed": loop.perturbed}
+    saved["method"] = saved["method"][loop.fabric.global_rank]
+    parts = {"swa": loop.swa, "scheduler": loop.scheduler, "method": loop.method}
     for name, part in parts.items():
         if (part is None) != (saved[name] is None):
             has = "has none" if saved[name] is None else "has one"

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 
-from spikewvat.adapters import Adapter
 from spikewvat.lab.trainer.console import Totals, TrainingProgress
 from spikewvat.spiking.losses import class_scores
 from spikewvat.training import GradientMethod
@@ -61,11 +60,10 @@ class Loop:
         model: The network, unwrapped.
         loss: Called with its output and the labels.
         optimizer: Of the model's parameters.
-        adapter: Resets neuron state.
+        method: Takes the gradients; its adapter resets neuron state.
         seed: The run's seed.
         clip_norm: Largest total norm of the gradients, or None.
         clamp: Largest size of a synaptic weight, or None.
-        perturbed: Takes the gradients, or None.
         swa: Averages weights, or None.
         scheduler: Stepped once an epoch, or None.
         augment: Changes the spikes of each training batch, or None; draws from torch's global
@@ -79,11 +77,10 @@ class Loop:
         loss: Loss,
         optimizer: Optimizer,
         *,
-        adapter: Adapter,
+        method: GradientMethod,
         seed: int,
         clip_norm: float | None = None,
         clamp: float | None = None,
-        perturbed: GradientMethod | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         augment: Augment | None = None,
@@ -92,16 +89,15 @@ class Loop:
         self.model = model
         self.loss = loss
         self.optimizer = optimizer
-        self.adapter = adapter
-        self.perturbed = perturbed
+        self.method, self.adapter = method, method.adapter
         self.swa = swa
         self.scheduler = scheduler
         self._augment = augment
         self._seed = seed
         self._clip_norm, self._clamp = clip_norm, clamp
-        self._clamped = {} if clamp is None else adapter.synaptic_weights(model)
+        self._clamped = {} if clamp is None else self.adapter.synaptic_weights(model)
         self._classes = 0
-        adapter.reset_state(model)
+        self.adapter.reset_state(model)
         self._wrapped, self._stepper = fabric.setup(model, optimizer)
         if swa is not None:
             swa.model.to(fabric.device)
@@ -134,8 +130,7 @@ class Loop:
                 f"after epoch {epoch + 1} the {broken}: training has diverged. "
                 f"Lower the learning rate (now {rate:g}) or set clip_norm, and train anew.{kept}"
             )
-        if self.perturbed is not None:
-            self.perturbed.note_accuracy(accuracy, classes=self._classes)
+        self.method.note_accuracy(accuracy, classes=self._classes)
         if self.swa is not None:
             self.swa.update(epoch)
         if self.scheduler is not None:
@@ -160,12 +155,7 @@ class Loop:
             return self.loss(output, labels), output
 
         self._stepper.zero_grad()
-        if self.perturbed is None:
-            self.adapter.reset_state(self.model)
-            loss, _ = closure()
-            self.fabric.backward(loss)
-        else:
-            loss = self.perturbed.backward(closure, backward=self.fabric.backward)
+        loss = self.method.backward(closure, backward=self.fabric.backward)
         if self._clip_norm is not None:
             self.fabric.clip_gradients(
                 self._wrapped,
@@ -174,12 +164,11 @@ class Loop:
                 error_if_nonfinite=False,
             )
         self._stepper.step()
-        if self.perturbed is not None:
-            self.perturbed.after_step()
+        self.method.after_step()
         if self._clamp is not None:
             clamp_(self._clamped, self._clamp)
         self._classes = scores.shape[1]
-        return loss.detach(), (scores.argmax(1) == labels).sum()
+        return loss, (scores.argmax(1) == labels).sum()
 
     @torch.no_grad()
     def accuracy(self, loader: DataLoader[Any]) -> float:

@@ -14,13 +14,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from spikewvat import files
-from spikewvat.adapters import Adapter, adapter_for
 from spikewvat.errors import CheckpointError, require
 from spikewvat.lab.trainer import checkpoint
 from spikewvat.lab.trainer.checkpoint import Position
 from spikewvat.lab.trainer.console import TrainingProgress
 from spikewvat.lab.trainer.loop import Augment, DivergedError, Loop, Loss, derived_seed
-from spikewvat.training import GradientMethod
+from spikewvat.training import GradientMethod, Plain
 from spikewvat.training.averaging import SWA
 
 __all__ = ["DivergedError", "Loss", "Trainer", "TrainingResult", "derived_seed"]
@@ -143,11 +142,10 @@ class Trainer:
         *,
         watch: DataLoader[Any] | None = None,
         watching: str = "validation",
-        perturbed: GradientMethod | None = None,
+        method: GradientMethod | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         augment: Augment | None = None,
-        adapter: Adapter | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> TrainingResult:
         """Train until the epochs or the patience run out.
@@ -162,12 +160,11 @@ class Trainer:
             watch: Loader whose accuracy decides about ``best.safetensors`` and early stopping.
                 Hold it out from the training data: a best epoch chosen on test data flatters.
             watching: What ``watch`` holds, for the history and the progress bar.
-            perturbed: Takes the gradients, if they are not to be taken at the weights.
+            method: Takes the gradients; plain training by default.
             swa: Averages weights at the end of the epochs; its average is the final model.
             scheduler: Stepped once an epoch.
             augment: Changes the spikes of each training batch; draws from torch's global
                 generator, which every epoch seeds.
-            adapter: Resets neuron state; by default the one for the model's framework.
             identity: What the run is, as plain nested values (a recipe); a checkpoint of
                 another identity is refused.
 
@@ -188,18 +185,15 @@ class Trainer:
                 f"averaging starts at epoch {swa.start}, but there are only {self.epochs} "
                 "(counted from 0). Start earlier."
             )
-        if adapter is None:
-            adapter = adapter_for(model) if perturbed is None else perturbed.adapter
         run = Loop(
             self.fabric,
             model,
             loss,
             optimizer,
-            adapter=adapter,
+            method=Plain(model) if method is None else method,
             seed=self.seed,
             clip_norm=self.clip_norm,
             clamp=self.clamp,
-            perturbed=perturbed,
             swa=swa,
             scheduler=scheduler,
             augment=augment,

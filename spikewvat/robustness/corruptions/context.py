@@ -22,7 +22,7 @@ from spikewvat.robustness.corruptions.base import (
 )
 from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
 from spikewvat.robustness.draws import derived
-from spikewvat.weights import Weights, call_with
+from spikewvat.weights import Weights, call_with, refuse_computed
 
 
 @contextmanager
@@ -84,6 +84,7 @@ def corrupt(
                     stack.enter_context(layer.tapped(_tap(stage, drawn.of(layer.name))))
             elif isinstance(stage, SynapseCorruption):
                 live = adapter.synaptic_weights(model) if weights is None else weights
+                refuse_computed(live, f"read with {stage!r}")
                 for name, module, owned in synapse_layers(model, live):
                     read = functools.partial(_read, stage, drawn.of(name), module, owned)
                     stack.enter_context(overridden(module, "forward", read))

@@ -178,7 +178,7 @@ class ReadNoise(SynapseCorruption):
     def read(self, weight: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Return the weights with fresh noise."""
         device = Gaussian(self.severity, self.range)
-        return weight + device.displacement({"w": weight}, generator=generator)["w"]
+        return weight + device.errors({"w": weight}, generator=generator)["w"]
 
 
 def _lognormal(shape: torch.Size, sigma: float, generator: Generator | None) -> Tensor:

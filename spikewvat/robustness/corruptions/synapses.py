@@ -6,14 +6,21 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from spikewvat.weights import Weights
+from spikewvat.weights import EffectiveWeight, Weights
 
 
 def synapse_layers(
     model: nn.Module, weights: Weights
 ) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
-    """Yield the modules that hold synaptic weights themselves, tied ones in each of them."""
+    """Yield the modules that hold synaptic weights themselves, tied ones in each of them.
+
+    Where a layer computes its weight, it is yielded with the parameters that the weight is
+    computed from.
+    """
     live = {id(weight) for weight in weights.values()}
+    for weight in weights.values():
+        if isinstance(weight, EffectiveWeight):
+            live |= {id(part) for part in weight.parts}
     for name, module in model.named_modules():
         own = module._parameters.items()
         owned = {key: p for key, p in own if p is not None and id(p) in live}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,22 +57,13 @@ def positions(points: int) -> tuple[float, ...]:
 
 
 def table(values: Any) -> Tensor:
-    """Return numbers as float64; None, which JSON has for what is not finite, is NaN."""
-
-    def number(value: Any) -> Any:
-        if isinstance(value, list):
-            return [number(item) for item in value]
-        return math.nan if value is None else value
-
-    return torch.tensor(number(values), dtype=torch.float64)
+    """Return numbers as float64."""
+    return torch.tensor(values, dtype=torch.float64)
 
 
-def plain(values: Tensor) -> Any:
-    """Return nested lists, fit for JSON; what is not finite is None."""
-
-    def number(value: Any) -> Any:
-        if isinstance(value, list):
-            return [number(item) for item in value]
-        return value if math.isfinite(value) else None
-
-    return number(values.tolist())
+def check_shapes(found: Any, first: int, second: int) -> None:
+    """Raise ValueError unless losses and accuracies are tables of so many places."""
+    for name in ("losses", "accuracies"):
+        shape = tuple(getattr(found, name).shape)
+        if shape != (first, second):
+            raise ValueError(f"{name} have the shape {shape}, expected {(first, second)}.")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
 
 from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.serialisation import Real
 from spikewvat.weights import Weights
 
 _MOST_BINS = 200
@@ -36,7 +35,7 @@ class LayerHistogram:
     size: int
     mean: float
     std: float
-    kurtosis: float
+    kurtosis: Real
     edges: tuple[float, ...]
     counts: tuple[int, ...]
 
@@ -45,19 +44,6 @@ class LayerHistogram:
         """Share of the weights in each bin, per unit of weight."""
         widths = np.diff(self.edges)
         return tuple((np.asarray(self.counts) / (self.size * widths)).tolist())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        lists = {"edges": list(self.edges), "counts": list(self.counts)}
-        kurtosis = None if math.isnan(self.kurtosis) else self.kurtosis
-        return {**asdict(self), **lists, "kurtosis": kurtosis}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> LayerHistogram:
-        """Rebuild from :meth:`to_dict`."""
-        kurtosis = math.nan if content["kurtosis"] is None else content["kurtosis"]
-        tuples = {"edges": tuple(content["edges"]), "counts": tuple(content["counts"])}
-        return cls(**{**content, **tuples, "kurtosis": kurtosis})
 
     def __str__(self) -> str:
         return (

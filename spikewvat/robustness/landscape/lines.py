@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Generator, Tensor
+from torch import Generator
 
 from spikewvat.devices.base import DeviceModel
 from spikewvat.robustness.chips import Progress, check_device, draw_seeds, sigma_of
-from spikewvat.robustness.landscape.common import Surroundings, plain, positions, table
+from spikewvat.robustness.landscape.common import Surroundings, check_shapes, positions, table
 from spikewvat.robustness.run import Run
+from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +33,15 @@ class LossLines:
     sigma: float | None
     seeds: tuple[int, ...]
     positions: tuple[float, ...]
-    losses: Tensor
-    accuracies: Tensor
-    clean_loss: float
-    clean_accuracy: float
+    losses: Reals
+    accuracies: Fractions
+    clean_loss: Real
+    clean_accuracy: Fraction
     images: int
+
+    def __post_init__(self) -> None:
+        """Refuse figures of other places."""
+        check_shapes(self, len(self.seeds), len(self.positions))
 
     @property
     def magnitudes(self) -> tuple[float, ...]:
@@ -50,33 +53,6 @@ class LossLines:
     def increase(self) -> float:
         """Mean over lines and both ends of the loss above that of the ideal weights."""
         return float(self.losses[:, [0, -1]].mean()) - self.clean_loss
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        return {
-            "device": self.device,
-            "sigma": self.sigma,
-            "seeds": list(self.seeds),
-            "positions": list(self.positions),
-            "losses": plain(self.losses),
-            "accuracies": plain(self.accuracies),
-            "clean_loss": self.clean_loss,
-            "clean_accuracy": self.clean_accuracy,
-            "images": self.images,
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> LossLines:
-        """Rebuild from :meth:`to_dict`."""
-        return cls(
-            **{
-                **content,
-                "seeds": tuple(content["seeds"]),
-                "positions": tuple(content["positions"]),
-                "losses": table(content["losses"]),
-                "accuracies": table(content["accuracies"]),
-            }
-        )
 
     def __str__(self) -> str:
         return (
@@ -103,7 +79,7 @@ def lines_to_chips(
     around = Surroundings(run, lines * points, progress)
     for chip in seeds:
         noise = Generator().manual_seed(chip)
-        perturbation = device.displacement(run.weights, generator=noise)
+        perturbation = device.errors(run.weights, generator=noise)
         what = f"a place on the line to the chip with seed {chip} of {device!r}"
         found.append([list(around.at([(place, perturbation)], what)) for place in places])
     both = table(found)

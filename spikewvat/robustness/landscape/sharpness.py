@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import DeviceModel
 from spikewvat.perturbations import GAV
 from spikewvat.robustness.chips import Chips, Plan, Progress, check_device, sigma_of
-from spikewvat.robustness.landscape.common import Surroundings, plain, table
+from spikewvat.robustness.landscape.common import Surroundings, table
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.run import Run
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.statistics import Interval, mean_interval, mean_of
+from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +32,11 @@ class Sharpness:
     """
 
     report: ChipReport
-    clean_loss: float
-    clean_accuracy: float
+    clean_loss: Real
+    clean_accuracy: Fraction
     ascent_positions: tuple[float, ...]
-    ascent_losses: Tensor
-    ascent_accuracies: Tensor
+    ascent_losses: Reals
+    ascent_accuracies: Fractions
 
     @property
     def increases(self) -> Tensor:
@@ -68,35 +66,6 @@ class Sharpness:
         if not self.ascent_positions:
             return None
         return float(self.ascent_losses.max()) - self.clean_loss
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        summary = torch.tensor([self.expected, *self.ci95, self.worst])
-        expected, low, high, worst = plain(summary.double())
-        return {
-            "report": self.report.to_dict(),
-            "clean_loss": self.clean_loss,
-            "clean_accuracy": self.clean_accuracy,
-            "ascent_positions": list(self.ascent_positions),
-            "ascent_losses": plain(self.ascent_losses),
-            "ascent_accuracies": plain(self.ascent_accuracies),
-            "expected": expected,
-            "ci95": [low, high],
-            "worst": worst,
-            "ascent": self.ascent,
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Sharpness:
-        """Rebuild from :meth:`to_dict`; what follows from the losses is computed anew."""
-        return cls(
-            report=ChipReport.from_dict(content["report"]),
-            clean_loss=content["clean_loss"],
-            clean_accuracy=content["clean_accuracy"],
-            ascent_positions=tuple(content["ascent_positions"]),
-            ascent_losses=table(content["ascent_losses"]),
-            ascent_accuracies=table(content["ascent_accuracies"]),
-        )
 
     def __str__(self) -> str:
         parts = [f"loss {self.clean_loss:.3g}", f"{self.expected:+.3g} on an average chip"]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from spikewvat.devices.base import check_above_zero, draw_dtype
 from spikewvat.devices.normal import standard_normal
 from spikewvat.robustness.chips import Progress, draw_seeds
-from spikewvat.robustness.landscape.common import Surroundings, plain, positions, table
+from spikewvat.robustness.landscape.common import Surroundings, check_shapes, positions, table
 from spikewvat.robustness.run import Run
+from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 from spikewvat.weights import Weights
 
 
@@ -33,37 +32,15 @@ class LossSurface:
 
     seeds: tuple[int, int]
     positions: tuple[float, ...]
-    losses: Tensor
-    accuracies: Tensor
-    clean_loss: float
-    clean_accuracy: float
+    losses: Reals
+    accuracies: Fractions
+    clean_loss: Real
+    clean_accuracy: Fraction
     images: int
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain numbers, fit for JSON."""
-        return {
-            "seeds": list(self.seeds),
-            "positions": list(self.positions),
-            "losses": plain(self.losses),
-            "accuracies": plain(self.accuracies),
-            "clean_loss": self.clean_loss,
-            "clean_accuracy": self.clean_accuracy,
-            "images": self.images,
-        }
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> LossSurface:
-        """Rebuild from :meth:`to_dict`."""
-        first, second = content["seeds"]
-        return cls(
-            **{
-                **content,
-                "seeds": (first, second),
-                "positions": tuple(content["positions"]),
-                "losses": table(content["losses"]),
-                "accuracies": table(content["accuracies"]),
-            }
-        )
+    def __post_init__(self) -> None:
+        """Refuse figures of other places."""
+        check_shapes(self, len(self.positions), len(self.positions))
 
     def __str__(self) -> str:
         points, reach = len(self.positions), self.positions[-1]

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters import Adapter, adapter_for
+from spikewvat.devices.base import check_bits
 from spikewvat.training.methods.synapses import hooked_inputs, synaptic_layers
 
 Range = tuple[Tensor, Tensor]
@@ -103,9 +104,3 @@ def on_levels(inputs: Tensor, found: Range, bits: int) -> Tensor:
     inside = inputs.clamp(-zero * scale, (top - zero) * scale)
     levels = ((inside / scale).round() + zero).clamp(0, top).sub(zero).mul(scale)
     return inside + (levels - inside).detach()
-
-
-def check_bits(bits: int) -> None:
-    """Raise ValueError unless ``bits`` is a whole number from 2 to 16."""
-    if type(bits) is not int or not 2 <= bits <= 16:
-        raise ValueError(f"bits must be a whole number from 2 to 16, got {bits!r}.")

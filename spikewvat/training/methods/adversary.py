@@ -27,8 +27,8 @@ class ParameterAdversary(GradientMethod):
               \nabla_{w^*} \mathrm{KL}, \; w \pm \zeta |w|\right)
 
     K + 2 gradients and a forward pass a step. The closure has to return ``(loss, output)``.
-    Gradients flow through both outputs; the displacement :math:`w^* - w` is a constant, as in
-    every direction here. Running statistics of batch norm change on the clean pass.
+    Gradients flow through both outputs; the perturbation :math:`w^* - w` is a constant, as
+    everywhere here. Running statistics of batch norm change on the clean pass.
 
     Args:
         model: The model that the closure calls.
@@ -45,7 +45,7 @@ class ParameterAdversary(GradientMethod):
     References:
         Network insensitivity to parameter noise via parameter attack during training (Büchel et
         al., 2022), https://arxiv.org/abs/2106.05009. Written from memory of the paper: there the
-        displacement scales with the weights when it is differentiated, and the defaults may
+        perturbation scales with the weights when it is differentiated, and the defaults may
         differ.
     """
 
@@ -69,14 +69,14 @@ class ParameterAdversary(GradientMethod):
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         with self._on_the_side(), torch.no_grad():
             clean = class_scores(self._run_with_output(closure)[1])
-        delta = self._limited({name: self._draw(w) for name, w in self.weights.items()})
+        change = self._limited({name: self._draw(w) for name, w in self.weights.items()})
         for _ in range(self.attack_steps):
             with self._on_the_side():
-                self._attacked(closure, backward, clean, delta, factor=1.0)
+                self._attacked(closure, backward, clean, change, factor=1.0)
                 grads = self._weight_gradients()
-            delta = self._climbed(delta, grads)
+            change = self._climbed(change, grads)
         with self._on_the_side() as parameters:
-            attacked = self._attacked(closure, backward, clean, delta, factor=self.beta)
+            attacked = self._attacked(closure, backward, clean, change, factor=self.beta)
             kept = self._kept(parameters)
         # Each output moves while the other is held: together that is the whole gradient, and no
         # graph outlives the weights that it was made with.
@@ -87,10 +87,10 @@ class ParameterAdversary(GradientMethod):
         return total.detach()
 
     def _attacked(
-        self, closure: Closure, backward: Backward, clean: Tensor, delta: Weights, *, factor: float
+        self, closure: Closure, backward: Backward, clean: Tensor, change: Weights, *, factor: float
     ) -> Tensor:
         """Differentiate the divergence at attacked weights; return the scores there."""
-        with perturbed(self.weights, delta, scratch=self._scratch):
+        with perturbed(self.weights, change, scratch=self._scratch):
             scores = class_scores(self._run_with_output(closure)[1])
             backward(factor * divergence(clean, scores))
         return scores.detach()
@@ -102,18 +102,18 @@ class ParameterAdversary(GradientMethod):
         )
         return noise.to(weight).mul_(self.start * weight.detach())
 
-    def _climbed(self, delta: Weights, grads: Weights) -> Weights:
+    def _climbed(self, change: Weights, grads: Weights) -> Weights:
         """Go one step up the divergence; a gradient that is not finite moves nothing."""
         share = self.zeta / self.attack_steps
         steps = {
             name: grads[name].sign().nan_to_num_(0).mul_(share * weight.detach().abs())
             for name, weight in self.weights.items()
         }
-        return self._limited({name: delta[name] + step for name, step in steps.items()})
+        return self._limited({name: change[name] + step for name, step in steps.items()})
 
-    def _limited(self, delta: Weights) -> Weights:
+    def _limited(self, change: Weights) -> Weights:
         bounds = {name: self.zeta * w.detach().abs() for name, w in self.weights.items()}
-        return {name: d.clamp(-bounds[name], bounds[name]) for name, d in delta.items()}
+        return {name: d.clamp(-bounds[name], bounds[name]) for name, d in change.items()}
 
 
 def divergence(scores: Tensor, others: Tensor) -> Tensor:

@@ -25,15 +25,17 @@ class NoiseInjection(PerturbedGradient):
 
     Args:
         model: The model that the closure calls.
-        sigma: Standard deviation :math:`\eta` as a fraction of a layer's largest magnitude.
+        sigma: Standard deviation :math:`\eta` as a fraction of a layer's largest magnitude, 0.038
+            by default.
         clip_sigmas: Standard deviations c that stay on each side of 0, above 0: 2 was used for
             CIFAR-10, 2.5 for ImageNet (as far as we know).
-        device: Other noise instead, its own range and width included; ``sigma`` is not used then.
+        device: Other noise instead, its own range and width included.
         **options: ``p``, ``weights``, ``generator`` and others of
             :class:`spikewvat.training.GradientMethod`.
 
     Raises:
-        ValueError: If ``sigma`` is negative, or ``clip_sigmas`` not above 0.
+        ValueError: If ``sigma`` is negative or given beside ``device``, or ``clip_sigmas`` not
+            above 0.
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
     References:
@@ -45,14 +47,17 @@ class NoiseInjection(PerturbedGradient):
         self,
         model: nn.Module,
         *,
-        sigma: float = 0.038,
+        sigma: float | None = None,
         clip_sigmas: float = 2.0,
         device: DeviceModel | None = None,
         **options: Any,
     ) -> None:
         check_above_zero("clip_sigmas", clip_sigmas)
-        noise = Gaussian(sigma, AbsMax()) if device is None else device
-        super().__init__(model, HSV(noise), **options)
+        if device is None:
+            device = Gaussian(0.038 if sigma is None else sigma, AbsMax())
+        elif sigma is not None:
+            raise ValueError(f"got sigma={sigma!r} and a device, which has its own. Leave one out.")
+        super().__init__(model, HSV(device), **options)
         self.clip_sigmas = clip_sigmas
 
     def after_step(self) -> None:

@@ -6,15 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
-from spikewvat.devices import DeviceModel, Quantized
-from spikewvat.perturbations import HSV, Direction
-from spikewvat.perturbations.momentum import Sign
-from spikewvat.training import Backward, Closure, PerturbedGradient, mixed_direction
-from spikewvat.training.methods.activations import check_bits, on_levels, range_of
+from spikewvat.devices import Quantized
+from spikewvat.devices.base import check_bits
+from spikewvat.perturbations import HSV, Perturbation
+from spikewvat.training import Backward, Closure, PerturbedGradient
+from spikewvat.training.methods.activations import on_levels, range_of
 from spikewvat.training.methods.synapses import hooked_inputs, synaptic_layers
-from spikewvat.training.wvat import Ascent
 from spikewvat.weights import replaced
 
 
@@ -23,8 +21,8 @@ class QAT(PerturbedGradient):
 
     .. math:: g = \nabla L(\hat w + w_v), \qquad \hat w = \mathrm{quantised}(w)
 
-    A straight-through estimator. A direction is taken at :math:`\hat w`: its range, its clean
-    gradient and its lengths are those of the quantised weights. Test on
+    A straight-through estimator. A perturbation is that of :math:`\hat w`: its range, its gradient
+    and its lengths are those of the quantised weights. Test on
     ``Quantized(bits) >> device``.
 
     With ``activation_bits``, what goes into each layer of synapses is quantised too, over the
@@ -35,9 +33,9 @@ class QAT(PerturbedGradient):
         model: The model that the closure calls.
         bits: Bits of a weight, from 2 to 16.
         per_channel: One scale for each output channel instead of one for the tensor.
-        direction: Where to displace the quantised weights to; nowhere by default.
+        perturbation: What is added to the quantised weights; nothing by default.
         activation_bits: Bits of an activation, from 2 to 16; None leaves activations alone.
-        **options: ``p`` (of the displacement), ``weights``, ``generator`` and others of
+        **options: ``p`` (of the perturbation), ``weights``, ``generator`` and others of
             :class:`spikewvat.training.GradientMethod`.
 
     Raises:
@@ -54,14 +52,14 @@ class QAT(PerturbedGradient):
         *,
         bits: int = 8,
         per_channel: bool = False,
-        direction: Direction | None = None,
+        perturbation: Perturbation | None = None,
         activation_bits: int | None = None,
         **options: Any,
     ) -> None:
         self.quantizer = Quantized(bits, per_channel)
-        self._only_quantized = direction is None
+        self._only_quantized = perturbation is None
         self.activation_bits = activation_bits
-        super().__init__(model, direction or HSV(self.quantizer), **options)
+        super().__init__(model, perturbation or HSV(self.quantizer), **options)
         self._layers: dict[nn.Module, str] = {}
         if activation_bits is not None:
             check_bits(activation_bits)
@@ -83,59 +81,3 @@ class QAT(PerturbedGradient):
         if self._only_quantized:
             return self._pass(closure, backward)
         return super()._step(closure, backward)
-
-
-def qat_wvat(
-    model: nn.Module,
-    device: DeviceModel,
-    *,
-    bits: int = 8,
-    per_channel: bool = False,
-    w_th: float = 0.5,
-    gamma: float = 0.5,
-    alpha: float = 0.1,
-    ascent: Ascent = "gradient",
-    sign: Sign = "ahead",
-    optimizer: Optimizer | None = None,
-    activation_bits: int | None = None,
-    **options: Any,
-) -> QAT:
-    """Return QAT with WVAT on top: weights are quantised first, then displaced.
-
-    Args:
-        model: The model that the closure calls.
-        device: What the chip does to quantised weights.
-        bits: Bits of a weight, from 2 to 16.
-        per_channel: One scale for each output channel instead of one for the tensor.
-        w_th: Share of steps that use the worst direction; this and what follows as in
-            :class:`spikewvat.WVAT`.
-        gamma: Scale of the displacement.
-        alpha: Length of the worst direction as a share of a noise draw's length.
-        ascent: ``"gradient"`` or ``"momentum"``.
-        sign: Of the momentum.
-        optimizer: Whose momentum to follow.
-        activation_bits: Bits of an activation; None leaves activations alone.
-        **options: ``p``, ``weights``, ``generator`` and others of
-            :class:`spikewvat.training.GradientMethod`.
-
-    Raises:
-        ValueError: If a parameter is out of its range.
-        UnsupportedModelError: If the model has no synaptic weights or unknown state.
-    """
-    direction = mixed_direction(
-        device,
-        w_th=w_th,
-        gamma=gamma,
-        alpha=alpha,
-        ascent=ascent,
-        sign=sign,
-        optimizer=optimizer,
-    )
-    return QAT(
-        model,
-        bits=bits,
-        per_channel=per_channel,
-        direction=direction,
-        activation_bits=activation_bits,
-        **options,
-    )

@@ -22,7 +22,7 @@ class RandomPerturbation(PerturbedGradient):
         model: The model that the closure calls.
         device: What the chip does to weights.
         mix: Share :math:`\lambda` of the noisy gradient, between 0 and 1.
-        gamma: Scale of the displacement (dimensionless), at least 0.
+        gamma: Scale of the noise (dimensionless), at least 0.
         **options: ``p``, ``weights``, ``generator`` and others of
             :class:`spikewvat.training.GradientMethod`.
 
@@ -58,7 +58,7 @@ class RandomPerturbation(PerturbedGradient):
         noisy = self._pass(
             closure,
             lambda loss: backward(mix * loss),
-            self.direction.plan(self.weights, generator=self._noise),
+            self.perturbation.plan(self.weights, generator=self._noise),
         )
         self._add(parameters, kept)
         return mix * noisy + (1 - mix) * clean

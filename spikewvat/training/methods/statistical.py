@@ -53,7 +53,7 @@ class Statistical(GradientMethod):
     One :math:`\epsilon` for each neuron and sample lasts over all time steps, as a chip's errors
     do; where a network folds time into the batch, each step has its own. One gradient.
 
-    The weights are never displaced; ``weights`` have to lie in linear or convolutional layers.
+    The weights are never perturbed; ``weights`` have to lie in linear or convolutional layers.
     Running statistics of batch norm change as in plain training.
 
     Args:

@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd
 
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.weights import Weights
+from spikewvat.weights import Weights, refuse_computed
 
 Hook = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
 """From a layer, its input and its output to another output, or None for the same."""
@@ -33,8 +33,9 @@ def synaptic_layers(model: nn.Module, weights: Weights) -> dict[nn.Module, str]:
         weights: Its synaptic weights by name.
 
     Raises:
-        UnsupportedModelError: If a weight belongs to a layer of another kind.
+        UnsupportedModelError: If a weight belongs to a layer of another kind, or is computed.
     """
+    refuse_computed(weights, "used by this method, which needs what goes into each layer")
     holders = {id(p): module for module in model.modules() for p in module._parameters.values()}
     layers: dict[nn.Module, str] = {}
     for name, weight in weights.items():
@@ -43,7 +44,7 @@ def synaptic_layers(model: nn.Module, weights: Weights) -> dict[nn.Module, str]:
             raise UnsupportedModelError(
                 f"weight {name!r} belongs to {type(layer).__name__}, expected a linear or "
                 "convolutional layer: this method needs what goes into each layer of synapses. "
-                "Take a method that displaces weights, such as WVAT."
+                "Take a method that perturbs weights, such as WVAT."
             )
         layers[layer] = name
     return layers

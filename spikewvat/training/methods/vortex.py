@@ -25,7 +25,7 @@ class Vortex(GradientMethod):
 
     A first forward pass finds the last layer and, back to it alone, the signs; a second one, with
     the deviations added, is differentiated as a whole: two forward passes and a gradient a step.
-    The weights are never displaced. In a spiking network the last layer is passed in every time
+    The weights are never perturbed. In a spiking network the last layer is passed in every time
     step; each step deviates by its own d, so that deviations add up over time. Running
     statistics of batch norm change on the second pass.
 
@@ -33,8 +33,8 @@ class Vortex(GradientMethod):
         model: The model that the closure calls.
         device: What the chip does to weights: noise of known variance, ``Lognormal`` as published.
         strength: The factor G, between 0 and 1.
-        rho: Radius of the deviation in its standard deviations, at least 0.
-        confidence: Take for rho the root of this quantile of a chi-squared law with as many
+        rho: Radius of the deviation in its standard deviations, at least 0; 1 by default.
+        confidence: Instead of rho, take the root of this quantile of a chi-squared law with as many
             degrees of freedom as a neuron of the last layer has inputs, as published; for a layer
             of hundreds of inputs it drowns the signal.
         **options: ``p``, ``weights``, ``generator`` and others of :class:`GradientMethod`.
@@ -58,16 +58,23 @@ class Vortex(GradientMethod):
         device: DeviceModel,
         *,
         strength: float = 0.5,
-        rho: float = 1.0,
+        rho: float | None = None,
         confidence: float | None = None,
         **options: Any,
     ) -> None:
         check_probability("strength", strength)
-        check_at_least_zero("rho", rho)
+        if rho is not None:
+            check_at_least_zero("rho", rho)
         if confidence is not None and not 0 < confidence < 1:
             raise ValueError(f"confidence must lie between 0 and 1, got {confidence!r}.")
+        if rho is not None and confidence is not None:
+            raise ValueError(
+                f"got rho={rho!r} and confidence={confidence!r}, which says what rho is. "
+                "Leave one out."
+            )
         super().__init__(model, **options)
-        self.device, self.strength, self.rho, self.confidence = device, strength, rho, confidence
+        self.device, self.strength, self.confidence = device, strength, confidence
+        self.rho = 1.0 if rho is None else rho
         self._layers = synaptic_layers(model, self.weights)
         moments_of(device, self.weights)
 

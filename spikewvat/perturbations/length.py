@@ -1,4 +1,4 @@
-"""A direction whose length is drawn anew in every step, or grows over the first ones."""
+"""Perturbations whose length grows over the first steps, or is drawn anew in every one."""
 
 from __future__ import annotations
 
@@ -10,59 +10,65 @@ import torch
 from torch import Generator
 
 from spikewvat.devices.base import check_probability, generator_device
-from spikewvat.perturbations.base import Choosing, Direction
-from spikewvat.weights import Weights
+from spikewvat.perturbations.base import Perturbation
+from spikewvat.weights import Perturb, Weights, adding
 
 
-class _Of(Direction):
-    """A direction that is made of one other."""
+class _Scaling(Perturbation):
+    """A perturbation of another length."""
 
-    direction: Direction
+    perturbation: Perturbation
 
     @property
-    def parts(self) -> tuple[Direction, ...]:
+    def parts(self) -> tuple[Perturbation, ...]:
         """What is scaled."""
-        return (self.direction,)
+        return (self.perturbation,)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Choose the length, then perturb (see :meth:`Perturbation.plan`)."""
+        return self.pick(generator=generator).plan(weights, grads, generator=generator)
 
 
 @dataclass(frozen=True)
-class Drawn(_Of, Choosing):
-    """A direction of random length: times a factor that is uniform around 1, one a step.
+class RandomLength(_Scaling):
+    """A perturbation of random length: times a factor that is uniform around 1, one a step.
 
     Args:
-        direction: What to scale.
+        perturbation: What to scale.
         spread: Half the width of the factor's range, in [0, 1]; 1 draws it from 0 to 2.
 
     Raises:
         ValueError: If ``spread`` lies outside [0, 1].
     """
 
-    direction: Direction
+    perturbation: Perturbation
     spread: float = 1.0
 
     def __post_init__(self) -> None:
         check_probability("spread", self.spread)
 
-    def pick(self, *, generator: Generator | None = None) -> Direction:
+    def pick(self, *, generator: Generator | None = None) -> Perturbation:
         """Draw the factor."""
-        chosen = self.direction.pick(generator=generator)
+        chosen = self.perturbation.pick(generator=generator)
         x = float(torch.rand((), generator=generator, device=generator_device(generator)))
         return _Scaled(chosen, 1 + self.spread * (2 * x - 1))
 
 
 @dataclass(eq=False)
-class Ramped(_Of, Choosing):
-    """A direction that grows from nothing to its length over the first steps.
+class Warmup(_Scaling):
+    """A perturbation that grows from nothing to its length over the first steps.
 
     Args:
-        direction: What to scale.
+        perturbation: What to scale.
         steps: Step, counted from 1, that is the first one of whole length; at least 1.
 
     Raises:
         ValueError: If ``steps`` is no whole number of at least 1.
     """
 
-    direction: Direction
+    perturbation: Perturbation
     steps: int
     _taken: int = field(default=0, init=False, repr=False)
 
@@ -70,10 +76,10 @@ class Ramped(_Of, Choosing):
         if type(self.steps) is not int or self.steps < 1:
             raise ValueError(f"steps must be a whole number of at least 1, got {self.steps!r}.")
 
-    def pick(self, *, generator: Generator | None = None) -> Direction:
-        """Take the next step of the ramp."""
+    def pick(self, *, generator: Generator | None = None) -> Perturbation:
+        """Take the next step of the warmup."""
         self._taken += 1
-        chosen = self.direction.pick(generator=generator)
+        chosen = self.perturbation.pick(generator=generator)
         return chosen if self._taken >= self.steps else _Scaled(chosen, self._taken / self.steps)
 
     def state_dict(self) -> dict[str, Any]:
@@ -87,13 +93,13 @@ class Ramped(_Of, Choosing):
 
 
 @dataclass(frozen=True)
-class _Scaled(_Of):
-    direction: Direction
+class _Scaled(_Scaling):
+    perturbation: Perturbation
     factor: float
 
-    def __call__(
+    def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
-    ) -> Weights:
-        delta = self.direction(weights, grads, generator=generator)
-        torch._foreach_mul_(list(delta.values()), self.factor)
-        return delta
+    ) -> Perturb:
+        changes = self.perturbation(weights, grads, generator=generator)
+        torch._foreach_mul_(list(changes.values()), self.factor)
+        return adding(changes)

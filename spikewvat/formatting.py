@@ -1,0 +1,73 @@
+"""How figures look in tables, pages and on the console."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+MISSING = "-"
+
+
+def percent(fraction: float | None, digits: int = 1) -> str:
+    """Return a fraction in percent, without the sign; a dash where it is not defined.
+
+    Example:
+        >>> percent(0.956), percent(None), percent(math.nan)
+        ('95.6', '-', '-')
+    """
+    if fraction is None or math.isnan(fraction):
+        return MISSING
+    return f"{100 * fraction:.{digits}f}"
+
+
+def points(difference: float) -> str:
+    """Return a difference of fractions in percentage points."""
+    return f"{percent(difference)} points"
+
+
+def interval(low: float, high: float, form: str = ".2f") -> str:
+    """Return an interval; ``form`` is that of its bounds.
+
+    Example:
+        >>> interval(-0.5, 1.25), interval(-0.5, 1.25, "+.1f"), interval(math.nan, math.nan)
+        ('-0.50 .. 1.25', '-0.5 .. +1.2', '-')
+    """
+    return MISSING if math.isnan(low) else f"{low:{form}} .. {high:{form}}"
+
+
+def within(middle: float, low: float, high: float, form: str = ".2f") -> str:
+    """Return a figure with its interval or quartiles in brackets.
+
+    Example:
+        >>> within(1.5, 1.25, 2)
+        '1.50 (1.25 .. 2.00)'
+    """
+    return f"{middle:{form}} ({interval(low, high, form)})"
+
+
+def count(number: float) -> str:
+    """Return a mean number of things, to three digits or the last whole one."""
+    return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def markdown_row(cells: Sequence[str]) -> str:
+    """Return one line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
+    """Return a Markdown table.
+
+    Args:
+        heads: Headings of the columns.
+        rows: Cells, as many as there are columns.
+        names: How many columns hold text and are aligned to the left; the others hold figures.
+
+    Example:
+        >>> print(markdown_table(["", "accuracy"], [["wvat", "95.6"]]))
+        |  | accuracy |
+        | --- | --: |
+        | wvat | 95.6 |
+    """
+    align = ["---"] * names + ["--:"] * (len(heads) - names)
+    return "\n".join(map(markdown_row, (heads, align, *rows)))

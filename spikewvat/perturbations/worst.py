@@ -1,0 +1,199 @@
+"""The worst direction, as long as a device's variation or as sharpness-aware training has it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Generator
+
+from spikewvat.devices.base import DeviceModel, check_at_least_zero, norm_of
+from spikewvat.perturbations.base import Perturbation, along, along_globally, total_norm
+from spikewvat.perturbations.sources import GRADIENT, Source, check_source
+from spikewvat.weights import Perturb, Weights, check_matching
+
+
+class Worst(Perturbation):
+    """The base of all perturbations along a worst direction: they differ in their lengths.
+
+    Args:
+        source: Where the direction comes from, a field of the subclass.
+    """
+
+    source: Source
+
+    @property
+    def parts(self) -> tuple[Source, ...]:
+        """The source."""
+        return (self.source,)
+
+    def _direction(self, weights: Weights, grads: Weights | None) -> Weights:
+        """Return the source's direction; raise where gradients are missing or do not fit."""
+        if not self.needs_gradient:
+            return self.source.direction(weights, {})
+        if grads is None:
+            raise ValueError(
+                f"{type(self).__name__} needs the gradients of a clean pass, got none. "
+                "Pass grads={name: gradient}."
+            )
+        check_matching(weights, grads, what="grads")
+        return self.source.direction(weights, grads)
+
+
+@dataclass(frozen=True)
+class GAV(Worst):
+    r"""Gradient-ascent variation: the steepest ascent of the loss, as long as an HSV draw.
+
+    .. math:: v_l = \alpha \, \lVert \Delta_l \rVert_2 \, \frac{g_l}{\lVert g_l \rVert_2 + \epsilon}
+
+    :math:`\gamma` is part of :math:`\Delta`, :math:`\alpha` scales GAV alone. A gradient that is
+    not finite (a loss scaler that searches its scale) perturbs nothing.
+
+    Args:
+        device: What the chip does to weights; its errors set the length.
+        gamma: Scale of the perturbation (dimensionless), at least 0.
+        alpha: Share of an HSV draw's length (dimensionless), at least 0.
+        source: Where :math:`g` comes from: ``Gradient()`` is that of the minibatch, with a second
+            pass; ``Momentum(optimizer)`` and ``Past()`` do without.
+        per_tensor: Normalise each tensor on its own, as the range is a layer's; otherwise one
+            norm over all tensors, which concentrates the step where gradients are large.
+        draw_length: Take the length of an actual draw. By default it is the root mean square in
+            closed form where the device has one, which needs no random numbers.
+
+    Raises:
+        ValueError: If ``gamma`` or ``alpha`` is negative or not finite.
+
+    References:
+        Weight-variation-aware training (WVAT), section 3.3; the norm per tensor follows
+        Adversarial weight perturbation (Wu et al., 2020).
+    """
+
+    device: DeviceModel
+    gamma: float = 1.0
+    alpha: float = 0.1
+    source: Source = GRADIENT
+    per_tensor: bool = True
+    draw_length: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("gamma", self.gamma)
+        check_at_least_zero("alpha", self.alpha)
+        check_source("source", self.source)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Go up (see :meth:`Perturbation.plan`)."""
+        direction = self._direction(weights, grads)
+        scale = self.source.factor * self.alpha * self.gamma
+        lengths = None if self.draw_length else self.device.expected_norms(weights)
+        if lengths is None:
+            errors = self.device.errors(weights, generator=generator)
+            lengths = {name: norm_of(error) for name, error in errors.items()}
+        if self.per_tensor:
+            return along(direction, lengths, scale)
+        return along_globally(direction, direction, total_norm(list(lengths.values())), scale)
+
+
+@dataclass(frozen=True)
+class SAM(Worst):
+    r"""Sharpness-aware minimisation: one global step of length rho along the gradient.
+
+    .. math:: e = \rho \, g / (\lVert g \rVert_2 + \epsilon)
+
+    The original takes the norm over all parameters; pass ``weights=`` with all of them for that.
+
+    Args:
+        rho: Radius (L2, absolute), at least 0.
+        source: Where :math:`g` comes from; ``Momentum(optimizer)`` makes it Momentum-SAM.
+
+    Raises:
+        ValueError: If ``rho`` is negative or not finite.
+
+    References:
+        Sharpness-Aware Minimization (Foret et al., 2021), Eq. 2, https://arxiv.org/abs/2010.01412
+    """
+
+    rho: float = 0.05
+    source: Source = GRADIENT
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("rho", self.rho)
+        check_source("source", self.source)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Take the step (see :meth:`Perturbation.plan`)."""
+        direction = self._direction(weights, grads)
+        return along_globally(direction, direction, self.source.factor * self.rho)
+
+
+@dataclass(frozen=True)
+class ASAM(Worst):
+    r"""Adaptive SAM: the neighbourhood scales with each weight's magnitude.
+
+    .. math:: e = \rho \, w^2 g / (\lVert |w| \, g \rVert_2 + \epsilon)
+
+    Args:
+        rho: Radius (relative to the weights), at least 0.
+        source: Where :math:`g` comes from.
+
+    Raises:
+        ValueError: If ``rho`` is negative or not finite.
+
+    References:
+        ASAM (Kwon et al., 2021), https://arxiv.org/abs/2102.11600; also the adaptive option of
+        the common SAM implementations.
+    """
+
+    rho: float = 0.5
+    source: Source = GRADIENT
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("rho", self.rho)
+        check_source("source", self.source)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Take the step (see :meth:`Perturbation.plan`)."""
+        direction = self._direction(weights, grads)
+        scaled = {name: direction[name] * w.detach().abs() for name, w in weights.items()}
+        ascent = {name: scaled[name] * w.detach().abs() for name, w in weights.items()}
+        return along_globally(ascent, scaled, self.source.factor * self.rho)
+
+
+@dataclass(frozen=True)
+class AWP(Worst):
+    r"""Adversarial weight perturbation: per tensor, a share of the weight's own norm.
+
+    .. math:: v_l = \kappa \, \lVert w_l \rVert_2 \, g_l / (\lVert g_l \rVert_2 + \epsilon)
+
+    The original steps at the perturbed point and subtracts afterwards; here the weights are
+    restored first, which differs by weight decay times the perturbation.
+
+    Args:
+        kappa: Share of the tensor's norm (dimensionless; the paper's gamma), at least 0.
+        source: Where :math:`g` comes from.
+
+    Raises:
+        ValueError: If ``kappa`` is negative or not finite.
+
+    References:
+        Adversarial Weight Perturbation (Wu et al., 2020), Eq. 8-10, https://arxiv.org/abs/2004.05884
+    """
+
+    kappa: float = 0.01
+    source: Source = GRADIENT
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("kappa", self.kappa)
+        check_source("source", self.source)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Take the perturbation (see :meth:`Perturbation.plan`)."""
+        direction = self._direction(weights, grads)
+        lengths = {name: self.kappa * norm_of(weight) for name, weight in weights.items()}
+        return along(direction, lengths, self.source.factor)

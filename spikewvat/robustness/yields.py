@@ -1,0 +1,267 @@
+"""How many chips of further trainings work: intervals that hold, and what they assume."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from spikewvat.robustness.hierarchy import hierarchical
+from spikewvat.robustness.intervals import share_interval
+from spikewvat.robustness.results import ChipReport, check_target
+from spikewvat.robustness.statistics import (
+    Interval,
+    check_confidence,
+    student_t_quantile,
+    wilson_interval,
+)
+
+_DRAWS, _GAFFKE_DRAWS = 4000, 20_000
+_TINY = 1e-12
+
+
+@dataclass(frozen=True)
+class TrainingYield:
+    """Working chips of several trainings, and what that says of further ones.
+
+    Args:
+        target: Accuracy that a chip must reach to work, a fraction.
+        working: How many chips reach it.
+        chips: How many there are, over all trainings.
+        trainings: How many trainings.
+        model: Interval of the yield of further trainings if these differ like normal noise; of
+            this network's, if there is one training.
+        free: The same without that assumption; [0, 1] for one training.
+        confidence: Coverage of both.
+    """
+
+    target: float
+    working: int
+    chips: int
+    trainings: int
+    model: Interval
+    free: Interval
+    confidence: float = 0.95
+
+    @property
+    def share(self) -> float:
+        """Working chips over all chips."""
+        return self.working / self.chips
+
+    def __str__(self) -> str:
+        named = f"{100 * self.confidence:g} % CI"
+        low, high = (100 * bound for bound in self.model)
+        count = (
+            f"all {self.chips} chips work"
+            if self.working == self.chips
+            else f"{self.working} of {self.chips} chips work"
+        )
+        head = f"yield at {100 * self.target:g} %: {count}"
+        if self.trainings == 1:
+            return f"{head} ({named} {low:.1f} .. {high:.1f} %; says nothing of other trainings)"
+        free_low, free_high = (100 * bound for bound in self.free)
+        return (
+            f"{head}. If trainings differ like normal noise, {low:.0f} .. {high:.0f} % of the "
+            f"chips of further trainings work ({named}); without that assumption "
+            f"{self.trainings} trainings show only {free_low:.0f} .. {free_high:.0f} %"
+        )
+
+
+def yield_over_trainings(
+    reports: Sequence[ChipReport], target: float, *, confidence: float = 0.95
+) -> TrainingYield:
+    """Return how many chips of further trainings reach an accuracy.
+
+    Args:
+        reports: One for each training, of the same device and images; on the same chips where
+            their seeds are equal.
+        target: Accuracy that a chip must reach to work, a fraction.
+        confidence: Coverage, between 0 and 1.
+
+    Raises:
+        ValueError: If there is no report, a number is out of its range, or chips have classified
+            a part of the images.
+    """
+    check_target(target)
+    if not reports:
+        raise ValueError("there are no reports, expected one for each training.")
+    for report in reports:
+        report.yield_at(target)  # raises where a yield has no meaning
+    return training_yield(
+        [report.accuracies for report in reports],
+        target,
+        images=reports[0].images,
+        same_chips=len({report.seeds for report in reports}) == 1,
+        confidence=confidence,
+    )
+
+
+def training_yield(
+    accuracies: Sequence[Tensor],
+    target: float,
+    *,
+    images: int,
+    same_chips: bool,
+    confidence: float = 0.95,
+    generator: Generator | None = None,
+) -> TrainingYield:
+    """Return how many chips of further trainings reach an accuracy.
+
+    Two intervals, see :func:`model_interval` and :func:`free_interval`; with a single training
+    that of its own yield.
+
+    Args:
+        accuracies: Of the chips of each training ``[chips]``, fractions.
+        target: Accuracy that a chip must reach to work, a fraction.
+        images: How many images each chip has classified.
+        same_chips: Whether number j is the same chip for all trainings.
+        confidence: Coverage, between 0 and 1.
+        generator: Source of the draws that stand for integrals; by default one of seed 0, so that
+            equal accuracies give equal intervals.
+
+    Raises:
+        ValueError: If there are no accuracies or a number is out of its range.
+    """
+    check_confidence(confidence)
+    works = [(values >= target).double() for values in accuracies]
+    working, chips = sum(int(w.sum()) for w in works), sum(len(w) for w in works)
+    if len(works) == 1:
+        own = share_interval(working, chips, confidence=confidence)
+        return TrainingYield(target, working, chips, 1, own, Interval(0.0, 1.0), confidence)
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    pooled = wilson_interval(working, chips, confidence=confidence)
+    model = model_interval(
+        accuracies,
+        target - 0.5 / images,
+        same_chips=same_chips,
+        confidence=confidence,
+        generator=generator,
+    )
+    free = free_interval(works, same_chips=same_chips, confidence=confidence, generator=generator)
+    return TrainingYield(
+        target, working, chips, len(works), _hull(model, pooled), _hull(free, pooled), confidence
+    )
+
+
+def model_interval(
+    accuracies: Sequence[Tensor],
+    target: float,
+    *,
+    same_chips: bool,
+    confidence: float,
+    generator: Generator,
+) -> Interval:
+    r"""Return the interval of the yield where trainings are shifted like normal noise.
+
+    The variance of the shifts is a generalised pivot, :math:`V = s_L^2 (a - 1) / \chi^2_{a - 1}`,
+    where L are the medians of the trainings; the distribution of chips stays free, a Bayesian
+    bootstrap over them with one more chip that may or may not work.
+
+    Args:
+        accuracies: Of the chips of each training, at least two trainings.
+        target: Accuracy that a chip must exceed, less half an image.
+        same_chips: Whether number j is the same chip for all trainings.
+        confidence: Coverage.
+        generator: Source of the draws.
+
+    References:
+        Generalized confidence intervals (Weerahandi, 1993),
+        https://doi.org/10.1080/01621459.1993.10476355; The Bayesian bootstrap (Rubin, 1981),
+        https://doi.org/10.1214/aos/1176345338
+    """
+    groups = [values.double() for values in accuracies]
+    a = len(groups)
+    level = torch.stack([values.quantile(0.5) for values in groups])
+    rest = [values - own for values, own in zip(groups, level, strict=True)]
+    own = rest
+    if same_chips:
+        common = torch.stack(rest).quantile(0.5, dim=0)
+        own = [values - common for values in rest]
+    n = a / sum(1 / len(values) for values in groups)
+    noise = 1.57 * _iqr_std(torch.cat(own)) ** 2 * (a / (a - 1) if same_chips else 1) / n
+    between = float(level.var(correction=1))
+    chi2 = _normal(_DRAWS, a - 1, generator).square().sum(1)
+    variance = between * (a - 1) / chi2.clamp_min(_TINY)
+    centre = level.mean() - _normal(_DRAWS, 1, generator)[:, 0] * (variance / a).sqrt()
+    smooth = _iqr_std(torch.cat(rest)) / 2 * n**-0.2
+    spread = ((variance - noise).clamp_min(0) + smooth**2).sqrt().clamp_min(_TINY)
+    chips = len(groups[0]) if same_chips else sum(len(values) for values in groups)
+    weights = -torch.rand(_DRAWS, chips + 1, generator=generator, dtype=torch.float64).log()
+    weights /= weights.sum(1, keepdim=True)
+    if same_chips:
+        works = (
+            sum(
+                (
+                    torch.special.ndtr((centre[:, None] - target + r) / spread[:, None])
+                    for r in rest
+                ),
+                torch.zeros(()),
+            )
+            / a
+        )
+    else:
+        works = torch.special.ndtr((centre[:, None] - target + torch.cat(rest)) / spread[:, None])
+    found = (weights[:, :-1] * works).sum(1)
+    tail = (1 - confidence) / 2
+    low = float(found.quantile(tail))
+    high = float((found + weights[:, -1]).quantile(1 - tail))
+    return Interval(max(low, 0.0), min(high, 1.0))
+
+
+def free_interval(
+    works: Sequence[Tensor], *, same_chips: bool, confidence: float, generator: Generator
+) -> Interval:
+    r"""Return the interval of the yield whatever the distribution of trainings.
+
+    Gaffke's bound for the mean of the trainings' shares, which is that of Clopper and Pearson for
+    shares of 0 and 1 and is conjectured to hold for all. The effect of common chips is added in
+    quadrature. With a trainings whose chips all work, its lower bound is
+    :math:`((1 - c) / 2)^{1/a}`, however many chips there are.
+
+    Args:
+        works: 1 for each chip that works, else 0, of each training ``[chips]``.
+        same_chips: Whether number j is the same chip for all trainings.
+        confidence: Coverage c.
+        generator: Source of the draws.
+
+    References:
+        A New Confidence Bound for the Mean of a Bounded Random Variable (Learned-Miller and
+        Thomas, 2019), https://arxiv.org/abs/1905.06208
+    """
+    shares = torch.stack([work.mean() for work in works])
+    mean = float(shares.mean())
+    uniform = torch.rand(_GAFFKE_DRAWS, len(shares), generator=generator, dtype=torch.float64)
+    uniform = uniform.sort(dim=1).values
+    tail = (1 - confidence) / 2
+
+    def lower(values: Tensor) -> float:
+        gaps = torch.cat([(1 - values).sort().values, values.new_ones(1)]).diff()
+        return float((uniform @ gaps).quantile(tail))
+
+    low, high = lower(shares), 1 - lower(1 - shares)
+    found = hierarchical(works, same_chips=same_chips)
+    chips = len(works[0])
+    common = 0.0
+    if same_chips and chips > 1 and found.common_std:
+        common = student_t_quantile(1 - tail, chips - 1) * found.common_std / math.sqrt(chips)
+    return Interval(
+        max(mean - math.hypot(mean - low, common), 0.0),
+        min(mean + math.hypot(high - mean, common), 1.0),
+    )
+
+
+def _hull(one: Interval, other: Interval) -> Interval:
+    return Interval(min(one.low, other.low), max(one.high, other.high))
+
+
+def _iqr_std(values: Tensor) -> float:
+    """Return the standard deviation of the normal distribution with the same quartiles."""
+    low, high = values.quantile(torch.tensor([0.25, 0.75], dtype=values.dtype)).tolist()
+    return float(high - low) / 1.349
+
+
+def _normal(rows: int, columns: int, generator: Generator) -> Tensor:
+    return torch.randn(rows, columns, generator=generator, dtype=torch.float64)

@@ -1,0 +1,238 @@
+"""Results as files: every dataclass of a result becomes JSON and is read back here.
+
+A file names the kind of its result and the version of its layout. Numbers that cannot be, such as
+an accuracy of 1.2 or 24 accuracies of 25 chips, are refused on reading; what follows from other
+numbers (means, intervals, yields) is not stored. In a file every item of a table has a line.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from spikewvat import files
+from spikewvat.errors import DataError, require
+
+Result = TypeVar("Result")
+
+KIND, VERSION = "kind", 1
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Says of a field, in ``Annotated``, which numbers it may hold.
+
+    A tensor is read as float64 on the CPU. In a file null stands for what is not finite, and is
+    read as NaN.
+
+    Args:
+        low: The least number.
+        high: The largest number.
+        missing: Whether a number may be missing, that is NaN.
+    """
+
+    low: float = -math.inf
+    high: float = math.inf
+    missing: bool = True
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Tell pydantic how to read and write the field."""
+        schema: Any = require("pydantic_core", extra="cli", purpose="A result file").core_schema
+        return schema.no_info_plain_validator_function(
+            functools.partial(self._read, is_tensor=source is Tensor),
+            serialization=schema.plain_serializer_function_ser_schema(_written),
+        )
+
+    def _read(self, value: Any, *, is_tensor: bool) -> Any:
+        expected = "a list of numbers" if is_tensor else "a number"
+        try:
+            found = _with_nan(value)
+            numbers = torch.tensor(found, dtype=torch.float64)
+        except (TypeError, OverflowError) as error:  # lists of different lengths, 1 and 400 zeros
+            raise ValueError(f"expected {expected} ({error})") from error
+        if isinstance(found, list) != is_tensor:
+            raise ValueError(f"expected {expected}")
+        if not self.missing and bool(numbers.isnan().any()):
+            raise ValueError("a number is missing")
+        if bool(((numbers < self.low) | (numbers > self.high)).any()):
+            raise ValueError(f"expected numbers from {self.low:g} to {self.high:g}, got {value}")
+        return numbers if is_tensor else found
+
+
+Real: TypeAlias = Annotated[float, Numbers()]
+"""A number, NaN where it is not defined."""
+Reals: TypeAlias = Annotated[Tensor, Numbers()]
+"""Numbers, NaN where one is not defined."""
+Fraction: TypeAlias = Annotated[float, Numbers(0, 1, missing=False)]
+"""A number from 0 to 1."""
+Fractions: TypeAlias = Annotated[Tensor, Numbers(0, 1, missing=False)]
+"""Numbers from 0 to 1."""
+
+
+def write(path: Path | str, result: object) -> None:
+    """Write a result file, atomically.
+
+    Args:
+        path: File to write; missing parent folders are made.
+        result: A dataclass.
+
+    Raises:
+        CheckpointError: If the file cannot be written.
+        MissingExtraError: If pydantic is not installed.
+    """
+    write_json(path, {KIND: f"{type(result).__name__} {VERSION}", **plain(result)})
+
+
+def read(path: Path | str, kind: type[Result]) -> Result:
+    """Read a result file.
+
+    Args:
+        path: File that :func:`write` has written.
+        kind: Class of the result.
+
+    Raises:
+        DataError: If the file is missing or malformed, or holds another kind of result.
+        MissingExtraError: If pydantic is not installed.
+    """
+    return restored(read_json(path), kind, source=repr(str(path)))
+
+
+def plain(result: object) -> dict[str, Any]:
+    """Return a result as plain values, fit for JSON; fields that have their default are left out.
+
+    Raises:
+        MissingExtraError: If pydantic is not installed.
+    """
+    found = _adapter(type(result)).dump_python((result,), mode="json", exclude_defaults=True)
+    return dict(found[0])
+
+
+def restored(content: Mapping[str, Any], kind: type[Result], *, source: str) -> Result:
+    """Return the result that a file holds.
+
+    Args:
+        content: The file's, see :func:`read_json`.
+        kind: Class of the result.
+        source: Names the file in errors.
+
+    Raises:
+        DataError: If the content is malformed, or that of another kind of result.
+        MissingExtraError: If pydantic is not installed.
+    """
+    expected, named = f"{kind.__name__} {VERSION}", content.get(KIND)
+    if named != expected:
+        raise DataError(
+            f"{source} holds {named or 'no named kind of result'!r}, expected {expected!r}. "
+            "Write it anew with this version of spikewvat, or choose another file."
+        )
+    fields = json.dumps([{key: item for key, item in content.items() if key != KIND}])
+    pydantic = require("pydantic", extra="cli", purpose="A result file")
+    try:
+        found: Result = _adapter(kind).validate_json(fields, strict=True)[0]
+    except pydantic.ValidationError as error:
+        first, *others = error.errors()
+        place = ".".join(str(part) for part in first["loc"][1:]) or "the result"
+        more = f", and {len(others)} more" if others else ""
+        raise DataError(
+            f"{source} is no {kind.__name__}: {place}: {first['msg']}{more}. "
+            "Delete the file and write it anew."
+        ) from error
+    return found
+
+
+def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
+    """Write plain values, atomically: a key a line, an item of a table a line.
+
+    Args:
+        path: File to write.
+        content: Plain values; numbers that are not finite become null.
+
+    Raises:
+        CheckpointError: If the file cannot be written.
+    """
+    lines = (f"{json.dumps(str(key))}: {_laid_out(item, ' ')}" for key, item in content.items())
+    files.write_atomic(path, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Read plain values from a file.
+
+    Raises:
+        DataError: If the file is missing, or holds no JSON object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refused)
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(
+            f"{str(path)!r} is no result file ({error}). Pass a file that spikewvat has written."
+        ) from error
+    if not isinstance(content, dict):
+        raise DataError(
+            f"{str(path)!r} is no result file: it holds a {type(content).__name__}, expected an "
+            "object. Pass a file that spikewvat has written."
+        )
+    return content
+
+
+def _made(kind: Any) -> Any:
+    pydantic = require("pydantic", extra="cli", purpose="A result file")
+    # A tuple takes the settings that pydantic does not let a dataclass be given from outside.
+    return pydantic.TypeAdapter(tuple[kind], config={"extra": "forbid", "allow_inf_nan": False})
+
+
+_adapter: Callable[[Any], Any] = functools.cache(_made)
+
+
+def _refused(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _with_nan(value: Any) -> Any:
+    """Return numbers with NaN for None, after a check that they are numbers."""
+    if isinstance(value, list):
+        return [_with_nan(item) for item in value]
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError(f"{value!r} is no number")
+    return float(value)
+
+
+def _written(value: Any) -> Any:
+    """Return a tensor or number as plain values, None for what is not finite."""
+    return _finite(value.tolist() if isinstance(value, Tensor) else value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _laid_out(value: Any, indent: str) -> str:
+    """Return JSON in which only the items of tables, that is lists of containers, have lines."""
+    if isinstance(value, Mapping):
+        items = (f"{json.dumps(str(k))}: {_laid_out(v, indent)}" for k, v in value.items())
+        return "{" + ", ".join(items) + "}"
+    if isinstance(value, list | tuple) and any(
+        isinstance(i, Mapping | list | tuple) for i in value
+    ):
+        deeper = indent + " "
+        return "[\n" + ",\n".join(f"{indent}{_laid_out(item, deeper)}" for item in value) + "]"
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _is_container(value: Any) -> bool:
+    return isinstance(value, Mapping | list | tuple)
