@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, TypeAlias
 
@@ -126,7 +126,11 @@ class _Meeting:
         self._axes = [
             axis for axis in (0, 1) if inputs.dim() > axis + 1 and inputs.shape[axis] == len(labels)
         ]
-        self._few = inputs if len(self._axes) != 1 else _part(inputs, self._axes[0])
+        self._few = inputs
+        if len(self._axes) == 1:
+            few = min(len(labels), _IMAGES)
+            few -= self._axes == [1] and few == len(inputs)  # another number than there are steps
+            self._few = _part(inputs, self._axes[0], few)
 
     def loop(self, time: Time) -> Loop | None:
         """Return the loop to put around the network, checked."""
@@ -199,13 +203,11 @@ class _Meeting:
 
     def _pass_twice(self, x: Tensor, seen: _Seen | None) -> None:
         try:
-            if seen is None:
+            with nullcontext() if seen is None else _watched(self._model, seen):
                 check_state(self._model, self._adapter, ((x,), {}), to_evaluate=True)
-                return
-            with _watched(self._model, seen):
-                check_state(self._model, self._adapter, ((x,), {}), to_evaluate=True)
-        finally:
+        except Exception:
             self._adapter.reset_state(self._model)
+            raise
 
     def _step_by_step(self) -> list[str]:
         """Return the layers that keep state from one step to the next, if steps can be given."""
@@ -267,34 +269,29 @@ class _Meeting:
         """Raise unless outputs are [T, B, classes], or no outputs of several steps."""
         if spikes.dim() != 3 or not self._axes:
             return
-        axis = self._axes[0] if len(self._axes) == 1 else 1
+        axis, shape = self._axes[-1], spikes.shape
         images = self._few.shape[axis]
-        if spikes.shape[0] == images != spikes.shape[1]:
+        if shape[0] == shape[1] == images > 1 and len(self._axes) == 1:
+            # As many steps as images: one image less shows which axis is theirs.
+            images -= 1
+            shape = self._once(_part(self._few, axis, images)).shape
+        if shape[0] == images != shape[1]:
             raise ValueError(
-                f"outputs of shape {tuple(spikes.shape)} for {images} images have images first, "
+                f"outputs of shape {tuple(shape)} for {images} images have images first, "
                 "expected [T, B, classes]. Pass scores=lambda output: output.sum(1)."
             )
-        if spikes.shape[0] != spikes.shape[1] or len(spikes) < 2:
-            return
-        # As many steps as images. What changes with one image is its column if time comes first;
-        # where the inputs do not tell either, a later row must change with the first step too.
-        down, across = self._moved(axis)
-        if len(self._axes) == 1:
-            if across:
-                raise ValueError(
-                    f"outputs of {images} steps and {images} images have images first, expected "
-                    "[T, B, classes]. Pass scores=lambda output: output.sum(1)."
-                )
-        else:
-            down, _ = self._moved(0)
-        if across or not down:
+        if len(self._axes) == 2 and shape[0] == shape[1] == images > 1 and not self._goes_down():
             raise ValueError(
                 f"inputs of shape {tuple(self._whole.shape)} give outputs of shape "
-                f"{tuple(spikes.shape)}, as many steps as images: which axis is time is not "
+                f"{tuple(shape)}, as many steps as images: which axis is time is not "
                 'known. Pass batches of another size, time="network" if outputs are '
                 "[T, B, classes], or scores=lambda output: output.sum(1) if they are "
                 "[B, T, classes]."
             )
+
+    def _goes_down(self) -> bool:
+        """Return whether what comes in goes on along the first axis of outputs, and only there."""
+        return self._moved(0)[0] and not self._moved(1)[1]
 
     def _moved(self, axis: int) -> tuple[bool, bool]:
         """Change the first entry along an axis of the inputs.
@@ -363,13 +360,9 @@ def _alike(state: torch.Size, x: torch.Size) -> bool:
     return len(state) == len(x) >= 2 and state[0] == x[0]
 
 
-def _part(inputs: Tensor, axis: int) -> Tensor:
-    """Return a few images: another number than there are steps."""
-    images = min(inputs.shape[axis], _IMAGES)
-    if axis == 1 and images == len(inputs):
-        images -= 1
-    chosen = torch.arange(max(images, 1), device=inputs.device)
-    return inputs.index_select(axis, chosen)
+def _part(inputs: Tensor, axis: int, images: int) -> Tensor:
+    """Return the first images of a batch."""
+    return inputs.index_select(axis, torch.arange(images, device=inputs.device))
 
 
 def _spikes(output: Any) -> Any:

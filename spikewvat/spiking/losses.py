@@ -70,7 +70,7 @@ def population_scores(classes: int) -> Callable[[Output], Tensor]:
                 f"the network has {counts.shape[1]} outputs, expected a multiple of {classes}, "
                 "the number of classes."
             )
-        return counts.unflatten(1, (classes, -1)).sum(2)
+        return counts.reshape(len(counts), classes, -1).sum(2)
 
     return scores
 
