@@ -28,7 +28,7 @@ def images():
 def root(tmp_path, images):
     labels = torch.arange(12, dtype=torch.uint8) % 10
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(images))
-    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels)))
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(labels), mtime=0))
     return tmp_path
 
 
@@ -174,8 +174,8 @@ def test_missing_files_are_an_error(root):
         ("a", idx(torch.zeros(5, dtype=torch.uint8))[:-2], r"11 bytes, but .* announces 13"),
         ("a", b"\0\0\x08\3\0\0", r"6 bytes, but .* announces"),
         ("a.gz", b"not packed", r"cannot read '.*a\.gz'"),
-        ("a.gz", gzip.compress(b"x" * 999)[:-9], r"cannot read '.*a\.gz'"),
-        ("a.gz", gzip.compress(b"x" * 999)[:12] + b"\xff" * 30, r"cannot read '.*a\.gz'"),
+        ("a.gz", gzip.compress(b"x" * 999, mtime=0)[:-9], r"cannot read '.*a\.gz'"),
+        ("a.gz", gzip.compress(b"x" * 999, mtime=0)[:12] + b"\xff" * 30, r"cannot read '.*a\.gz'"),
     ],
 )
 def test_damaged_files_are_errors(tmp_path, name, content, message):
@@ -189,7 +189,7 @@ def test_files_that_do_not_belong_together_are_an_error(root, images):
     labels.write_bytes(gzip.compress(idx(torch.zeros(11, dtype=torch.uint8))))
     with pytest.raises(DataError, match=r"holds 12 images, but .* 11 labels"):
         MNIST(root, "train")
-    labels.write_bytes(gzip.compress(idx(images)))
+    labels.write_bytes(gzip.compress(idx(images), mtime=0))
     with pytest.raises(DataError, match=r"expected images \[N, H, W\] and labels \[N\]"):
         MNIST(root, "train")
 
@@ -218,6 +218,6 @@ def test_images_that_are_no_intensities_are_errors(encoding, images, message):
 
 def test_a_packed_file_that_explodes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("spikewvat.data.images._LARGEST", 5000)
-    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(6000)))
+    (tmp_path / "x.gz").write_bytes(gzip.compress(bytes(6000), mtime=0))
     with pytest.raises(DataError, match=r"cannot read '.*x.gz': it unpacks to more than"):
         read_idx(tmp_path / "x.gz")

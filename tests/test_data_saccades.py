@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikewvat.data.events import check_on_sensor
+from spikewvat.data.events import check_events
 from spikewvat.data.images import MNIST
 from spikewvat.data.saccades import SaccadeCamera, _seen, write_recordings
 from spikewvat.errors import DataError
@@ -26,7 +26,7 @@ def seeded(seed=0):
 
 def test_events_lie_on_the_sensor_in_order_of_time():
     for events in SaccadeCamera().record(torch.rand(3, 28, 28), generator=seeded()):
-        check_on_sensor(events)
+        check_events(events)
         assert len(events) > 1000
         assert (np.diff(events["t"]) >= 0).all()
         assert events["t"].min() >= 0

@@ -44,7 +44,9 @@ def table(tmp_path):
     def write(rows, header="level,g,t,cell,goal", name="table.csv"):
         text = "\n".join([header, *(",".join(map(str, row)) for row in rows)]) + "\n"
         path = tmp_path / name
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        path.write_bytes(
+            gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode()
+        )
         return path
 
     return write
@@ -103,7 +105,9 @@ def test_separators_headers_and_column_numbers(tmp_path, table, name):
     for header in ("", f"level{mark}g{mark}t{mark}cell{mark}goal\n"):
         text = "\ufeff" + header + "\n\n".join(mark.join(map(str, row)) for row in ROWS) + "\r\n"
         path = tmp_path / name
-        path.write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+        path.write_bytes(
+            gzip.compress(text.encode(), mtime=0) if name.endswith(".gz") else text.encode()
+        )
         for level, value, time in ((0, 1, 2), ("0", "1", "2")):
             options = {"level_column": level, "value_column": value, "time_column": time}
             assert fit(path, **options) == by_name
@@ -318,7 +322,7 @@ def test_unreadable_files(tmp_path):
         fit(tmp_path / "absent.csv")
     with pytest.raises(DataError, match="cannot be read"):
         fit(tmp_path)
-    whole = gzip.compress(b"level,g\n0,1\n1,2\n")
+    whole = gzip.compress(b"level,g\n0,1\n1,2\n", mtime=0)
     for content in (b"level,g\n0,1\n", whole[:-9], whole[:12] + b"\xff\xff" + whole[14:]):
         (tmp_path / "broken.csv.gz").write_bytes(content)
         with pytest.raises(DataError, match="broken.csv.gz' cannot be read"):
@@ -327,7 +331,7 @@ def test_unreadable_files(tmp_path):
 
 def test_a_packed_table_that_explodes_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("spikewvat.devices.measurements._LARGEST", 5000)
-    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(b"0,1\n" * 2000))
+    (tmp_path / "bomb.csv.gz").write_bytes(gzip.compress(b"0,1\n" * 2000, mtime=0))
     with pytest.raises(DataError, match=r"bomb.csv.gz' cannot be read \(it unpacks to more than"):
         fit(tmp_path / "bomb.csv.gz")
 

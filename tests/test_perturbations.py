@@ -195,7 +195,9 @@ PLANNED_PERTURBATIONS = [
 ]
 
 
-@pytest.mark.parametrize("direction", PLANNED_PERTURBATIONS, ids=str)
+@pytest.mark.parametrize(
+    "direction", PLANNED_PERTURBATIONS, ids=lambda d: getattr(d, "__name__", str(d))
+)
 def test_a_plan_adds_the_perturbation_that_the_weights_had(direction):
     weights, grads, direction = moved(direction)
     delta = direction(weights, grads, generator=torch.Generator().manual_seed(5))
