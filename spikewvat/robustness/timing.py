@@ -290,8 +290,9 @@ class _Meeting:
             )
 
     def _goes_down(self) -> bool:
-        """Return whether what comes in goes on along the first axis of outputs, and only there."""
-        return self._moved(0)[0] and not self._moved(1)[1]
+        """Return whether steps are seen to go on, and an image to stay, along the first axis."""
+        down, across = self._moved(1)
+        return down and not across and self._moved(0)[0]
 
     def _moved(self, axis: int) -> tuple[bool, bool]:
         """Change the first entry along an axis of the inputs.
