@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from spikewvat.devices import Gaussian, Ideal
 from spikewvat.robustness import Evaluator, class_scores, population_scores, simulate_chips
-from spikewvat.robustness.corruptions import Deletion, ThresholdMismatch
+from spikewvat.robustness.corruptions import Deletion, ReadNoise, ThresholdMismatch
 
 STEPS, IMAGES, CLASSES = 7, 40, 5
 
@@ -79,6 +79,19 @@ class Holder(nn.Module):
         return (self.out > 0.2).float()
 
 
+class Shared(Holder):
+    """One activation for all layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.spike = nn.Hardtanh(0, 1)
+
+    def forward(self, x):
+        self.hidden = 0.8 * self.hidden + self.first(x)
+        self.out = 0.8 * self.out + self.second(self.spike(self.hidden))
+        return self.spike(self.out)
+
+
 class Looping(nn.Module):
     """Runs a network of single steps over time itself; resets are left to others."""
 
@@ -99,6 +112,7 @@ SINGLE = {
     "spikingjelly": dense_jelly,
     "own neurons": lambda: nn.Sequential(nn.Linear(6, 12), Cell(), nn.Linear(12, 5), Cell()),
     "own network": Holder,
+    "one activation": Shared,
 }
 
 
@@ -213,6 +227,26 @@ def test_corruptions_and_activity_see_all_steps():
     assert torch.equal(one[1].accuracies, other[1].accuracies) or corruption is ThresholdMismatch
 
 
+def test_activity_is_counted_for_images_wherever_they_are():
+    """Spikes [T, B, 1, 6], as sound comes, have four axes like still images [B, C, H, W]."""
+
+    class Sound(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = dense_snntorch()
+
+        def forward(self, x):
+            return self.net(x.flatten(1))
+
+    model, (inputs, labels) = Sound(), dynamic(6)
+    sound, plain = (
+        Evaluator(net, split(x, labels, 1)).corrupt(ReadNoise, [0.0, 0.3], chips=2)
+        for net, x in ((model, inputs.unsqueeze(2)), (model.net, inputs))
+    )
+    assert sound.activity.spikes == plain.activity.spikes > 0
+    assert sound.activity.operations == plain.activity.operations > 0
+
+
 def test_stacked_chips_run_over_time():
     model, loader = nn.Sequential(nn.Linear(6, 5), Cell()), split(*dynamic(6), 1)
     one, many = (
@@ -306,6 +340,27 @@ def test_another_network_on_the_same_images_meets_time_in_its_own_way():
     assert test.on(single).accuracy == Evaluator(single, loader, time="steps").accuracy
 
 
+def test_compiled_networks_run_over_time():
+    model, loader = dense_jelly(), split(*dynamic(6), 1)
+    expected = asked(model, loader)
+    weights = {name: p for name, p in model.named_parameters() if p.dim() > 1}
+    assert asked(torch.compile(model, backend="eager"), loader, weights=weights) == expected
+
+
+def test_a_network_for_one_size_of_batch():
+    class Fixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = dense_jelly()
+
+        def forward(self, x):
+            return self.net(x + torch.zeros(20, 6))
+
+    inputs, labels = dynamic(6)
+    model, loader = Fixed(), list(zip(inputs.split(20, 1), labels.split(20), strict=True))
+    assert asked(model, loader) == asked(Looping(model), loader)
+
+
 def test_an_error_of_the_network_stays_what_it_is():
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         _ = Evaluator(nn.Linear(3, 5), [dynamic(6)]).accuracy
@@ -324,6 +379,21 @@ class Encoded(nn.Module):
         outputs = self.fc(x)
         jitter = torch.linspace(0, 0.5, self.each).repeat(CLASSES)
         return (outputs + outputs * jitter).expand(4, *outputs.shape)
+
+
+@pytest.mark.parametrize("records", [1, 2])
+def test_steps_in_a_list_are_not_taken_for_the_first_one(records):
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = dense_jelly()
+
+        def forward(self, x):
+            steps = [self.own(one) for one in x]
+            return steps if records == 1 else (steps, steps)
+
+    with pytest.raises(ValueError, match=r"Return torch.stack\(steps\) for a list of steps"):
+        _ = Evaluator(Listed(), [dynamic(6)]).accuracy
 
 
 @pytest.mark.parametrize("each", [2, 30])

@@ -36,6 +36,7 @@ class Run:
         adapter: Of its framework.
         live: Its weights that chips hold.
         test: The network with its images.
+        image_axis: Of its inputs, None if it is not known.
         observer: Counts spikes and operations of every evaluation; None counts nothing.
         known: What the network without variation gave, if that is known.
     """
@@ -44,6 +45,7 @@ class Run:
     adapter: Adapter
     live: Weights
     test: TestSet
+    image_axis: int | None = None
     observer: Observer | None = None
     known: Found | None = None
     # The last weights evaluated and what they gave: equal chips need no second evaluation.
@@ -131,7 +133,12 @@ class Run:
         with ExitStack() as stack:
             if happens is not None:
                 chip = corrupt(
-                    self.model, happens, seed=seed, adapter=self.adapter, weights=self.live
+                    self.model,
+                    happens,
+                    seed=seed,
+                    adapter=self.adapter,
+                    weights=self.live,
+                    image_axis=self.image_axis,
                 )
                 stack.enter_context(chip)
             if self.observer is None:

@@ -16,7 +16,7 @@ from spikewvat.robustness.images import Images
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.run import Found, Run
 from spikewvat.robustness.testset import ChipLoss, Scores, TestSet
-from spikewvat.robustness.timing import Loop, Time, meet
+from spikewvat.robustness.timing import Met, Time, meet
 from spikewvat.weights import Weights, refresh
 
 
@@ -49,7 +49,7 @@ class Subject:
     # What the network without variation gave: counted or not, with a loss or without.
     _known: dict[tuple[bool, bool], Found] = field(init=False, default_factory=dict)
     _draws: Draws = field(init=False, default_factory=Draws)
-    _met: tuple[Loop | None] | None = field(init=False, default=None)  # once it is known
+    _met: Met | None = field(init=False, default=None)  # once it is known
     _seen: Snapshot | None = field(init=False, default=None)  # of the network that gave it
 
     def __post_init__(self) -> None:
@@ -102,12 +102,13 @@ class Subject:
             with torch.no_grad(), ExitStack() as stack:
                 self._forget_if_changed(live)
                 device = next(iter(live.values())).device
-                if (loop := self._loop(device)) is not None:
-                    stack.enter_context(loop.around(self.model))
+                met = self._meets_time(device)
+                if met.loop is not None:
+                    stack.enter_context(met.loop.around(self.model))
                 observer = None
                 if counting:
                     with suppress(UnsupportedModelError):  # events of a network without neurons
-                        observer = Observer(self.model, self.adapter, live)
+                        observer = Observer(self.model, self.adapter, live, met.image_axis)
                 test = TestSet(
                     model=self.model,
                     images=self.images,
@@ -120,7 +121,7 @@ class Subject:
                 )
                 key = observer is not None, loss is not None
                 known = self._known.get(key) or self._known.get((key[0], True))
-                run = Run(self.model, self.adapter, live, test, observer, known)
+                run = Run(self.model, self.adapter, live, test, met.image_axis, observer, known)
                 yield run
                 if run.known is not None:
                     self._known[key] = run.known
@@ -131,17 +132,16 @@ class Subject:
             if self._known and self._seen is None:
                 self._seen = Snapshot.of(self.model, live)
 
-    def _loop(self, device: torch.device) -> Loop | None:
-        """Return what runs the network over time, found out from the first batch once."""
+    def _meets_time(self, device: torch.device) -> Met:
+        """Return how the network meets time, found out from the first batch once."""
         if self._met is None:
             batch = self.images.first(device)
             if batch is None:
-                return None
+                return Met(None, None)  # the pass will say that there are no images
             with self._draws.forked([device]):
                 summed = self.scores is None
-                loop = meet(self.model, self.adapter, batch, self.time, summed=summed)
-            self._met = (loop,)
-        return self._met[0]
+                self._met = meet(self.model, self.adapter, batch, self.time, summed=summed)
+        return self._met
 
     def _forget_if_changed(self, live: Weights) -> None:
         if self._seen is None:

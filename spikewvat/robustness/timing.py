@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
-from typing import Any, Literal, NoReturn, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from spikewvat.adapters.neurons import overridden
 from spikewvat.adapters.state import Noted, check_state, kept
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.draws import Draws
+from spikewvat.robustness.watching import Seen, watched
 
 Time: TypeAlias = Literal["network", "steps"] | int | None
 """How a network meets time; see :class:`~spikewvat.robustness.Evaluator`."""
@@ -44,6 +45,18 @@ class Loop:
             yield
 
 
+class Met(NamedTuple):
+    """How a network meets time.
+
+    Args:
+        loop: To be put around the network; None if it owns its loop.
+        image_axis: Of its inputs; None if it could be either.
+    """
+
+    loop: Loop | None
+    image_axis: int | None
+
+
 def check_time(time: object) -> None:
     """Raise ValueError unless this says how a network meets time."""
     number = isinstance(time, int) and not isinstance(time, bool) and time >= 1
@@ -61,7 +74,7 @@ def meet(
     time: Time,
     *,
     summed: bool,
-) -> Loop | None:
+) -> Met:
     """Find out how a network meets time, from a few images, and that no state survives a reset.
 
     Args:
@@ -71,47 +84,12 @@ def meet(
         time: What is known already.
         summed: Whether 3-dimensional outputs are taken as ``[T, B, classes]``.
 
-    Returns:
-        The loop to put around the network, None if it owns its loop.
-
     Raises:
         ValueError: If it cannot be known, or is not as ``time`` says.
         UnsupportedModelError: If state survives a reset.
     """
-    return _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed).loop(time)
-
-
-@dataclass
-class _Seen:
-    """What a pass showed.
-
-    Args:
-        output: Of the network.
-        calls: How often each module was called.
-        inputs: Shape of the first input of each.
-        written: Shapes of tensors that each has written and keeps.
-    """
-
-    output: Any = None
-    calls: dict[str, int] = field(default_factory=dict)
-    inputs: dict[str, torch.Size] = field(default_factory=dict)
-    written: dict[str, list[torch.Size]] = field(default_factory=dict)
-
-    def one_step(self) -> list[str]:
-        """Return the layers that have computed one step and keep state for the next one."""
-        return [
-            name
-            for name, shapes in self.written.items()
-            if self.calls.get(name) == 1
-            and not self._repeats_inside(name)
-            and any(_alike(shape, self.inputs[name]) for shape in shapes)
-            # Neurons that run over time keep the state behind the last step.
-            and not any(_alike(shape, self.inputs[name][1:]) for shape in shapes)
-        ]
-
-    def _repeats_inside(self, name: str) -> bool:
-        prefix = f"{name}." if name else ""
-        return any(n > 1 for other, n in self.calls.items() if other.startswith(prefix))
+    meeting = _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed)
+    return Met(meeting.loop(time), meeting.image_axis)
 
 
 class _Meeting:
@@ -131,6 +109,11 @@ class _Meeting:
             few = min(len(labels), _IMAGES)
             few -= self._axes == [1] and few == len(inputs)  # another number than there are steps
             self._few = _part(inputs, self._axes[0], few)
+
+    @property
+    def image_axis(self) -> int | None:
+        """Which axis of the inputs holds the images; None if it could be either or is none."""
+        return self._axes[0] if len(self._axes) == 1 else None
 
     def loop(self, time: Time) -> Loop | None:
         """Return the loop to put around the network, checked."""
@@ -166,7 +149,7 @@ class _Meeting:
         return Loop(given)
 
     def _found(self) -> Loop | None:
-        seen = _Seen()
+        seen = Seen()
         try:
             self._check(seen)
         except UnsupportedModelError:
@@ -188,7 +171,7 @@ class _Meeting:
             self._check_axes(spikes)
         return None
 
-    def _check(self, seen: _Seen | None) -> None:
+    def _check(self, seen: Seen | None) -> None:
         """Run twice; the first pass of a network that takes no part of a batch is on all of it."""
         images = self._few
         try:
@@ -201,9 +184,9 @@ class _Meeting:
             self._few = self._whole
             self._pass_twice(self._whole, seen)
 
-    def _pass_twice(self, x: Tensor, seen: _Seen | None) -> None:
+    def _pass_twice(self, x: Tensor, seen: Seen | None) -> None:
         try:
-            with nullcontext() if seen is None else _watched(self._model, seen):
+            with nullcontext() if seen is None else watched(self._model, seen):
                 check_state(self._model, self._adapter, ((x,), {}), to_evaluate=True)
         except Exception:
             self._adapter.reset_state(self._model)
@@ -213,7 +196,7 @@ class _Meeting:
         """Return the layers that keep state from one step to the next, if steps can be given."""
         # The step with most in it: nothing moves neurons without a bias.
         most = [float(self._few[t].abs().sum()) for t in range(len(self._few))]
-        step, seen = self._few[most.index(max(most))], _Seen()
+        step, seen = self._few[most.index(max(most))], Seen()
         try:
             self._pass_twice(step, seen)
         except UnsupportedModelError:
@@ -316,49 +299,6 @@ class _Meeting:
         finally:
             self._adapter.reset_state(self._model)
         return spikes
-
-
-@contextmanager
-def _watched(model: nn.Module, seen: _Seen) -> Iterator[None]:
-    """Note what the next pass shows, once."""
-    modules = dict(model.named_modules())
-    before = {name: Noted.of(kept(module, buffers=True)) for name, module in modules.items()}
-    handles: list[Any] = []
-    ended = False
-
-    def called(name: str) -> Callable[..., None]:
-        def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            if not ended:
-                seen.calls[name] = seen.calls.get(name, 0) + 1
-                if args and isinstance(args[0], Tensor):
-                    seen.inputs.setdefault(name, args[0].shape)
-
-        return note
-
-    def end(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        nonlocal ended
-        if ended:
-            return
-        ended, seen.output = True, output
-        for name, module in modules.items():
-            state = kept(module, buffers=True)
-            shapes = [state[where].shape for where in before[name].differing(state)]
-            if shapes and name in seen.inputs:
-                seen.written[name] = shapes
-
-    for name, module in modules.items():
-        handles.append(module.register_forward_hook(called(name)))
-    handles.append(model.register_forward_hook(end))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _alike(state: torch.Size, x: torch.Size) -> bool:
-    """Return whether a state is that of as many samples as an input has, with as many axes."""
-    return len(state) == len(x) >= 2 and state[0] == x[0]
 
 
 def _part(inputs: Tensor, axis: int, images: int) -> Tensor:

@@ -89,7 +89,7 @@ def landscape_run(
     model = runs.load_model(run, recipe, weights=weights)
     data = build.build_data(recipe, data_root)
     loader = data.part(plan.split)
-    around = Evaluator(model, loader, loss=measured).landscape
+    around = Evaluator(model, loader, time="network", loss=measured).landscape
 
     def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         with ChipsProgress(what, enabled=progress) as bar:

@@ -356,7 +356,7 @@ def on_chips(
     plan = recipe.evaluation
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     spikes = plan.spikes
-    tested = Evaluator(model, loader)
+    tested = Evaluator(model, loader, time="network")
     if not sigmas:
         return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
