@@ -268,6 +268,8 @@ def test_as_many_steps_as_images():
     assert Evaluator(own, [(square, labels)]).accuracy == (
         Evaluator(own, [(square, labels)], time="network").accuracy
     )
+    with pytest.raises(ValueError, match="as many steps as images: which axis is time"):
+        _ = Evaluator(nn.Linear(6, 5), [(square, labels)]).accuracy
 
 
 class Batched(nn.Module):
@@ -311,6 +313,56 @@ def test_outputs_of_still_images_with_as_many_steps_as_images():
         ValueError, match=r"outputs of shape \(8, 9, 5\) for 8 images have images first"
     ):
         _ = Evaluator(Last(), [(inputs, labels)]).accuracy
+
+
+class Handed(nn.Module):
+    """Gives the state of a step back, as norse's cells do."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(6, CLASSES)
+
+    def forward(self, x, state=None):
+        v = self.fc(x) if state is None else 0.9 * state[0][0] + self.fc(x)
+        return (v > 0.2).float(), [(v,)]
+
+
+@pytest.mark.parametrize("data", [dynamic, still])
+def test_a_state_that_is_handed_back_is_refused(data):
+    inputs, labels = data(6)
+    with pytest.raises(ValueError, match="returns the state of its neurons"):
+        _ = Evaluator(Handed(), [(inputs, labels)]).accuracy
+
+    class Owner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = Handed()
+
+        def forward(self, x):
+            outputs, state = [], None
+            for step in x:
+                spikes, state = self.cell(step, state)
+                outputs.append(spikes)
+            return torch.stack(outputs), state
+
+    spikes, labels = dynamic(6)
+    assert Evaluator(Owner(), [(spikes, labels)]).accuracy >= 0
+
+
+def test_spikes_can_be_of_any_type():
+    model, (inputs, labels) = Looping(dense_jelly()), dynamic(6)
+
+    class Cast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.own = model
+
+        def forward(self, x):
+            return self.own(x.float())
+
+    expected = Evaluator(model, [(inputs, labels)]).accuracy
+    for dtype in (torch.bool, torch.uint8, torch.int64):
+        assert Evaluator(Cast(), [(inputs.to(dtype), labels)]).accuracy == expected
 
 
 def test_inputs_with_images_first_are_refused():

@@ -107,7 +107,8 @@ class _Meeting:
         self._few = inputs
         if len(self._axes) == 1:
             few = min(len(labels), _IMAGES)
-            few -= self._axes == [1] and few == len(inputs)  # another number than there are steps
+            if self._axes == [1] and few == len(inputs):
+                few -= 1  # another number than there are steps
             self._few = _part(inputs, self._axes[0], few)
 
     @property
@@ -162,6 +163,12 @@ class _Meeting:
                     self._ask(layers)
                 return Loop()
             raise
+        if _hands_state_back(seen.output):
+            raise ValueError(
+                "the network returns the state of its neurons beside the output of one time step, "
+                "to be given back with the next step. Wrap it in a module that owns the loop over "
+                'time, or pass time="network" if one call is all.'
+            )
         layers = seen.one_step()
         if layers and self._goes_on(self._few, layers):
             if self._axes != [1] or not self._step_by_step():
@@ -195,7 +202,7 @@ class _Meeting:
     def _step_by_step(self) -> list[str]:
         """Return the layers that keep state from one step to the next, if steps can be given."""
         # The step with most in it: nothing moves neurons without a bias.
-        most = [float(self._few[t].abs().sum()) for t in range(len(self._few))]
+        most = [float(self._few[t].float().abs().sum()) for t in range(len(self._few))]
         step, seen = self._few[most.index(max(most))], Seen()
         try:
             self._pass_twice(step, seen)
@@ -261,7 +268,8 @@ class _Meeting:
         if shape[0] == images != shape[1]:
             raise ValueError(
                 f"outputs of shape {tuple(shape)} for {images} images have images first, "
-                "expected [T, B, classes]. Pass scores=lambda output: output.sum(1)."
+                "expected [T, B, classes]. Pass scores=lambda output: output.sum(1) if they are "
+                "[B, T, classes], output.sum(2) if they are [B, classes, T]."
             )
         if len(self._axes) == 2 and shape[0] == shape[1] == images > 1 and not self._goes_down():
             raise ValueError(
@@ -284,10 +292,13 @@ class _Meeting:
             Whether outputs ``[N, N, classes]`` change below the first row, and right of the first
             column.
         """
-        changed = self._few.to_dense() if self._few.is_sparse else self._few.clone()
-        first = changed.select(axis, 0)
-        first.copy_(changed.amax() + changed.amin() - first)
-        moved = (self._once(self._few) != self._once(changed)).any(2)
+        few = self._few.to_dense() if self._few.is_sparse else self._few
+        before = self._once(self._few)
+        moved = torch.zeros_like(before[..., 0], dtype=torch.bool)
+        for values in _others(few.select(axis, 0), few):
+            changed = few.clone()
+            changed.select(axis, 0).copy_(values)
+            moved |= (self._once(changed) != before).any(2)
         return bool(moved[1:].any()), bool(moved[:, 1:].any())
 
     def _once(self, x: Tensor) -> Tensor:
@@ -309,6 +320,33 @@ def _part(inputs: Tensor, axis: int, images: int) -> Tensor:
 def _spikes(output: Any) -> Any:
     """Return what is first in an output."""
     return output[0] if isinstance(output, tuple | list) and output else output
+
+
+def _others(first: Tensor, of: Tensor) -> Iterator[Tensor]:
+    """Yield other values of some inputs: turned round, and so large that any neuron notices."""
+    numbers = of.float()
+    yield numbers.amax() + numbers.amin() - first.float()
+    if first.is_floating_point():
+        signs = torch.ones(first.numel(), device=first.device)
+        signs[::2] = -1
+        large = 100 * (1 + numbers.abs().amax()) * signs.reshape(first.shape)
+        yield from (large, -large)
+
+
+def _hands_state_back(output: Any) -> bool:
+    """Return whether a state in a container beside the output is that of each of its samples."""
+    spikes = _spikes(output)
+    if spikes is output or not isinstance(spikes, Tensor):
+        return False
+
+    def tensors(value: Any) -> Iterator[Tensor]:
+        if isinstance(value, Tensor):
+            yield value
+        for part in value if isinstance(value, tuple | list) else ():
+            yield from tensors(part)
+
+    beside = [part for part in output[1:] if not isinstance(part, Tensor)]
+    return any(state.shape == spikes.shape for state in tensors(beside))
 
 
 def _stacked(outputs: list[Any]) -> Any:
