@@ -131,7 +131,7 @@ def convert_run(
         found,
         is_converted=True,
         converted=Converted(
-            ann=Evaluator(ann, loader).accuracy,
+            ann=Evaluator(ann, loader, time="network").accuracy,
             over_time=over_time,
             thresholds={name: t.tolist() for name, t in snn.thresholds().items()},
             seconds=balanced,

@@ -90,7 +90,7 @@ def landscape_run(
     model = runs.load_model(run, resolved, weights=weights)
     data = open_data(resolved, data_root)
     loader = data.part(plan.split)
-    around = Evaluator(model, loader, loss=resolved.loss).landscape
+    around = Evaluator(model, loader, time="network", loss=resolved.loss).landscape
 
     def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         with ChipsProgress(what, enabled=progress) as bar:

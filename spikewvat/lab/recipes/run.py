@@ -340,7 +340,7 @@ def on_chips(
     plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     sizes = list(plan.sigmas or ()) if test else []
-    tested = Evaluator(model, loader)
+    tested = Evaluator(model, loader, time="network")
     if not sizes:
         return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
