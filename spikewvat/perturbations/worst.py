@@ -32,7 +32,7 @@ class Worst(Perturbation):
             return self.source.direction(weights, {})
         if grads is None:
             raise ValueError(
-                f"{type(self).__name__} needs the gradients of a clean pass, got none. "
+                f"{type(self).__name__} needs the gradients of an unperturbed pass, got none. "
                 "Pass grads={name: gradient}."
             )
         check_matching(weights, grads, what="grads")

@@ -25,7 +25,7 @@ ChipLoss: TypeAlias = Callable[[Any, Tensor], Tensor]
 """Function from a network's output and labels to the mean loss of the batch, a 0-dim tensor."""
 
 _Forward: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-"""Function from inputs and labels to scores ``[chips, B, classes]`` and, if any, losses ``[chips]``."""
+"""Function from inputs and labels to scores ``[chips, B, classes]`` and any losses ``[chips]``."""
 
 _MANY, _ENOUGH = 10, 50  # outputs for each label, and images, that are no accident
 

@@ -1,4 +1,4 @@
-"""The data of a run, in loaders."""
+"""The data loaders of a run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Data:
         train: Training batches, shuffled.
         train_in_order: The same samples in larger batches, for evaluation.
         test: Test batches.
-        watch: What decides about the best epoch and early stop.
-        watching: What that is, ``"validation"`` or ``"test"``.
+        watch: Batches that decide about the best epoch and early stopping.
+        watching: Origin of ``watch``: ``"validation"`` or ``"test"``.
         input_shape: Channels, height and width of the spikes.
-        samples: How many samples each part has.
-        black: Value of an empty pixel, for each channel where they differ.
-        classes: How many classes there are, None where the data does not say.
+        samples: Number of samples in each part.
+        black: Value of an empty pixel, per channel if they differ.
+        classes: Number of classes, or None if the data set does not state it.
     """
 
     train: DataLoader[Any]
@@ -47,15 +47,15 @@ class Data:
     classes: int | None = None
 
     def part(self, split: str) -> DataLoader[Any]:
-        """Return what to evaluate on: ``"train"``, ``"validation"`` or ``"test"``.
+        """Return the batches to evaluate on: ``"train"``, ``"validation"`` or ``"test"``.
 
         Raises:
             RecipeError: If nothing was held out for validation.
         """
         if split == "validation" and self.watching != "validation":
             raise RecipeError(
-                "evaluation.split = 'validation', but nothing is held out. "
-                "Train with training.validation = 0.2, a share of the training data."
+                "evaluation.split = 'validation', but no data is held out. Train with "
+                "training.validation = 0.2, a share of the training data."
             )
         return {"train": self.train_in_order, "validation": self.watch, "test": self.test}[split]
 
@@ -65,11 +65,11 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
 
     Args:
         name: A name of the table ``DATA``.
-        root: Folder that the user gave.
+        root: Folder given by the user.
 
     Raises:
         DataError: If there is no such folder.
-        MissingDataError: If none is known.
+        MissingDataError: If no folder is known.
     """
     if root is not None:
         if not Path(root).is_dir():
@@ -93,7 +93,7 @@ def open_data(resolved: Resolved, root: Path | str | None = None) -> Data:
 
     Raises:
         DataError: If the data is missing or malformed.
-        RecipeError: If a parameter is impossible.
+        RecipeError: If a parameter is invalid.
     """
     recipe = resolved.recipe
     settings, plan = recipe.training, recipe.evaluation
@@ -132,7 +132,7 @@ def open_data(resolved: Resolved, root: Path | str | None = None) -> Data:
 
 
 def spread(dataset: Any, images: int | None) -> Any:
-    """Return so many samples, evenly spaced over a data set; all where there are no more or None.
+    """Return a number of samples, evenly spaced over a data set; all of them for None.
 
     Test sets are not in random order: the first half of MNIST's is easier than the second.
     """
@@ -142,11 +142,11 @@ def spread(dataset: Any, images: int | None) -> Any:
 
 
 def augmentation(recipe: Recipe, black: Level = 0.0) -> Augmentation | None:
-    """Make what changes training batches, None where the recipe has nothing that does.
+    """Make the augmentation of training batches, or None if the recipe has none.
 
     Args:
-        recipe: Says how far to shift and whether to mirror.
-        black: Value of the pixels that a shift brings in.
+        recipe: Sets the size of shifts, and mirroring.
+        black: Value of pixels shifted in from outside.
     """
     steps: list[Augmentation] = []
     if recipe.training.shift:
