@@ -193,7 +193,7 @@ def test_tables_of_devices_without_a_size_and_times(suite):
     (suite / "suite.toml").write_text(text.replace('"CNN"', '"CNN"\nbaseline = "plain"'))
     tables = read_suite(suite)
     first, second, note = markdown(tables, {"plain": first_row, "wvat": wvat}).split("\n\n")
-    assert "| ideal weights | on chips | drop | spread" in first
+    assert "| no variation | on chips | drop | spread" in first
     assert first.splitlines()[-1].startswith("| CNN | plain | 90.0 (98.0, -8.0) | 70.0 (80.0,")
     assert first.splitlines()[-1].endswith("| - | 1.00 |")
     assert "| σ = 0 % | σ = 10 % | drop at 10 % |" in second

@@ -106,7 +106,7 @@ def test_the_page_and_its_tables(folder, tmp_path):
     for content in (text, tables):
         assert "2 suites, 3 rows with results; missing or incomplete: 1 row;" in content
         assert "At σ = 10 % WVAT reaches 93.5 %, 12.5 points (95 % CI over 2" in content
-        assert "with ideal weights 0.5 points less" in content
+        assert "without variation 0.5 points less" in content
         assert "CNN: missing" in content
         assert "Minus plain, on the same chips at the largest variation" in content
         assert "large: plain" not in content  # belongs to a scale that was not run
@@ -254,7 +254,7 @@ def test_whether_the_published_order_is_reproduced():
     assert "alike > plain is undecided (+0.0 points" in summary(found(plain, alike))[1]
     assert "no other method helps here" in summary(found(plain, worse))[0]
     assert summary(found(plain)) == [
-        "At σ = 10 % plain reaches 80.5 %, 17.5 points below its ideal weights."
+        "At σ = 10 % plain reaches 80.5 %, 17.5 points below its accuracy without variation."
     ]
 
 
@@ -348,7 +348,7 @@ def test_devices_without_a_size_and_leagues_of_many_rows(tmp_path):
         write(tmp_path / f"{name}.json", row_result([job(0, one, seconds=1.0 + number)]))
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "On chips m7 reaches 70.0 %" in tables
-    assert "| method | ideal weights | on chips | drop |" in tables
+    assert "| method | no variation | on chips | drop |" in tables
     assert "| m7 | 90.0 | 70.0 | 20.0 | 0.0 | 70.0 | - | 8.00 |" in tables
 
 

@@ -453,7 +453,7 @@ def test_report_reads_like_a_sentence():
     assert str(a_report([0.5])) == "50.0 % (1 chip)"
     curve = Degradation(0.97, (a_report([0.97], sigma=0.0), a_report([0.9, 0.8])))
     assert str(curve).splitlines()[:2] == [
-        "clean        : 97.0 %",
+        "no variation : 97.0 %",
         "sigma   0.0 %: 97.0 % (1 chip)",
     ]
 

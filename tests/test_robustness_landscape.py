@@ -133,7 +133,7 @@ def test_a_parabola_along_lines():
     assert found.increase == pytest.approx(2)
     assert found.clean_loss == 25
     assert "6 lines of" in str(found)
-    assert "loss 25 at the ideal weights, +2 at the ends" in str(found)
+    assert "loss 25 without variation, +2 at the ends" in str(found)
 
 
 def test_a_parabola_is_as_sharp_as_it_is():

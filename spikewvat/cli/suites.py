@@ -218,7 +218,7 @@ def _ended(found: Found) -> str:
         return f"{'skipped' if found.skipped else 'failed'}: {found.message}"
     curve = found.curve
     reports = [str(curve.reports[-1])] if curve.reports else []
-    return ", ".join([f"clean {100 * curve.clean:.1f} %", *reports])
+    return ", ".join([f"no variation {100 * curve.clean:.1f} %", *reports])
 
 
 def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:

@@ -321,9 +321,9 @@ class Degradation:
     def __str__(self) -> str:
         if self.axis.name is not None:
             rows = [f"{self.axis.heading(r.size)}: {r}" for r in self]
-            return "\n".join([f"clean: {100 * self.clean:.1f} %", *rows])
+            return "\n".join([f"no variation: {100 * self.clean:.1f} %", *rows])
         rows = [f"sigma {100 * r.sigma:5.1f} %: {r}" for r in self if r.sigma is not None]
-        return "\n".join([f"clean        : {100 * self.clean:.1f} %", *rows])
+        return "\n".join([f"no variation : {100 * self.clean:.1f} %", *rows])
 
 
 def check_target(target: float) -> None:

@@ -64,8 +64,8 @@ class TestSet:
 
         Args:
             what: Description of the weights, for messages.
-            seed: Seed of the random numbers that the network draws.
             chosen: Indices of the images to use, after :meth:`Images.load`; by default all.
+            seed: Seed of the random numbers that the network draws.
 
         Returns:
             Share of correct answers, and the mean loss over images, NaN without a loss.

@@ -160,7 +160,7 @@ def resolve(recipe: Recipe) -> Resolved:
             raise RecipeError(
                 f"evaluation.device = {device.label!r} leaves its sigma open, but the sweep is "
                 f"over the severity of {corruption.label!r}. Write "
-                'device = "gaussian:sigma=0.05", or leave it out for ideal weights.'
+                'device = "gaussian:sigma=0.05", or leave it out for no variation.'
             )
         if evaluation.sigmas is None:
             evaluation = evaluation.model_copy(update={"sigmas": levels(corruption)})

@@ -240,7 +240,7 @@ def run_result(
         resolved: The recipe of the run.
         curve: Accuracies without variation and on chips.
         is_converted: Whether the network was converted.
-        found: Further fields of :class:`RunResult`.
+        **found: Further fields of :class:`RunResult`.
     """
     recipe, corruption = resolved.recipe, resolved.corruption
     content = recipe.content()

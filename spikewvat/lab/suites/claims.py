@@ -77,7 +77,7 @@ class Verdict:
         where = (
             "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
         )
-        where = "of ideal weights" if self.claim.sigma == 0 else where
+        where = "without variation" if self.claim.sigma == 0 else where
         numbers = self.numbers("no result")
         lead = f"; closest lead {self.lead_text}" if self.lead_text else ""
         return f"{self.word}: {self.claim.text} ({self.what} {where}: {numbers}{lead})"

@@ -33,7 +33,7 @@ def header(results: Iterable[RowResult]) -> list[str]:
     axis = some.axis
     last = axis.size(some.sigmas[-1])
     return [
-        *([] if some.holds_ideal else ["ideal weights"]),
+        *([] if some.holds_ideal else ["no variation"]),
         *([axis.heading(size) for size in some.sigmas] if some.sized else ["on chips"]),
         f"drop at {last}" if some.sized else "drop",
         "spread over chips",
@@ -55,7 +55,7 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
     if not result.holds_ideal:
         figures.insert(0, (result.clean, result.clean_std))
         if 0 < len(paper) <= len(result.sigmas):
-            paper = ((math.nan,), *paper)  # published without the accuracy of ideal weights
+            paper = ((math.nan,), *paper)  # published without the accuracy for no variation
     texts = []
     for index, (mean, std) in enumerate(figures):
         text = percent(mean)
