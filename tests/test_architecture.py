@@ -16,6 +16,7 @@ FLOORS = {
     0: (
         "errors",
         "weights",
+        "holding",
         "files",
         "formatting",
         "serialisation",

@@ -67,7 +67,7 @@ def add_normal_(target: Tensor, scale: float, *, generator: Generator | None = N
         generator: Source of randomness on the CPU; ``None`` uses torch's global one.
     """
     entries, table = target.view(-1), _table(target.device)
-    found = torch.empty(min(_PIECE, len(entries)))
+    found = torch.empty(min(_PIECE, len(entries)), dtype=torch.float32)
     for part, levels in _drawn_levels(len(entries), target.device, generator):
         drawn = torch.index_select(table, 0, levels, out=found[: len(levels)])
         entries[part].add_(drawn, alpha=scale)
