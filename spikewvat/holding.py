@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
+
+from spikewvat.pieces import InPieces, fill, is_dense, laid_out_alike
 
 Buffers = dict[str, Tensor]
 """Where perturbed weights are held, by name; kept from step to step, since fresh memory in every
@@ -91,26 +93,6 @@ def can_point(weight: Tensor) -> bool:
     return bool(_use_count(storage._cdata) == 2)  # the weight's, and that of this variable
 
 
-def is_dense(weight: Tensor) -> bool:
-    """Return whether entries fill one block without gaps, in whatever order (channels last)."""
-    if weight.is_contiguous():
-        return True
-    expected = 1
-    for stride, size in sorted(zip(weight.stride(), weight.shape, strict=True)):
-        if size != 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
-
-def in_memory_order(weight: Tensor) -> Tensor:
-    """Return a flat view of a dense tensor, entries as they lie in memory."""
-    if weight.is_contiguous():
-        return weight.view(-1)
-    return weight.as_strided((weight.numel(),), (1,))
-
-
 @dataclass(eq=False)
 class _Slot:
     """One weight while it holds other values."""
@@ -178,11 +160,15 @@ class Hold:
     thread: int = field(default_factory=threading.get_ident)
     _slots: list[_Slot] = field(default_factory=list)
 
-    def take(self) -> dict[str, Tensor]:
-        """Make ready to perturb.
+    def perturb(
+        self, perturbation: Callable[[Mapping[str, Tensor]], object], *, overwrites: bool = False
+    ) -> None:
+        """Make the values that the weights will hold.
 
-        Returns:
-            By name, tensors without autograd that hold the weights and may be written to.
+        Args:
+            perturbation: Called once, with tensors by name that hold the weights, have no
+                gradients and may be written to.
+            overwrites: Whether it writes every entry and needs none: they hold anything then.
         """
         check_holdable(self.weights)
         self._refuse_other_threads()
@@ -195,12 +181,22 @@ class Hold:
             if buffer is None or not _alike(buffer, original) or _in_use(buffer):
                 buffer = torch.empty_like(original)
                 buffers[name] = buffer
+            if not points:
+                buffer.copy_(original)
             slots.append(_Slot(name, weight, original, buffer, points))
-        for slot in slots:
-            slot.buffer.copy_(slot.original)
         self._slots = slots
         _open.append(self)
-        return {slot.name: slot.held for slot in slots}
+        held = {slot.name: slot.held for slot in slots}
+        if isinstance(perturbation, InPieces) and all(
+            slot.points and perturbation.fits(slot.name, slot.buffer) for slot in slots
+        ):
+            fill(held, {slot.name: slot.original for slot in slots}, perturbation)
+            return
+        if not overwrites:
+            for slot in slots:
+                if slot.points:
+                    slot.buffer.copy_(slot.original)
+        perturbation(held)
 
     def place(self) -> None:
         """Let the weights be what was perturbed."""
@@ -266,13 +262,7 @@ def put_back_since(before: list[Hold]) -> None:
 
 
 def _alike(buffer: Tensor, weight: Tensor) -> bool:
-    return (
-        type(buffer) is type(weight)
-        and buffer.shape == weight.shape
-        and buffer.stride() == weight.stride()
-        and buffer.dtype == weight.dtype
-        and buffer.device == weight.device
-    )
+    return type(buffer) is type(weight) and laid_out_alike(buffer, weight)
 
 
 def _in_use(buffer: Tensor) -> bool:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.holding import Buffers, Hold
+from spikewvat.pieces import Changes
 
 Weights: TypeAlias = dict[str, Tensor]
 """Synaptic weights by parameter name; gradients and perturbations have equal keys and shapes."""
@@ -192,7 +193,7 @@ def replaced(
     def write(held: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_(list(held.values()), [values[name] for name in held])
 
-    with perturbed(weights, write, buffers=buffers):
+    with _held(weights, write, buffers, overwrites=True):
         yield
 
 
@@ -236,12 +237,24 @@ def perturbed(
     if isinstance(perturbation, Mapping):
         check_matching(weights, perturbation, what="perturbation")
         perturbation = adding(perturbation)
+    with _held(weights, perturbation, buffers):
+        yield
+
+
+@contextmanager
+def _held(
+    weights: Mapping[str, Tensor],
+    perturbation: Perturb,
+    buffers: Buffers | None,
+    *,
+    overwrites: bool = False,
+) -> Iterator[None]:
     refresh(weights)
     hold = Hold(weights, buffers)
     try:
         try:
             with torch.no_grad():
-                perturbation(hold.take())
+                hold.perturb(perturbation, overwrites=overwrites)
                 _leave_absent(weights)
             hold.place()
             # Autocast keeps low-precision copies of the parameters until its outermost context
@@ -270,15 +283,7 @@ def adding(perturbation: Mapping[str, Tensor], *, scale: float = 1.0) -> Perturb
         perturbation: Change of each weight; it may be of another dtype or device than the weight.
         scale: Factor of the change.
     """
-
-    def add(weights: Mapping[str, Tensor]) -> None:
-        changes = [
-            perturbation[name].to(device=weight.device, dtype=weight.dtype)
-            for name, weight in weights.items()
-        ]
-        torch._foreach_add_(list(weights.values()), changes, alpha=scale)
-
-    return add
+    return Changes(perturbation, dict.fromkeys(perturbation, scale))
 
 
 def refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:

@@ -17,6 +17,7 @@ FLOORS = {
         "errors",
         "weights",
         "holding",
+        "pieces",
         "files",
         "formatting",
         "serialisation",

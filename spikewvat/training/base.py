@@ -136,7 +136,14 @@ class GradientMethod(ABC):
                     )
                 self._find_again()
                 refresh(self.weights)
-                return self._whole_step(closure, backward)
+                arrivals = Arrivals(self.weights)
+                loss, plain = self._whole_step(closure, backward)
+                self._check_kept()
+                self._check_arrived(arrivals)
+                self.steps += 1
+                if not plain:
+                    self._watch.note_loss(loss)
+                return loss
             finally:
                 self._end(token)
         except BaseException:
@@ -150,18 +157,12 @@ class GradientMethod(ABC):
         if self._running.get("step") is token:
             self._running.clear()
 
-    def _whole_step(self, closure: Closure, backward: Backward) -> Tensor:
-        """Do what :meth:`backward` says, with references that hold."""
+    def _whole_step(self, closure: Closure, backward: Backward) -> tuple[Tensor, bool]:
+        """Leave the gradients in ``.grad``; return the loss, and whether the step was plain."""
         plain = self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p
-        arrivals = Arrivals(self.weights)
         with self._checking():
             loss = self._pass(closure, backward) if plain else self._step(closure, backward)
-        self._check_arrived(arrivals)
-        self._check_kept()
-        self.steps += 1
-        if not plain:
-            self._watch.note_loss(loss)
-        return loss
+        return loss, plain
 
     def _find_again(self) -> None:
         """Find the weights anew where the model has changed; raise where they were passed."""
@@ -222,7 +223,7 @@ class GradientMethod(ABC):
                 f"weights {', '.join(map(repr, missing))} got no gradient in a step: the closure "
                 "does not reach them. Leave them out with ignore=[...] if that is meant.",
                 TrainingStalledWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
 
     def __getstate__(self) -> dict[str, Any]:

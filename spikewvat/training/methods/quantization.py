@@ -69,7 +69,7 @@ class QAT(PerturbedGradient):
         quantizes = self.activation_bits is not None
         self._layers = synaptic_layers(self.model, self.weights) if quantizes else {}
 
-    def _whole_step(self, closure: Closure, backward: Backward) -> Tensor:
+    def _whole_step(self, closure: Closure, backward: Backward) -> tuple[Tensor, bool]:
         quantized = self.quantizer.program(self.weights)
         with (
             replaced(self.weights, quantized, buffers=self._quantized),
