@@ -233,11 +233,17 @@ class GradientMethod(ABC):
                 f"{type(self).__name__} cannot be copied or pickled within its own step, where "
                 "the weights are perturbed. Do so between steps."
             )
-        return {**vars(self), "_buffers": {}, "_references": None}
+        self.adapter.reset_state(self.model)  # state with a graph cannot be copied
+        state = {**vars(self), "_buffers": {}, "_references": None}
+        if self._find_adapter is not None:
+            state["adapter"] = None
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Go on with the copied model."""
         vars(self).update(state)
+        if self._find_adapter is not None:
+            self.adapter = self._find_adapter(self.model)
         self._references = References(self.model)
 
     def after_step(self) -> None:  # noqa: B027 -- most methods have nothing to do there
