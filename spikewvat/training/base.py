@@ -22,7 +22,7 @@ from spikewvat.errors import TrainingStalledWarning
 from spikewvat.holding import Buffers, check_holdable, held, put_back_since
 from spikewvat.training.references import Arrivals, References, restored_buffers
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Perturb, Weights, perturbed, refresh, taken
+from spikewvat.weights import Perturb, Weights, holds_of, perturbed, refresh, taken
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -127,6 +127,7 @@ class GradientMethod(ABC):
                 of the model any more.
         """
         token, before, grad_mode = object(), held(), torch.is_grad_enabled()
+        holds = None
         try:
             try:
                 if self._running.setdefault("step", token) is not token:
@@ -136,6 +137,7 @@ class GradientMethod(ABC):
                     )
                 self._find_again()
                 refresh(self.weights)
+                holds = holds_of(self.weights)
                 arrivals = Arrivals(self.weights)
                 loss, plain = self._whole_step(closure, backward)
                 self._check_kept()
@@ -149,6 +151,10 @@ class GradientMethod(ABC):
         except BaseException:
             # An interrupt may come at any moment, in the midst of putting back too.
             put_back_since(before)
+            if holds is not None:
+                for weight, number in holds:
+                    weight.release(number)
+                self._references.put_back()
             self._end(token)
             torch.set_grad_enabled(grad_mode)
             raise
