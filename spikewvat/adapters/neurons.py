@@ -17,6 +17,12 @@ Part: TypeAlias = Literal["spikes", "v_threshold", "tau_mem"]
 Factors: TypeAlias = Callable[[torch.Size], Tensor]
 """From the shape of one sample's neurons to a factor above 0 for each of them."""
 
+Entry: TypeAlias = tuple[dict[str, Any], str, Any]
+"""A dictionary (of parameters, buffers, attributes), a key, and another value for it."""
+
+Varied: TypeAlias = tuple[Tensor, list[Entry]]
+"""The input of varied neurons, and what is exchanged while they run."""
+
 
 @dataclass(frozen=True)
 class Tap:
@@ -76,10 +82,10 @@ class NeuronLayer:
     def _call(self, tap: Tap, inner: Callable[..., Any], x: Tensor, *args: Any, **kw: Any) -> Any:
         shape = x.shape[2 if self.timed else 1 :]
         threshold, tau = _factors(tap.v_threshold, shape, x), _factors(tap.tau_mem, shape, x)
-        if threshold is None and tau is None:
+        constant = threshold is None and tau is None
+        x, entries = (x, []) if constant else self._varied(x, threshold, tau)
+        with exchanged_entries(*entries):
             output = inner(x, *args, **kw)
-        else:
-            output = self._varied(inner, threshold, tau, x, *args, **kw)
         if tap.spikes is None:
             return output
         found = self._spikes(output)
@@ -89,16 +95,8 @@ class NeuronLayer:
             return output
         return self._with_spikes(output, found, changed if self.timed else changed[0])
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        """Run the neurons with factors of their constants."""
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        """Return what makes factors of the constants act, not both None, in a call with input x."""
         raise NotImplementedError
 
     def _spikes(self, output: Any) -> Tensor:
@@ -144,6 +142,11 @@ def exchanged(output: Tensor, spikes: Tensor, changed: Tensor, height: Tensor | 
     return torch.where(changed == spikes, output, (changed * height).to(output.dtype))
 
 
+def in_units(x: Tensor, threshold: Tensor | None) -> Tensor:
+    """Return an input in units of varied thresholds; all else that neurons do scales with them."""
+    return x if threshold is None else (x / threshold).to(x.dtype)
+
+
 def longer(beta: Tensor, factor: Tensor) -> Tensor:
     """Return the decay of a step with a time constant that is so many times as long.
 
@@ -180,7 +183,7 @@ def overridden(module: nn.Module, method: str, wrapper: Callable[..., Any]) -> I
 
 
 @contextmanager
-def exchanged_entries(*entries: tuple[dict[str, Any], str, Any]) -> Iterator[None]:
+def exchanged_entries(*entries: Entry) -> Iterator[None]:
     """Hold other values in dictionaries (of parameters, buffers, attributes) for a while."""
     before = [(table, key, table[key]) for table, key, _ in entries]
     try:

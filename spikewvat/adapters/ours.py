@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.adapters.neurons import NeuronLayer, Part, Varied, in_units, longer
 from spikewvat.spiking import lif, slayer, tsslbp
 
 
@@ -27,16 +26,8 @@ class SlayerNeurons(NeuronLayer):
         super().__init__(name, module, parts=frozenset({"spikes", "v_threshold"}), timed=True)
         self._dt = module.constants.dt
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        return inner(_in_units(x, threshold), *args, **kw)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        return in_units(x, threshold), []
 
     def _height(self, output: Tensor) -> Tensor | float:
         return 1 / self._dt
@@ -55,25 +46,15 @@ class TsslNeurons(NeuronLayer):
         super().__init__(name, module, parts=parts, timed=True)
         self._neurons = module
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        module = self._neurons
-        x = _in_units(x, threshold)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        module, x = self._neurons, in_units(x, threshold)
         if tau is None:
-            return inner(x, *args, **kw)
+            return x, []
         leak = module.leak
         if leak is None:
             leak = torch.full_like(tau, 1 / module.constants.tau_mem)
         varied = torch.where(tau == 1, leak, 1 - longer(1 - leak, tau))
-        with exchanged_entries((vars(module), "leak", varied)):
-            return inner(x, *args, **kw)
+        return x, [(vars(module), "leak", varied)]
 
     def arriving(self, x: Tensor) -> Tensor:
         """Return where spikes arrive: what comes in are their currents."""
@@ -102,23 +83,13 @@ class LifNeurons(NeuronLayer):
         super().__init__(name, module, parts=parts, timed=True, method="steps")
         self._neurons = module
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        module = self._neurons
-        x = _in_units(x, threshold)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        module, x = self._neurons, in_units(x, threshold)
         if tau is None:
-            return inner(x, *args, **kw)
+            return x, []
         beta = torch.full_like(tau, module.constants.beta) if module.beta is None else module.beta
         held: Any = module._parameters
-        with exchanged_entries((held, "beta", longer(beta.clamp(0, 1), tau))):
-            return inner(x, *args, **kw)
+        return x, [(held, "beta", longer(beta.clamp(0, 1), tau))]
 
 
 def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
@@ -135,8 +106,3 @@ def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
 def is_filter(module: nn.Module) -> bool:
     """Return whether a module filters spikes in front of synapses that they then reach."""
     return type(module) in (slayer.Psp, tsslbp.Psp)
-
-
-def _in_units(x: Tensor, threshold: Tensor | None) -> Tensor:
-    """Return an input in units of varied thresholds; all else that neurons do scales with them."""
-    return x if threshold is None else (x / threshold).to(x.dtype)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.adapters.neurons import Entry, NeuronLayer, Part, Varied, longer
 from spikewvat.adapters.torch import TorchAdapter
 from spikewvat.errors import UnsupportedModelError, require
 
@@ -42,16 +42,8 @@ class SnnTorchNeurons(NeuronLayer):
             parts |= {"v_threshold", "tau_mem"}
         super().__init__(name, module, parts=frozenset(parts), timed=False)
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        entries = []
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        entries: list[Entry] = []
         for key, factor in (("threshold", threshold), ("beta", tau)):
             if factor is not None:
                 module = self.module
@@ -59,8 +51,7 @@ class SnnTorchNeurons(NeuronLayer):
                 value = held[key]
                 new = value * factor if key == "threshold" else longer(value.clamp(0, 1), factor)
                 entries.append((held, key, new.to(value.dtype)))
-        with exchanged_entries(*entries):
-            return inner(x, *args, **kw)
+        return x, entries
 
     def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
         sent = output[0] if isinstance(output, tuple) else output

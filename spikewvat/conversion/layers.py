@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.adapters.neurons import NeuronLayer, Part, Varied, in_units, longer
 from spikewvat.spiking.stdb import Dynamics, State, neurons
 
 
@@ -108,22 +108,10 @@ class _SeenNeurons(NeuronLayer):
         super().__init__(name, module, parts=frozenset(parts), timed=True, method="steps")
         self._neurons = module
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        if threshold is not None:
-            x = (x / threshold).to(x.dtype)
-        if tau is None:
-            return inner(x, *args, **kw)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
         held: Any = self._neurons._parameters
-        with exchanged_entries((held, "leak", longer(self._neurons.leak, tau))):
-            return inner(x, *args, **kw)
+        changed = [] if tau is None else [(held, "leak", longer(self._neurons.leak, tau))]
+        return in_units(x, threshold), changed
 
     def _height(self, output: Tensor) -> Tensor | float:
         module = self._neurons
