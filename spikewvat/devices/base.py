@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
@@ -89,6 +90,18 @@ class DeviceModel(Derived, ABC):
             return NotImplemented
         stages = (*_stages(self), *_stages(other))
         return Pipeline(stages)
+
+
+class EachWeight(DeviceModel):
+    """A device that treats every tensor by itself; a subclass says in :meth:`_program` how."""
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip (see :meth:`DeviceModel.program`)."""
+        return {name: self._program(weight, generator) for name, weight in weights.items()}
+
+    @abstractmethod
+    def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        """Return one tensor as found on the chip."""
 
 
 class AdditiveErrors(DeviceModel):
@@ -200,6 +213,18 @@ def generator_device(generator: Generator | None) -> torch.device:
     Drawing there and moving the result makes a seed the same chip on every machine.
     """
     return torch.device("cpu") if generator is None else generator.device
+
+
+def drawn(draw: Callable[..., Tensor], weight: Tensor, generator: Generator | None) -> Tensor:
+    """Return numbers for a weight, in its draw dtype, where the generator is.
+
+    Args:
+        draw: ``torch.rand`` or ``torch.randn``.
+        weight: Gives the shape.
+        generator: Source of randomness; ``None`` uses torch's global one.
+    """
+    dtype, device = draw_dtype(weight), generator_device(generator)
+    return draw(weight.shape, dtype=dtype, device=device, generator=generator)
 
 
 def check_at_least_zero(name: str, value: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -123,7 +123,9 @@ def measured_levels(
     if low == high:
         raise DataError(f"the value range is empty: every value is {low!r}.")
     earliest = table if table.time is None else at_time(table, float(table.time.min()))[0]
-    at_programming = {level: v.mean() for level, v in _by_level(earliest.level, earliest.value)}
+    at_programming = {
+        level: earliest.value[earliest.level == level].mean() for level in np.unique(earliest.level)
+    }
     now, time = at_time(table, time)
     levels = []
     for level in np.unique(now.level):
@@ -177,11 +179,6 @@ def _thinned(errors: Numbers) -> tuple[float, ...]:
     if errors.size > MAX_ERRORS:
         errors = np.quantile(errors, (np.arange(MAX_ERRORS) + 0.5) / MAX_ERRORS)
     return tuple(float(f"{error:.6g}") for error in errors)
-
-
-def _by_level(level: Numbers, value: Numbers) -> Iterator[tuple[float, Numbers]]:
-    for label in np.unique(level):
-        yield float(label), value[level == label]
 
 
 class LevelErrors:

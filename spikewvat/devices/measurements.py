@@ -8,6 +8,7 @@ import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
@@ -92,7 +93,7 @@ def read_measurements(
     )
     cells: dict[str, list[float]] = {name: [] for name in places}
     devices: dict[str, int] = {}
-    for line, row in rows if is_header else _chain(first, rows):
+    for line, row in rows if is_header else chain([first], rows):
         for name, place in places.items():
             if place >= len(row):
                 raise DataError(
@@ -130,13 +131,6 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield from ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
     except csv.Error as error:
         raise DataError(f"{str(path)!r}, line {reader.line_num}: {error}.") from error
-
-
-def _chain(
-    first: tuple[int, list[str]], rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rows
 
 
 def _index(column: Column) -> int | None:

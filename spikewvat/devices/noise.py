@@ -19,10 +19,11 @@ from torch import Generator, Tensor
 
 from spikewvat.devices.base import (
     AdditiveErrors,
-    DeviceModel,
+    EachWeight,
     check_above_zero,
     check_at_least_zero,
     draw_dtype,
+    drawn,
     generator_device,
     is_plain,
     norm_of,
@@ -350,7 +351,7 @@ class MixtureNoise(AdditiveNoise):
 
 
 @dataclass(frozen=True)
-class Lognormal(DeviceModel):
+class Lognormal(EachWeight):
     r"""Lognormal spread: every weight is multiplied, so zero weights stay zero.
 
     .. math:: w' = w \, e^{\theta}, \qquad \theta \sim N(0, \sigma^2)
@@ -374,10 +375,6 @@ class Lognormal(DeviceModel):
     def __post_init__(self) -> None:
         check_at_least_zero("sigma", self.sigma)
 
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        return {name: self._program(weight, generator) for name, weight in weights.items()}
-
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""
         variance = self.sigma**2
@@ -396,11 +393,7 @@ class Lognormal(DeviceModel):
         }
 
     def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        device = generator_device(generator)
-        theta = torch.randn(
-            weight.shape, dtype=draw_dtype(weight), device=device, generator=generator
-        )
-        theta.mul_(self.sigma)
+        theta = drawn(torch.randn, weight, generator).mul_(self.sigma)
         if self.keep_mean:
             theta.sub_(self.sigma**2 / 2)
         return theta.exp_().to(weight.device).mul_(weight.detach()).to(weight.dtype)

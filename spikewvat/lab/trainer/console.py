@@ -84,6 +84,7 @@ class TrainingProgress(_Bar):
         self, epochs: int, done: int, batches: int, *, enabled: bool = True, console: Any = None
     ) -> None:
         self._epochs = epochs
+        fields: dict[str, Any] = {"epoch": done + 1, "loss": "-", "accuracy": "-", "watched": ""}
         super().__init__(
             f"epoch {{task.fields[epoch]}}/{epochs}",
             "loss {task.fields[loss]}  accuracy {task.fields[accuracy]}",
@@ -91,7 +92,7 @@ class TrainingProgress(_Bar):
             enabled=enabled,
             console=console,
             total=(epochs - done) * batches,
-            **{"epoch": done + 1, "loss": "-", "accuracy": "-", "watched": ""},
+            **fields,
         )
 
     def batch(self, epoch: int, totals: Totals) -> None:
