@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -59,12 +59,13 @@ class NeuronLayer:
         name: str,
         module: nn.Module,
         *,
-        parts: frozenset[Part],
+        parts: Collection[Part],
         timed: bool,
         method: str = "forward",
     ) -> None:
-        self.name, self.module = name, module
-        self.parts, self.timed, self.method = parts, timed, method
+        self.name = name
+        self.module: Any = module
+        self.parts, self.timed, self.method = frozenset(parts), timed, method
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
@@ -101,12 +102,12 @@ class NeuronLayer:
 
     def _spikes(self, output: Any) -> Tensor:
         """Return the spikes 0/1 of an output."""
-        first: Tensor = output[0] if isinstance(output, tuple) else output
+        first = sent(output)
         return first.detach().ne(0).to(first.dtype)
 
     def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
         """Return the output with other spikes."""
-        first = output[0] if isinstance(output, tuple) else output
+        first = sent(output)
         first = exchanged(first, spikes, changed, self._height(first))
         return (first, *output[1:]) if isinstance(output, tuple) else first
 
@@ -135,6 +136,12 @@ class HasNeurons(Protocol):
             name: Name of the module in its model.
         """
         ...
+
+
+def sent(output: Any) -> Tensor:
+    """Return the first of several outputs, or the only one."""
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
 
 
 def exchanged(output: Tensor, spikes: Tensor, changed: Tensor, height: Tensor | float) -> Tensor:

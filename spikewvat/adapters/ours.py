@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from spikewvat.adapters.neurons import NeuronLayer, Part, Varied, in_units, longer
 from spikewvat.spiking import lif, slayer, tsslbp
 
+_ALL: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
+
 
 class SlayerNeurons(NeuronLayer):
     """SLAYER neurons; their decay is the response kernel's, which all neurons share.
@@ -23,7 +25,7 @@ class SlayerNeurons(NeuronLayer):
     """
 
     def __init__(self, name: str, module: slayer.Neurons | slayer.Spike) -> None:
-        super().__init__(name, module, parts=frozenset({"spikes", "v_threshold"}), timed=True)
+        super().__init__(name, module, parts=_ALL - {"tau_mem"}, timed=True)
         self._dt = module.constants.dt
 
     def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
@@ -42,12 +44,10 @@ class TsslNeurons(NeuronLayer):
     """
 
     def __init__(self, name: str, module: tsslbp.Neurons) -> None:
-        parts: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
-        super().__init__(name, module, parts=parts, timed=True)
-        self._neurons = module
+        super().__init__(name, module, parts=_ALL, timed=True)
 
     def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
-        module, x = self._neurons, in_units(x, threshold)
+        module, x = self.module, in_units(x, threshold)
         if tau is None:
             return x, []
         leak = module.leak
@@ -58,14 +58,14 @@ class TsslNeurons(NeuronLayer):
 
     def arriving(self, x: Tensor) -> Tensor:
         """Return where spikes arrive: what comes in are their currents."""
-        return tsslbp.spikes_of(x, self._neurons.constants.tau_syn)
+        return tsslbp.spikes_of(x, self.module.constants.tau_syn)
 
     def _spikes(self, output: Any) -> Tensor:
-        return tsslbp.spikes_of(output, self._neurons.constants.tau_syn)
+        return tsslbp.spikes_of(output, self.module.constants.tau_syn)
 
     def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
         psc: Tensor = output
-        sent = tsslbp.psp(changed.to(psc.dtype), self._neurons.constants.tau_syn)
+        sent = tsslbp.psp(changed.to(psc.dtype), self.module.constants.tau_syn)
         # The gradient is that of the spikes that were fired.
         return sent + (psc - psc.detach()) if psc.requires_grad else sent
 
@@ -79,12 +79,10 @@ class LifNeurons(NeuronLayer):
     """
 
     def __init__(self, name: str, module: lif.Neurons) -> None:
-        parts: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
-        super().__init__(name, module, parts=parts, timed=True, method="steps")
-        self._neurons = module
+        super().__init__(name, module, parts=_ALL, timed=True, method="steps")
 
     def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
-        module, x = self._neurons, in_units(x, threshold)
+        module, x = self.module, in_units(x, threshold)
         if tau is None:
             return x, []
         beta = torch.full_like(tau, module.constants.beta) if module.beta is None else module.beta

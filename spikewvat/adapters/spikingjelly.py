@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,15 +13,11 @@ from spikewvat.adapters.neurons import Entry, NeuronLayer, Part, Varied, longer
 from spikewvat.adapters.torch import TorchAdapter
 from spikewvat.errors import UnsupportedModelError, require
 
-_PURPOSE = "A SpikingJelly network"
-base: Any = require("spikingjelly.activation_based.base", extra="spikingjelly", purpose=_PURPOSE)
-layer: Any = require("spikingjelly.activation_based.layer", extra="spikingjelly", purpose=_PURPOSE)
-neuron: Any = require(
-    "spikingjelly.activation_based.neuron", extra="spikingjelly", purpose=_PURPOSE
-)
-surrogate: Any = require(
-    "spikingjelly.activation_based.surrogate", extra="spikingjelly", purpose=_PURPOSE
-)
+_require = partial(require, extra="spikingjelly", purpose="A SpikingJelly network")
+base: Any = _require("spikingjelly.activation_based.base")
+layer: Any = _require("spikingjelly.activation_based.layer")
+neuron: Any = _require("spikingjelly.activation_based.neuron")
+surrogate: Any = _require("spikingjelly.activation_based.surrogate")
 
 _LEAKY = (neuron.LIFNode, neuron.ParametricLIFNode, neuron.SimpleLIFNode)
 _NODES = (*_LEAKY, neuron.IFNode, neuron.SimpleIFNode)
@@ -42,11 +39,10 @@ class SpikingJellyNeurons(NeuronLayer):
             parts.add("v_threshold")
         if type(module) in _LEAKY:
             parts.add("tau_mem")
-        timed = bool(module.step_mode == "m")
-        super().__init__(name, module, parts=frozenset(parts), timed=timed)
+        super().__init__(name, module, parts=parts, timed=module.step_mode == "m")
 
     def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
-        module: Any = self.module
+        module = self.module
         own, surrogate = module.__dict__, module.surrogate_function
         # The fused kernels take numbers only; for a surrogate that they do not know the framework
         # falls back to plain torch operations, which broadcast.

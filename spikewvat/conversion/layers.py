@@ -105,16 +105,15 @@ class _SeenNeurons(NeuronLayer):
         parts: set[Part] = {"spikes", "v_threshold"}
         if bool(module.leak < 1):
             parts.add("tau_mem")
-        super().__init__(name, module, parts=frozenset(parts), timed=True, method="steps")
-        self._neurons = module
+        super().__init__(name, module, parts=parts, timed=True, method="steps")
 
     def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
-        held: Any = self._neurons._parameters
-        changed = [] if tau is None else [(held, "leak", longer(self._neurons.leak, tau))]
+        module = self.module
+        changed = [] if tau is None else [(module._parameters, "leak", longer(module.leak, tau))]
         return in_units(x, threshold), changed
 
     def _height(self, output: Tensor) -> Tensor | float:
-        module = self._neurons
+        module = self.module
         return 1.0 if module.unit else _channels(module.amplitude.detach(), output.dim() - 3)
 
 

@@ -335,13 +335,9 @@ def _choose(
     indices: Sequence[int] | None,
 ) -> list[Path]:
     """Return the wanted recordings."""
-    chosen = []
-    taken = dict.fromkeys(classes, 0)
-    for path in paths:
-        label = _digit(path)
-        if label in taken and (per_class is None or taken[label] < per_class):
-            taken[label] += 1
-            chosen.append(path)
+    chosen: list[Path] = []
+    for digit in sorted(set(classes)):
+        chosen += [path for path in paths if _digit(path) == digit][:per_class]
     if indices is None:
         return chosen
     outside = [index for index in indices if not 0 <= index < len(chosen)]

@@ -7,13 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import (
-    EachWeight,
-    check_at_least_zero,
-    check_bits,
-    draw_dtype,
-    norm_of,
-)
+from spikewvat.devices.base import EachWeight, check_at_least_zero, check_bits, draw_dtype, norm_of
 from spikewvat.devices.normal import standard_normal
 from spikewvat.weights import Weights
 

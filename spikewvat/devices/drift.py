@@ -8,13 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import (
-    EachWeight,
-    check_above_zero,
-    check_at_least_zero,
-    drawn,
-    norm_of,
-)
+from spikewvat.devices.base import EachWeight, check_above_zero, check_at_least_zero, drawn, norm_of
 from spikewvat.weights import Weights
 
 

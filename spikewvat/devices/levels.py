@@ -85,14 +85,7 @@ def at_time(table: Measurements, time: float | None) -> tuple[Measurements, floa
         np.log(table.time / time, out=ratios, where=table.time > 0)
         nearest = float(table.time[np.argmin(np.abs(ratios))])
         chosen = (table.time >= nearest / SAME_TIME) & (table.time <= nearest * SAME_TIME)
-    kept = Measurements(
-        level=table.level[chosen],
-        value=table.value[chosen],
-        time=table.time[chosen],
-        target=None if table.target is None else table.target[chosen],
-        device=None if table.device is None else table.device[chosen],
-    )
-    return kept, float(np.median(table.time[chosen]))
+    return table.only(chosen), float(np.median(table.time[chosen]))
 
 
 def measured_levels(

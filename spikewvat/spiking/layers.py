@@ -131,6 +131,11 @@ class Dropout(nn.Dropout):
         return input * functional.dropout(torch.ones_like(input[0]), self.p)
 
 
+def state_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that potentials are held in: that of the input, float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
 def check_time_first(input: Tensor, dimensions: int, expected: str) -> None:
     """Raise a ValueError that names the shape unless the input has so many dimensions."""
     if input.dim() != dimensions:

@@ -229,11 +229,7 @@ class Totals:
 
 
 def print_table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    console: Any = None,
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, console: Any = None
 ) -> None:
     """Print a table; the first column is left-aligned, numbers are to the right.
 
