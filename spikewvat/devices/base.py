@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
@@ -215,16 +215,14 @@ def generator_device(generator: Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
 
 
-def drawn(draw: Callable[..., Tensor], weight: Tensor, generator: Generator | None) -> Tensor:
-    """Return numbers for a weight, in its draw dtype, where the generator is.
+def uniform(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None = None) -> Tensor:
+    """Draw numbers uniform in [0, 1), where the generator is."""
+    return torch.rand(shape, dtype=dtype, device=generator_device(generator), generator=generator)
 
-    Args:
-        draw: ``torch.rand`` or ``torch.randn``.
-        weight: Gives the shape.
-        generator: Source of randomness; ``None`` uses torch's global one.
-    """
-    dtype, device = draw_dtype(weight), generator_device(generator)
-    return draw(weight.shape, dtype=dtype, device=device, generator=generator)
+
+def normal(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None = None) -> Tensor:
+    """Draw standard normal numbers, where the generator is."""
+    return torch.randn(shape, dtype=dtype, device=generator_device(generator), generator=generator)
 
 
 def check_at_least_zero(name: str, value: float) -> None:

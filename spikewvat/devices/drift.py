@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import EachWeight, check_above_zero, check_at_least_zero, drawn, norm_of
+from spikewvat.devices.base import (
+    EachWeight,
+    check_above_zero,
+    check_at_least_zero,
+    draw_dtype,
+    norm_of,
+    normal,
+)
 from spikewvat.weights import Weights
 
 
@@ -64,7 +71,7 @@ class Drift(EachWeight):
         return {name: norm_of(weight) * share for name, weight in weights.items()}
 
     def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        nu = drawn(torch.randn, weight, generator)
+        nu = normal(weight.shape, draw_dtype(weight), generator)
         factor = nu.mul_(self.nu_std).add_(self.nu).clamp_(min=0).mul_(-self.log_age).exp_()
         return factor.to(weight.device).mul_(weight.detach()).to(weight.dtype)
 

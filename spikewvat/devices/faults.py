@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import EachWeight, check_probability, draw_dtype, drawn
+from spikewvat.devices.base import EachWeight, check_probability, draw_dtype, uniform
 from spikewvat.devices.ranges import RangeRule, SixSigma, check_range
 from spikewvat.weights import Weights
 
@@ -60,7 +60,7 @@ class StuckAt(EachWeight):
         return norms
 
     def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        u = drawn(torch.rand, weight, generator).to(weight.device)
+        u = uniform(weight.shape, draw_dtype(weight), generator).to(weight.device)
         low, high = (bound.to(weight.dtype) for bound in self.range.bounds(weight))
         chip = torch.where(u < self.low, low, weight.detach())
         return torch.where((u >= self.low) & (u < self.low + self.high), high, chip)

@@ -85,9 +85,6 @@ class Linear(layers.Linear):
         TSSL-BP (Zhang & Li, 2020), official code.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, scale: float = 1.0) -> None:
-        super().__init__(in_features, out_features, scale=scale)
-
     def reset_parameters(self) -> None:
         """Draw the initial weights from torch's global generator."""
         nn.init.kaiming_normal_(self.weight)
