@@ -103,8 +103,8 @@ def test_only_some_weights_and_the_prefix_in_front_of_them(monkeypatch):
     many = simulate_chips(model, images(), Noise(0.5), weights=only, stack=True, seed=1)
     assert one.accuracies.tolist() == many.accuracies.tolist()
     assert one.std > 0
-    # The first chip alone, then 24 chips in 6 groups, three batches each.
-    assert len(shapes) == len(passes) == 3 + 3 * 6
+    # The first batch twice, the first chip alone, then 24 chips in 6 groups, three batches each.
+    assert len(shapes) == len(passes) == 2 + 3 + 3 * 6
 
 
 def test_equal_neighbours_are_evaluated_once(monkeypatch):

@@ -78,7 +78,8 @@ class Products(TorchFunctionMode):
                 key: self._part(name, f"{where}.{key}", v)
                 for key, v in zip(value._fields, value, strict=True)
             }
-            return type(value)(**parts)
+            quantised: Any = value
+            return quantised._replace(**parts)
         if type(value) in (tuple, list) and any(isinstance(item, Tensor) for item in value):
             return type(value)(self._part(name, f"{where}.{i}", v) for i, v in enumerate(value))
         if not isinstance(value, Tensor) or where == "bias" or (name, where) in _BIASES:

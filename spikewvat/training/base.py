@@ -254,7 +254,7 @@ def _unknown_option(kind: type[Any], name: str, value: object) -> str:
         for parameter in inspect.signature(vars(base)["__init__"]).parameters.values()
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "self"
     )
-    close = difflib.get_close_matches(name, valid, n=1)
+    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.7)
     hint = f"Did you mean {close[0]!r}?" if close else f"Its options are {', '.join(valid)}."
     return f"{kind.__name__} has no option {name!r}, got {name}={value!r}. {hint}"
 

@@ -140,21 +140,21 @@ class ChipsProgress(_Bar):
         self._update(completed=done, total=total, accuracy=f"{100 * accuracy:.1f} %")
 
 
-class CellsProgress(_Bar):
-    """A bar over the cells of a suite with the remaining time; each that ends is one line.
+class JobsProgress(_Bar):
+    """A bar over the jobs of a suite with the remaining time; each that ends is one line.
 
     Args:
-        cells: How many there are.
+        jobs: How many there are.
         enabled: Show anything at all.
         console: A ``rich.console.Console``; by default standard error.
     """
 
-    def __init__(self, cells: int, *, enabled: bool = True, console: Any = None) -> None:
+    def __init__(self, jobs: int, *, enabled: bool = True, console: Any = None) -> None:
         count = "{task.completed} of {task.total} done"
-        super().__init__(count, enabled=enabled, console=console, elapsed=True, total=cells)
+        super().__init__(count, enabled=enabled, console=console, elapsed=True, total=jobs)
 
-    def cell(self, text: str) -> None:
-        """Note a cell that has ended."""
+    def job(self, text: str) -> None:
+        """Note a job that has ended."""
         if self._bar is not None:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
             self._update(advance=1)
