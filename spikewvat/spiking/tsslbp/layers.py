@@ -69,14 +69,10 @@ class Neurons(nn.Module):
 
 
 class Linear(layers.Linear):
-    """Dense synapses: [T, B, N] to [T, B, N']; no bias.
+    """Dense synapses: [T, B, N] to [T, B, N'].
 
-    Weights start as normal noise of variance 2 / N (Kaiming), times ``scale``.
-
-    Args:
-        in_features: Inputs N.
-        out_features: Outputs N'.
-        scale: Factor of the initial weights, above 0.
+    Weights start as normal noise of variance 2 / N (Kaiming), times ``scale``. Takes the arguments
+    of :class:`spikewvat.spiking.layers.Linear`.
 
     Raises:
         ValueError: If ``scale`` is not above 0, or the input has another shape.
