@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,11 +12,11 @@ from spikewvat.adapters.neurons import Entry, NeuronLayer, Part, Varied, longer
 from spikewvat.adapters.torch import TorchAdapter
 from spikewvat.errors import UnsupportedModelError, require
 
-_require = partial(require, extra="spikingjelly", purpose="A SpikingJelly network")
-base: Any = _require("spikingjelly.activation_based.base")
-layer: Any = _require("spikingjelly.activation_based.layer")
-neuron: Any = _require("spikingjelly.activation_based.neuron")
-surrogate: Any = _require("spikingjelly.activation_based.surrogate")
+_OPTIONS = {"extra": "spikingjelly", "purpose": "A SpikingJelly network"}
+base: Any = require("spikingjelly.activation_based.base", **_OPTIONS)
+layer: Any = require("spikingjelly.activation_based.layer", **_OPTIONS)
+neuron: Any = require("spikingjelly.activation_based.neuron", **_OPTIONS)
+surrogate: Any = require("spikingjelly.activation_based.surrogate", **_OPTIONS)
 
 _LEAKY = (neuron.LIFNode, neuron.ParametricLIFNode, neuron.SimpleLIFNode)
 _NODES = (*_LEAKY, neuron.IFNode, neuron.SimpleIFNode)
