@@ -23,6 +23,8 @@ FLOORS = {
         "errors",
         "memory",
         "weights",
+        "holding",
+        "pieces",
         "files",
         "formatting",
         "serialisation",

@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Generator, Tensor
 
+from spikewvat.pieces import is_dense
 from spikewvat.weights import Perturb, Weights, adding
 
 
@@ -205,6 +206,11 @@ def norm_of(weight: Tensor) -> Tensor:
 def is_plain(weight: Tensor) -> bool:
     """Return whether a tensor is one block of float32 on the CPU, which has shorter ways."""
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
+
+
+def is_block(weight: Tensor) -> bool:
+    """Return whether a tensor is one block of float32 on the CPU, in whatever order."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and is_dense(weight)
 
 
 def generator_device(generator: Generator | None) -> torch.device:

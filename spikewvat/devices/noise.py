@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -24,12 +23,13 @@ from spikewvat.devices.base import (
     check_at_least_zero,
     draw_dtype,
     generator_device,
-    is_plain,
+    is_block,
     norm_of,
     normal,
     uniform,
 )
 from spikewvat.devices.ranges import RangeRule, SixSigma, check_range, size_of, sizes_kept
+from spikewvat.pieces import InPieces, in_memory_order
 from spikewvat.weights import Perturb, Weights
 
 
@@ -39,11 +39,12 @@ class FusedNoise:
 
     Args:
         draw: From a shape, a dtype, a generator and an optional factor to numbers.
-        add_: Adds the same numbers, times a factor, to a plain block of float32 on the CPU.
+        pieces: From a count and a generator on the CPU to the same numbers in float32, piece by
+            piece: their places and they themselves, in memory that is used again.
     """
 
     draw: Callable[..., Tensor]
-    add_: Callable[..., None]
+    pieces: Callable[..., Iterator[tuple[slice, Tensor]]]
 
     def __call__(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
@@ -104,17 +105,18 @@ class AdditiveNoise(AdditiveErrors):
     ) -> Perturb:
         """Return a function that adds noise, as it is drawn if it can (:meth:`DeviceModel.plan`).
 
-        The numbers are those of :meth:`errors`. A GPU, which would have to wait for the ranges,
-        holds the noise instead, as do weights that are no plain blocks of float32.
+        The numbers are those of :meth:`errors`, in the order of memory: where a layout is not
+        contiguous (channels last), they go to other weights. A GPU, which would have to wait for
+        the ranges, holds the noise instead, as do weights that are no dense blocks of float32.
         """
         noise = self.standard_noise
         on_cpu = generator_device(generator).type == "cpu"
         with sizes_kept():
-            if isinstance(noise, FusedNoise) and on_cpu and all(map(is_plain, weights.values())):
+            if isinstance(noise, FusedNoise) and on_cpu and all(map(is_block, weights.values())):
                 sizes = {name: size_of(self.range, weight) for name, weight in weights.items()}
                 if all(size.numel() == 1 for size in sizes.values()):
                     factors = {n: scale * self.sigma * float(size) for n, size in sizes.items()}
-                    return partial(_add, noise, factors, generator)
+                    return _Adding(noise, factors, generator)
             return super().plan(weights, scale=scale, generator=generator)
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
@@ -142,14 +144,24 @@ class AdditiveNoise(AdditiveErrors):
         return source(weight.shape, **options).to(weight.device).mul_(scale).to(weight.dtype)
 
 
-def _add(
-    noise: FusedNoise,
-    factors: Mapping[str, float],
-    generator: Generator | None,
-    perturbed: Mapping[str, Tensor],
-) -> None:
-    for name, weight in perturbed.items():
-        noise.add_(weight, factors[name], generator=generator)
+class _Adding(InPieces):
+    """Adds noise as it is drawn."""
+
+    draws = True
+
+    def __init__(
+        self, noise: FusedNoise, factors: Mapping[str, float], generator: Generator | None
+    ) -> None:
+        self._noise, self._factors, self._generator = noise, factors, generator
+
+    def fits(self, name: str, weight: Tensor) -> bool:
+        return is_block(weight)
+
+    def adding(self, name: str, weight: Tensor) -> Iterator[int]:
+        target = in_memory_order(weight)
+        for piece, numbers in self._noise.pieces(len(target), generator=self._generator):
+            target[piece].add_(numbers, alpha=self._factors[name])
+            yield piece.stop
 
 
 @dataclass(frozen=True)
