@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from spikewvat import HSV, Gaussian, adapter_for
 from spikewvat.devices import DeviceModel, GaussianTable
-from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 from spikewvat.weights import perturbed

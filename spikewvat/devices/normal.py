@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import generator_device
+from spikewvat.devices.base import generator_device, normal
 
 _LEVELS = 2**15
 _PIECE = 2**16
@@ -43,7 +43,7 @@ def standard_normal(
     """
     device = generator_device(generator)
     if dtype != torch.float32:
-        numbers = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        numbers = normal(shape, dtype, generator)
         return numbers if scale is None else numbers.mul_(scale.to(device))
     count = shape.numel()
     table = _table(device)
