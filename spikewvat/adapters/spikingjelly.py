@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -10,9 +11,25 @@ from torch import Tensor, nn
 
 from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
 from spikewvat.adapters.torch import TorchAdapter
-from spikewvat.errors import UnsupportedModelError, require
+from spikewvat.errors import MissingExtraError, UnsupportedModelError, require
 
 _PURPOSE = "A SpikingJelly network"
+
+
+def _check_version() -> None:
+    """Raise MissingExtraError for a SpikingJelly before 2.0, whose neurons differ."""
+    try:
+        found = version("spikingjelly")
+    except PackageNotFoundError:
+        return  # a checkout, or none at all: the imports below tell
+    if int(found.split(".")[0]) < 2:
+        raise MissingExtraError(
+            f"{_PURPOSE} needs SpikingJelly 2.0 or newer, found {found}. "
+            'Run: pip install --upgrade "spikewvat[spikingjelly]".'
+        )
+
+
+_check_version()
 base: Any = require("spikingjelly.activation_based.base", extra="spikingjelly", purpose=_PURPOSE)
 layer: Any = require("spikingjelly.activation_based.layer", extra="spikingjelly", purpose=_PURPOSE)
 neuron: Any = require(
@@ -42,7 +59,7 @@ class SpikingJellyNeurons(NeuronLayer):
             parts.add("v_threshold")
         if type(module) in _LEAKY:
             parts.add("tau_mem")
-        timed = bool(module.step_mode == "m")
+        timed = getattr(module, "step_mode", "m") == "m"  # PSN has none and is always multi-step
         super().__init__(name, module, parts=frozenset(parts), timed=timed)
 
     def _varied(

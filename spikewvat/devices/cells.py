@@ -11,6 +11,7 @@ from spikewvat.devices.base import (
     DeviceModel,
     check_at_least_zero,
     check_bits,
+    check_sigma,
     draw_dtype,
     norm_of,
 )
@@ -37,7 +38,7 @@ class BinaryCells(DeviceModel):
 
     Args:
         bits: Bits N of a weight, from 2 to 16.
-        sigma: Standard deviation s of a cell that is on, as a share of its value, at least 0.
+        sigma: Standard deviation s of a cell that is on, as a share of its value, from 0 to 1.
         off_sigma: Standard deviation o of a cell that is off, as a share of one that is on.
 
     Raises:
@@ -58,7 +59,7 @@ class BinaryCells(DeviceModel):
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        check_at_least_zero("sigma", self.sigma)
+        check_sigma(self.sigma, most=1.0, more="No cell is read with an error above its value.")
         check_at_least_zero("off_sigma", self.off_sigma)
 
     def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
