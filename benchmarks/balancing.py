@@ -22,8 +22,9 @@ from torch.utils.data import Subset
 from spikewvat import Gaussian, adapter_for
 from spikewvat.conversion import Balancing, Dynamics, SpikingNetwork, balance, convert
 from spikewvat.data import make_loader
-from spikewvat.lab.recipes import build
 from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.loaders import open_data, spread
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.provenance import provenance
 from spikewvat.robustness import hierarchical
 from spikewvat.robustness.statistics import mean_of
@@ -53,14 +54,15 @@ def measure(
 ) -> dict[str, Any]:
     """Return what one trained network reaches, converted in all ways, on its chips."""
     recipe = runs.read_run(folder)
-    data = build.build_data(recipe, data_root)
-    ann = runs.load_model(folder, recipe).cpu()
+    resolved = resolve(recipe)
+    data = open_data(resolved, data_root)
+    ann = runs.load_model(folder, resolved).cpu()
     generator = torch.Generator().manual_seed(recipe.seed)
     training: Any = data.train.dataset
     chosen = torch.randperm(len(training), generator=generator)[:512].tolist()
     calibration = [batch[0] for batch in make_loader(Subset(training, chosen), 128)]
     test: Any = data.test.dataset
-    batches = list(make_loader(build.spread(test, images), 100))
+    batches = list(make_loader(spread(test, images), 100))
     device = Gaussian(sigma)
     networks = {
         side: convert(

@@ -23,7 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from spikewvat import files
-from spikewvat.lab.suites import Claim, Row, RowResult, Setup, Suite, cells_of, run_suite
+from spikewvat.lab.suites import Claim, Row, RowResult, Setup, Suite, jobs_of, run_suite
 from spikewvat.lab.suites.suite import FILE, suites_folder
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import read_json, write_json
@@ -115,9 +115,9 @@ def tune(out: Path, setups: list[str], *, jobs: int, data_root: Path | None) -> 
             title="Tuning", seeds={}, setups=(Setup(name=setup, rows=rows),), folder=FOLDER
         )
         seeds = TUNING_SEEDS.get(setup, (100,))
-        cells = cells_of(suite, preset=None, seeds=seeds)
-        found = run_suite(cells, out / "tuning", jobs=jobs, data_root=data_root)
-        lost = {cell.row: failure.message for cell, failure in found.failed}
+        tests = jobs_of(suite, preset=None, seeds=seeds)
+        found = run_suite(tests, out / "tuning", processes=jobs, data_root=data_root)
+        lost = {job.row: failure.message for job, failure in found.failed}
         scores: dict[str, list[dict[str, Any]]] = {}
         for name, (method, chosen) in tried.items():
             row = f"{setup}-{name}"

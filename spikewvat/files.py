@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -26,8 +27,9 @@ from spikewvat.errors import CheckpointError, RecipeError, require
 Tree: TypeAlias = Any
 """A tensor, None, bool, int, float, str, or a dict (str or int keys), list or tuple of trees."""
 
-_STRUCTURE = "spikewvat.structure"
-_CHECKSUM = "spikewvat.sha256"
+_OURS = "spikewvat"
+"""One entry, checksum and structure: of several the library would write any one first."""
+_ENTRY = re.compile(r"[0-9a-f]{64} ")
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:
@@ -162,8 +164,8 @@ def save(path: Path | str, tree: Tree) -> None:
     library = require("safetensors.torch", extra="cli", purpose="saving weights")
     tensors: dict[str, Tensor] = {}
     structure = json.dumps(_encode(tree, "", tensors))
-    metadata = {_STRUCTURE: structure, _CHECKSUM: _checksum(structure, tensors)}
-    content = library.save(tensors, metadata=metadata)
+    entry = f"{_checksum(structure, tensors)} {structure}"
+    content = library.save(tensors, metadata={_OURS: entry})
     write_atomic(path, content)
 
 
@@ -190,12 +192,13 @@ def load(path: Path | str) -> Tree:
             # Cloned: the library maps the file, and what is loaded must outlive it.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             metadata = file.metadata() or {}
-        if not any(key.startswith("spikewvat") for key in metadata):
+        # A key that is damaged itself is no reason to take the file for another's.
+        if _OURS not in metadata and not any(map(_ENTRY.match, metadata.values())):
             return tensors
-        # A key that is damaged itself is missing, and no reason to take the file for another's.
-        if metadata[_CHECKSUM] != _checksum(metadata[_STRUCTURE], tensors):
+        checksum, _, structure = metadata[_OURS].partition(" ")
+        if checksum != _checksum(structure, tensors):
             raise ValueError("its checksum is wrong")
-        return _decode(json.loads(metadata[_STRUCTURE]), tensors)
+        return _decode(json.loads(structure), tensors)
     # A damaged header makes the library and torch fail in many ways.
     except Exception as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)

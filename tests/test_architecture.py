@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,9 @@ OPTIONAL = {
     "torchvision": "lab/models/vision.py",
     "PIL": "data/pictures.py",
     "jinja2": "lab/report/page.py",
-    "distributed": "lab/suites/cluster.py",
+    "joblib": "lab/suites/pool.py",
+    "filelock": "lab/suites/pool.py",
+    "distributed": "lab/suites/pool.py",
 }
 
 
@@ -113,6 +116,28 @@ def test_one_file_imports_each_framework(package, home):
         if imported.split(".")[0] == package
     }
     assert importing == {home}
+
+
+def test_no_circles():
+    """Imports inside functions count too; those for type checkers only do not."""
+
+    def needs(path: Path) -> set[str]:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING":
+                node.body = []
+        found = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                for alias in node.names:
+                    inner = f"{node.module}.{alias.name}"
+                    found.add(inner if inner in names else node.module)
+        return found & names
+
+    names = {name_of(path) for path in FILES}
+    graphlib.TopologicalSorter({name_of(path): needs(path) for path in FILES}).prepare()
 
 
 def test_the_package_itself_loads_nothing_optional():

@@ -1,4 +1,4 @@
-"""Suites: rows, cells that run once, failures that stop nothing, the table."""
+"""Suites: rows, jobs that run once, failures that stop nothing, the table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spikewvat import files
 from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.recipes import run as runs
-from spikewvat.lab.suites import cells_of, markdown, read_suite, run_suite
+from spikewvat.lab.suites import jobs_of, markdown, read_suite, run_suite
 from spikewvat.lab.suites.suite import Row, suites_folder
 from spikewvat.lab.suites.table import cells, published, sizes_note
 from spikewvat.results import RowResult
@@ -65,9 +65,9 @@ def trained(monkeypatch):
     names = []
     real = runs.train
 
-    def counted(recipe, *arguments, **options):
-        names.append((recipe.method.name, recipe.seed))
-        return real(recipe, *arguments, **options)
+    def counted(resolved, *arguments, **options):
+        names.append((resolved.recipe.method.name, resolved.recipe.seed))
+        return real(resolved, *arguments, **options)
 
     monkeypatch.setattr(runs, "train", counted)
     return names
@@ -96,16 +96,16 @@ def test_a_suite_from_the_command_line(suite, tmp_path, monkeypatch):
     call(*arguments, "--rows", "w*", "--seeds", "2")
     assert names[4:] == [("wvat", 2)]
     call(*arguments, "--rows", "w*", "--seeds", "2", "--override", "training.lr=0.01")
-    assert names[5:] == [("wvat", 2)]  # another recipe is another cell
+    assert names[5:] == [("wvat", 2)]  # another recipe is another job
 
 
-def test_a_failing_cell_does_not_stop_the_rest(suite, tmp_path, monkeypatch):
+def test_a_failing_job_does_not_stop_the_rest(suite, tmp_path, monkeypatch):
     real = runs.train
 
-    def sometimes(recipe, *arguments, **options):
-        if recipe.method.name == "plain":
+    def sometimes(resolved, *arguments, **options):
+        if resolved.recipe.method.name == "plain":
             raise ValueError("no luck\ntoday")
-        return real(recipe, *arguments, **options)
+        return real(resolved, *arguments, **options)
 
     monkeypatch.setattr(runs, "train", sometimes)
     done = call("bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0", code=1)
@@ -158,16 +158,16 @@ def test_rows_that_change_keys_and_rows_that_only_test(suite, tmp_path, monkeypa
 
 
 def test_what_a_training_depends_on(suite):
-    (cell,) = cells_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[0])
+    (job,) = jobs_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[0])
 
     def identity(*overrides):
         chosen = read_suite(suite).chosen(["wvat"])
-        (other,) = cells_of(chosen, preset=None, seeds=[0], overrides=overrides)
+        (other,) = jobs_of(chosen, preset=None, seeds=[0], overrides=overrides)
         return other.training.identity
 
-    assert identity("evaluation.images=7", "description=other") == cell.training.identity
-    assert identity("training.epochs=7") != cell.training.identity
-    assert identity("model.channels=[4]") != cell.training.identity
+    assert identity("evaluation.images=7", "description=other") == job.training.identity
+    assert identity("training.epochs=7") != job.training.identity
+    assert identity("model.channels=[4]") != job.training.identity
     # An early stop looks at the test images where none are held out.
     patient = ("training.patience=1",)
     assert identity(*patient, "evaluation.images=7") != identity(*patient)
@@ -263,8 +263,8 @@ def test_a_full_disk_at_the_end_is_one_line(suite, tmp_path, monkeypatch):
 
 
 def test_a_cell_that_was_cut_off_goes_on(suite, tmp_path, monkeypatch):
-    (cell,) = cells_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[0])
-    straight = run_suite([cell], tmp_path / "straight").rows["wvat"]
+    (job,) = jobs_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[0])
+    straight = run_suite([job], tmp_path / "straight").rows["wvat"]
     real, calls = torch.optim.Adam.step, []
 
     def dies(self, *arguments, **options):
@@ -276,10 +276,10 @@ def test_a_cell_that_was_cut_off_goes_on(suite, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(torch.optim.Adam, "step", dies)
         with pytest.raises(KeyboardInterrupt):
-            run_suite([cell], tmp_path / "cut")
-    assert (cell.training.folder(tmp_path / "cut") / "checkpoint.safetensors").is_file()
+            run_suite([job], tmp_path / "cut")
+    assert (job.training.folder(tmp_path / "cut") / "checkpoint.safetensors").is_file()
     names = trained(monkeypatch)
-    resumed = run_suite([cell], tmp_path / "cut").rows["wvat"]
+    resumed = run_suite([job], tmp_path / "cut").rows["wvat"]
     assert names == [("wvat", 0)]
     assert curves_of(resumed) == curves_of(straight)
 
@@ -338,8 +338,8 @@ def test_the_note_says_what_sigma_is_relative_to(device, relative_to):
 
 
 def test_a_result_file_is_read_back(suite, tmp_path):
-    (cell,) = cells_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[1])
-    result = run_suite([cell], tmp_path / "runs").rows["wvat"]
+    (job,) = jobs_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[1])
+    result = run_suite([job], tmp_path / "runs").rows["wvat"]
     write(tmp_path / "row.json", result)
     again = read(tmp_path / "row.json", RowResult)
     assert cells(again) == cells(result)
@@ -378,7 +378,7 @@ def test_wrong_input_is_one_line(suite, tmp_path):
 def test_every_recipe_of_the_suites_is_sound(folder):
     suite = read_suite(folder)
     for preset, seeds in suite.seeds.items():
-        assert cells_of(suite, preset=preset, seeds=seeds[:1])
+        assert jobs_of(suite, preset=preset, seeds=seeds[:1])
     named = {row.recipe for row in suite.rows if not row.recipe.startswith("../")}
     assert named == {path.name for path in folder.glob("*.toml")} - {"suite.toml"}
 
@@ -394,4 +394,4 @@ def test_the_suites_are_listed():
 def test_a_missing_recipe_is_an_error(suite):
     (suite / "plain.toml").unlink()
     with pytest.raises(RecipeError, match="plain.toml"):
-        cells_of(read_suite(suite), preset=None, seeds=[0])
+        jobs_of(read_suite(suite), preset=None, seeds=[0])

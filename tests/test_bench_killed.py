@@ -14,7 +14,7 @@ import warnings
 import pytest
 from test_cli import call, error
 
-from spikewvat.lab.suites import locks
+from spikewvat.lab.suites import pool
 from spikewvat.results import RowResult
 from spikewvat.serialisation import plain, read
 
@@ -73,10 +73,10 @@ def at_work(out):
     """Wait until a training has made an epoch, and return its process."""
     for _ in range(30_000):
         for path in (out / "trained").glob("*/checkpoint.safetensors"):
-            working = (path.parent / locks.LOCK).read_text().split()
-            unfinished = not (path.parent / "result.json").exists()
-            if working and unfinished and alive(int(working[1])):  # not one that was killed
-                return int(working[1])
+            running = path.parent / pool.RUNNING
+            working = running.read_text() if running.exists() else ""
+            if working.strip() and alive(int(working)):  # not one that was killed
+                return int(working)
         time.sleep(0.01)
     raise AssertionError("no training has begun")
 
@@ -164,7 +164,7 @@ def test_a_dask_cluster_one_of_whose_workers_is_killed(suite, straight, tmp_path
 
 def test_wrong_clusters(suite, tmp_path, monkeypatch):
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr("spikewvat.lab.suites.cluster._PATIENCE", 0.2)
+    monkeypatch.setattr("spikewvat.lab.suites.pool._PATIENCE", 0.2)
     out = ("--out", tmp_path / "runs")
     assert "no scheduler answers there" in error("bench", suite, "--dask", "127.0.0.1:9", *out)
     with distributed.LocalCluster(

@@ -7,11 +7,12 @@ import torch
 from test_cli import RECIPE, call, error
 
 from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes import build, schema
+from spikewvat.lab.recipes import schema
+from spikewvat.lab.recipes.corruptions import levels, read_corruption
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.results import RunResult
-from spikewvat.lab.recipes.schema import SPIKES, Evaluation
-from spikewvat.lab.recipes.spikes import build_corruption, levels
+from spikewvat.lab.recipes.schema import CORRUPTIONS, Evaluation
 from spikewvat.lab.suites.claims import verdicts
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite
 from spikewvat.lab.suites.table import cells, header, markdown
@@ -48,7 +49,7 @@ def test_evaluate_under_a_corruption(run, tmp_path):
     output, found = evaluated(
         run, tmp_path, "--spikes", "deletion", "--severities", "0,0.5", "--plot", tmp_path / "p.png"
     )
-    assert (found.device, found.spikes) == ("ideal", "deletion")
+    assert (found.device, found.corruption) == ("ideal", "deletion")
     clean, strong = found.curve
     assert clean.mean == found.curve.clean
     assert (strong.corruption, strong.severity) == ("deletion", 0.5)
@@ -67,7 +68,7 @@ def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
     both = ("--spikes", "hot-pixels:period=2>>read-noise:severity=0.05", "--severities", "0.1")
     _, found = evaluated(run, tmp_path, *both, "--device", "gaussian:sigma=0.05")
     assert found.device == "gaussian:sigma=0.05"
-    assert found.spikes == "hot-pixels:period=2>>read-noise:severity=0.05"
+    assert found.corruption == "hot-pixels:period=2>>read-noise:severity=0.05"
     (report,) = found.curve
     assert (report.sigma, report.severity) == (0.05, 0.1)
     assert report.corruption == "hot pixels >> read noise"
@@ -75,12 +76,12 @@ def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
 
 def test_a_recipe_with_a_corruption(tmp_path, run):
     text = RECIPE.replace("epochs = 4", "epochs = 1")
-    plan = 'sigmas = [0.0, 0.4]\nchips = 2\nspikes = "transmission-loss"\n'
+    plan = 'sigmas = [0.0, 0.4]\nchips = 2\ncorruption = "transmission-loss"\n'
     text = text.replace("sigmas = [0.0, 0.1]\nchips = 3\n", plan)
     (tmp_path / "tiny.toml").write_text(text)
     call("train", tmp_path / "tiny.toml", "--out", tmp_path / "run", "--no-progress")
     result = read(tmp_path / "run/result.json", RunResult)
-    assert result.spikes == "transmission-loss"
+    assert result.corruption == "transmission-loss"
     assert result.curve.sigmas == (0.0, 0.4)
     # What is evaluated again is the same; another corruption takes its own severities.
     _, found = evaluated(tmp_path / "run", tmp_path)
@@ -108,36 +109,38 @@ def test_mistakes_are_one_line(run):
 
 
 def test_corruptions_by_name():
-    for name in SPIKES:
-        one = build_corruption(name, "spikes", severity=0.1)
+    for name in CORRUPTIONS:
+        read = read_corruption(name, "spikes")
+        one = read(0.1)
         assert one.severity == 0.1
         assert one.name.replace(" ", "-") == name
-        assert levels(name, "spikes") == (0.0, *type(one).LEVELS)
-    assert build_corruption({"name": "hot-pixels", "period": 3}, "s", severity=0.2) == HotPixels(
-        0.2, period=3
-    )
-    noise = build_corruption("read-noise:range=absmax", "s", severity=0.2)
+        assert levels(read) == (0.0, *type(one).LEVELS)
+    hot = read_corruption({"name": "hot-pixels", "period": 3}, "s")
+    assert hot(0.2) == HotPixels(0.2, period=3)
+    noise = read_corruption("read-noise:range=absmax", "s")(0.2)
     assert isinstance(noise, ReadNoise)
     assert type(noise.range).__name__ == "AbsMax"
-    composed = build_corruption("deletion:severity=0.3>>jitter", "s", severity=2.0)
-    assert [stage.severity for stage in composed.stages] == [0.3, 2.0]
-    assert levels("deletion:severity=0.3>>jitter", "s") == (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
+    composed = read_corruption("deletion:severity=0.3>>jitter", "s")
+    assert [stage.severity for stage in composed(2.0).stages] == [0.3, 2.0]
+    assert levels(composed) == (0.0, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
 def test_evaluation_tables():
     assert Evaluation().device == "gaussian"
-    plan = Evaluation.model_validate({"spikes": "deletion"})
+    content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
+    plan = resolve(
+        recipe_from({**content, "evaluation": {"corruption": "deletion"}})
+    ).recipe.evaluation
     assert plan.device == "ideal"
     assert plan.sigmas == (0.0, *Deletion.LEVELS)
     assert Evaluation.model_validate(plan.model_dump()) == plan
-    assert Evaluation.model_validate({"spikes": "deletion", "sigmas": [0.3]}).sigmas == (0.3,)
-    content = {"name": "x", "data": {"name": "embedded", "time_steps": 5}, "model": "snntorch-cnn"}
-    wrong = recipe_from({**content, "evaluation": {"spikes": "deletoin"}})
-    with pytest.raises(RecipeError, match=r"evaluation\.spikes = 'deletoin' is unknown"):
-        build.check(wrong)
+    assert Evaluation.model_validate({"corruption": "deletion", "sigmas": [0.3]}).sigmas == (0.3,)
+    wrong = recipe_from({**content, "evaluation": {"corruption": "deletoin"}})
+    with pytest.raises(RecipeError, match=r"evaluation\.corruption = 'deletoin' is unknown"):
+        resolve(wrong)
     with pytest.raises(RecipeError, match=r"leaves its sigma open.*gaussian:sigma=0\.05"):
-        build.check(
-            recipe_from({**content, "evaluation": {"spikes": "jitter", "device": "weibull"}})
+        resolve(
+            recipe_from({**content, "evaluation": {"corruption": "jitter", "device": "weibull"}})
         )
 
 

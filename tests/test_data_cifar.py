@@ -18,8 +18,9 @@ from spikewvat.data.cifar import CIFAR10, CIFAR100
 from spikewvat.data.images import Direct, Rate
 from spikewvat.data.loaders import make_loader
 from spikewvat.errors import DataError, RecipeError
-from spikewvat.lab.recipes import build
+from spikewvat.lab.recipes import loaders
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import resolve
 
 TRAIN = [f"data_batch_{number}.bin" for number in range(1, 6)]
 
@@ -209,18 +210,18 @@ def test_a_recipe_augments_images_with_black_borders(binary):
             "training": {"shift": 4, "flip": True, "batch_size": 20},
         }
     )
-    complete = build.check(recipe)
-    data = build.build_data(complete, binary)
+    resolved = resolve(recipe)
+    data = loaders.open_data(resolved, binary)
     assert (data.input_shape, data.black) == ((3, 32, 32), -1)
-    augment = build.build_augmentation(complete, data.black)
+    augment = loaders.augmentation(recipe, data.black)
     images, _ = next(iter(data.train))
     changed = augment(images, generator=torch.Generator().manual_seed(0))
     assert not torch.equal(changed, images)
     assert (changed[:, :, 0] == -1).all(-1).any()
-    model = build.build_model(build.with_input_shape(complete, data.input_shape))
+    model = resolved.with_input_shape(data.input_shape).build_model()
     assert model(changed).shape == (20, 10)
     nothing = recipe_from({"name": "x", "data": "cifar10", "model": "vgg5"})
-    assert build.build_augmentation(nothing) is None
+    assert loaders.augmentation(nothing) is None
 
 
 def test_sheets_become_the_official_files(tmp_path, benchmark_script):
@@ -307,11 +308,12 @@ def test_a_recipe_of_cifar100_needs_a_hundred_scores(tmp_path):
         (tmp_path / name).write_bytes(hundred(4)[2])
     content = {"name": "x", "data": {"name": "cifar100", "standardize": "cifar"}}
     recipe = recipe_from({**content, "model": "resnet20", "training": {"shift": 2}})
-    data = build.build_data(recipe, tmp_path)
+    resolved = resolve(recipe)
+    data = loaders.open_data(resolved, tmp_path)
     with pytest.raises(RecipeError, match=r"model.classes = 10: the data has 100 classes"):
-        build.check_classes(recipe, data.classes)
+        resolved.check_classes(data.classes)
     images, _ = next(iter(data.train))
-    shifted = build.build_augmentation(recipe, data.black)(images)
+    shifted = loaders.augmentation(recipe, data.black)(images)
     assert shifted.shape == images.shape
 
 

@@ -13,7 +13,9 @@ from spikewvat.data.imagenet import ImageNet
 from spikewvat.data.loaders import make_loader
 from spikewvat.data.pictures import RandomCrop, centre, pixels, read_picture
 from spikewvat.errors import DataError, MissingExtraError
-from spikewvat.lab.recipes import build, read_recipe, recipe_from, run
+from spikewvat.lab.recipes import read_recipe, recipe_from, run
+from spikewvat.lab.recipes.loaders import open_data
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.suites.suite import suites_folder
 
 Image = pytest.importorskip("PIL.Image")
@@ -262,12 +264,12 @@ def tiny(**changes):
         "evaluation": {"chips": 2, "sigmas": [0.0, 0.038]},
     }
     content["training"] |= changes
-    return recipe_from(content)
+    return resolve(recipe_from(content))
 
 
 def test_evaluation_sees_whole_pictures(made):
     recipe = tiny(validation=0.5)
-    data = build.build_data(build.check(recipe), made)
+    data = open_data(recipe, made)
     assert (data.input_shape, data.classes, data.samples["validation"]) == ((3, 32, 32), 2, 6)
     for loader in (data.watch, data.train_in_order, data.test):
         one, two = (next(iter(loader))[0] for _ in range(2))
@@ -277,11 +279,11 @@ def test_evaluation_sees_whole_pictures(made):
 
 def test_a_run_that_was_cut_off_ends_with_the_same_weights(made, tmp_path, monkeypatch):
     """Random parts, flips and the shrinking rate go on where they were, from given weights."""
-    begun = build.build_model(build.with_input_shape(tiny(), (3, 32, 32)))
+    begun = tiny().with_input_shape((3, 32, 32)).build_model()
     torch.save(begun.state_dict(), tmp_path / "begin.pth")
     recipe = tiny(start=str(tmp_path / "begin.pth"))
     whole = run.train(recipe, tmp_path / "whole", data_root=made, progress=False)
-    rates = [row["learning_rate"] for row in whole["training"]["history"]]
+    rates = [row["learning_rate"] for row in whole.training.history]
     assert rates == pytest.approx([1e-3, 5e-4, 2.5e-4])
 
     from spikewvat.lab.trainer import checkpoint
@@ -301,13 +303,13 @@ def test_a_run_that_was_cut_off_ends_with_the_same_weights(made, tmp_path, monke
     one, two = (files.load(tmp_path / name / "model.safetensors") for name in ("whole", "cut"))
     assert all(torch.equal(one[key], two[key]) for key in one)
     plain = run.train(tiny(), tmp_path / "plain", data_root=made, progress=False)
-    assert math.isfinite(plain["clean"])
+    assert math.isfinite(plain.curve.clean)
 
 
 def test_a_small_network_learns_the_colours(made, tmp_path):
     recipe = tiny(optimizer="adam", momentum=None, lr=1e-2, decay=1.0, epochs=12)
     result = run.train(recipe, tmp_path / "out", data_root=made, progress=False)
-    assert result["clean"] > 0.8
+    assert result.curve.clean > 0.8
 
 
 @pytest.mark.parametrize(
@@ -324,14 +326,14 @@ def test_the_recipes_for_imagenet(row, changes, made, tmp_path):
     small = ["data.size=32", "model.classes=2", "training.batch_size=4", "training.workers=0"]
     options = [*small, "evaluation.chips=2", *changes]
     path = suites_folder() / "imagenet" / f"{row}.toml"
-    model = build.build_model(read_recipe(path, overrides=options))
+    model = resolve(read_recipe(path, overrides=options)).build_model()
     torch.save(model.state_dict(), tmp_path / "w.pth")
     recipe = read_recipe(path, overrides=[*options, f"training.start={tmp_path / 'w.pth'}"])
-    result = run.train(recipe, tmp_path / "out", data_root=made, progress=False)
-    assert result["device"] == "gaussian:range=half-width"
-    (chips,) = result["rows"]
-    assert (chips["sigma"], len(chips["accuracies"])) == (0.038, 2)
-    (epoch,) = result["training"]["history"]
+    result = run.train(resolve(recipe), tmp_path / "out", data_root=made, progress=False)
+    assert result.device == "gaussian:range=half-width"
+    (report,) = result.curve
+    assert (report.sigma, report.chips) == (0.038, 2)
+    (epoch,) = result.training.history
     assert epoch["learning_rate"] == recipe.training.lr
     trained = files.load(tmp_path / "out" / "model.safetensors")
     weights = [name for name, tensor in model.state_dict().items() if tensor.dim() == 4]

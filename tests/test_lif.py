@@ -17,7 +17,7 @@ from spikewvat import SWA, WVAT, Gaussian, adapter_for
 from spikewvat.lab.models.lif import CNN, FullyConnected
 from spikewvat.lab.models.spikingjelly import SpikingCNN
 from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.build import build_model
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.lif import LIF, ATan, FastSigmoid, Neurons, neurons
 from spikewvat.spiking.losses import rate_cross_entropy
@@ -333,7 +333,7 @@ name = "{name}"
 learn_beta = true
 constants = {{ beta = 0.8, hard_reset = true, surrogate = {{ slope = 10.0 }} }}
 """)
-    model = build_model(read_recipe(path))
+    model = resolve(read_recipe(path)).build_model()
     constants = {m.constants for m in model.modules() if isinstance(m, Neurons)}
     assert constants == {LIF(0.8, hard_reset=True, surrogate=FastSigmoid(10.0))}
     assert model(torch.ones(4, 2, 2, 34, 34)).shape == (4, 2, 10)

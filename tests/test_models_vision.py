@@ -14,7 +14,8 @@ from spikewvat import WVAT, Gaussian
 from spikewvat.adapters import adapter_for
 from spikewvat.devices import HalfWidth
 from spikewvat.errors import DataError, MissingExtraError
-from spikewvat.lab.recipes import build, recipe_from, start
+from spikewvat.lab.recipes import recipe_from
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.robustness import simulate_chips
 
 vision = pytest.importorskip("spikewvat.lab.models.vision", exc_type=MissingExtraError)
@@ -75,7 +76,7 @@ def test_our_resnet34_is_that_of_torchvision():
 
 def recipe(name, start_from):
     content = {"name": "x", "data": "imagenet", "model": name}
-    return recipe_from({**content, "training": {"start": start_from}})
+    return resolve(recipe_from({**content, "training": {"start": start_from}}))
 
 
 def test_published_weights_of_a_recipe(monkeypatch, tmp_path):
@@ -88,9 +89,8 @@ def test_published_weights_of_a_recipe(monkeypatch, tmp_path):
     trained = vision.mobilenet_v2()
     torch.save(trained.state_dict(), kept)
     begun = recipe("mobilenetv2", "IMAGENET1K_V1")
-    start.check(begun)
-    model = build.build_model(begun)
-    start.load(begun, model)
+    model = begun.build_model()
+    begun.start(model)
     for name, tensor in trained.state_dict().items():
         assert torch.equal(model.state_dict()[name], tensor)
 
@@ -107,7 +107,7 @@ def test_published_weights_that_cannot_be_had(monkeypatch, tmp_path):
         with pytest.raises(
             DataError, match=rf"cannot download .*{network}.*no network.*training.s"
         ):
-            start.load(begun, nn.Linear(1, 1))
+            begun.start(nn.Linear(1, 1))
     with pytest.raises(DataError, match=r"no weights 'IMAGENET' of resnet34 \(it has: IMAGENET1K_"):
         vision.resnet34_weights("IMAGENET")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 from pathlib import Path
 
@@ -23,10 +24,12 @@ from spikewvat.devices import (
 )
 from spikewvat.devices.base import Pipeline
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, registry, start
 from spikewvat.lab.recipes import devices as specs
+from spikewvat.lab.recipes import loaders, registry
 from spikewvat.lab.recipes.reading import read_recipe, recipe_from, toml_value
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.schema import (
+    CORRUPTIONS,
     DATA,
     DEVICES,
     ENCODINGS,
@@ -72,7 +75,11 @@ NEED_A_DEVICE = {
     "vortex",
     "statistical",
 }
-MINIMAL = {"name": "x", "data": "embedded", "model": "snntorch-cnn"}
+MINIMAL = {
+    "name": "x",
+    "data": {"name": "embedded", "time_steps": 5},
+    "model": "snntorch-cnn",
+}
 
 
 @pytest.fixture
@@ -89,7 +96,7 @@ def written(path: Path, text: str) -> Path:
 
 def test_tables_name_things_that_exist():
     tables = (DATA, GENERATED, ENCODINGS, MODELS, PUBLISHED, DEVICES, RANGES, METHODS, OPTIMIZERS)
-    for table in (*tables, LOSSES):
+    for table in (*tables, LOSSES, CORRUPTIONS):
         for name in table:
             assert callable(registry.lookup(table, name, "key"))
 
@@ -128,21 +135,24 @@ def test_overrides_and_seed(base):
 
 
 def test_a_written_recipe_reads_back_equal(base, tmp_path):
-    recipe = build.check(read_recipe(base, preset="paper", overrides=["averaging.enabled=true"]))
+    recipe = resolve(read_recipe(base, preset="paper", overrides=["averaging.enabled=true"])).recipe
     files.write_toml(tmp_path / "out.toml", recipe.content())
     again = read_recipe(tmp_path / "out.toml")
     assert again == recipe
-    assert build.check(again) == recipe
+    assert resolve(again).recipe == recipe
 
 
 def test_a_complete_recipe_spells_out_the_defaults(base):
-    complete = build.check(
+    resolved = resolve(
         read_recipe(base, overrides=["method.name=wvat", "method.device=gaussian:sigma=0.1"])
     )
+    complete = resolved.recipe
     assert complete.model.parameters["beta"] == 0.9
     assert "input_shape" not in complete.model.parameters
     assert complete.method.parameters["gamma"] == 0.5
-    assert build.with_input_shape(complete, (2, 8, 8)).model.parameters["input_shape"] == [2, 8, 8]
+    shaped = resolved.with_input_shape((2, 8, 8))
+    assert shaped.recipe.model.parameters["input_shape"] == [2, 8, 8]
+    assert shaped.with_input_shape((1, 1, 1)) is shaped
 
 
 @pytest.mark.parametrize(
@@ -231,7 +241,7 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
 )
 def test_wrong_parameters_of_components(base, overrides, message):
     with pytest.raises(RecipeError, match=message):
-        build.check(read_recipe(base, overrides=overrides))
+        resolve(read_recipe(base, overrides=overrides))
 
 
 def test_files_that_are_no_recipes(base, tmp_path):
@@ -292,7 +302,7 @@ def test_values_on_the_command_line():
 )
 def test_device_specs(spec, device):
     assert specs.build_device(spec, "device") == device
-    assert not specs.takes_sigma(spec, "device")
+    assert not specs.read_device(spec, "device").is_open
 
 
 def test_lists_inside_a_spec():
@@ -302,21 +312,25 @@ def test_lists_inside_a_spec():
 
 def test_a_device_inside_a_device():
     spec = "differential-pair:inner='quantized:bits=4>>gaussian',g_min=0.1,g_max=1.0 >> gaussian"
-    assert specs.takes_sigma(spec, "device")
+    device = specs.read_device(spec, "device")
+    assert device.is_open
     pair = DifferentialPair(Quantized(bits=4) >> Gaussian(0.2), 0.1, 1.0)
-    assert specs.build_device(spec, "device", sigma=0.2) == pair >> Gaussian(0.2)
-    closed = {"name": "differential-pair", "inner": {"name": "gaussian", "sigma": 0.1}}
-    assert not specs.takes_sigma(closed, "device")
+    assert device(0.2) == pair >> Gaussian(0.2)
+    closed = {"name": "differential-pair", "inner": "gaussian:sigma=0.1", "g_min": 0, "g_max": 1}
+    assert not specs.read_device(closed, "device").is_open
     with pytest.raises(RecipeError, match=r"device.inner.*'gausian' is unknown"):
         specs.build_device("differential-pair:inner=gausian,g_min=0,g_max=1", "device")
 
 
 def test_an_open_sigma_is_filled_in():
-    assert specs.takes_sigma("gaussian", "device")
-    assert specs.build_device("gaussian", "device", sigma=0.2) == Gaussian(0.2)
-    assert specs.build_device("gaussian:sigma=0.1", "device", sigma=0.2) == Gaussian(0.1)
-    spec = "uniform:sigma=0.1>>gaussian"
-    assert specs.build_device(spec, "d", sigma=0.3) == Uniform(0.1) >> Gaussian(0.3)
+    device = specs.read_device("gaussian", "device")
+    assert device.is_open
+    assert device(0.2) == Gaussian(0.2)
+    assert specs.read_device("gaussian:sigma=0.1", "device")(0.2) == Gaussian(0.1)
+    device = specs.read_device("uniform:sigma=0.1>>gaussian", "d")
+    assert device(0.3) == Uniform(0.1) >> Gaussian(0.3)
+    with pytest.raises(RecipeError, match=r"\[d\] lacks 'sigma', which Gaussian needs"):
+        specs.build_device("gaussian", "d")
 
 
 @pytest.mark.parametrize(
@@ -355,12 +369,16 @@ def recipe(**content):
     return recipe_from({**MINIMAL, **content})
 
 
+def resolved(**content):
+    return resolve(recipe(**content))
+
+
 def test_methods():
     model = nn.Linear(3, 2)
     device = {"name": "gaussian", "sigma": 0.1}
-    assert isinstance(build.build_method(recipe(), model), Plain)
-    wvat = build.build_method(
-        recipe(method={"name": "wvat", "device": device, "w_th": 0.3, "p": 0.5}), model
+    assert isinstance(resolved().build_method(model), Plain)
+    wvat = resolved(method={"name": "wvat", "device": device, "w_th": 0.3, "p": 0.5}).build_method(
+        model
     )
     assert isinstance(wvat.perturbation, Mixture)
     assert (wvat.perturbation.w_th, wvat.p, wvat.perturbation.noise.device) == (
@@ -374,7 +392,7 @@ def test_methods():
         ({"name": "sam", "rho": 0.2}, SAM(0.2)),
         ({"name": "awp", "p": 0.25}, AWP()),
     ]:
-        method = build.build_method(recipe(method=content), model)
+        method = resolved(method=content).build_method(model)
         assert method.perturbation == direction
         assert method.p == content.get("p", 1.0)
 
@@ -386,11 +404,13 @@ def test_every_method_by_name(name):
     evaluation = {"device": "quantized:bits=8>>gaussian"}
     data = {"name": "embedded", "time_steps": 5}
     method = {"name": name, **extra}
-    checked = build.check(recipe(data=data, method=method, evaluation=evaluation))
-    assert build.check(recipe_from(checked.content())) == checked
+    checked = resolved(data=data, method=method, evaluation=evaluation)
+    again = resolve(recipe_from(checked.recipe.content()))
+    assert again.recipe == checked.recipe
+    assert pickle.loads(pickle.dumps(checked)).recipe == checked.recipe  # for other processes
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    optimizer, _ = build.build_optimizer(checked, model.parameters())
-    method = build.build_method(checked, model, optimizer)
+    optimizer, _ = checked.optimization(model.parameters())
+    method = checked.build_method(model, optimizer)
     assert isinstance(method, Plain) is (name in ("plain", "ptq"))
 
     def closure():
@@ -406,7 +426,7 @@ def test_parameters_of_methods():
     optimizer = torch.optim.Adam(model.parameters())
 
     def built(**content):
-        return build.build_method(recipe(method=content), model, optimizer)
+        return resolved(method=content).build_method(model, optimizer)
 
     device = "gaussian:sigma=0.1"
     back = {"name": "momentum", "sign": "back"}
@@ -429,7 +449,7 @@ def test_parameters_of_methods():
 def test_noise_and_weights_come_from_the_seed():
     def noise(seed):
         method = {"name": "hsv", "device": "gaussian:sigma=0.1"}
-        noisy = build.build_method(recipe(method=method, seed=seed), nn.Linear(3, 2))
+        noisy = resolved(method=method, seed=seed).build_method(nn.Linear(3, 2))
         return noisy.state_dict()["noise"]
 
     assert torch.equal(noise(1), noise(1))
@@ -437,7 +457,7 @@ def test_noise_and_weights_come_from_the_seed():
 
     def weights(seed):
         model = {"name": "dense", "sizes": [4, 2]}
-        return build.build_model(recipe(model=model, seed=seed))[1].weight
+        return resolved(model=model, seed=seed).build_model()[1].weight
 
     torch.manual_seed(5)
     drawn = weights(1)
@@ -450,7 +470,7 @@ def test_noise_and_weights_come_from_the_seed():
 
 def rates(content, epochs):
     parameter = nn.Parameter(torch.zeros(1))
-    optimizer, scheduler = build.build_optimizer(recipe(**content), [parameter])
+    optimizer, scheduler = resolved(**content).optimization([parameter])
     found = []
     for _ in range(epochs):
         found.append(optimizer.param_groups[0]["lr"])
@@ -484,7 +504,7 @@ def test_learning_rates():
 def test_optimizers():
     weights = [nn.Parameter(torch.zeros(1))]
     training = {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 5e-4, "lr": 0.1}
-    optimizer, _ = build.build_optimizer(recipe(training=training), weights)
+    optimizer, _ = resolved(training=training).optimization(weights)
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.defaults["momentum"] == 0.9
     assert optimizer.defaults["weight_decay"] == 5e-4
@@ -492,15 +512,15 @@ def test_optimizers():
 
 def test_averaging_starts_at_its_share_of_the_epochs():
     model = nn.Linear(2, 2)
-    assert build.build_averaging(recipe(), model) is None
+    assert resolved().build_averaging(model) is None
     content = {"training": {"epochs": 10}, "averaging": {"enabled": True, "start": 0.75}}
-    assert build.build_averaging(recipe(**content), model).start == 7
+    assert resolved(**content).build_averaging(model).start == 7
 
 
 def test_losses_take_parameters():
     loss = {"name": "mse-count", "correct": 0.5, "incorrect": 0.0}
     spikes = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
-    found = build.build_loss(recipe(training={"loss": loss}))(spikes, torch.tensor([0]))
+    found = resolved(training={"loss": loss}).loss(spikes, torch.tensor([0]))
     assert found.item() == 0
 
 
@@ -509,11 +529,11 @@ def test_losses_are_tried_on_as_many_steps_as_the_recipe_has():
     count = {"training": {"loss": "tsslbp-count"}}
     kernel = {"training": {"loss": "tsslbp-kernel"}}
     with pytest.raises(RecipeError, match=r"no desired train of 7 time steps"):
-        build.build_loss(recipe(data=direct, **kernel))
+        resolved(data=direct, **kernel)
     with pytest.raises(RecipeError, match=r"correct=15.0 is out of reach"):
-        build.build_loss(recipe(data={"name": "nmnist", "time_steps": 12}, **count))
-    build.build_loss(recipe(data={"name": "nmnist", "time_steps": 30}, **count))
-    build.build_loss(recipe(data="mnist", model="tsslbp-cnn2", **kernel))
+        resolved(data={"name": "nmnist", "time_steps": 12}, **count)
+    resolved(data={"name": "nmnist", "time_steps": 30}, **count)
+    resolved(data="mnist", model="tsslbp-cnn2", **kernel)
 
 
 def test_mnist_and_its_encodings(tmp_path):
@@ -529,62 +549,58 @@ def test_mnist_and_its_encodings(tmp_path):
             name = f"{part}-{stem}-idx{values.dim()}-ubyte"
             (folder / name).write_bytes(header + sizes + values.to(torch.uint8).numpy().tobytes())
     encoding = {"name": "rate", "time_steps": 4}
-    rate = recipe(data={"name": "mnist", "encoding": encoding}, training={"batch_size": 6})
-    assert build.check(rate).data.parameters["encoding"] == encoding
-    loaders = build.build_data(rate, tmp_path)
-    assert loaders.input_shape == (1, 28, 28)
-    spikes, labels = next(iter(loaders.train))
+    rate = resolved(data={"name": "mnist", "encoding": encoding}, training={"batch_size": 6})
+    assert rate.recipe.data.parameters["encoding"] == encoding
+    data = loaders.open_data(rate, tmp_path)
+    assert data.input_shape == (1, 28, 28)
+    spikes, labels = next(iter(data.train))
     assert spikes.shape == (4, 6, 1, 28, 28)
-    still = build.build_data(recipe(data="mnist"), tmp_path)
+    still = loaders.open_data(resolved(data="mnist"), tmp_path)
     images, _ = next(iter(still.test))
     assert images.shape == (12, 1, 28, 28)
-    dense = build.build_model(recipe(model="dense"))
-    assert build.build_loss(rate)(dense(images), labels.repeat(2)).isfinite()
+    dense = resolved(model="dense").build_model()
+    assert rate.loss(dense(images), labels.repeat(2)).isfinite()
     with pytest.raises(RecipeError, match=r"data.encoding.name = 'rat' is unknown. Did you mean"):
-        build.check(recipe(data={"name": "mnist", "encoding": {"name": "rat"}}))
+        resolved(data={"name": "mnist", "encoding": {"name": "rat"}})
     with pytest.raises(RecipeError, match=r"unknown key 'steps' in \[data.encoding\]"):
-        build.check(recipe(data={"name": "mnist", "encoding": {"name": "rate", "steps": 3}}))
+        resolved(data={"name": "mnist", "encoding": {"name": "rate", "steps": 3}})
 
 
 def test_a_network_needs_a_score_for_every_class():
-    few = recipe(model={"name": "resnet20"})
+    few = resolved(model={"name": "resnet20"})
     with pytest.raises(RecipeError, match=r"model.classes = 10: the data has 100 .* = 100."):
-        build.check_classes(few, 100)
-    build.check_classes(few, 2)
-    build.check_classes(few, None)
-    build.check_classes(recipe(model="dense"), 100)
+        few.check_classes(100)
+    few.check_classes(2)
+    few.check_classes(None)
+    resolved(model="dense").check_classes(100)
 
 
 def test_weights_to_start_from(tmp_path):
     small = {"name": "resnet20", "channels": [2, 3], "blocks": 1}
-    trained = build.build_model(recipe(model=small, seed=1))
+    trained = resolved(model=small, seed=1).build_model()
     files.save(tmp_path / "w.safetensors", trained.state_dict())
     torch.save({"state_dict": trained.state_dict(), "epoch": 3}, tmp_path / "w.pth")
     for name in ("w.safetensors", "w.pth"):
-        begun = recipe(model=small, training={"start": str(tmp_path / name)})
-        model = build.build_model(begun)
+        begun = resolved(model=small, training={"start": str(tmp_path / name)})
+        model = begun.build_model()
         assert not torch.equal(model.layers[0].weight, trained.layers[0].weight)
-        start.check(begun)
-        start.load(begun, model)
+        begun.start(model)
         for key, tensor in trained.state_dict().items():
             assert torch.equal(model.state_dict()[key], tensor)
-    other = recipe(model="dense", training={"start": str(tmp_path / "w.pth")})
+    other = resolved(model="dense", training={"start": str(tmp_path / "w.pth")})
     with pytest.raises(CheckpointError, match=r"w.pth' belongs to another model: it lacks '1.we"):
-        start.load(other, build.build_model(other))
-    model = build.build_model(recipe(model=small))
-    before = model.layers[0].weight.clone()
-    start.load(recipe(model=small), model)
-    assert torch.equal(model.layers[0].weight, before)
+        other.start(other.build_model())
+    assert resolved(model=small).start is None
 
 
 # Result files.
 
 
 def test_some_samples_are_spread_over_all():
-    some = build.spread(list(range(10)), 4)
+    some = loaders.spread(list(range(10)), 4)
     assert [some[i] for i in range(len(some))] == [0, 2, 5, 7]
     for everything in (None, 10, 11):
-        assert build.spread([1] * 10, everything) == [1] * 10
+        assert loaders.spread([1] * 10, everything) == [1] * 10
 
 
 def test_provenance(monkeypatch, tmp_path):

@@ -17,9 +17,9 @@ from spikewvat.devices import Gaussian
 from spikewvat.errors import DataError
 from spikewvat.lab.recipes.results import RunResult, Training, row_result
 from spikewvat.lab.report import Table, collect, write_report
-from spikewvat.lab.report.collect import CELL
+from spikewvat.lab.report.collect import JOB
 from spikewvat.lab.report.words import gain, summary
-from spikewvat.lab.suites import cells_of, read_suite
+from spikewvat.lab.suites import jobs_of, read_suite
 from spikewvat.lab.suites.suite import Row
 from spikewvat.results import Converted, Landscape, RowResult, StepTime, StepTimes
 from spikewvat.robustness import ChipReport, Degradation, Evaluator, mean_interval
@@ -55,8 +55,8 @@ def curve(clean, noisy, *, chips=(0.01, -0.01, 0.03)):
     return Degradation(clean, tuple(reports))
 
 
-def cell(seed, degradation, *, seconds=60.0, **found):
-    """What a finished cell has found."""
+def job(seed, degradation, *, seconds=60.0, **found):
+    """What a finished job has found."""
     samples = {"train": 48, "validation": 0, "test": 24}
     return RunResult(
         recipe={"name": "tiny", "seed": seed},
@@ -74,7 +74,7 @@ def cell(seed, degradation, *, seconds=60.0, **found):
 
 
 def row(*curves, **content):
-    return row_result([cell(seed, one, **content) for seed, one in enumerate(curves)])
+    return row_result([job(seed, one, **content) for seed, one in enumerate(curves)])
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_what_went_wrong_is_said(folder):
     assert "swa.json' is no result file (Unterminated string" in cut
     text = write_report(folder).read_text()
     assert "ValueError: no luck" in text
-    assert "incomplete: 3 rows; failed: 2 cells; not readable: 2 files." in text
+    assert "incomplete: 3 rows; failed: 2 jobs; not readable: 2 files." in text
 
 
 def test_a_row_whose_file_is_another_measurement(folder):
@@ -188,19 +188,19 @@ def test_a_malformed_suite_is_an_error(folder):
         collect(folder)
 
 
-def test_folders_of_cells_are_known_by_their_names(tmp_path):
-    for cell in cells_of(read_suite("ablation"), preset=None, seeds=[0, 12]):
-        found = CELL.fullmatch(cell.folder(tmp_path).name)
+def test_folders_of_jobs_are_known_by_their_names(tmp_path):
+    for job in jobs_of(read_suite("ablation"), preset=None, seeds=[0, 12]):
+        found = JOB.fullmatch(job.folder(tmp_path).name)
         assert found is not None
-        assert found["row"] == cell.row
+        assert found["row"] == job.row
 
 
-def test_finished_cells_of_a_bench_that_was_cut_off(folder):
-    """No row file was written: the cells are joined, of one recipe only."""
+def test_finished_jobs_of_a_bench_that_was_cut_off(folder):
+    """No row file was written: the jobs are joined, of one recipe only."""
     for seed in (0, 1):
         run = folder / "tiny" / f"missing-seed{seed}-0123456{seed}"
         run.mkdir()
-        write(run / "result.json", cell(seed, curve(0.9, 0.7 + 0.1 * seed)))
+        write(run / "result.json", job(seed, curve(0.9, 0.7 + 0.1 * seed)))
     broken = folder / "tiny" / "missing-seed2-01234562"
     broken.mkdir()
     (broken / "result.json").write_text("{")
@@ -264,8 +264,8 @@ def test_converted_networks_over_time(tmp_path):
         sweep = TimeSweep((4, 8), accuracies, (10.0, 20.0), (1e5, 2e5), 0.0, (), 9)
         return Converted(0.95, sweep)
 
-    one = cell(0, curve(0.9, 0.8), converted=converted(1.0))
-    two = cell(1, curve(0.9, 0.8), converted=converted(0.9))
+    one = job(0, curve(0.9, 0.8), converted=converted(1.0))
+    two = job(1, curve(0.9, 0.8), converted=converted(0.9))
     write(tmp_path / "snn.json", row_result([one, two]))
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 200000 |" in tables
@@ -345,7 +345,7 @@ def test_devices_without_a_size_and_leagues_of_many_rows(tmp_path):
     for number, name in enumerate(names):
         report = ChipReport("FTJ", None, torch.full((3,), 0.1 * number).double(), (1, 2, 3), 10)
         one = Degradation(0.9, (report,))
-        write(tmp_path / f"{name}.json", row_result([cell(0, one, seconds=1.0 + number)]))
+        write(tmp_path / f"{name}.json", row_result([job(0, one, seconds=1.0 + number)]))
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "On chips m7 reaches 70.0 %" in tables
     assert "| method | ideal weights | on chips | drop |" in tables

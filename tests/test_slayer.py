@@ -14,8 +14,8 @@ from torch import nn
 from spikewvat import SWA, WVAT, Gaussian
 from spikewvat.adapters import adapter_for
 from spikewvat.lab.models.slayer import CNN, FullyConnected
-from spikewvat.lab.recipes.build import build_loss, build_model
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.robustness import simulate_chips
 from spikewvat.spiking.layers import Dropout, SumPool2d
 from spikewvat.spiking.slayer import (
@@ -528,27 +528,33 @@ def test_network_compiled_by_inductor():
 # Names in recipes
 
 
-def recipe(**changes):
-    return recipe_from(
-        {
-            "name": "slayer",
-            "data": {"name": "embedded", "time_steps": 50},
-            "model": {"name": "slayer-fc", "sizes": [18, 4, 2], "constants": {"v_threshold": 8.0}},
-            "training": {"loss": {"name": "slayer-count", "true_count": 30, "false_count": 2}},
-            **changes,
-        }
+def resolved(**changes):
+    return resolve(
+        recipe_from(
+            {
+                "name": "slayer",
+                "data": {"name": "embedded", "time_steps": 50},
+                "model": {
+                    "name": "slayer-fc",
+                    "sizes": [18, 4, 2],
+                    "constants": {"v_threshold": 8.0},
+                },
+                "training": {"loss": {"name": "slayer-count", "true_count": 30, "false_count": 2}},
+                **changes,
+            }
+        )
     )
 
 
 def test_recipes_know_networks_and_loss():
-    net = build_model(recipe())
+    net = resolved().build_model()
     assert net.layers[1].constants == SRM(v_threshold=8.0)
     x = random_spikes(50, 1, 18, dtype=torch.float32)
-    assert build_loss(recipe())(net(x), torch.tensor([1])) > 0
-    assert isinstance(build_model(recipe(model={"name": "slayer-cnn"})), CNN)
+    assert resolved().loss(net(x), torch.tensor([1])) > 0
+    assert isinstance(resolved(model={"name": "slayer-cnn"}).build_model(), CNN)
     too_many = {"loss": {"name": "slayer-count", "true_count": 60}}
     with pytest.raises(ValueError, match="<= 50, the steps of the window, got true_count=60"):
-        build_loss(recipe(training=too_many))
+        resolved(training=too_many)
 
 
 # Wrong input

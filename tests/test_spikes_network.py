@@ -34,8 +34,8 @@ from spikewvat.robustness.corruptions import (
     corrupt,
 )
 from spikewvat.robustness.corruptions.base import Corruption
-from spikewvat.robustness.corruptions.context import _derived
 from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
+from spikewvat.robustness.draws import derived
 from spikewvat.spiking import slayer, tsslbp
 from spikewvat.spiking.events import EventLinear
 from spikewvat.spiking.stdb import Dynamics
@@ -189,10 +189,10 @@ def test_what_leaves_each_layer_is_the_literal_loop(case, what):
         for name, one in layers.items():
             stack.enter_context(one.tapped(Tap(spikes=noted(sent[name]))))
         run(model, x)
-    purpose = _derived(3, f"0/{corruption.name}")
+    purpose = derived(3, f"0/{corruption.name}")
     for name in layers:
-        seed = _derived(purpose, name)
-        running = seeded(_derived(seed, "pass 1"))
+        seed = derived(purpose, name)
+        running = seeded(derived(seed, "pass 1"))
         assert fired[name]
         for before, after in zip(fired[name], sent[name], strict=True):
             assert ((after == 0) | (after == 1)).all()
@@ -286,7 +286,7 @@ def test_mismatch_is_a_network_for_every_neuron(name, part):
         k = {"v_threshold": [1.0] * SIZE, "tau_mem": [1.0] * SIZE}
         layer_name = next(iter(adapter_for(model).neuron_layers(model)))
         for index, stage in enumerate(chip.stages):
-            own = _derived(_derived(seed, f"{index}/{stage.name}"), layer_name)
+            own = derived(derived(seed, f"{index}/{stage.name}"), layer_name)
             k[stage.PART] = reference.mismatch(SIZE, stage.severity, seeded(own))
         for i in range(SIZE):
             alone = make(theta * k["v_threshold"][i], k["tau_mem"][i])
@@ -387,8 +387,8 @@ def test_read_noise_is_the_literal_loop_over_steps(sparse):
         given = x.to_sparse() if sparse else x
         with corrupt(module, ReadNoise(0.1), seed=3):
             found = run(module, given)
-        seed = _derived(_derived(3, "0/read noise"), "")
-        generator = seeded(_derived(seed, "pass 1"))
+        seed = derived(derived(3, "0/read noise"), "")
+        generator = seeded(derived(seed, "pass 1"))
         for t in range(5):
             weight = module.weight.detach()
             noisy = Gaussian(0.1).program({"w": weight}, generator=generator)["w"]

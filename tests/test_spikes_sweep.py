@@ -141,12 +141,13 @@ def test_equal_chips_are_evaluated_once():
     model, passes = a_model(), []
     model.register_forward_pre_hook(lambda *_: passes.append(1))
     sweeping(Deletion, (0.0, 0.0, 0.5), model=model, loader=a_loader(IMAGES))
-    # Clean, twice four chips like it, then four that differ by the noise of their events.
-    assert len(passes) == 1 + 4
+    # Two to see that no state survives, clean, twice four chips like it, then four that differ by
+    # the noise of their events.
+    assert len(passes) == 2 + 1 + 4
     # Evaluated anew after those.
     passes.clear()
     sweeping(Deletion, (0.5, 0.0), model=model, loader=a_loader(IMAGES))
-    assert len(passes) == 1 + 4 + 1
+    assert len(passes) == 2 + 1 + 4 + 1
 
 
 def test_model_is_as_before_whatever_is_raised():

@@ -6,7 +6,8 @@ import pytest
 import torch
 from test_data_cifar import hundred
 
-from spikewvat.lab.recipes import build, read_recipe, run
+from spikewvat.lab.recipes import read_recipe, run
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.suites.suite import suites_folder
 
 
@@ -28,8 +29,9 @@ def recipe(row, preset="paper", overrides=()):
     ],
 )
 def test_networks_of_the_paper(row, parameters):
+    resolved = resolve(recipe(row))
     with torch.device("meta"):
-        model = build.build_model(recipe(row))
+        model = resolved.build_model()
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
@@ -75,7 +77,7 @@ def test_a_quick_run_of_cifar100(row, tmp_path):
         (tmp_path / name).write_bytes(hundred(40, seed)[2])
     few = ["training.epochs=2", "training.batch_size=20", "evaluation.chips=2"]
     quick = recipe(f"cifar100/{row}", "quick", few)
-    result = run.train(quick, tmp_path / "out", data_root=tmp_path, progress=False)
-    assert result["scale"] == "quick"
-    assert [chips["sigma"] for chips in result["rows"]] == [0.0, 0.05, 0.1]
-    assert result["training"]["averaged_epochs"] == ("sam" not in row)
+    result = run.train(resolve(quick), tmp_path / "out", data_root=tmp_path, progress=False)
+    assert result.scale == "quick"
+    assert result.curve.sigmas == (0.0, 0.05, 0.1)
+    assert result.training.averaged_epochs == ("sam" not in row)

@@ -20,7 +20,7 @@ from torch import nn
 from spikewvat import adapter_for
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.build import build_model
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 
@@ -39,7 +39,7 @@ def serve(pipe: Connection, recipe_file: str, keep: bool) -> None:
     steps, batch = recipe.data.parameters["time_steps"], recipe.training.batch_size
     spikes = (torch.rand(steps, batch, 2, 34, 34) < 0.08).float()
     labels = torch.arange(batch) % 10
-    model = build_model(recipe)
+    model = resolve(recipe).build_model()
     adapter, optimizer = adapter_for(model), torch.optim.Adam(model.parameters(), 1e-3)
     while pipe.recv():
         start = time.perf_counter()

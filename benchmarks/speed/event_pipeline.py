@@ -32,7 +32,8 @@ from spikewvat.data import NMNIST, embedded_root, make_loader
 from spikewvat.data.events import NMNIST_SENSOR
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.build import build_augmentation, build_model
+from spikewvat.lab.recipes.loaders import augmentation
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 
@@ -131,7 +132,7 @@ def share_of_loading(root: Path, cache: Path) -> dict[str, Any]:
     data = NMNIST(root, "train", time_steps=steps, cache=cache)
     order = torch.Generator().manual_seed(0)
     loader = make_loader(data, recipe.training.batch_size, shuffle=True, generator=order)
-    model, augment = build_model(recipe), build_augmentation(recipe)
+    model, augment = resolve(recipe).build_model(), augmentation(recipe)
     adapter, optimizer = adapter_for(model), torch.optim.Adam(model.parameters(), 1e-3)
 
     def step(spikes: Tensor, labels: Tensor) -> None:

@@ -27,7 +27,7 @@ from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.build import build_model
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.provenance import provenance
 from spikewvat.robustness import (
     ChipReport,
@@ -53,7 +53,8 @@ def spikes(steps: int, *shape: int) -> Callable[[int], Tensor]:
 
 def demo_cnn() -> nn.Module:
     """Return the demo network."""
-    return build_model(read_recipe(ROOT / "recipes" / "demo" / "adam.toml", preset="quick"))
+    recipe = read_recipe(ROOT / "recipes" / "demo" / "adam.toml", preset="quick")
+    return resolve(recipe).build_model()
 
 
 # Name, network, inputs, images; 2312 inputs at 30 steps are what N-MNIST has at 10 ms.

@@ -23,7 +23,7 @@ from spikewvat import HSV, Gaussian, adapter_for
 from spikewvat.devices import DeviceModel, GaussianTable
 from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.build import build_model, build_optimizer
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 from spikewvat.weights import perturbed
@@ -66,11 +66,12 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
     batch = recipe.training.batch_size
     inputs = torch.rand(batch, *shape) if steps is None else spikes(steps, batch, *shape)
     labels = torch.arange(batch) % 10
-    model = build_model(recipe)
+    resolved = resolve(recipe)
+    model = resolved.build_model()
     adapter = adapter_for(model)
     weights, optimizer = (
         adapter.synaptic_weights(model),
-        build_optimizer(recipe, model.parameters())[0],
+        resolved.optimization(model.parameters())[0],
     )
     generator = torch.Generator().manual_seed(0)
     scratch: list[Tensor] = []

@@ -18,7 +18,10 @@ from spikewvat.errors import UnsupportedModelError
 
 Kept: TypeAlias = dict[str, Any]
 """What a module keeps, by where it is: tensors, arrays, numbers, generators."""
-Call: TypeAlias = tuple[tuple[Any, ...], dict[str, Any]]
+Autocast: TypeAlias = tuple[str, torch.dtype]
+Call: TypeAlias = (
+    tuple[tuple[Any, ...], dict[str, Any]] | tuple[tuple[Any, ...], dict[str, Any], list[Autocast]]
+)
 """Arguments of a call and its named ones."""
 
 _BOOKKEEPING = frozenset(vars(nn.Module()))
@@ -128,13 +131,15 @@ def recorded(model: nn.Module) -> Iterator[list[Call]]:
     """Note the first call of a model for a while.
 
     Yields:
-        Its arguments, once it was called.
+        Its arguments and the lower precision that it ran in, once it was called.
     """
     calls: list[Call] = []
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not calls:
-            calls.append((args, kwargs))
+            kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+            autocast = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds]
+            calls.append((args, kwargs, autocast))
 
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
@@ -250,7 +255,10 @@ def _run(model: nn.Module, call: Call) -> Any:
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
-    return model(*args, **kwargs)
+    with ExitStack() as stack:
+        for kind, dtype in call[2] if len(call) == 3 else ():
+            stack.enter_context(torch.autocast(kind, dtype))
+        return model(*args, **kwargs)
 
 
 def _all(model: nn.Module) -> dict[str, Kept]:

@@ -44,7 +44,7 @@ def bench(
     jobs: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
     dask: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Run cells on the workers of this Dask scheduler."),
+        typer.Option(metavar="ADDRESS", help="Run jobs on the workers of this Dask scheduler."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the suites, and stop.")] = False,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
@@ -97,7 +97,7 @@ def bench(
 ) -> None:
     """Run all rows of a suite with all seeds, and show the table beside published figures.
 
-    Finished cells are kept in --out and not run again; a cell that fails does not stop the rest.
+    Finished jobs are kept in --out and not run again; a job that fails does not stop the rest.
     """
     if list_:
         from spikewvat.lab.suites import read_suite

@@ -64,6 +64,7 @@ def convert(
     from spikewvat.lab.recipes import convert as conversions
     from spikewvat.lab.recipes import run as runs
     from spikewvat.lab.recipes.reading import changed
+    from spikewvat.lab.recipes.resolve import resolve
 
     for override in overrides or ():
         if not override.startswith(_KEYS):
@@ -91,7 +92,7 @@ def convert(
         )
     target = out or folder / "converted"
     result = conversions.convert_run(
-        source, target, recipe, data_root=data_root, resume=resume, progress=progress
+        source, target, resolve(recipe), data_root=data_root, resume=resume, progress=progress
     )
     if result.converted is not None:
         _print_steps(result.converted)

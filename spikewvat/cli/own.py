@@ -53,7 +53,7 @@ def bench_own(
     from spikewvat.lab.suites import bench
     from spikewvat.lab.suites.methods import METHODS
     from spikewvat.lab.suites.own import CORRUPTIONS, DEVICES
-    from spikewvat.lab.trainer.console import CellsProgress
+    from spikewvat.lab.trainer.console import JobsProgress
 
     if suite not in (None, *SUITES):
         raise RecipeError(f"--model has the suites {' and '.join(SUITES)}, got {suite!r}.")
@@ -75,7 +75,7 @@ def bench_own(
         make, loaders = imported(model, "--model"), imported(data, "--data")
         own_train = None if train is None else imported(train, "--train")
         count = len(on_chips) + len(CORRUPTIONS if happens is None else happens)
-        with CellsProgress(
+        with JobsProgress(
             count * (1 if own_train is None else len(chosen)), enabled=progress
         ) as bar:
             return bench(
@@ -91,7 +91,7 @@ def bench_own(
                 seeds=numbered,
                 title=model,
                 out=folder,
-                on_row=lambda name, found: bar.cell(f"{name}: {outcome(found)}"),
+                on_row=lambda name, found: bar.job(f"{name}: {outcome(found)}"),
             )
 
 
@@ -146,8 +146,8 @@ def _method(text: str) -> Method:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.lab.recipes import methods
     from spikewvat.lab.recipes.devices import stages
+    from spikewvat.lab.recipes.methods import read_method
     from spikewvat.lab.recipes.registry import lookup, parameters
     from spikewvat.lab.recipes.schema import METHODS, Component
     from spikewvat.lab.suites import Method
@@ -162,19 +162,12 @@ def _method(text: str) -> Method:
         )
     if "device" in parameters(lookup(METHODS, table["name"], "--method")):
         table = {"device": "gaussian:sigma=0.1", **table}
-    component = Component.model_validate(table)
-    methods.complete(component, "--method")
+    read = read_method(Component.model_validate(table), "--method")
 
     def make(
         model: nn.Module, *, generator: Generator, optimizer: Optimizer | None, **_: object
-    ) -> GradientMethod | None:
-        return methods.build_method(
-            component,
-            model,
-            seed=generator.initial_seed(),
-            optimizer=optimizer,
-            key="--method",
-        )
+    ) -> GradientMethod:
+        return read(model, optimizer, seed=generator.initial_seed())
 
     return Method(make, averaged=text == "swa" or text.endswith(_AVERAGED))
 
@@ -185,10 +178,9 @@ def _device(text: str) -> DeviceAt:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.lab.recipes.devices import build_device
+    from spikewvat.lab.recipes.devices import read_device
 
-    build_device(text, "--device", sigma=0.0)
-    return lambda sigma: build_device(text, "--device", sigma=sigma)
+    return read_device(text, "--device")
 
 
 def _corruption(text: str) -> CorruptionAt:
@@ -197,10 +189,9 @@ def _corruption(text: str) -> CorruptionAt:
     Raises:
         RecipeError: If a name or parameter is unknown.
     """
-    from spikewvat.lab.recipes.spikes import build_corruption
+    from spikewvat.lab.recipes.corruptions import read_corruption
 
-    build_corruption(text, "--spikes", severity=0.0)
-    return lambda severity: build_corruption(text, "--spikes", severity=severity)
+    return read_corruption(text, "--spikes")
 
 
 @contextmanager

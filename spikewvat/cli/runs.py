@@ -42,10 +42,13 @@ def train(
     """
     from spikewvat.lab import recipes
     from spikewvat.lab.recipes import run as runs
+    from spikewvat.lab.recipes.resolve import resolve
 
     chosen = recipes.read_recipe(recipe, preset=preset, overrides=overrides or (), seed=seed)
     folder = out or Path("runs") / f"{chosen.name}-seed{chosen.seed}"
-    result = runs.train(chosen, folder, data_root=data_root, resume=resume, progress=progress)
+    result = runs.train(
+        resolve(chosen), folder, data_root=data_root, resume=resume, progress=progress
+    )
     if result is None:
         return  # not the first rank of a distributed run
     print_rows(f"{chosen.name}, {result.split} set", result)
@@ -107,7 +110,7 @@ def evaluate(
         split=split,
         device=device,
         sigmas=None if sigma is None else numbers(sigma, "--sigma"),
-        spikes=spikes,
+        corruption=spikes,
         severities=None if severities is None else numbers(severities, "--severities"),
         chips=chips,
         target=target,
@@ -129,7 +132,7 @@ def _draw_rows(path: Path, found: RunResult) -> None:
     if not found.curve:
         raise RecipeError("--plot needs at least one --sigma.")
     first = found.curve[0]
-    if first.sigma is None and found.spikes is None:
+    if first.sigma is None and found.corruption is None:
         figure = plots.yield_curve({found.method: first}, target=first.target)
     else:
         device = found.device

@@ -1,4 +1,4 @@
-"""``bench SUITE``: run the cells of a suite, show and keep what comes out."""
+"""``bench SUITE``: run the jobs of a suite, show and keep what comes out."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
 from spikewvat.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from spikewvat.lab.suites import Cell, CellFailed, Found, Job, Suite
+    from spikewvat.lab.suites import Found, Job, JobFailed, RowJob, Suite
     from spikewvat.lab.suites.overhead import Timed
     from spikewvat.results import RowResult
 
@@ -35,8 +35,8 @@ def bench_suite(
     Raises:
         Exit: With 1 if something failed, with 130 if it was interrupted.
     """
-    from spikewvat.lab.suites import cells_of, read_suite, run_suite, trainings_of
-    from spikewvat.lab.trainer.console import CellsProgress
+    from spikewvat.lab.suites import jobs_of, read_suite, run_suite, trainings_of
+    from spikewvat.lab.trainer.console import JobsProgress
 
     chosen = read_suite(name).chosen([] if rows is None else rows.split(",")).at(preset)
     folder = out / chosen.folder.name
@@ -46,22 +46,22 @@ def bench_suite(
         _bench_steps(chosen, preset, overrides, data_root, folder, kept, progress=progress)
         return
     numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
-    cells = cells_of(chosen, preset=preset, seeds=numbers, overrides=overrides)
+    tests = jobs_of(chosen, preset=preset, seeds=numbers, overrides=overrides)
     done = 0
 
     def ended(job: Job, found: Found) -> None:
         nonlocal done
         done += 1
-        bar.cell(f"{job}: {_ended(found)}")
+        bar.job(f"{job}: {_ended(found)}")
 
-    total = len(cells) + len(trainings_of(cells, out))
+    total = len(tests) + len(trainings_of(tests, out))
     try:
-        with CellsProgress(total, enabled=progress) as bar:
+        with JobsProgress(total, enabled=progress) as bar:
             found = run_suite(
-                cells,
+                tests,
                 out,
                 data_root=data_root,
-                jobs=jobs or os.cpu_count() or 1,
+                processes=jobs or os.cpu_count() or 1,
                 dask=dask,
                 on_job=ended,
             )
@@ -91,17 +91,17 @@ def _bench_steps(
         Exit: If a row failed.
     """
     from spikewvat.lab.suites import overhead
-    from spikewvat.lab.trainer.console import CellsProgress, print_table
+    from spikewvat.lab.trainer.console import JobsProgress, print_table
     from spikewvat.serialisation import write
 
-    with CellsProgress(len(suite.rows), enabled=progress) as bar:
+    with JobsProgress(len(suite.rows), enabled=progress) as bar:
         found = overhead.run_step_times(
             suite,
             folder,
             preset=preset,
             overrides=overrides,
             data_root=data_root,
-            on_row=lambda row, what: bar.cell(f"{row.name}: {_timed(what)}"),
+            on_row=lambda row, what: bar.job(f"{row.name}: {_timed(what)}"),
         )
     if found.times is not None:
         columns = ["", "time of a step", "quartile", "quartile", "ms"]
@@ -123,9 +123,9 @@ def _bench_steps(
 
 def _timed(found: Timed) -> str:
     """Return what a step takes in one line."""
-    from spikewvat.lab.suites import CellFailed
+    from spikewvat.lab.suites import JobFailed
 
-    if isinstance(found, CellFailed):
+    if isinstance(found, JobFailed):
         return _ended(found)
     return f"{found.ms:.1f} ms, {found.ratio:.2f} of the baseline"
 
@@ -133,7 +133,7 @@ def _timed(found: Timed) -> str:
 def _finish(
     suite: Suite,
     results: Mapping[str, RowResult],
-    failed: Sequence[tuple[Cell, CellFailed]],
+    failed: Sequence[tuple[RowJob, JobFailed]],
     folder: Path,
     kept: Path,
 ) -> None:
@@ -153,7 +153,7 @@ def _finish(
             write(kept / f"{name}.json", result)
         if found:
             write_verdicts(found, kept / FILE)
-    except CheckpointError as error:  # the cells have files of their own: nothing is lost
+    except CheckpointError as error:  # the jobs have files of their own: nothing is lost
         unwritten.append(str(error))
     if results:
         try:
@@ -162,9 +162,9 @@ def _finish(
             unwritten.append(str(error))
     for verdict in found:
         typer.echo(str(verdict))
-    for cell, failure in failed:
+    for job, failure in failed:
         word = "skipped" if failure.skipped else "error"
-        typer.echo(f"{word}: {cell}: {failure.message} (see {failure.log})", err=True)
+        typer.echo(f"{word}: {job}: {failure.message} (see {failure.log})", err=True)
     for text in unwritten:
         typer.echo(f"error: {text}", err=True)
     if unwritten or not results or not all(failure.skipped for _, failure in failed):
@@ -174,10 +174,10 @@ def _finish(
 
 
 def _ended(found: Found) -> str:
-    """Return what became of a cell in one line."""
-    from spikewvat.lab.suites import CellFailed
+    """Return what became of a job in one line."""
+    from spikewvat.lab.suites import JobFailed
 
-    if isinstance(found, CellFailed):
+    if isinstance(found, JobFailed):
         return f"{'skipped' if found.skipped else 'failed'}: {found.message}"
     curve = found.curve
     reports = [str(curve.reports[-1])] if curve.reports else []

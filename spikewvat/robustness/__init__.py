@@ -23,6 +23,7 @@ from spikewvat.robustness.statistics import (
     wilson_interval,
 )
 from spikewvat.robustness.yields import TrainingYield, yield_over_trainings
+from spikewvat.spiking.losses import class_scores, population_scores
 
 __all__ = [
     "Activity",
@@ -39,12 +40,14 @@ __all__ = [
     "best_split",
     "chips_needed",
     "chips_needed_per_training",
+    "class_scores",
     "compare",
     "corrupt",
     "hierarchical",
     "holm",
     "mean_interval",
     "over_trainings",
+    "population_scores",
     "sample_std",
     "simulate_chips",
     "student_t_p_value",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -167,12 +167,12 @@ class Chips:
             done += len(group)
             chips = [self._chip(device, seed, happens) for seed in group]
             if len(chips) > 1:
-                yield from self._together(chips)
+                yield from self._together(chips, group)
             elif alone or self._activations:
                 yield run.holding(*chips[0], happens=happens, seed=group[0])
             else:
                 with measured(run.model) as activations:
-                    found = run.holding(*chips[0])
+                    found = run.holding(*chips[0], seed=group[0])
                 self._activations = activations()
                 yield found
 
@@ -182,7 +182,8 @@ class Chips:
         chip = device.program(self._run.weights, generator=generator)
         # The next numbers of the same generator: independent of the chip, and the chip's own.
         chosen = torch.randperm(self._run.test.images.count, generator=generator)[:images]
-        return self._run.holding_on(chip, f"the chip with seed {seed} of {device!r}", chosen)
+        what = f"the chip with seed {seed} of {device!r}"
+        return self._run.holding_on(chip, what, chosen, seed)
 
     def _group(self) -> int:
         """Return how many chips to evaluate at once; the first one alone says what they take."""
@@ -198,10 +199,12 @@ class Chips:
         what = f"the chip with seed {seed} of {device!r}"
         return chip, what if happens is None else f"{what} with {happens!r}"
 
-    def _together(self, chips: list[tuple[Weights, str]]) -> list[Found]:
+    def _together(self, chips: list[tuple[Weights, str]], seeds: Sequence[int]) -> list[Found]:
         """Return what each chip of a group gives, from one forward pass where that works."""
         run = self._run
         try:
+            if run.test.draws.seen:
+                raise NotStackableError("it draws random numbers, other ones for each chip")
             if self._stack is None:
                 self._stack = Stack(run.model, run.live, run.adapter.reset_state)
             return run.holding_each(self._stack, chips)
@@ -212,7 +215,7 @@ class Chips:
                     'Pass stack="auto" or False.'
                 ) from error
             self._stacking = False
-            return [run.holding(values, what) for values, what in chips]
+            return [run.holding(*chip, seed=s) for chip, s in zip(chips, seeds, strict=True)]
 
 
 def check_device(device: object) -> None:

@@ -21,7 +21,8 @@ from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.subject import Subject
 from spikewvat.robustness.testset import ChipLoss, Scores
-from spikewvat.spiking.losses import class_scores, rate_cross_entropy
+from spikewvat.robustness.timing import Time, check_time
+from spikewvat.spiking.losses import rate_cross_entropy
 from spikewvat.weights import Weights
 
 _SHARED = "stacked chips share their images"
@@ -36,10 +37,12 @@ class Evaluator:
 
     A chip is a seed. Every method draws the seeds of its chips with ``seed``, 0 by default, one
     after the other: chip number i is the same in all methods and for all networks and devices,
-    and does not depend on how many chips or batches there are. A chip is programmed once from the
-    weights as they are, and holds what it has for all images and time steps. Consecutive chips
-    that hold equal weights (a device without randomness, or no variation) are evaluated once and
-    count each.
+    and does not depend on how many chips there are. A chip is programmed once from the weights as
+    they are, and holds what it has for all images and time steps. What the network draws itself in
+    a forward pass, from the global generators of torch, numpy or Python, has the seed of the chip
+    too (0 without variation); the generators are left as they were. Consecutive chips that hold
+    equal weights (a device without randomness, or no variation) are evaluated once and count each,
+    unless the network draws.
 
     The accuracy without variation is measured once, and again when a parameter, a buffer, a module
     or a hook of the network has changed since then. Other changes, such as of a plain attribute,
@@ -47,10 +50,17 @@ class Evaluator:
 
     Args:
         model: Network from spikes ``[T, B, ...]`` to output spikes ``[T, B, classes]``, scores
-            ``[B, classes]``, or a tuple with either first. Inputs are moved to its weights.
+            ``[B, classes]``, or a tuple with either first; or one that computes a single time
+            step, see ``time``. Inputs are moved to its weights.
         loader: Yields ``(inputs, labels)`` batches, the same images at every pass. Iterated once
             where the images fit into ``cache_bytes``, else once for every chip.
-        scores: How outputs become class scores; the default sums over time.
+        time: ``"network"`` if the network runs over time itself and is called once a batch.
+            ``"steps"`` if it computes one step: it is called once for each of the steps of inputs
+            ``[T, B, ...]``, and its outputs are stacked. A number of steps if it has the same
+            input ``[B, ...]`` at each of them. By default the first batch shows which it is;
+            where it does not, that is an error.
+        scores: How outputs become class scores; the default sums over time. For several outputs a
+            class, pass :func:`~spikewvat.robustness.population_scores`.
         loss: From output and labels to the mean loss over a batch. Reports of chips then hold
             losses; the landscape takes the cross-entropy of firing rates by default.
         weights: Live weights that chips hold; by default all synaptic ones. Biases and batch norm
@@ -68,7 +78,8 @@ class Evaluator:
     Raises:
         ValueError: If an option is impossible, or ``weights`` is empty. Every method raises it if
             the loader yields no images or other images at a later pass, outputs have an
-            unexpected shape or are NaN, labels are out of range, or weights are not finite.
+            unexpected shape or are NaN, labels are out of range, weights are not finite, or it is
+            not known how the network meets time.
         TypeError: By every method, if a batch is no pair of tensors or a device no device model.
         UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state that
             nothing can reset.
@@ -93,7 +104,8 @@ class Evaluator:
         model: nn.Module,
         loader: Iterable[Any],
         *,
-        scores: Scores = class_scores,
+        time: Time = None,
+        scores: Scores | None = None,
         loss: ChipLoss | None = None,
         weights: Weights | None = None,
         adapter: Adapter | None = None,
@@ -104,6 +116,7 @@ class Evaluator:
         autocast: torch.dtype | None = None,
     ) -> None:
         _check_speed(stack, autocast)
+        check_time(time)
         self._subject = Subject(
             model=model,
             images=Images(loader, cache_bytes),
@@ -113,6 +126,7 @@ class Evaluator:
             reset_state=reset_state,
             autocast=autocast,
             ignore=ignore,
+            time=time,
         )
         self._loss = loss
         self._stack: Stacking = stack if autocast is None else False

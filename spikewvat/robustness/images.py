@@ -59,26 +59,27 @@ class Images:
             )
         self._axis = image_axis([(packed, labels) for packed, _, labels in self._kept])
 
-    def first(self, device: torch.device) -> Tensor | None:
-        """Return the inputs of the first batch, None without one; the loader is read no more.
+    def first(self, device: torch.device) -> Batch | None:
+        """Return the first batch, None without one; the next pass goes on from there.
 
         Args:
-            device: Where they go.
+            device: Where the inputs go.
 
         Raises:
             ValueError: If labels are no class indices.
             TypeError: If the batch is no pair of tensors.
         """
         if self._kept is not None:
-            packed, dtype, _ = self._kept[0]
-            return packed.to(device).to(dtype, copy=True)
+            packed, dtype, labels = self._kept[0]
+            return packed.to(device).to(dtype, copy=True), labels
         if self._begun is None:
             source = iter(self._loader)
             batch = next(source, None)
             if batch is None:
                 return None
             self._begun = batch, source
-        return _pair(self._begun[0])[0].to(device)
+        inputs, labels = _pair(self._begun[0])
+        return inputs.to(device), labels
 
     def batches(self, device: torch.device) -> Iterator[Batch]:
         """Yield all images.

@@ -28,13 +28,20 @@ class Observer:
         model: Network, called with its input first.
         adapter: Finds its neurons.
         weights: Live synaptic weights.
+        image_axis: Of the input; by default as :func:`~spikewvat.robustness.corrupt` takes it.
 
     Raises:
         UnsupportedModelError: If no layer of spiking neurons is known.
     """
 
-    def __init__(self, model: nn.Module, adapter: Adapter, weights: Weights) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        weights: Weights,
+        image_axis: int | None = None,
+    ) -> None:
+        self._model, self._image_axis = model, image_axis
         self._neurons = known_neurons(model, adapter)
         self._synapses = [
             (name, module)
@@ -89,12 +96,11 @@ class Observer:
 
     def _begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         x: Tensor = args[0]
-        self._batch = x.shape[batch_axis(x)]
+        axis = batch_axis(x, self._image_axis)
+        self._batch = x.shape[axis]
         self._images += self._batch
         values = x.coalesce().values() if x.is_sparse else x
-        self._analog_input = x.dim() not in (3, 5) or not bool(
-            ((values == 0) | (values == 1)).all()
-        )
+        self._analog_input = axis == 0 or not bool(((values == 0) | (values == 1)).all())
         self._analog: dict[str, bool] = {}
         self._seen_neurons = False
         self._filtered: tuple[Tensor, Tensor] | None = None

@@ -36,6 +36,7 @@ class Run:
         adapter: Of its framework.
         live: Its weights that chips hold.
         test: The network with its images.
+        image_axis: Of its inputs, None if it is not known.
         observer: Counts spikes and operations of every evaluation; None counts nothing.
         known: What the network without variation gave, if that is known.
     """
@@ -44,6 +45,7 @@ class Run:
     adapter: Adapter
     live: Weights
     test: TestSet
+    image_axis: int | None = None
     observer: Observer | None = None
     known: Found | None = None
     # The last weights evaluated and what they gave: equal chips need no second evaluation.
@@ -71,10 +73,10 @@ class Run:
             values: Equal names and shapes.
             what: What they are, for messages.
             happens: What happens to spikes.
-            seed: Of the chip on which it happens.
+            seed: Of the chip.
         """
         same = happens is None or not happens.active
-        if same and self._last is not None and _equal(self._last[0], values):
+        if same and self._last is not None and self._gives_equal(self._last[0], values):
             return self._last[1]
         self.check_chip(values, what)
         with replaced(self.live, values):
@@ -82,12 +84,12 @@ class Run:
         self._last = (values, found) if same else None
         return found
 
-    def holding_on(self, values: Weights, what: str, chosen: Tensor) -> Found:
+    def holding_on(self, values: Weights, what: str, chosen: Tensor, seed: int) -> Found:
         """Evaluate other values in the weights on some of the images."""
         self.check_chip(values, what)
         self._last = None
         with replaced(self.live, values):
-            return self._evaluate(what, chosen=chosen)
+            return self._evaluate(what, seed=seed, chosen=chosen)
 
     def holding_each(self, stack: Stack, chips: list[tuple[Weights, str]]) -> list[Found]:
         """Evaluate several chips together, equal neighbours once.
@@ -131,14 +133,23 @@ class Run:
         with ExitStack() as stack:
             if happens is not None:
                 chip = corrupt(
-                    self.model, happens, seed=seed, adapter=self.adapter, weights=self.live
+                    self.model,
+                    happens,
+                    seed=seed,
+                    adapter=self.adapter,
+                    weights=self.live,
+                    image_axis=self.image_axis,
                 )
                 stack.enter_context(chip)
             if self.observer is None:
-                return Found(*self.test.evaluate(what, chosen))
+                return Found(*self.test.evaluate(what, chosen, seed))
             self.observer.forget()
             stack.enter_context(self.observer.watching())
-            return Found(*self.test.evaluate(what, chosen), self.observer.found())
+            return Found(*self.test.evaluate(what, chosen, seed), self.observer.found())
+
+    def _gives_equal(self, one: Weights, other: Weights) -> bool:
+        """Return whether two chips give the same: what a network draws differs between them."""
+        return not self.test.draws.seen and _equal(one, other)
 
     def check_weights(self) -> None:
         """Raise ValueError if the network holds a weight that is not finite."""

@@ -15,13 +15,15 @@ from spikewvat.robustness.evaluator import Evaluator
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.testset import ChipLoss, Scores
+from spikewvat.robustness.timing import Time
 from spikewvat.weights import Weights
 
 
 class EvaluatorOptions(TypedDict, total=False):
     """Options of :class:`Evaluator`, all with defaults."""
 
-    scores: Scores
+    time: Time
+    scores: Scores | None
     loss: ChipLoss | None
     weights: Weights | None
     adapter: Adapter | None

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters import Account, Adapter, ResetState, account, adapter_for
-from spikewvat.adapters.state import check_state
 from spikewvat.errors import UnsupportedModelError
+from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.images import Images
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.run import Found, Run
 from spikewvat.robustness.testset import ChipLoss, Scores, TestSet
+from spikewvat.robustness.timing import Met, Time, meet
 from spikewvat.weights import Weights, refresh
 
 
@@ -26,26 +27,29 @@ class Subject:
     Args:
         model: The network.
         images: What it classifies.
-        scores: How outputs become class scores.
+        scores: How outputs become class scores; None sums over time.
         given: Live weights that chips hold; None for all synaptic ones.
         own_adapter: None for that of the network's framework.
         reset_state: Resets layers that no adapter knows.
         autocast: Lower precision of the forward passes.
         ignore: Parameters or modules that no device holds.
+        time: How the network meets time; None to find out.
     """
 
     model: nn.Module
     images: Images
-    scores: Scores
+    scores: Scores | None
     given: Weights | None
     own_adapter: Adapter | None
     reset_state: ResetState | None
     autocast: torch.dtype | None
     ignore: Collection[str] = ()
+    time: Time = None
     adapter: Adapter = field(init=False)
     # What the network without variation gave: counted or not, with a loss or without.
     _known: dict[tuple[bool, bool], Found] = field(init=False, default_factory=dict)
-    _checked: bool = field(init=False, default=False)
+    _draws: Draws = field(init=False, default_factory=Draws)
+    _met: Met | None = field(init=False, default=None)  # once it is known
     _seen: Snapshot | None = field(init=False, default=None)  # of the network that gave it
 
     def __post_init__(self) -> None:
@@ -95,25 +99,29 @@ class Subject:
         try:
             self.model.eval()
             # Not inference mode: state that it leaves in neurons could not be reset in place.
-            with torch.no_grad():
+            with torch.no_grad(), ExitStack() as stack:
                 self._forget_if_changed(live)
-                self._check(next(iter(live.values())).device)
+                device = next(iter(live.values())).device
+                met = self._meets_time(device)
+                if met.loop is not None:
+                    stack.enter_context(met.loop.around(self.model))
                 observer = None
                 if counting:
                     with suppress(UnsupportedModelError):  # events of a network without neurons
-                        observer = Observer(self.model, self.adapter, live)
+                        observer = Observer(self.model, self.adapter, live, met.image_axis)
                 test = TestSet(
                     model=self.model,
                     images=self.images,
-                    device=next(iter(live.values())).device,
+                    device=device,
                     reset=self.adapter.reset_state,
                     scores=self.scores,
                     loss=loss,
                     autocast=self.autocast,
+                    draws=self._draws,
                 )
                 key = observer is not None, loss is not None
                 known = self._known.get(key) or self._known.get((key[0], True))
-                run = Run(self.model, self.adapter, live, test, observer, known)
+                run = Run(self.model, self.adapter, live, test, met.image_axis, observer, known)
                 yield run
                 if run.known is not None:
                     self._known[key] = run.known
@@ -124,12 +132,16 @@ class Subject:
             if self._known and self._seen is None:
                 self._seen = Snapshot.of(self.model, live)
 
-    def _check(self, device: torch.device) -> None:
-        """Run the first batch twice, once and for all: no state may survive a reset."""
-        inputs = None if self._checked else self.images.first(device)
-        if inputs is not None:
-            check_state(self.model, self.adapter, ((inputs,), {}), to_evaluate=True)
-            self._checked = True
+    def _meets_time(self, device: torch.device) -> Met:
+        """Return how the network meets time, found out from the first batch once."""
+        if self._met is None:
+            batch = self.images.first(device)
+            if batch is None:
+                return Met(None, None)  # the pass will say that there are no images
+            with self._draws.forked([device]):
+                summed = self.scores is None
+                self._met = meet(self.model, self.adapter, batch, self.time, summed=summed)
+        return self._met
 
     def _forget_if_changed(self, live: Weights) -> None:
         if self._seen is None:

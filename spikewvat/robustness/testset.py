@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.images import Batch, Images, described
 from spikewvat.robustness.stacked import Stack
+from spikewvat.spiking.losses import class_scores
 from spikewvat.weights import Weights, taken
 
 Scores: TypeAlias = Callable[[Any], Tensor]
@@ -23,6 +27,8 @@ ChipLoss: TypeAlias = Callable[[Any, Tensor], Tensor]
 _Forward: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """From inputs and labels to scores ``[chips, B, classes]`` and, with a loss, that ``[chips]``."""
 
+_MANY, _ENOUGH = 10, 50  # outputs for each label, and images, that are no accident
+
 
 @dataclass(frozen=True)
 class TestSet:
@@ -33,9 +39,11 @@ class TestSet:
         images: What it classifies.
         device: Where the inputs go.
         reset: Forgets all neuron state of the network.
-        scores: From an output to the score of every class, ``[B, classes]``.
+        scores: From an output to the score of every class, ``[B, classes]``; None sums over time
+            and refuses what looks like several outputs for every class.
         loss: From output and labels to the mean loss over the batch, or None.
         autocast: Lower precision of the forward passes, None for that of the weights.
+        draws: Seeds what the network draws itself.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
@@ -44,15 +52,19 @@ class TestSet:
     images: Images
     device: torch.device
     reset: Callable[[nn.Module], None]
-    scores: Scores
+    scores: Scores | None
     loss: ChipLoss | None
     autocast: torch.dtype | None
+    draws: Draws
 
-    def evaluate(self, what: str, chosen: Tensor | None = None) -> tuple[float, float]:
+    def evaluate(
+        self, what: str, chosen: Tensor | None = None, seed: int = 0
+    ) -> tuple[float, float]:
         """Classify all images.
 
         Args:
             what: What is evaluated, for messages.
+            seed: Of what the network draws itself.
             chosen: Numbers of some images, after :meth:`Images.load`; by default all.
 
         Returns:
@@ -69,9 +81,9 @@ class TestSet:
             reduced = self._reduced(self.model(inputs), labels)
             return tuple(part.unsqueeze(0) for part in reduced)
 
-        if chosen is not None:
-            return self._evaluated(forward, [what], self.images.chosen(chosen, self.device))[0]
-        return self._evaluated(forward, [what], self.images.batches(self.device))[0]
+        images = self.images
+        batches = images.batches if chosen is None else partial(images.chosen, chosen)
+        return self._evaluated(forward, [what], batches(self.device), seed)[0]
 
     def evaluate_stacked(
         self, stack: Stack, chips: list[Weights], whats: list[str]
@@ -98,7 +110,7 @@ class TestSet:
 
     def _reduced(self, output: Any, labels: Tensor) -> tuple[Tensor, ...]:
         """Return scores, and the loss if there is one."""
-        scores = self.scores(output)
+        scores = self._scores(output)
         _check_shape(scores, labels)
         if scores.shape[1] not in self.images.class_counts:
             _check_labels(labels, scores.shape[1])
@@ -107,20 +119,21 @@ class TestSet:
         return scores, torch.as_tensor(self.loss(output, labels.to(scores.device)))
 
     def _evaluated(
-        self, forward: _Forward, whats: list[str], batches: Iterable[Batch]
+        self, forward: _Forward, whats: list[str], batches: Iterable[Batch], seed: int = 0
     ) -> list[tuple[float, float]]:
         """Return accuracy and loss of each chip; waits for a GPU once, at the end."""
-        right: list[Tensor] = []
+        answers: list[tuple[Tensor, Tensor]] = []
         lost: list[Tensor] = []
         losses: list[Tensor] = []
         sizes: list[int] = []
-        for inputs, labels in batches:
-            with self._precision():
-                scores, *loss = forward(inputs, labels)
-            right.append((scores.argmax(2) == labels.to(scores.device)).sum(1))
-            lost.append(scores.isnan().any(2).sum(1))
-            losses.extend(loss)
-            sizes.append(len(labels))
+        with self.draws.forked([self.device]):
+            for index, (inputs, labels) in enumerate(batches):
+                with self._pass(seed, index):
+                    scores, *loss = forward(inputs, labels)
+                answers.append((scores.argmax(2), labels.to(scores.device)))
+                lost.append(scores.isnan().any(2).sum(1))
+                losses.extend(loss)
+                sizes.append(len(labels))
         images = sum(sizes)
         for what, count in zip(whats, torch.stack(lost).sum(0).tolist(), strict=True):
             if count:
@@ -128,9 +141,12 @@ class TestSet:
                     f"scores are NaN for {count} of {images} images on {what}. "
                     "Check the inputs, and normalisation layers for divisions by zero."
                 )
-        if images == self.images.count:
+        if images == self.images.count and scores.shape[2] not in self.images.class_counts:
+            if self.scores is None:
+                _check_population(answers, scores.shape[2])
             self.images.class_counts.add(scores.shape[2])
-        accuracies = [count / images for count in torch.stack(right).sum(0).tolist()]
+        right = torch.stack([(given == labels).sum(1) for given, labels in answers]).sum(0)
+        accuracies = [count / images for count in right.tolist()]
         if self.loss is None:
             return [(accuracy, math.nan) for accuracy in accuracies]
         by_batch = torch.stack(losses).cpu().double()
@@ -153,12 +169,12 @@ class TestSet:
                 "Call requires_grad_() on them, or do without the ascent."
             )
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-        with torch.enable_grad(), taken(weights):
-            for inputs, labels in self.images.batches(self.device):
+        with torch.enable_grad(), taken(weights), self.draws.forked([self.device]):
+            for index, (inputs, labels) in enumerate(self.images.batches(self.device)):
                 self.reset(self.model)
-                with self._precision():
+                with self._pass(0, index):
                     output = self.model(inputs)
-                    labels = labels.to(self.scores(output).device)
+                    labels = labels.to(self._scores(output).device)
                     loss = self.loss(output, labels) * len(labels) if self.loss else None
                 if loss is None or not loss.requires_grad:
                     raise ValueError(
@@ -173,9 +189,17 @@ class TestSet:
         images = self.images.count
         return {name: gradient.detach() / images for name, gradient in total.items()}
 
-    def _precision(self) -> torch.autocast:
-        """Run in the precision that was asked for."""
-        return torch.autocast(self.device.type, self.autocast, enabled=self.autocast is not None)
+    def _scores(self, output: Any) -> Tensor:
+        return class_scores(output) if self.scores is None else self.scores(output)
+
+    @contextmanager
+    def _pass(self, seed: int, batch: int) -> Iterator[None]:
+        """Run a pass in the precision that was asked for, with a chip's random state."""
+        precision = torch.autocast(
+            self.device.type, self.autocast, enabled=self.autocast is not None
+        )
+        with self.draws.of(seed, batch, [self.device]), precision:
+            yield
 
 
 def _check_shape(scores: Any, labels: Tensor) -> None:
@@ -193,4 +217,26 @@ def _check_labels(labels: Tensor, classes: int) -> None:
         raise ValueError(
             f"labels range from {int(labels.min())} to {int(labels.max())}, but the network has "
             f"{classes} classes, expected 0 .. {classes - 1}."
+        )
+
+
+def _check_population(answers: list[tuple[Tensor, Tensor]], outputs: int) -> None:
+    """Raise if every class seems to have several outputs."""
+    labels = torch.cat([labels for _, labels in answers])
+    given = torch.cat([own for own, _ in answers], 1)[0]
+    classes, images = int(labels.max()) + 1, len(labels)
+    if classes < 2 or outputs < 2 * classes or outputs % classes:
+        return
+    if len(set(labels.tolist())) < classes or 2 * int((given >= classes).sum()) < images:
+        return
+    # Of the answers, as neighbours for each class, so many are right; by chance, far fewer.
+    each = outputs // classes
+    right = float((given // each == labels).double().mean())
+    luck = 1 / classes + 4 * math.sqrt((classes - 1) / images) / classes
+    if right > luck or (each >= _MANY and images >= _ENOUGH):
+        raise ValueError(
+            f"labels are 0 .. {classes - 1}, but the network has {outputs} outputs and answers "
+            f"mostly with others. If {each} outputs stand for each class, pass "
+            f"scores=population_scores({classes}) from spikewvat.robustness; if there are "
+            f"{outputs} classes, pass scores=class_scores from there."
         )

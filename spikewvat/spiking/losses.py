@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -11,6 +11,8 @@ from torch.nn import functional
 
 Output: TypeAlias = Tensor | Sequence[Tensor]
 """What a network returns: output spikes, or a tuple of them and other records, spikes first."""
+
+_RECORDS = 4  # a neuron returns so many at most: spikes, two currents and the potential
 
 
 def class_scores(output: Output) -> Tensor:
@@ -24,13 +26,13 @@ def class_scores(output: Output) -> Tensor:
         Spike counts ``[B, classes]``, at least in float32.
 
     Raises:
-        ValueError: If the output has other dimensions.
+        ValueError: If the output has other dimensions, or is a list of steps.
 
     Example:
         >>> class_scores(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])).tolist()
         [[2.0, 1.0]]
     """
-    spikes = output if isinstance(output, Tensor) else output[0]
+    spikes = output if isinstance(output, Tensor) else _first(output)
     if spikes.dim() not in (2, 3):
         raise ValueError(
             f"network output has shape {tuple(spikes.shape)}, expected [T, B, classes]. "
@@ -39,6 +41,53 @@ def class_scores(output: Output) -> Tensor:
     if spikes.dtype in (torch.float16, torch.bfloat16):
         spikes = spikes.float()  # counts above 256 are not exact in bf16
     return spikes.sum(0) if spikes.dim() == 3 else spikes
+
+
+def _first(output: Sequence[Tensor]) -> Tensor:
+    """Return the output spikes of several records; a list of steps would be its first step."""
+    first = output[0]
+    steps = len(output) > _RECORDS or (isinstance(output, list) and len(output) > 1)
+    if not isinstance(first, Tensor) or (first.dim() == 2 and steps):
+        raise ValueError(
+            f"network output is a {type(output).__name__} of {len(output)} entries, expected "
+            "output spikes, or a tuple with them first. Return torch.stack(steps) for a list of "
+            "steps."
+        )
+    return first
+
+
+def population_scores(classes: int) -> Callable[[Output], Tensor]:
+    """Return the scores of a network with several outputs for each class.
+
+    The outputs of a class are neighbours, as in snnTorch's ``population_code``: of 500 outputs for
+    10 classes the first 50 stand for class 0.
+
+    Args:
+        classes: How many there are, at least 1.
+
+    Returns:
+        From outputs, as :func:`class_scores` takes them, to scores ``[B, classes]``.
+
+    Raises:
+        ValueError: If ``classes`` is below 1. When called: if outputs are no multiple of it.
+
+    Example:
+        >>> population_scores(2)(torch.tensor([[1.0, 1.0, 0.0, 3.0]])).tolist()
+        [[2.0, 3.0]]
+    """
+    if classes < 1:
+        raise ValueError(f"classes must be at least 1, got {classes!r}.")
+
+    def scores(output: Output) -> Tensor:
+        counts = class_scores(output)
+        if counts.shape[1] % classes:
+            raise ValueError(
+                f"the network has {counts.shape[1]} outputs, expected a multiple of {classes}, "
+                "the number of classes."
+            )
+        return counts.reshape(len(counts), classes, -1).sum(2)
+
+    return scores
 
 
 def rate_cross_entropy(output: Output, labels: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,92 +17,80 @@ from spikewvat.conversion.pipeline import convert, unbalanced
 from spikewvat.devices.base import DeviceModel
 from spikewvat.lab.recipes import methods
 from spikewvat.lab.recipes.devices import build_device
-from spikewvat.lab.recipes.registry import checked, construct, filled, lookup
+from spikewvat.lab.recipes.registry import checked, construct, factory, filled
 from spikewvat.lab.recipes.schema import CODINGS, SURROGATES, Component, Conversion
 
 KEY = "conversion"
 _NOT_NEURONS = ("ann", "loader", "time_steps", "balancing", "coding", "dynamics")
 
 
-def check(conversion: Conversion | None) -> Conversion | None:
-    """Check every part against what its name stands for, before anything is loaded.
+@dataclass(frozen=True)
+class ConversionPlan:
+    """What the table stands for.
 
     Args:
-        conversion: The table, None where the recipe has none.
+        table: With the defaults of its parts written out.
+        coding: Turns images into input over time.
+        balancing: How thresholds are chosen.
+        variation: The device whose chips they serve, if any.
+        neurons: Arguments of :func:`spikewvat.conversion.convert` that describe neurons.
+        method: Makes what takes the gradients of fine-tuning.
+    """
 
-    Returns:
-        The table with the defaults of its parts written out.
+    table: Conversion
+    coding: Coding
+    balancing: Balancing
+    variation: DeviceModel | None
+    neurons: Mapping[str, Any]
+    method: methods.MethodFactory
+
+
+def read(conversion: Conversion) -> ConversionPlan:
+    """Check every part and make it, before anything is loaded.
 
     Raises:
         RecipeError: If a key is unknown or a value impossible.
     """
-    if conversion is None:
-        return None
-    build_coding(conversion)
-    build_balancing(conversion)
-    build_neurons(conversion)
-    key, method = f"{KEY}.finetune.method", conversion.finetune.method
-    layer = nn.Linear(2, 2)
-    optimizer = torch.optim.Adam(layer.parameters())
-    methods.build_method(method, layer, seed=0, optimizer=optimizer, key=key)
-    complete = Component.model_validate(methods.complete(method, key))
-    return conversion.model_copy(
-        update={
-            "balancing": filled(Balancing, conversion.balancing),
-            "neurons": {"leak": 1.0, **filled(Dynamics, conversion.neurons)},
-            "finetune": conversion.finetune.model_copy(update={"method": complete}),
-        }
-    )
-
-
-def build_coding(conversion: Conversion) -> Coding:
-    """Make what turns images into input over time.
-
-    Raises:
-        RecipeError: If there is no such coding, or its parameters are impossible.
-    """
-    key, coding = f"{KEY}.coding", conversion.coding
-    target = lookup(CODINGS, coding.name, key)
-    made: Coding = construct(target, checked(target, coding.parameters, key), key)
-    return made
-
-
-def build_balancing(conversion: Conversion) -> tuple[Balancing, DeviceModel | None]:
-    """Make how thresholds are chosen, and the device whose chips they serve.
-
-    Raises:
-        RecipeError: If a key is unknown or a value impossible.
-    """
+    coding = factory(
+        CODINGS, conversion.coding.name, conversion.coding.parameters, f"{KEY}.coding"
+    )()
     key, given = f"{KEY}.balancing", dict(conversion.balancing)
     spec = given.pop("variation", None)
     balancing: Balancing = construct(Balancing, checked(Balancing, given, key), key)
-    return balancing, None if spec is None else build_device(spec, f"{key}.variation")
+    variation = None if spec is None else build_device(spec, f"{key}.variation")
+    neurons = _neurons(conversion.neurons, f"{KEY}.neurons")
+    method = methods.read_method(
+        conversion.finetune.method,
+        f"{KEY}.finetune.method",
+        optimizer=torch.optim.Adam([nn.Parameter(torch.zeros(1))]),
+    )
+    complete = {
+        "balancing": filled(Balancing, conversion.balancing),
+        "neurons": {"leak": 1.0, **filled(Dynamics, conversion.neurons)},
+        "finetune": conversion.finetune.model_copy(update={"method": method.table}),
+    }
+    table = conversion.model_copy(update=complete)
+    return ConversionPlan(table, coding, balancing, variation, neurons, method)
 
 
-def build_neurons(conversion: Conversion) -> dict[str, Any]:
-    """Make the arguments of :func:`spikewvat.conversion.convert` that describe neurons.
-
-    Raises:
-        RecipeError: If a key is unknown or a value impossible.
-    """
-    key, given = f"{KEY}.neurons", dict(conversion.neurons)
+def _neurons(table: Mapping[str, Any], key: str) -> dict[str, Any]:
+    """Return the arguments of ``convert`` that describe neurons."""
+    given = dict(table)
     own: dict[str, Any] = {k: given.pop(k) for k in ("leak", "unit_spikes") if k in given}
     options = checked(convert, own, key, reserved=_NOT_NEURONS)
     if "surrogate" in given:
-        table = Component.model_validate(given["surrogate"])
-        target = lookup(SURROGATES, table.name, f"{key}.surrogate")
-        values = checked(target, table.parameters, f"{key}.surrogate")
-        given["surrogate"] = construct(target, values, f"{key}.surrogate")
-    dynamics: Dynamics = construct(Dynamics, checked(Dynamics, given, key), key)
-    return {**options, "dynamics": dynamics}
+        chosen = Component.model_validate(given["surrogate"])
+        surrogate = factory(SURROGATES, chosen.name, chosen.parameters, f"{key}.surrogate")
+        given["surrogate"] = surrogate()
+    return {**options, "dynamics": construct(Dynamics, checked(Dynamics, given, key), key)}
 
 
-def restored(ann: nn.Module, conversion: Conversion, path: Path) -> SpikingNetwork:
+def restored(ann: nn.Module, plan: ConversionPlan, path: Path) -> SpikingNetwork:
     """Make a converted network of its file, without looking at images.
 
     Args:
         ann: A network like the one that was converted; its weights do not matter.
-        conversion: How it was converted.
+        plan: How it was converted.
         path: File of the converted network's weights and thresholds.
 
     Returns:
@@ -115,11 +105,11 @@ def restored(ann: nn.Module, conversion: Conversion, path: Path) -> SpikingNetwo
             module.num_batches_tracked.fill_(1)  # statistics are folded into what is loaded
     snn: SpikingNetwork = construct(
         unbalanced,
-        build_neurons(conversion),
+        plan.neurons,
         KEY,
         ann=ann,
-        time_steps=conversion.time_steps,
-        coding=build_coding(conversion),
+        time_steps=plan.table.time_steps,
+        coding=plan.coding,
     )
     neurons = snn.neurons()
     for node in snn.nodes:

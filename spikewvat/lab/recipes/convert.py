@@ -19,12 +19,14 @@ from spikewvat.conversion import (
 )
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, conversion
 from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
 from spikewvat.lab.recipes.finetune import fine_tuned
+from spikewvat.lab.recipes.loaders import Data, open_data, spread
 from spikewvat.lab.recipes.registry import construct
+from spikewvat.lab.recipes.resolve import Resolved
 from spikewvat.lab.recipes.results import RunResult, Training
-from spikewvat.lab.recipes.schema import Conversion, Recipe
+from spikewvat.lab.recipes.schema import Recipe
 from spikewvat.lab.trainer import CHECKPOINT, FINAL
 from spikewvat.lab.trainer.checkpoint import check_identity
 from spikewvat.lab.trainer.console import Tracked
@@ -58,7 +60,7 @@ def find(source: Path | str) -> tuple[Path, str]:
 def convert_run(
     source: Path | str,
     out: Path | str,
-    recipe: Recipe,
+    resolved: Resolved,
     *,
     data_root: Path | str | None = None,
     resume: bool = False,
@@ -72,7 +74,7 @@ def convert_run(
     Args:
         source: Folder that ``train`` has written, or a file of weights in one.
         out: Folder for the files.
-        recipe: The run's recipe; its ``conversion`` says how.
+        resolved: The run's recipe; its ``conversion`` says how.
         data_root: Where the recipe's data set lies; by default its usual place.
         resume: Go on from what an interrupted conversion has left in ``out``.
         progress: Show progress bars.
@@ -88,49 +90,48 @@ def convert_run(
             another run.
         DivergedError: If the loss of the fine-tuning is no longer finite.
     """
-    recipe, out = build.check(recipe), Path(out)
-    plan = recipe.conversion
-    if plan is None:
+    conversion, out = resolved.conversion, Path(out)
+    if conversion is None:
         raise RecipeError("the recipe lacks 'conversion'. Add a table [conversion].")
+    plan = conversion.table
     folder, weights = find(source)
-    tested = recipe.evaluation.model_copy(update={"batch_size": plan.batch_size})
-    recipe = recipe.model_copy(update={"evaluation": tested})
-    data = build.build_data(recipe, data_root)
-    recipe = build.with_input_shape(recipe, data.input_shape)
-    ann = runs.load_model(folder, recipe, weights=weights)
+    resolved = resolved.evaluated(batch_size=plan.batch_size)
+    data = open_data(resolved, data_root)
+    resolved = resolved.with_input_shape(data.input_shape)
+    ann = runs.load_model(folder, resolved, weights=weights)
     if plan.images is not None:
-        tested = tested.model_copy(update={"images": plan.images})
-        recipe = recipe.model_copy(update={"evaluation": tested})
+        resolved = resolved.evaluated(images=plan.images)
+    recipe, tested = resolved.recipe, resolved.recipe.evaluation
     _claim(out, folder, recipe, resume=resume)
     content = (folder / weights).read_bytes()
     digest = hashlib.sha256(content + repr(recipe.content()).encode()).hexdigest()[:8]
     half_way = out / _BALANCING.format(digest)
     began = time.monotonic()
-    snn = _converted(ann, data, recipe, plan, half_way, progress=progress)
+    snn = _converted(ann, data, recipe, conversion, half_way, progress=progress)
     balanced = time.monotonic() - began
-    history = fine_tuned(snn, data, recipe, plan, out, digest, resume=resume, progress=progress)
+    history = fine_tuned(
+        snn, data, recipe, conversion, out, digest, resume=resume, progress=progress
+    )
     files.save(out / runs.CONVERTED, snn.state_dict())
 
     test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
     steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
     over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)
-    some = build.spread(test, plan.images)
+    some = spread(test, plan.images)
     with runs.converters(recipe, snn, data):
         found = runs.on_chips(
             snn,
             make_loader(some, plan.batch_size, workers=recipe.training.workers),
-            tested.device,
-            tested.sigmas,
-            recipe=recipe,
+            resolved,
             progress=progress,
         )
     result = runs.run_result(
-        recipe,
+        resolved,
         found,
         is_converted=True,
         converted=Converted(
-            ann=Evaluator(ann, loader).accuracy,
+            ann=Evaluator(ann, loader, time="network").accuracy,
             over_time=over_time,
             thresholds={name: t.tolist() for name, t in snn.thresholds().items()},
             seconds=balanced,
@@ -169,35 +170,35 @@ def _claim(out: Path, source: Path, recipe: Recipe, *, resume: bool) -> None:
 
 def _converted(
     ann: nn.Module,
-    data: build.Data,
+    data: Data,
     recipe: Recipe,
-    plan: Conversion,
+    plan: ConversionPlan,
     half_way: Path,
     *,
     progress: bool,
 ) -> SpikingNetwork:
     """Convert, with thresholds from training images that the seed chooses."""
     samples: Any = data.train.dataset
-    if plan.calibration > len(samples):
+    table = plan.table
+    if table.calibration > len(samples):
         raise RecipeError(
-            f"conversion.calibration = {plan.calibration}: there are only {len(samples)} training "
+            f"conversion.calibration = {table.calibration}: there are only {len(samples)} training "
             "samples. Take fewer."
         )
     chosen = torch.randperm(len(samples), generator=_generator(recipe, "calibration"))
     loader = make_loader(
-        Subset(samples, sorted(chosen[: plan.calibration].tolist())), plan.batch_size
+        Subset(samples, sorted(chosen[: table.calibration].tolist())), table.batch_size
     )
-    balancing, variation = conversion.build_balancing(plan)
     snn: SpikingNetwork = construct(
         convert,
-        conversion.build_neurons(plan),
-        conversion.KEY,
+        plan.neurons,
+        KEY,
         ann=ann,
         loader=Tracked(loader, "calibrating", enabled=progress),
-        time_steps=plan.time_steps,
-        balancing=balancing,
-        coding=conversion.build_coding(plan),
-        variation=variation,
+        time_steps=table.time_steps,
+        balancing=plan.balancing,
+        coding=plan.coding,
+        variation=plan.variation,
         checkpoint=half_way,
         generator=_generator(recipe, "balancing"),
     )

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import functools
+import operator
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 from spikewvat.devices.base import DeviceModel
+from spikewvat.devices.empirical import load_device
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.reading import toml_value
 from spikewvat.lab.recipes.registry import (
+    Factory,
     check_keys,
     checked,
-    construct,
+    factory,
     lookup,
     nearest,
     parameters,
 )
 from spikewvat.lab.recipes.schema import DEVICES, RANGES, Spec
 
+Made = TypeVar("Made")
 _PER_CHANNEL = "-per-channel"
 
 
@@ -48,30 +52,81 @@ def stages(spec: Spec, key: str) -> list[dict[str, Any]]:
     return [dict(table) for table in tables]
 
 
-def takes_sigma(spec: Spec, key: str) -> bool:
-    """Return whether a device leaves its size open, to be filled in."""
-    return any(_is_open(table, key) for table in stages(spec, key))
+@dataclass(frozen=True)
+class Stage:
+    """One device or corruption, whose size may be open.
+
+    Args:
+        make: Makes it.
+        size: Parameter that is its size, where that is open.
+        inner: The device in it, where it has one.
+    """
+
+    make: Factory
+    size: str | None = None
+    inner: Sized[DeviceModel] | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it needs a size."""
+        return self.size is not None or (self.inner is not None and self.inner.is_open)
+
+    def __call__(self, size: float) -> Any:
+        """Make it."""
+        extra: dict[str, Any] = {} if self.inner is None else {"inner": self.inner(size)}
+        return self.make(**extra) if self.size is None else self.make(**extra, **{self.size: size})
 
 
-def build_device(spec: Spec, key: str, *, sigma: float | None = None) -> DeviceModel:
-    """Make a device model.
+@dataclass(frozen=True)
+class Sized(Generic[Made]):
+    """A device or corruption whose size may be open; called with a size, it is made.
+
+    Args:
+        stages: What comes one after the other, at least one.
+        label: All of it in one line, for tables and file names.
+    """
+
+    stages: tuple[Stage, ...]
+    label: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a stage leaves its size open."""
+        return any(stage.is_open for stage in self.stages)
+
+    def __call__(self, size: float = 0.0) -> Made:
+        """Make it with this size in the stages that leave theirs open.
+
+        Raises:
+            RecipeError: If a value is impossible.
+        """
+        made: Made = functools.reduce(operator.rshift, (stage(size) for stage in self.stages))
+        return made
+
+
+def read_device(spec: Spec, key: str, *, closed: bool = False) -> Sized[DeviceModel]:
+    """Check a device and everything in it.
 
     Args:
         spec: See :func:`stages`.
         key: Dotted key or option that holds it, for messages.
-        sigma: Size of the stages that have a ``sigma`` and do not set it.
+        closed: Refuse a stage that lacks its ``sigma``, rather than leave it open.
 
     Raises:
         RecipeError: If a name or parameter is unknown or a value impossible.
         DataError: If a device file is missing or malformed.
     """
-    device: DeviceModel | None = None
-    for table in stages(spec, key):
-        stage = _build_stage(table, key, sigma)
-        device = stage if device is None else device >> stage
-    if device is None:
+    found = tuple(_read_stage(table, key, closed=closed) for table in stages(spec, key))
+    if not found:
         raise RecipeError(f"{key} names no device. {nearest('', DEVICES)}")
+    device: Sized[DeviceModel] = Sized(found, describe(spec, key))
+    device()  # impossible values
     return device
+
+
+def build_device(spec: Spec, key: str) -> DeviceModel:
+    """Make a device that leaves no size open, see :func:`read_device`."""
+    return read_device(spec, key, closed=True)()
 
 
 def describe(spec: Spec, key: str) -> str:
@@ -97,38 +152,23 @@ def _stage(text: str, key: str) -> dict[str, Any]:
     return table
 
 
-def _has_own_sigma(table: Mapping[str, Any], key: str) -> bool:
-    return "sigma" in parameters(lookup(DEVICES, table["name"], key))
-
-
-def _is_open(table: Mapping[str, Any], key: str) -> bool:
-    if "file" in table:
-        return False
-    if "inner" in table:
-        return takes_sigma(table["inner"], key)
-    return "sigma" not in table and _has_own_sigma(table, key)
-
-
-def _build_stage(table: Mapping[str, Any], key: str, sigma: float | None) -> DeviceModel:
+def _read_stage(table: Mapping[str, Any], key: str, *, closed: bool) -> Stage:
     given = dict(table)
-    if "file" in given:
-        from spikewvat.devices.empirical import load_device
-
-        loaded = load_device(given.pop("file"))
-        if "range" in given:
-            given["range"] = build_range(given["range"], f"{key}.range")
-        check_keys(given, ("smooth", "inter", "intra", "range"), key)
-        changed: DeviceModel = construct(functools.partial(replace, loaded), given, key)
-        return changed
-    if sigma is not None and "sigma" not in given and _has_own_sigma(given, key):
-        given["sigma"] = sigma
-    target = lookup(DEVICES, given.pop("name"), key)
     if "range" in given:
         given["range"] = build_range(given["range"], f"{key}.range")
+    if "file" in given:
+        loaded = load_device(given.pop("file"))
+        check_keys(given, ("smooth", "inter", "intra", "range"), key)
+        return Stage(Factory(functools.partial(replace, loaded), given, key))
+    target, inner, reserved = lookup(DEVICES, given.pop("name"), key), None, []
     if "inner" in given and not isinstance(given["inner"], DeviceModel):
-        given["inner"] = build_device(given["inner"], f"{key}.inner", sigma=sigma)
-    device: DeviceModel = construct(target, checked(target, given, key), key)
-    return device
+        reserved.append("inner")
+        inner = read_device(given.pop("inner"), f"{key}.inner", closed=closed)
+    is_open = not closed and "sigma" not in given and "sigma" in parameters(target)
+    if is_open:
+        reserved.append("sigma")
+    make = Factory(target, checked(target, given, key, reserved=reserved), key)
+    return Stage(make, "sigma" if is_open else None, inner)
 
 
 def build_range(spec: object, key: str) -> Any:
@@ -143,8 +183,7 @@ def build_range(spec: object, key: str) -> Any:
     if not isinstance(spec, Mapping):
         return spec  # a rule already
     given = dict(spec)
-    target = lookup(RANGES, given.pop("name", None), key)
-    return construct(target, checked(target, given, key), key)
+    return factory(RANGES, given.pop("name", None), given, key)()
 
 
 def _split(text: str, separator: str) -> list[str]:

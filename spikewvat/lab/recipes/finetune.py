@@ -13,17 +13,18 @@ from torch.utils.data import DataLoader, Sampler
 from spikewvat.conversion import SpikingNetwork, potential_cross_entropy
 from spikewvat.conversion.finetune import Encoded, finetuning_optimizer
 from spikewvat.data import make_loader
-from spikewvat.lab.recipes import build, conversion, methods
-from spikewvat.lab.recipes.schema import Conversion, Recipe
+from spikewvat.lab.recipes.conversion import ConversionPlan
+from spikewvat.lab.recipes.loaders import Data, augmentation
+from spikewvat.lab.recipes.schema import Recipe
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.loop import derived_seed
 
 
 def fine_tuned(
     snn: SpikingNetwork,
-    data: build.Data,
+    data: Data,
     recipe: Recipe,
-    plan: Conversion,
+    plan: ConversionPlan,
     out: Path,
     digest: str,
     *,
@@ -50,7 +51,7 @@ def fine_tuned(
         CheckpointError: If the checkpoint belongs to another run.
         DivergedError: If the loss is no longer finite.
     """
-    settings, workers = plan.finetune, recipe.training.workers
+    settings, workers = plan.table.finetune, recipe.training.workers
     if settings.epochs == 0:
         return []
     trainer = Trainer(
@@ -73,7 +74,7 @@ def fine_tuned(
             num_workers=workers,
             collate_fn=loader.collate_fn,
         )
-    augment = build.build_augmentation(recipe, data.black)
+    augment = augmentation(recipe, data.black)
 
     def encode(images: Tensor) -> Tensor:
         # Once for both passes of a step, other spikes in every step.
@@ -81,16 +82,13 @@ def fine_tuned(
         return snn.encode(images, generator=torch.default_generator)
 
     seed = derived_seed(recipe.seed, "finetune", "method")
-    key = f"{conversion.KEY}.finetune.method"
     optimizer = finetuning_optimizer(snn, lr=settings.lr, weight_decay=settings.weight_decay)
     trained = trainer.fit(
         model,
         loader,
         potential_cross_entropy,
         optimizer,
-        method=methods.build_method(
-            settings.method, model, seed=seed, optimizer=optimizer, key=key
-        ),
+        method=plan.method(model, optimizer, seed=seed),
         augment=encode,
         identity={"recipe": recipe.content(), "weights": digest},
     )

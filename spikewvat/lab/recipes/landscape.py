@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spikewvat import serialisation
-from spikewvat.lab.recipes import build
+from spikewvat.devices.base import DeviceModel
 from spikewvat.lab.recipes import run as runs
-from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.lab.recipes.devices import Sized
+from spikewvat.lab.recipes.loaders import open_data
+from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.schema import Component, Spec
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.results import Landscape
 from spikewvat.robustness import Evaluator
-from spikewvat.robustness.landscape import (
-    weight_histograms,
-)
+from spikewvat.robustness.landscape import weight_histograms
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -79,17 +79,18 @@ def landscape_run(
     recipe = runs.evaluated_otherwise(
         runs.read_run(run), split=split, device=device, images=images, seed=seed
     )
+    uncorrupted = recipe.evaluation.model_copy(update={"corruption": None})
+    recipe = recipe.model_copy(update={"evaluation": uncorrupted})
     if loss is not None:
         training = recipe.training.model_copy(update={"loss": Component(name=loss)})
         recipe = recipe.model_copy(update={"training": training})
-    plan = recipe.evaluation
-    chip = build_device(plan.device, "device", sigma=sigma)
-    measured = build.build_loss(recipe)
+    resolved, plan = resolve(recipe), recipe.evaluation
+    chip = resolved.device(sigma)
     weights = weights or runs.final_weights(run)
-    model = runs.load_model(run, recipe, weights=weights)
-    data = build.build_data(recipe, data_root)
+    model = runs.load_model(run, resolved, weights=weights)
+    data = open_data(resolved, data_root)
     loader = data.part(plan.split)
-    around = Evaluator(model, loader, loss=measured).landscape
+    around = Evaluator(model, loader, time="network", loss=resolved.loss).landscape
 
     def tracked(what: str, measure: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         with ChipsProgress(what, enabled=progress) as bar:
@@ -97,7 +98,7 @@ def landscape_run(
 
     found = Landscape(
         method=runs.method_label(recipe, converted=weights == runs.CONVERTED),
-        device=_named(plan.device, sigma),
+        device=_named(resolved.device, sigma),
         split=plan.split,
         loss=recipe.training.loss.name,
         lines=tracked("place", around.lines, chip, lines=directions, points=points),
@@ -141,7 +142,6 @@ def figures(methods: Mapping[str, Landscape], *, title: str = "") -> dict[str, F
     return drawn
 
 
-def _named(device: Spec, sigma: float) -> str:
+def _named(device: Sized[DeviceModel], sigma: float) -> str:
     """Return a device in words, with its size where that was filled in."""
-    text = describe(device, "device")
-    return f"{text}, sigma {sigma:g}" if takes_sigma(device, "device") else text
+    return f"{device.label}, sigma {sigma:g}" if device.is_open else device.label

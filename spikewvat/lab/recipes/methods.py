@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from spikewvat.lab.recipes.registry import (
     parameters,
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe
-from spikewvat.perturbations import Perturbation, RandomLength, Source, Warmup
+from spikewvat.perturbations import Perturbation, RandomLength, Warmup
 from spikewvat.training import GradientMethod, PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
@@ -34,101 +35,131 @@ _SPECS = ("device", "worst", "source", "perturbation")
 """Parameters that are written as a name with parameters of its own."""
 
 
-def build_method(
-    method: Component,
-    model: nn.Module,
-    *,
-    seed: int,
-    optimizer: Optimizer | None = None,
-    key: str = "method",
-) -> GradientMethod:
-    """Make what takes the gradients.
+@dataclass(frozen=True)
+class Part:
+    """A method, perturbation or source whose parameters were checked; called, it is made.
+
+    Args:
+        target: Its class.
+        given: Its parameters; parts, where these are made of the optimizer.
+        key: Dotted key of its table, for messages.
+        lengths: What is wrapped around it, from the inside out: class, parameter and value.
+    """
+
+    target: Any
+    given: dict[str, Any]
+    key: str
+    lengths: tuple[tuple[type[Perturbation], str, Any], ...] = ()
+
+    def __call__(self, optimizer: Optimizer | None, **extra: Any) -> Any:
+        """Make it; ``extra`` holds what no recipe says."""
+        if "optimizer" in parameters(self.target):
+            extra["optimizer"] = optimizer
+        given = {k: v(optimizer) if isinstance(v, Part) else v for k, v in self.given.items()}
+        made = construct(self.target, given, self.key, **extra)
+        for kind, name, length in self.lengths:
+            made = construct(kind, {name: length}, self.key, perturbation=made)
+        return made
+
+
+@dataclass(frozen=True)
+class MethodFactory:
+    """A training method whose parameters were checked; called with a network, it is made.
+
+    Args:
+        part: The method.
+        options: Parameters of every method; None where it takes none.
+        table: Name and parameters, defaults written out.
+    """
+
+    part: Part
+    options: dict[str, Any] | None
+    table: Component
+
+    def __call__(
+        self, model: nn.Module, optimizer: Optimizer | None = None, *, seed: int
+    ) -> GradientMethod:
+        """Make what takes the gradients.
+
+        Args:
+            model: The network that is trained.
+            optimizer: Trains the network; some methods look at its momentum.
+            seed: Seed of the noise.
+
+        Raises:
+            RecipeError: If a parameter is impossible.
+        """
+        options: dict[str, Any] = {}
+        if self.options is not None:
+            options = {**self.options, "generator": torch.Generator().manual_seed(seed)}
+        made: GradientMethod = self.part(optimizer, model=model, **options)
+        return made
+
+
+def read_method(
+    method: Component, key: str = "method", *, optimizer: Optimizer | None = None
+) -> MethodFactory:
+    """Check a method and everything in it.
 
     Args:
         method: Name and parameters.
-        model: The network that is trained.
-        seed: Seed of the noise.
-        optimizer: Trains the network; some methods look at its momentum.
         key: Dotted key of the table, for messages.
+        optimizer: One like that which trains; with it, the method is tried on a small network.
 
     Raises:
-        RecipeError: If its parameters are unknown or impossible.
+        RecipeError: If the name or a parameter is unknown, or a value impossible.
     """
     target, given = _checked(method, key)
-    options: dict[str, Any] = {name: given.pop(name) for name in _OPTIONS if name in given}
-    if _takes_options(target):
-        options["generator"] = torch.Generator().manual_seed(seed)
-    if not _is_method(target):
-        given = {"perturbation": _perturbation(target, given, key, optimizer)}
-        target = PerturbedGradient
-    made: GradientMethod = construct(
-        target, _built(given, key, optimizer), key, model=model, **options
-    )
-    return made
+    reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
+    table = Component(name=method.name, **filled(target, given, reserved=reserved))
+    options = {name: given.pop(name) for name in _OPTIONS if name in given}
+    if _is_method(target):
+        part = Part(target, _read(given, key), key)
+    else:
+        part = Part(PerturbedGradient, {"perturbation": _perturbation(target, given, key)}, key)
+    found = MethodFactory(part, options if _takes_options(target) else None, table)
+    if optimizer is not None:
+        with torch.random.fork_rng(devices=[]):
+            found(nn.Linear(2, 2), optimizer, seed=0)
+    return found
 
 
-def _perturbation(
-    target: Any, given: dict[str, Any], key: str, optimizer: Optimizer | None
-) -> Perturbation:
-    """Make a perturbation of its checked parameters, another length around it if asked for."""
+def _perturbation(target: Any, given: dict[str, Any], key: str) -> Part:
+    """Return a perturbation of its checked parameters, another length around it if asked for."""
     wrappers = _wrappers(target)
-    lengths = {name: given.pop(name) for name in wrappers if name in given}
-    perturbation: Perturbation = construct(target, _built(given, key, optimizer), key)
-    for name, length in lengths.items():
-        kind, argument = wrappers[name]
-        perturbation = construct(kind, {argument: length}, key, perturbation=perturbation)
-    return perturbation
+    lengths = tuple((*wrappers[name], given.pop(name)) for name in wrappers if name in given)
+    return Part(target, _read(given, key), key, lengths)
 
 
-def _built(given: dict[str, Any], key: str, optimizer: Optimizer | None) -> dict[str, Any]:
-    """Return parameters with objects in the place of those that are written as names."""
+def _read(given: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return parameters with devices and parts in the place of those that are written as names."""
     for name in filter(given.__contains__, _SPECS):
         where = f"{key}.{name}"
         if name == "device":
             given[name] = build_device(given[name], where)
         elif name != "perturbation":
-            given[name] = build_source(given[name], where, optimizer)
-        elif not isinstance(given[name], Perturbation):
+            given[name] = read_source(given[name], where)
+        else:
             target, inner = _checked(Component.model_validate(given[name]), where)
             if _is_method(target):
                 raise RecipeError(f"{where} = {given[name]!r} is no perturbation, such as hsv.")
-            given[name] = _perturbation(target, inner, where, optimizer)
+            given[name] = _perturbation(target, inner, where)
     return given
 
 
-def build_source(spec: object, key: str, optimizer: Optimizer | None) -> Source:
-    """Make where the worst direction comes from, of a name or a table with one.
+def read_source(spec: object, key: str) -> Part:
+    """Check where the worst direction comes from, a name or a table with one.
 
     Args:
         spec: ``"momentum"``, or ``{name = "past", decay = 0.9}``.
         key: Dotted key that holds it, for messages.
-        optimizer: Trains the network.
 
     Raises:
-        RecipeError: If there is no such source, or its parameters are impossible.
+        RecipeError: If there is no such source, or its parameters are unknown.
     """
     given = dict(spec) if isinstance(spec, dict) else {"name": spec}
     target = lookup(SOURCES, given.pop("name", None), key)
-    extra = {"optimizer": optimizer} if "optimizer" in parameters(target) else {}
-    source: Source = construct(
-        target, checked(target, given, key, reserved=_NOT_IN_RECIPES), key, **extra
-    )
-    return source
-
-
-def complete(method: Component, key: str = "method") -> dict[str, Any]:
-    """Return name and parameters, defaults written out.
-
-    Args:
-        method: Name and parameters.
-        key: Dotted key of the table, for messages.
-
-    Raises:
-        RecipeError: If the name or a parameter is unknown.
-    """
-    target, given = _checked(method, key)
-    reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
-    return {"name": method.name, **filled(target, given, reserved=reserved)}
+    return Part(target, checked(target, given, key, reserved=_NOT_IN_RECIPES), key)
 
 
 def check_evaluation(recipe: Recipe) -> None:

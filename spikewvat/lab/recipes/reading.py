@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import tomllib
-import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from spikewvat import files
 from spikewvat.errors import RecipeError
-from spikewvat.lab.recipes.registry import (
-    BaseModel,
-    FieldInfo,
-    ValidationError,
-    check_keys,
-    nearest,
-)
-from spikewvat.lab.recipes.schema import VARIED, Component, Recipe
+from spikewvat.lab.recipes.registry import nearest, validated
+from spikewvat.lab.recipes.schema import VARIED, Recipe
 
 
 def read_recipe(
@@ -64,15 +57,7 @@ def recipe_from(content: Mapping[str, Any]) -> Recipe:
     Raises:
         RecipeError: If a key is unknown or a value impossible; names key, value, expectation.
     """
-    _check_tables(content, Recipe.model_fields, "")
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "missing":
-            raise RecipeError(f"the recipe lacks {key!r}.") from error
-        raise RecipeError(f"{key} = {first['input']!r}: {first['msg']}.") from error
+    return validated(Recipe, content, "the recipe")
 
 
 def _with_variants(
@@ -162,26 +147,3 @@ def toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
-
-
-def _table_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the table that a key holds, which may be optional; None where it is no table."""
-    for kind in (annotation, *typing.get_args(annotation)):
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            return kind
-    return None
-
-
-def _check_tables(content: Mapping[str, Any], fields: Mapping[str, FieldInfo], key: str) -> None:
-    """Check the keys of a table and of those in it, so that the first wrong one is named."""
-    check_keys(content, fields, key)
-    for name, value in content.items():
-        inner = _table_of(fields[name].annotation)
-        path = f"{key}.{name}" if key else name
-        if inner is not None:
-            if inner is Component and isinstance(value, str):
-                continue
-            if not isinstance(value, Mapping):
-                raise RecipeError(f"{path} = {value!r}: expected a table.")
-            if inner is not Component:
-                _check_tables(value, inner.model_fields, path)

@@ -8,7 +8,7 @@ import importlib
 import inspect
 import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 from spikewvat.errors import RecipeError, require
 
@@ -25,26 +25,27 @@ from pydantic import (  # noqa: E402 -- after the check: the only file that impo
     model_validator,
 )
 from pydantic.errors import PydanticSchemaGenerationError  # noqa: E402
-from pydantic.fields import FieldInfo  # noqa: E402
 
 __all__ = [
     "BaseModel",
     "ConfigDict",
+    "Factory",
     "Field",
-    "FieldInfo",
-    "ValidationError",
     "check_keys",
     "checked",
     "construct",
+    "factory",
     "field_validator",
     "filled",
     "lookup",
     "model_validator",
     "nearest",
     "parameters",
+    "validated",
 ]
 
 Target = Callable[..., Any]
+Model = TypeVar("Model", bound=BaseModel)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
@@ -78,6 +79,42 @@ def check_keys(given: Iterable[str], valid: Collection[str], key: str) -> None:
         if name not in valid:
             where = f"in [{key}]" if key else "in the recipe"
             raise RecipeError(f"unknown key {name!r} {where}. {nearest(name, valid)}")
+
+
+def validated(kind: type[Model], content: Mapping[str, Any], source: str) -> Model:
+    """Make a table of plain nested values.
+
+    Args:
+        kind: The table.
+        content: Its keys.
+        source: Where it is written, for messages: ``"the recipe"`` or a file.
+
+    Raises:
+        RecipeError: If a key is unknown or a value impossible; names key, value, expectation.
+    """
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        found = error.errors()
+        first = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
+        *outer, name = first["loc"]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            table: type[BaseModel] | None = kind
+            for part in outer:
+                if table is not None and isinstance(part, str):
+                    table = _table_of(table.model_fields[part].annotation)
+            where = f"[{'.'.join(map(str, outer))}]" if outer else source
+            message = f"unknown key {name!r} in {where}."
+            if table is not None:
+                message += f" {nearest(str(name), table.model_fields)}"
+        elif first["type"] == "missing":
+            message = f"{source} lacks {key!r}."
+        else:
+            is_table = first["type"] in ("model_type", "dict_type")
+            wanted = "expected a table" if is_table else first["msg"]
+            message = f"{key} = {first['input']!r}: {wanted}."
+        raise RecipeError(message) from error
 
 
 def lookup(table: Mapping[str, str], name: object, key: str) -> Target:
@@ -165,6 +202,56 @@ def construct(target: Target, given: Mapping[str, Any], key: str, **extra: Any) 
         raise RecipeError(f"[{key}]: {error}") from error
 
 
+@dataclasses.dataclass(frozen=True)
+class Factory:
+    """What a name stands for, with parameters that were checked; called, it makes one.
+
+    Args:
+        target: A class or a function.
+        given: Values of the parameters that were written, of the annotated types.
+        key: Dotted key of the table, for messages.
+        complete: The parameters as they were written, with the defaults of the others.
+    """
+
+    target: Target
+    given: Mapping[str, Any]
+    key: str
+    complete: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __call__(self, **extra: Any) -> Any:
+        """Make one; ``extra`` are parameters that do not come from the recipe."""
+        return construct(self.target, self.given, self.key, **extra)
+
+
+def factory(
+    table: Mapping[str, str],
+    name: object,
+    given: Mapping[str, Any],
+    key: str,
+    *,
+    name_key: str | None = None,
+    reserved: Collection[str] = (),
+) -> Factory:
+    """Look a name up and check its parameters, both for good.
+
+    Args:
+        table: See :func:`lookup`.
+        name: A name in it.
+        given: Plain values by parameter.
+        key: Dotted key of the table that holds them, for messages.
+        name_key: Dotted key of the name, where it is another.
+        reserved: Parameters that are not for recipes.
+
+    Raises:
+        RecipeError: If the name or a key is unknown, a required one missing, or a value of the
+            wrong type.
+        MissingExtraError: If a framework is not installed.
+    """
+    target = lookup(table, name, name_key or key)
+    values = checked(target, given, key, reserved=reserved)
+    return Factory(target, values, key, filled(target, given, reserved=reserved))
+
+
 def filled(
     target: Target, given: Mapping[str, Any], *, reserved: Collection[str] = ()
 ) -> dict[str, Any]:
@@ -175,6 +262,13 @@ def filled(
         if isinstance(parameter.default, bool | int | float | str | tuple)
     }
     return {**defaults, **given}
+
+
+def _table_of(annotation: Any) -> type[BaseModel] | None:
+    """Return the table that a key holds, alone or one of several; None where it holds none."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_table_of, typing.get_args(annotation))), None)
 
 
 def _name(target: Target) -> str:

@@ -53,7 +53,7 @@ class RunResult:
         split: Which samples it was tested on.
         device: What the chips are, in words.
         curve: Accuracy without variation and on chips; no reports where no chip was asked for.
-        spikes: What happens to spikes, in words, or None.
+        corruption: What happens to spikes, in words, or None.
         run: Folder of the run that was evaluated.
         weights: File of weights in it.
         training: How it was trained, or fine-tuned after a conversion.
@@ -71,7 +71,7 @@ class RunResult:
     split: str
     device: str
     curve: Degradation
-    spikes: str | None = None
+    corruption: str | None = None
     run: str = ""
     weights: str = ""
     training: Training | None = None

@@ -13,13 +13,13 @@ from torch import nn
 from spikewvat import files, serialisation
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import build, conversion, start
-from spikewvat.lab.recipes.devices import build_device, describe, takes_sigma
+from spikewvat.lab.recipes import conversion
+from spikewvat.lab.recipes.devices import read_device
+from spikewvat.lab.recipes.loaders import Data, augmentation, open_data, spread
 from spikewvat.lab.recipes.reading import recipe_from
+from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult, Training
 from spikewvat.lab.recipes.schema import Recipe, Spec
-from spikewvat.lab.recipes.spikes import build_corruption, levels
-from spikewvat.lab.recipes.spikes import check as check_spikes
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
@@ -34,7 +34,7 @@ _CALIBRATION = 512  # samples, evenly spaced, that ranges of activations are tak
 
 
 def train(
-    recipe: Recipe,
+    resolved: Resolved,
     out: Path | str,
     *,
     data_root: Path | str | None = None,
@@ -48,7 +48,7 @@ def train(
     ``checkpoint.safetensors`` and ``result.json``.
 
     Args:
-        recipe: What to run.
+        resolved: What to run.
         out: Folder for the files.
         data_root: Where the recipe's data set lies; by default its usual place.
         resume: Go on from the checkpoint in ``out`` if there is one.
@@ -59,13 +59,13 @@ def train(
         The content of ``result.json``; None where another process of the run writes it.
 
     Raises:
-        RecipeError: If a component's parameters are unknown or impossible.
+        RecipeError: If the network or the split does not fit the data.
         DataError: If the data is missing or malformed.
         CheckpointError: If files cannot be written or belong to another run, or the weights to
             start from are missing or of another network.
         DivergedError: If loss or weights are no longer finite.
     """
-    recipe = build.check(recipe)
+    recipe = resolved.recipe
     settings = recipe.training
     trainer = Trainer(
         out,
@@ -82,42 +82,35 @@ def train(
         progress=progress,
         resume=resume,
     )
-    data = build.build_data(recipe, data_root)
-    build.check_classes(recipe, data.classes)
+    data = open_data(resolved, data_root)
+    resolved.check_classes(data.classes)
     tested = data.part(recipe.evaluation.split)
-    recipe = build.with_input_shape(recipe, data.input_shape)
+    resolved = resolved.with_input_shape(data.input_shape)
+    recipe = resolved.recipe
     first = trainer.fabric.is_global_zero
     if first and not trainer.resumes:
         files.write_toml(trainer.out / RECIPE, recipe.content())
-    model = build.build_model(recipe)
-    if not trainer.resumes:  # a checkpoint holds later weights
-        start.load(recipe, model)
-    optimizer, scheduler = build.build_optimizer(recipe, model.parameters())
+    model = resolved.build_model()
+    if resolved.start is not None and not trainer.resumes:  # a checkpoint holds later weights
+        resolved.start(model)
+    optimizer, scheduler = resolved.optimization(model.parameters())
     trained = trainer.fit(
         model,
         data.train,
-        build.build_loss(recipe),
+        resolved.loss,
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        method=build.build_method(recipe, model, optimizer),
-        swa=build.build_averaging(recipe, model),
+        method=resolved.build_method(model, optimizer),
+        swa=resolved.build_averaging(model),
         scheduler=scheduler,
-        augment=build.build_augmentation(recipe, data.black),
+        augment=augmentation(recipe, data.black),
         identity={"recipe": recipe.training_content()},
     )
     if not first:
         return None
-    plan = recipe.evaluation
     with converters(recipe, trained.model, data):
-        found = on_chips(
-            trained.model,
-            tested,
-            plan.device,
-            plan.sigmas if test else (),
-            recipe=recipe,
-            progress=progress,
-        )
+        found = on_chips(trained.model, tested, resolved, test=test, progress=progress)
     training = Training(
         epochs=len(trained.history),
         samples=data.samples,
@@ -128,7 +121,7 @@ def train(
         best_accuracy=trained.best_accuracy,
         watching=data.watching,
     )
-    result = run_result(recipe, found, training=training)
+    result = run_result(resolved, found, training=training)
     serialisation.write(trainer.out / RESULT, result)
     return result
 
@@ -140,7 +133,7 @@ def evaluate(
     split: str | None = None,
     device: Spec | None = None,
     sigmas: Sequence[float] | None = None,
-    spikes: Spec | None = None,
+    corruption: Spec | None = None,
     severities: Sequence[float] | None = None,
     chips: int | None = None,
     target: float | None = None,
@@ -157,8 +150,9 @@ def evaluate(
             recipe's by default.
         device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
         sigmas: Sizes of the variation, for devices that leave theirs open.
-        spikes: What happens to spikes, see :func:`spikewvat.lab.recipes.spikes.build_corruption`.
-            The recipe's device is then left out if its size is open.
+        corruption: What happens to spikes or neurons, see
+            :func:`spikewvat.lab.recipes.corruptions.read_corruption`. The recipe's device is
+            then left out if its size is open.
         severities: Its severities; 0 and five levels by default.
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work.
@@ -177,7 +171,7 @@ def evaluate(
     given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
     recipe = read_run(out)
     sizes = sigmas
-    if (spikes or recipe.evaluation.spikes) is not None:
+    if (corruption or recipe.evaluation.corruption) is not None:
         if sigmas is not None:
             raise RecipeError(
                 f"sigmas {list(sigmas)} are of weight variation, but what is swept is what happens "
@@ -186,18 +180,21 @@ def evaluate(
         sizes = severities
     elif severities is not None:
         raise RecipeError(f"severities {list(severities)} are of nothing. Pass --spikes too.")
-    if spikes is not None:  # what the recipe says of weight variation is no severity
-        sizes = levels(spikes, "spikes") if severities is None else severities
-        if device is None and takes_sigma(recipe.evaluation.device, "evaluation.device"):
-            given = {**given, "device": "ideal"}
+    if corruption is not None:  # what the recipe says of weight variation is no severity
+        forgotten = recipe.evaluation.model_copy(update={"sigmas": None})
+        recipe = recipe.model_copy(update={"evaluation": forgotten})
+        if device is None and read_device(forgotten.device, "evaluation.device").is_open:
+            given["device"] = "ideal"
     swept = None if sizes is None else list(sizes)
-    recipe = evaluated_otherwise(recipe, **given, spikes=spikes, sigmas=swept)
+    recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
-    return evaluate_as(recipe, out, weights=weights, data_root=data_root, progress=progress)
+    return evaluate_as(
+        resolve(recipe), out, weights=weights, data_root=data_root, progress=progress
+    )
 
 
 def evaluate_as(
-    recipe: Recipe,
+    resolved: Resolved,
     out: Path | str,
     *,
     weights: str = FINAL,
@@ -207,7 +204,7 @@ def evaluate_as(
     """Evaluate a trained network as a recipe says.
 
     Args:
-        recipe: Says which network it is and, in its ``evaluation``, which chips to simulate.
+        resolved: Says which network it is and, in its ``evaluation``, which chips to simulate.
         out: Folder of a training run.
         weights: File of weights in ``out``.
         data_root: Where the recipe's data set lies; by default its usual place.
@@ -218,39 +215,32 @@ def evaluate_as(
 
     Raises:
         CheckpointError: If the weights are missing, or of another network.
-        RecipeError: If the device cannot be made.
         DataError: If the data is missing or malformed.
     """
+    data = open_data(resolved, data_root)
+    resolved = resolved.with_input_shape(data.input_shape)
+    recipe = resolved.recipe
     plan = recipe.evaluation
-    build_device(plan.device, "device", sigma=0.0)
-    check_spikes(plan)
-    model = load_model(out, recipe, weights=weights)
-    data = build.build_data(recipe, data_root)
+    model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
-        found = on_chips(
-            model,
-            data.part(plan.split),
-            plan.device,
-            plan.sigmas,
-            recipe=recipe,
-            progress=progress,
-        )
+        found = on_chips(model, data.part(plan.split), resolved, progress=progress)
     converted = weights == CONVERTED
-    return run_result(recipe, found, is_converted=converted, run=str(out), weights=weights)
+    return run_result(resolved, found, is_converted=converted, run=str(out), weights=weights)
 
 
 def run_result(
-    recipe: Recipe, curve: Degradation, *, is_converted: bool = False, **found: Any
+    resolved: Resolved, curve: Degradation, *, is_converted: bool = False, **found: Any
 ) -> RunResult:
     """Return what a run has found, with what was run.
 
     Args:
-        recipe: What was run.
+        resolved: What was run.
         curve: Accuracies without variation and on chips.
         is_converted: Whether the network was converted.
         found: What else there is, see :class:`RunResult`.
     """
-    content, plan = recipe.content(), recipe.evaluation
+    recipe, corruption = resolved.recipe, resolved.corruption
+    content = recipe.content()
     settings = {
         key: float(value)
         for key, value in content.get("method", {}).items()
@@ -261,10 +251,10 @@ def run_result(
         seed=recipe.seed,
         scale=recipe.scale,
         method=method_label(recipe, converted=is_converted),
-        split=plan.split,
-        device=describe(plan.device, "device"),
+        split=recipe.evaluation.split,
+        device=resolved.device.label,
         curve=curve,
-        spikes=None if plan.spikes is None else describe(plan.spikes, "spikes"),
+        corruption=None if corruption is None else corruption.label,
         settings=settings,
         **provenance(),
         **found,
@@ -320,66 +310,50 @@ def final_weights(out: Path | str) -> str:
     return CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
 
 
-def load_model(out: Path | str, recipe: Recipe, *, weights: str = FINAL) -> nn.Module:
+def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> nn.Module:
     """Make the recipe's network with the weights of a run, in evaluation mode.
 
     Args:
         out: Folder of the run.
-        recipe: The run's.
+        resolved: The run's recipe.
         weights: File in ``out``; a checkpoint, or the network of a run that has converted one.
 
     Raises:
         CheckpointError: If the weights are missing, broken or of another model.
     """
     path = Path(out) / weights
-    model = build.build_model(recipe)
-    if weights == CONVERTED and recipe.conversion is not None:
-        model = conversion.restored(model, recipe.conversion, path)
+    model = resolved.build_model()
+    if weights == CONVERTED and resolved.conversion is not None:
+        model = conversion.restored(model, resolved.conversion, path)
     else:
         state = files.load(path)
         state = state["model"] if "position" in state else state  # of a checkpoint
         files.load_state(model, state, source=f"{str(path)!r}")
-    on_gpu = recipe.training.accelerator != "cpu" and torch.cuda.is_available()
+    on_gpu = resolved.recipe.training.accelerator != "cpu" and torch.cuda.is_available()
     return model.to("cuda" if on_gpu else "cpu").eval()
 
 
 def on_chips(
-    model: nn.Module,
-    loader: Any,
-    device: Spec,
-    sigmas: Sequence[float],
-    *,
-    recipe: Recipe,
-    progress: bool,
+    model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
 ) -> Degradation:
-    """Return the accuracy without variation, and a report for each size of the variation."""
-    plan = recipe.evaluation
+    """Return the accuracy without variation and, if ``test``, a report for each size of it."""
+    plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
-    spikes = plan.spikes
-    tested = Evaluator(model, loader)
-    if not sigmas:
+    sizes = list(plan.sigmas or ()) if test else []
+    tested = Evaluator(model, loader, time="network")
+    if not sizes:
         return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
-        if spikes is not None:
-            return tested.corrupt(
-                lambda severity: build_corruption(spikes, "spikes", severity=severity),
-                list(sigmas),
-                device=build_device(device, "device"),
-                progress=bar,
-                **options,
-            )
-        if takes_sigma(device, "device"):
-            return tested.sweep(
-                lambda sigma: build_device(device, "device", sigma=sigma),
-                list(sigmas),
-                progress=bar,
-                **options,
-            )
-        report = tested.chips(build_device(device, "device"), progress=bar, **options)
+        options["progress"] = bar
+        if corruption is not None:
+            return tested.corrupt(corruption, sizes, device=device(), **options)
+        if device.is_open:
+            return tested.sweep(device, sizes, **options)
+        report = tested.chips(device(), **options)
     return Degradation(tested.accuracy, (report,))
 
 
-def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractContextManager[Any]:
+def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:
     """Return a block that quantises a network's activations, if its recipe says so.
 
     Args:
@@ -390,6 +364,6 @@ def converters(recipe: Recipe, model: nn.Module, data: build.Data) -> AbstractCo
     plan = recipe.evaluation
     if plan.activation_bits is None:
         return nullcontext()
-    some = build.spread(data.train.dataset, _CALIBRATION)
+    some = spread(data.train.dataset, _CALIBRATION)
     loader = make_loader(some, plan.batch_size, workers=recipe.training.workers)
     return quantized_activations(model, loader, bits=plan.activation_bits)

@@ -7,10 +7,8 @@ another recipe, ``[preset.paper]`` changes some keys for a run at the paper's sc
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Annotated, Any, Literal
 
-from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.registry import (
     BaseModel,
     ConfigDict,
@@ -68,7 +66,7 @@ PUBLISHED = {
     "efficientnet-b0": "spikewvat.lab.models.vision:efficientnet_b0_weights",
 }
 """Networks whose trained weights a library downloads: what fetches them by name."""
-SPIKES = {
+CORRUPTIONS = {
     "deletion": "spikewvat.robustness.corruptions:Deletion",
     "insertion": "spikewvat.robustness.corruptions:Insertion",
     "jitter": "spikewvat.robustness.corruptions:Jitter",
@@ -159,7 +157,9 @@ Spec = str | dict[str, Any] | list[dict[str, Any]]
 """A device: ``"quantized:bits=4>>gaussian"``, a table with a name, a list of such, or a file."""
 
 
-class _Table(BaseModel):
+class Table(BaseModel):
+    """Named keys, none but those."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -183,7 +183,7 @@ class Component(BaseModel):
         return dict(self.model_extra or {})
 
 
-class Training(_Table):
+class Training(Table):
     """How to train."""
 
     optimizer: str = "adam"
@@ -223,7 +223,7 @@ class Training(_Table):
     tensorboard: bool = False
 
 
-class Averaging(_Table):
+class Averaging(Table):
     """Stochastic weight averaging."""
 
     enabled: bool = False
@@ -233,17 +233,17 @@ class Averaging(_Table):
     """Learning rate while averaging, reached by the schedule of Izmailov et al.; else unchanged."""
 
 
-class Evaluation(_Table):
+class Evaluation(Table):
     """Which chips to simulate after training."""
 
     split: Literal["train", "validation", "test"] = "test"
     """``"validation"`` is what ``training.validation`` holds out."""
     device: Spec = "gaussian"
     """``"ideal"`` by default where something happens to spikes."""
-    spikes: Spec | None = None
+    corruption: Spec | None = None
     """What happens to spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
-    sigmas: tuple[Size, ...] = (0.0, 0.05, 0.10)
-    """Sizes of the variation; of ``spikes`` the severities, by default 0 and its five levels."""
+    sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)
+    """Sizes of the variation; of a corruption the severities, None for 0 and its five levels."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -256,19 +256,13 @@ class Evaluation(_Table):
 
     @model_validator(mode="before")
     @classmethod
-    def _under_spikes(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or value.get("spikes") is None:
+    def _corrupted(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or value.get("corruption") is None:
             return value
-        filled = {"device": "ideal", **value}
-        if "sigmas" not in value:
-            from spikewvat.lab.recipes.spikes import levels
-
-            with suppress(RecipeError):  # raised by the check of the whole recipe, with its key
-                filled["sigmas"] = levels(value["spikes"], "evaluation.spikes")
-        return filled
+        return {"device": "ideal", "sigmas": None, **value}
 
 
-class Finetuning(_Table):
+class Finetuning(Table):
     """How to train a converted network by surrogate gradients, with Adam."""
 
     epochs: Annotated[int, Field(ge=0)] = 0
@@ -285,7 +279,7 @@ class Finetuning(_Table):
     """Learn leaks too."""
 
 
-class Conversion(_Table):
+class Conversion(Table):
     """How to turn the trained network into a spiking one."""
 
     time_steps: Positive = 16
@@ -305,7 +299,7 @@ class Conversion(_Table):
     """Test chips on so many samples, evenly spaced, but steps on all; by default both on all."""
 
 
-class Landscape(_Table):
+class Landscape(Table):
     """How to look at the loss around the weights."""
 
     device: Spec = "gaussian"
@@ -327,7 +321,7 @@ VARIED = ("evaluation", "conversion", "landscape")
 """Tables about what comes after training; ``[<table>.variant.<name>]`` changes keys of one."""
 
 
-class Recipe(_Table):
+class Recipe(Table):
     """Everything that a run depends on, beside the data on disk."""
 
     name: str

@@ -13,13 +13,13 @@ from spikewvat.errors import DataError, MissingDataError, RecipeError
 from spikewvat.lab.recipes.results import RunResult, row_result
 from spikewvat.lab.recipes.run import RESULT
 from spikewvat.lab.suites import Suite, read_suite
-from spikewvat.lab.suites.cells import ERROR, TRAINED
+from spikewvat.lab.suites.jobs import ERROR, TRAINED
 from spikewvat.lab.suites.suite import FILE, Row, Setup, suites_folder
 from spikewvat.results import Landscape, RowResult, StepTimes
 from spikewvat.serialisation import KIND, read, read_json, restored
 
-CELL = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
-"""The name of a cell's folder, see ``Cell.folder``: row, seed, digest of the recipe."""
+JOB = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
+"""The name of a job's folder, see ``RowJob.folder``: row, seed, digest of the recipe."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Section:
         step_times: What training steps take, by file name without its ending.
         others: Names of the files that no report shows, without their ending.
         unreadable: Files that hold no result, and why.
-        failures: Names of the cells that failed, by error.
-        skipped: Names of the cells whose data is not there, by what was missing.
+        failures: Names of the jobs that failed, by error.
+        skipped: Names of the jobs whose data is not there, by what was missing.
     """
 
     suite: Suite
@@ -120,13 +120,13 @@ def _section(folder: Path) -> Section | None:
         except DataError as error:
             unreadable.append(str(error))
     results: dict[str, RowResult] = found[RowResult]
-    for name, cells in _cells(folder).items():
+    for name, jobs in _jobs(folder).items():
         known = results.get(name)
-        if known is None or len(cells) > _seeds(known):
+        if known is None or len(jobs) > _seeds(known):
             try:
-                results[name] = row_result(cells)
+                results[name] = row_result(jobs)
             except ValueError as error:
-                unreadable.append(f"finished cells of {name!r} cannot be joined ({error})")
+                unreadable.append(f"finished jobs of {name!r} cannot be joined ({error})")
     stopped = _stopped(folder)
     if not (any(found.values()) or others or unreadable or stopped):
         return None
@@ -148,8 +148,8 @@ def _section(folder: Path) -> Section | None:
     )
 
 
-def _cells(folder: Path) -> dict[str, list[RunResult]]:
-    """Return the finished cells of each row by seed, of the recipe that finished last.
+def _jobs(folder: Path) -> dict[str, list[RunResult]]:
+    """Return the finished jobs of each row by seed, of the recipe that finished last.
 
     A bench that was cut off leaves them without a file that joins them.
     """
@@ -157,35 +157,35 @@ def _cells(folder: Path) -> dict[str, list[RunResult]]:
     for name, run in _runs(folder):
         path = run / RESULT
         try:
-            cell = read(path, RunResult)
+            job = read(path, RunResult)
         except DataError:
-            continue  # one cell is no reason not to show the others; the row lacks a seed
-        recipe = {key: value for key, value in cell.recipe.items() if key != "seed"}
+            continue  # one job is no reason not to show the others; the row lacks a seed
+        recipe = {key: value for key, value in job.recipe.items() if key != "seed"}
         same = groups.setdefault(name, {}).setdefault(json.dumps(recipe, sort_keys=True), [])
-        same.append((path.stat().st_mtime, cell))
+        same.append((path.stat().st_mtime, job))
     latest = {
         name: max(recipes.values(), key=lambda same: max(time for time, _ in same))
         for name, recipes in groups.items()
     }
     return {
-        name: sorted((cell for _, cell in same), key=lambda cell: cell.seed)
+        name: sorted((job for _, job in same), key=lambda job: job.seed)
         for name, same in latest.items()
     }
 
 
 def _stopped(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the cells without a result by error."""
-    cells: dict[str, list[str]] = {}
+    """Return the jobs without a result by error."""
+    jobs: dict[str, list[str]] = {}
     for path in sorted(folder.glob(f"*/{ERROR}")):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
-        cells.setdefault((text.splitlines() or ["unknown"])[-1], []).append(path.parent.name)
-    return {error: tuple(names) for error, names in cells.items()}
+        jobs.setdefault((text.splitlines() or ["unknown"])[-1], []).append(path.parent.name)
+    return {error: tuple(names) for error, names in jobs.items()}
 
 
 def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the folders of a suite's cells with their rows."""
+    """Yield the folders of a suite's jobs with their rows."""
     for path in sorted(folder.iterdir()):
-        name = CELL.fullmatch(path.name)
+        name = JOB.fullmatch(path.name)
         if name is not None and path.is_dir():
             yield name["row"], path
 

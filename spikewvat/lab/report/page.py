@@ -108,8 +108,8 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
     return chapters, others
 
 
-def _by_error(cells: Mapping[str, Sequence[str]]) -> list[str]:
-    return [f"{', '.join(names)}: {error}" for error, names in cells.items()]
+def _by_error(jobs: Mapping[str, Sequence[str]]) -> list[str]:
+    return [f"{', '.join(names)}: {error}" for error, names in jobs.items()]
 
 
 def _overview(chapters: Sequence[_Chapter]) -> str:
@@ -126,7 +126,7 @@ def _overview(chapters: Sequence[_Chapter]) -> str:
     return (
         f"{count(len(chapters), 'suite', 'suites')}, {count(rows, 'row', 'rows')} with results; "
         f"missing or incomplete: {count(gaps('Not run'), 'row', 'rows')}; "
-        f"failed: {count(failed, 'cell', 'cells')}; "
+        f"failed: {count(failed, 'job', 'jobs')}; "
         f"not readable: {count(gaps('Not readable'), 'file', 'files')}."
     )
 

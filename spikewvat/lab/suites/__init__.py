@@ -1,26 +1,17 @@
-"""Suites of recipes: which rows a table has, running their cells, the table."""
+"""Suites of recipes: which rows a table has, running their jobs, the table."""
 
 from spikewvat.lab.suites.claims import Verdict, verdicts
+from spikewvat.lab.suites.jobs import Found, Job, JobFailed, RowJob, Training, jobs_of
 from spikewvat.lab.suites.methods import Method, Steps
 from spikewvat.lab.suites.own import BenchResult, bench
-from spikewvat.lab.suites.runner import (
-    Cell,
-    CellFailed,
-    Found,
-    Job,
-    SuiteResult,
-    Training,
-    cells_of,
-    run_suite,
-    trainings_of,
-)
+from spikewvat.lab.suites.runner import SuiteResult, run_suite, trainings_of
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
 from spikewvat.lab.suites.table import markdown
 
 __all__ = [
     "BenchResult",
-    "Cell",
-    "CellFailed",
+    "RowJob",
+    "JobFailed",
     "Claim",
     "Found",
     "Job",
@@ -33,7 +24,7 @@ __all__ = [
     "Training",
     "Verdict",
     "bench",
-    "cells_of",
+    "jobs_of",
     "markdown",
     "read_suite",
     "run_suite",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,10 +11,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from spikewvat.errors import MissingDataError, TrainingStalledWarning
-from spikewvat.lab.recipes import Recipe, build
+from spikewvat.errors import TrainingStalledWarning
+from spikewvat.lab.recipes.loaders import open_data
+from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.schema import GENERATED
-from spikewvat.lab.suites.cells import ERROR, CellFailed, failed
+from spikewvat.lab.suites.jobs import ERROR, JobFailed, failed
 from spikewvat.lab.suites.steps import STEPS, Step, interleaved, step_of
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 from spikewvat.provenance import provenance
@@ -23,7 +23,7 @@ from spikewvat.results import StepTime, StepTimes
 
 FILE = "methods.json"
 Batch: TypeAlias = tuple[Tensor, Tensor]
-Timed: TypeAlias = StepTime | CellFailed
+Timed: TypeAlias = StepTime | JobFailed
 """What a step of a row takes, or why it could not be timed."""
 
 
@@ -37,7 +37,7 @@ class SuiteTimes:
     """
 
     times: StepTimes | None
-    failed: dict[str, CellFailed]
+    failed: dict[str, JobFailed]
 
 
 def run_step_times(
@@ -69,11 +69,11 @@ def run_step_times(
     """
     seed, overrides = suite.seeds_of(preset)[0], tuple(overrides)
     recipes = {
-        row.name: build.check(suite.recipe(row, preset=preset, seed=seed, overrides=overrides))
+        row.name: resolve(suite.recipe(row, preset=preset, seed=seed, overrides=overrides))
         for row in suite.rows
     }
     torch.set_num_threads(1)
-    lost: dict[str, CellFailed] = {}
+    lost: dict[str, JobFailed] = {}
     times: list[StepTime] = []
     for setup in suite.setups:
         steps = _steps(setup, recipes, data_root, out, lost)
@@ -81,7 +81,7 @@ def run_step_times(
         if baseline not in steps:
             why = lost[baseline]
             message = f"there is nothing to compare with: {why.message}"
-            gone = {name: CellFailed(message, why.log, why.skipped) for name in steps}
+            gone = {name: JobFailed(message, why.log, why.skipped) for name in steps}
             lost, steps = {**lost, **gone}, {}
         found: dict[str, dict[str, Any]] = {}
         if steps:
@@ -108,52 +108,50 @@ def run_step_times(
 
 def _steps(
     setup: Setup,
-    recipes: dict[str, Recipe],
+    recipes: dict[str, Resolved],
     data_root: Path | None,
     out: Path,
-    lost: dict[str, CellFailed],
+    lost: dict[str, JobFailed],
 ) -> dict[str, Step]:
     """Return what makes a step of each row, and note those that cannot make one."""
     steps: dict[str, Step] = {}
     batches: dict[str, Batch] = {}  # by what they depend on
     for row in setup.rows:
-        folder, recipe = out / row.name, recipes[row.name]
-        key = f"{recipe.data!r} {recipe.training.batch_size}"
+        folder, resolved = out / row.name, recipes[row.name]
+        key = f"{resolved.recipe.data!r} {resolved.recipe.training.batch_size}"
         try:
             if key not in batches:
-                batches[key] = _batch(recipe, data_root)
-            step = _step(recipe, batches[key])
+                batches[key] = _batch(resolved, data_root)
+            step = _step(resolved, batches[key])
             step()
             (folder / ERROR).unlink(missing_ok=True)
             steps[row.name] = step
         except Exception as error:  # whatever it is, the other methods go on
-            message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
-            message = message if skipped else f"{type(error).__name__}: {message}"
-            lost[row.name] = failed(folder, message, traceback.format_exc(), skipped=skipped)
+            lost[row.name] = failed(folder, error)
     return steps
 
 
-def _step(recipe: Recipe, batch: Batch) -> Step:
+def _step(resolved: Resolved, batch: Batch) -> Step:
     """Return what makes a step as a recipe says."""
     inputs, labels = batch
-    recipe = build.with_input_shape(recipe, inputs.shape[-3:])
-    model = build.build_model(recipe)
-    optimizer, _ = build.build_optimizer(recipe, model.parameters())
-    loss = build.build_loss(recipe)
+    resolved = resolved.with_input_shape(inputs.shape[-3:])
+    model = resolved.build_model()
+    optimizer, _ = resolved.optimization(model.parameters())
     return step_of(
         model,
         optimizer,
-        lambda output: loss(output, labels),
+        lambda output: resolved.loss(output, labels),
         inputs,
-        method=build.build_method(recipe, model, optimizer),
+        method=resolved.build_method(model, optimizer),
     )
 
 
-def _batch(recipe: Recipe, data_root: Path | None) -> Batch:
+def _batch(resolved: Resolved, data_root: Path | None) -> Batch:
     """Return a training batch, evenly spaced over the data set."""
-    size = recipe.training.batch_size
-    few = recipe.evaluation.model_copy(update={"batch_size": size, "images": size})
+    recipe = resolved.recipe
+    few = resolved.evaluated(
+        batch_size=recipe.training.batch_size, images=recipe.training.batch_size
+    )
     root = None if recipe.data.name in GENERATED else data_root
-    data = build.build_data(recipe.model_copy(update={"evaluation": few}), root)
-    inputs, labels = next(iter(data.train_in_order))
+    inputs, labels = next(iter(open_data(few, root).train_in_order))
     return inputs, labels

@@ -19,9 +19,9 @@ from spikewvat import files, serialisation
 from spikewvat.adapters import Adapter, ResetState, adapter_for
 from spikewvat.devices import DeviceModel, Gaussian, Lognormal, Quantized, StuckAt
 from spikewvat.errors import UnsupportedModelError
+from spikewvat.lab.suites.jobs import ERROR
 from spikewvat.lab.suites.loaders import Loaders, count, pair_of, try_on
 from spikewvat.lab.suites.methods import METHODS, Loader, Method, Steps, Train
-from spikewvat.lab.suites.runner import ERROR
 from spikewvat.lab.suites.suite import FILE, Row, Setup, Suite
 from spikewvat.lab.suites.table import markdown
 from spikewvat.provenance import provenance

@@ -1,129 +1,176 @@
-"""Cells side by side in processes, of which some may be killed."""
+"""Jobs side by side in processes, each once; any process may be killed."""
 
 from __future__ import annotations
 
+import functools
 import os
+import signal
+import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeAlias
 
-from joblib import Parallel, delayed
-from joblib.externals.loky.process_executor import BrokenProcessPool
+import torch
 
-from spikewvat.lab.suites import locks
-from spikewvat.lab.suites.cells import Found, Job, failed, finished, run_job
-from spikewvat.lab.suites.cluster import connected
+from spikewvat.errors import RecipeError, require
+from spikewvat.lab.memory import keep_freed_memory
+from spikewvat.lab.recipes.schema import GENERATED
+from spikewvat.lab.suites.jobs import ERROR, Found, Job, failed, finished, given_up
 
-_DEATHS = 2  # of its process, until a cell is given up
-_FRUITLESS = 3  # deaths in a row of processes that had not begun a cell
+joblib = require("joblib", extra="cli", purpose="running suites")
+filelock = require("filelock", extra="cli", purpose="running suites")
 
-Task = tuple[int, Job]
+LOCK = "job.lock"
+RUNNING = "running.txt"
+"""Holds the process that runs a job; left behind only by one that was killed."""
+Task: TypeAlias = tuple[int, Job, Path, Path | None, bool, int]
+Ran: TypeAlias = tuple[int, Found | None]
+Each: TypeAlias = Callable[[Sequence[Task]], Iterable[Ran]]
+_PATIENCE = 60  # seconds that a scheduler may take to answer, and workers to come
 
 
-class Pool:
-    """Processes that run cells; use it as a context.
+def run_all(
+    jobs: Sequence[Job],
+    out: Path,
+    *,
+    data_root: Path | None = None,
+    processes: int = 1,
+    dask: str | None = None,
+) -> Iterator[tuple[Job, Found]]:
+    """Run jobs and yield each as it ends; those that have ended before come first.
 
-    When a process is killed, joblib gives up all that are under way. The cells that were running
-    are then run alone, one after the other, each going on from its checkpoint, and the rest as
-    before. A cell whose process is killed again while nothing else runs is given up.
+    When a process is killed, joblib gives up all that are under way; Dask, after some tries of
+    its own, only what ran in it. The jobs that were running are then run alone, one after the
+    other, each going on from its checkpoint, and the rest as before. A job whose process is
+    killed again while nothing else runs is given up.
 
     Args:
+        jobs: What to run, in this order as far as processes are free.
         out: Folder of all suites.
         data_root: Where the data sets lie.
-        jobs: Number of processes; with one, cells run in this process.
-        dask: Address of a scheduler, on whose workers cells run instead.
+        processes: How many; with one, jobs run in this process.
+        dask: Address of a scheduler, on whose workers jobs run instead.
+
+    Yields:
+        The job and what became of it.
+
+    Raises:
+        RecipeError: If no scheduler answers, or a worker would run several jobs at once.
+        MissingExtraError: If Dask is not installed.
     """
-
-    def __init__(
-        self, out: Path, *, data_root: Path | None = None, jobs: int = 1, dask: str | None = None
-    ) -> None:
-        self._out = out
-        self._data_root = data_root
-        self._jobs = jobs
-        self._dask = dask
-        self._context = ExitStack()
-        self._lost: tuple[type[BaseException], ...] = (BrokenProcessPool,)
-
-    def __enter__(self) -> Pool:
-        """Connect to the cluster, if there is one."""
-        if self._dask is not None:
-            self._lost = (self._context.enter_context(connected(self._dask)),)
-        return self
-
-    def __exit__(self, *details: object) -> None:
-        """Disconnect."""
-        self._context.close()
-
-    def run(self, jobs: Sequence[Job]) -> Iterator[tuple[Job, Found]]:
-        """Run cells and yield each as it ends; those that have ended before come first.
-
-        Args:
-            jobs: What to run, in this order as far as processes are free.
-
-        Yields:
-            The cell and what became of it.
-        """
-        left: dict[int, Job] = {}
-        for number, job in enumerate(jobs):
-            earlier = finished(job.folder(self._out))
-            if earlier is not None:
-                yield job, earlier
-            else:
-                left[number] = job
-        alone: list[int] = []  # they were running when a process was killed
-        elsewhere: set[int] = set()  # another bench runs them
-        deaths: Counter[int] = Counter()
-        fruitless = 0
+    left = dict(enumerate(jobs))
+    for number, job in enumerate(jobs):
+        if (earlier := finished(job.folder(out))) is not None:
+            yield left.pop(number), earlier
+    alone: list[int] = []  # they were running when a process was killed
+    elsewhere: set[int] = set()  # another bench runs them
+    deaths: Counter[int] = Counter()
+    with _backend(processes, dask) as (each, lost):
         while left:
             now = alone[:1] or [n for n in left if n not in elsewhere] or list(left)
+            waits = {n: n in elsewhere for n in now}
+            tasks = [(n, left[n], out, data_root, waits[n], os.getpid()) for n in now]
             try:
-                for number, found in self._parallel([(n, left[n]) for n in now], elsewhere):
+                for number, found in each(tasks):
                     if found is None:
                         elsewhere.add(number)
-                        continue
-                    fruitless = 0
-                    yield left.pop(number), found
-            except self._lost as error:
-                cut = [n for n in now if n in left and self._was_cut_off(left[n])]
-                fruitless = 0 if cut else fruitless + 1
-                deaths.update(cut)
-                alone += [n for n in cut if n not in alone]
-                if alone and now == alone[:1] and deaths[alone[0]] >= _DEATHS:
-                    yield self._given_up(left.pop(alone[0]), error)
-                elif fruitless >= _FRUITLESS:
-                    for number in list(left):
-                        yield self._given_up(left.pop(number), error)
+                    else:
+                        yield left.pop(number), found
+            except lost as error:
+                unfinished = [n for n in now if n in left and (waits[n] or n not in elsewhere)]
+                elsewhere.difference_update(unfinished)
+                begun = [n for n in unfinished if (left[n].folder(out) / RUNNING).exists()]
+                deaths.update(begun or unfinished)
+                alone += [n for n in begun or unfinished if n not in alone]
+                if len(now) == 1 and deaths[now[0]] > 1:
+                    message = (
+                        f"its process was killed again while no other job ran "
+                        f"({type(error).__name__}). The usual cause is memory: lower "
+                        "evaluation.batch_size or training.batch_size."
+                    )
+                    job = left.pop(now[0])
+                    yield job, given_up(job.folder(out), message)
             alone = [n for n in alone if n in left and n not in elsewhere]
 
-    def _parallel(
-        self, tasks: Sequence[Task], elsewhere: set[int]
-    ) -> Iterator[tuple[int, Found | None]]:
-        """Run tasks and yield each as it ends, None for those that another bench runs."""
+
+def _run(number: int, job: Job, out: Path, data_root: Path | None, wait: bool, parent: int) -> Ran:
+    """Run a job, or read back what it has found; None where another bench runs it."""
+    folder = job.folder(out)
+    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / LOCK, timeout=-1 if wait else 0):
+            found = finished(folder)  # by whoever held it until now
+            if found is None:
+                (folder / RUNNING).write_text(f"{os.getpid()}\n")
+                torch.set_num_threads(1)
+                keep_freed_memory()
+                root = None if job.recipe.data.name in GENERATED else data_root
+                try:
+                    found = job.run(out, root)
+                finally:
+                    (folder / RUNNING).unlink()
+            (folder / ERROR).unlink(missing_ok=True)
+        return number, found
+    except filelock.Timeout:
+        return number, None
+    except Exception as error:  # whatever it is, the other jobs go on
+        return number, failed(folder, error)
+
+
+@contextmanager
+def _backend(processes: int, dask: str | None) -> Iterator[tuple[Each, type[Exception]]]:
+    """Return what runs tasks as they come free, and what it raises where a process is killed."""
+    if dask is None:
         # One at a time: joblib would hand out several quick ones, and lose them together.
-        run = Parallel(
-            n_jobs=self._jobs if self._dask is None else -1,
-            return_as="generator_unordered",
-            batch_size=1,
+        options = {"return_as": "generator_unordered", "batch_size": 1}
+        yield (
+            lambda tasks: joblib.Parallel(processes, **options)(
+                joblib.delayed(_run)(*task) for task in tasks
+            ),
+            BrokenProcessPool,
         )
-        yield from run(
-            delayed(_run)(*task, self._out, self._data_root, task[0] in elsewhere, os.getpid())
-            for task in tasks
-        )
+        return
+    library = require("distributed", extra="dask", purpose="--dask")
+    try:
+        client = library.Client(dask, timeout=_PATIENCE, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise RecipeError(
+            f"--dask {dask!r}: no scheduler answers there ({error}). Start one with: dask scheduler"
+        ) from error
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=_PATIENCE)
+        except TimeoutError as error:
+            raise RecipeError(
+                f"--dask {dask!r}: there is no worker after {_PATIENCE} s. "
+                "Start some with: dask worker --nthreads 1"
+            ) from error
+        for worker, count in client.nthreads().items():
+            if count > 1:
+                # Training seeds the generators of the whole process: two would mix them up.
+                raise RecipeError(
+                    f"--dask {dask!r}: worker {worker} has {count} threads, expected 1: a process "
+                    "trains one network at a time. Start it with: dask worker --nthreads 1"
+                )
+        yield functools.partial(_on_workers, library, client), library.KilledWorker
 
-    def _was_cut_off(self, job: Job) -> bool:
-        folder = job.folder(self._out)
-        return finished(folder) is None and locks.was_cut_off(folder)
 
-    def _given_up(self, job: Job, error: BaseException) -> tuple[Job, Found]:
-        message = (
-            f"its process was killed again while no other cell ran ({type(error).__name__}). "
-            "The usual cause is memory: lower evaluation.batch_size or training.batch_size."
-        )
-        return job, failed(job.folder(self._out), message)
+def _on_workers(library: Any, client: Any, tasks: Sequence[Task]) -> Iterator[Ran]:
+    """Run tasks on the workers of a cluster; raise at the end if a task's workers were killed.
 
-
-def _run(
-    number: int, job: Job, out: Path, data_root: Path | None, wait: bool, parent: int
-) -> tuple[int, Found | None]:
-    return number, run_job(job, out, data_root, wait=wait, parent=parent)
+    Not through joblib, which waits for ever for a task that Dask has given up.
+    """
+    killed = None
+    futures = [client.submit(_run, *task, pure=False) for task in tasks]
+    for future in library.as_completed(futures, loop=client.loop):
+        try:
+            yield future.result()
+        except library.KilledWorker as error:
+            killed = error
+    if killed is not None:
+        raise killed

@@ -13,25 +13,19 @@ from spikewvat.lab.places import SUITE as FILE
 from spikewvat.lab.places import suite_names, suites_folder
 from spikewvat.lab.recipes import Recipe, read_recipe
 from spikewvat.lab.recipes.registry import (
-    BaseModel,
-    ConfigDict,
     Field,
-    ValidationError,
     check_keys,
     field_validator,
     model_validator,
     nearest,
+    validated,
 )
-from spikewvat.lab.recipes.schema import VARIED
+from spikewvat.lab.recipes.schema import VARIED, Table
 
 __all__ = ["FILE", "Claim", "Row", "Setup", "Suite", "read_suite", "suites_folder"]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Row(_Table):
+class Row(Table):
     """One method on one set-up."""
 
     method: str
@@ -65,7 +59,7 @@ class Row(_Table):
         return {key: name for key, name in chosen.items() if name is not None}
 
 
-class Setup(_Table):
+class Setup(Table):
     """One network on one data set, and the methods that are compared on it."""
 
     name: str
@@ -76,7 +70,7 @@ class Setup(_Table):
     """Row whose time of training is the unit of the others'; none shows no times."""
 
 
-class Claim(_Table):
+class Claim(Table):
     """A published statement in a form that results can be held against."""
 
     text: str
@@ -97,7 +91,7 @@ class Claim(_Table):
         return (value,) if isinstance(value, str) else value
 
 
-class Suite(_Table):
+class Suite(Table):
     """What a table shows."""
 
     title: str
@@ -154,13 +148,13 @@ class Suite(_Table):
     def recipe(
         self, row: Row, *, preset: str | None, seed: int, overrides: Iterable[str] = ()
     ) -> Recipe:
-        """Read the recipe of a cell.
+        """Read the recipe of a job.
 
         Args:
             row: One of the suite's.
             preset: See :func:`spikewvat.lab.recipes.read_recipe`.
             seed: Seed of the training.
-            overrides: ``"training.lr=1e-4"``, for all cells alike, over the row's own.
+            overrides: ``"training.lr=1e-4"``, for all jobs alike, over the row's own.
 
         Raises:
             RecipeError: If the recipe is missing or malformed.
@@ -219,11 +213,9 @@ def read_suite(name: str | Path) -> Suite:
     content = files.read_toml(folder / FILE)
     check_keys(content, [key for key in Suite.model_fields if key != "folder"], str(folder / FILE))
     try:
-        suite = Suite.model_validate({**content, "folder": folder})
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"{str(folder / FILE)!r}: {key}: {first['msg']}.") from error
+        suite = validated(Suite, {**content, "folder": folder}, "the suite")
+    except RecipeError as error:
+        raise RecipeError(f"{str(folder / FILE)!r}: {error}") from error
     _check_names(suite, folder / FILE)
     return suite
 

@@ -150,16 +150,16 @@ class ChipsProgress:
             )
 
 
-class CellsProgress:
-    """A bar over the cells of a suite with the remaining time; each that ends is one line.
+class JobsProgress:
+    """A bar over the jobs of a suite with the remaining time; each that ends is one line.
 
     Args:
-        cells: How many there are.
+        jobs: How many there are.
         enabled: Show anything at all.
         console: A ``rich.console.Console``; by default standard error.
     """
 
-    def __init__(self, cells: int, *, enabled: bool = True, console: Any = None) -> None:
+    def __init__(self, jobs: int, *, enabled: bool = True, console: Any = None) -> None:
         rich_console = require("rich.console", extra="cli", purpose="a progress bar")
         rich = require("rich.progress", extra="cli", purpose="a progress bar")
         self._console = console or rich_console.Console(stderr=True, quiet=not enabled)
@@ -171,9 +171,9 @@ class CellsProgress:
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("cells", total=cells)
+        self._task = self._bar.add_task("jobs", total=jobs)
 
-    def __enter__(self) -> CellsProgress:
+    def __enter__(self) -> JobsProgress:
         """Show the bar."""
         self._bar.start()
         return self
@@ -187,8 +187,8 @@ class CellsProgress:
         """Leave the bar as it stands."""
         self._bar.stop()
 
-    def cell(self, text: str) -> None:
-        """Note a cell that has ended."""
+    def job(self, text: str) -> None:
+        """Note a job that has ended."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
         self._bar.advance(self._task)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from spikewvat.robustness.corruptions.base import (
     SynapseCorruption,
 )
 from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
+from spikewvat.robustness.draws import derived
 from spikewvat.weights import Weights, call_with, refuse_computed
 
 
@@ -33,6 +33,7 @@ def corrupt(
     seed: int = 0,
     adapter: Adapter | None = None,
     weights: Weights | None = None,
+    image_axis: int | None = None,
 ) -> Iterator[None]:
     """Corrupt everything that a network does for a while.
 
@@ -51,6 +52,8 @@ def corrupt(
         seed: Of the chip; those of a report are in its ``seeds``.
         adapter: By default the one for the model's framework.
         weights: Live weights that are synapses; by default those that the adapter finds.
+        image_axis: Of the network's input, 0 or 1; by default 1 in spikes [T, B, N] and
+            [T, B, C, H, W], and 0 in all other inputs.
 
     Raises:
         UnsupportedModelError: If the network has no neurons or synapses that this can happen to.
@@ -71,7 +74,7 @@ def corrupt(
         )
     adapter = adapter or adapter_for(model)
     with ExitStack() as stack:
-        chip = _Chip(seed)
+        chip = _Chip(seed, image_axis)
         # In front of the corruptions of events: these must find the count of images.
         stack.callback(model.register_forward_pre_hook(chip.begin).remove)
         for index, stage in enumerate(corruption.stages):
@@ -133,6 +136,7 @@ class _Chip:
     """What is drawn for a chip: seeds for purposes, and where in the test set it is."""
 
     seed: int
+    image_axis: int | None = None
     batch: int = 0
     images: int = 0
     passes: int = 0
@@ -141,14 +145,17 @@ class _Chip:
 
     def of(self, purpose: str) -> _Chip:
         """Return a chip's draws for a purpose."""
-        child = _Chip(_derived(self.seed, purpose))
+        child = _Chip(derived(self.seed, purpose))
         self._children.append(child)
         return child
 
     def begin(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Begin a pass: called with the network's input."""
         x = args[0] if args else None
-        self._start(x.shape[batch_axis(x)] if isinstance(x, Tensor) and x.dim() else 0)
+        if isinstance(x, Tensor) and x.dim():
+            self._start(x.shape[batch_axis(x, self.image_axis)])
+        else:
+            self._start(0)
 
     def _start(self, batch: int) -> None:
         self.images += self.batch
@@ -162,23 +169,18 @@ class _Chip:
 
     def of_image(self, index: int) -> Generator:
         """Return the source of an image of this pass."""
-        return Generator().manual_seed(_derived(self.seed, f"image {self.images + index}"))
+        return Generator().manual_seed(derived(self.seed, f"image {self.images + index}"))
 
     def running(self) -> Generator:
         """Return the source of this pass, which goes on from step to step."""
         if self._running is None:
-            self._running = Generator().manual_seed(_derived(self.seed, f"pass {self.passes}"))
+            self._running = Generator().manual_seed(derived(self.seed, f"pass {self.passes}"))
         return self._running
 
 
-def _derived(seed: int, purpose: str) -> int:
-    digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=4).digest()
-    return int.from_bytes(digest, "big")
-
-
-def batch_axis(x: Tensor) -> int:
+def batch_axis(x: Tensor, known: int | None = None) -> int:
     """Return where an input has its images: second in spikes [T, B, N] and [T, B, C, H, W]."""
-    return 1 if x.dim() in (3, 5) else 0
+    return known if known is not None else int(x.dim() in (3, 5))
 
 
 def _change_events(

@@ -1,13 +1,10 @@
-"""The cells of a suite: networks that are trained, each once, and rows that test them."""
+"""The jobs of a suite: networks that are trained, each once, and rows that test them."""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
 import json
-import os
-import signal
-import threading
 import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,18 +12,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from spikewvat import files, serialisation
 from spikewvat.errors import CheckpointError, DataError, MissingDataError
-from spikewvat.lab.memory import keep_freed_memory
-from spikewvat.lab.recipes import Recipe, build
+from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
 from spikewvat.lab.recipes.landscape import landscape_run
+from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult
-from spikewvat.lab.recipes.schema import GENERATED
-from spikewvat.lab.suites import locks
 from spikewvat.lab.suites.suite import Suite
 from spikewvat.lab.trainer import CHECKPOINT
 from spikewvat.robustness.landscape import LossLines
@@ -43,9 +36,11 @@ class Training:
 
     Args:
         recipe: What is run.
+        resolved: The same, ready to be made, or why it is not.
     """
 
     recipe: Recipe
+    resolved: Resolved | MissingDataError
 
     def __str__(self) -> str:
         return f"training of {self._kind}, seed {self.recipe.seed}"
@@ -70,24 +65,31 @@ class Training:
         folder = self.folder(out)
         resume = (folder / CHECKPOINT).is_file()
         return runs.train(
-            self.recipe, folder, data_root=data_root, resume=resume, test=False, progress=False
+            _ready(self.resolved),
+            folder,
+            data_root=data_root,
+            resume=resume,
+            test=False,
+            progress=False,
         )
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class RowJob:
     """A row with one training seed.
 
     Args:
         suite: Name of its suite.
         row: Name of its row.
         recipe: Says how the network is tested, and converted before that if it is.
+        resolved: The same, ready to be made, or why it is not.
         training: What trains the network.
     """
 
     suite: str
     row: str
     recipe: Recipe
+    resolved: Resolved | MissingDataError
     training: Training
 
     def __str__(self) -> str:
@@ -105,28 +107,27 @@ class Cell:
     def run(self, out: Path, data_root: Path | None) -> RunResult:
         """Test the trained network, converted if the recipe says so."""
         source, folder = self.training.folder(out), self.folder(out)
+        resolved = _ready(self.resolved)
         trained = serialisation.read(source / runs.RESULT, RunResult)
         if self.recipe.conversion is not None:
             return convert_run(
-                source, folder, self.recipe, data_root=data_root, resume=True, progress=False
+                source, folder, resolved, data_root=data_root, resume=True, progress=False
             )
         if self.recipe.landscape is not None:
-            return _looked_around(self.recipe, source, folder, trained, data_root)
-        # The data has told the training which shape its samples are of.
-        recipe = self.recipe.model_copy(update={"model": runs.read_run(source).model})
-        found = runs.evaluate_as(recipe, source, data_root=data_root, progress=False)
+            return _looked_around(resolved, source, folder, trained, data_root)
+        found = runs.evaluate_as(resolved, source, data_root=data_root, progress=False)
         found = replace(found, training=trained.training)
         serialisation.write(folder / runs.RESULT, found)
         return found
 
 
-Job = Training | Cell
+Job = Training | RowJob
 """What one process does at a time."""
 
 
 @dataclass(frozen=True)
-class CellFailed:
-    """A cell without a result.
+class JobFailed:
+    """A job without a result.
 
     Args:
         message: The error in one line.
@@ -139,91 +140,69 @@ class CellFailed:
     skipped: bool = False
 
 
-Found = RunResult | CellFailed
-"""What became of a cell: the content of its ``result.json``, or why there is none."""
+Found = RunResult | JobFailed
+"""What became of a job: the content of its ``result.json``, or why there is none."""
 
 
-def cells_of(
+def jobs_of(
     suite: Suite, *, preset: str | None, seeds: Iterable[int], overrides: Iterable[str] = ()
-) -> list[Cell]:
+) -> list[RowJob]:
     """Read and check the recipes of a suite, before the first one runs.
 
     Args:
         suite: Names the rows.
         preset: Scale of the recipes.
         seeds: Training seeds of each row.
-        overrides: ``"training.lr=1e-4"``, for all cells alike.
+        overrides: ``"training.lr=1e-4"``, for all jobs alike.
 
     Returns:
-        Row by row; cells that test one network share its training.
+        Row by row; jobs that test one network share its training.
 
     Raises:
         RecipeError: If a recipe is malformed.
     """
     seeds, overrides = tuple(seeds), tuple(overrides)
     trainings: dict[str, Training] = {}
-    cells = []
+    jobs = []
     for row in suite.rows:
         for seed in seeds:
             recipe = suite.recipe(row, preset=preset, seed=seed, overrides=overrides)
-            with contextlib.suppress(MissingDataError):  # the cell says so when it is run
-                recipe = build.check(recipe)
-            plain = recipe.model_copy(update={"conversion": None, "landscape": None})
-            training = Training(plain)
+            resolved: Resolved | MissingDataError
+            try:
+                resolved = resolve(recipe)
+                recipe = resolved.recipe
+            except MissingDataError as error:  # the job says so when it is run
+                resolved = error
+            alone = recipe.model_copy(update={"conversion": None, "landscape": None})
+            ready = resolved
+            if isinstance(ready, Resolved):
+                ready = replace(ready, recipe=alone, conversion=None)
+            training = Training(alone, ready)
             training = trainings.setdefault(training.identity, training)
-            cells.append(Cell(suite.folder.name, row.name, recipe, training))
-    return cells
+            jobs.append(RowJob(suite.folder.name, row.name, recipe, resolved, training))
+    return jobs
 
 
 def finished(folder: Path) -> RunResult | None:
-    """Return what a cell has found, None where it has not ended well."""
+    """Return what a job has found, None where it has not ended well."""
     try:
         return serialisation.read(folder / runs.RESULT, RunResult)
     except DataError:  # none, or none that can be read
         return None
 
 
-def run_job(
-    job: Job, out: Path, data_root: Path | None, *, wait: bool, parent: int
-) -> Found | None:
-    """Run a cell, or read back what it has found.
+def failed(folder: Path, error: Exception) -> JobFailed:
+    """Note in a job's folder the exception that is being handled, see :func:`given_up`."""
+    message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
+    message = message if skipped else f"{type(error).__name__}: {message}"
+    return given_up(folder, message, traceback.format_exc(), skipped=skipped)
+
+
+def given_up(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> JobFailed:
+    """Note in a job's folder why it has no result, and return that.
 
     Args:
-        job: What to run.
-        out: Folder of all suites.
-        data_root: Where the data sets lie; their usual places by default.
-        wait: Wait while another process runs it.
-        parent: Process that waits for the result.
-
-    Returns:
-        What became of it; None where another process runs it and ``wait`` is off.
-    """
-    folder = job.folder(out)
-    if os.getpid() != parent and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
-    try:
-        with locks.held(folder, wait=wait) as mine:
-            if not mine:
-                return None
-            found = finished(folder)  # by whoever held it until now
-            if found is None:
-                torch.set_num_threads(1)
-                keep_freed_memory()
-                root = None if job.recipe.data.name in GENERATED else data_root
-                found = job.run(out, root)
-            (folder / ERROR).unlink(missing_ok=True)
-        return found
-    except Exception as error:  # whatever it is, the other cells go on
-        message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
-        message = message if skipped else f"{type(error).__name__}: {message}"
-        return failed(folder, message, traceback.format_exc(), skipped=skipped)
-
-
-def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> CellFailed:
-    """Note in a cell's folder why it has no result, and return that.
-
-    Args:
-        folder: The cell's.
+        folder: The job's.
         message: The error in one line.
         log: Traceback.
         skipped: Whether nothing is wrong but that data is not there.
@@ -232,24 +211,30 @@ def failed(folder: Path, message: str, log: str = "", *, skipped: bool = False) 
     # The disk may be full, perhaps the very reason: then the message is all there is.
     with contextlib.suppress(CheckpointError):
         files.write_atomic(path, log or f"{message}\n")
-    return CellFailed(message, path, skipped)
+    return JobFailed(message, path, skipped)
+
+
+def _ready(resolved: Resolved | MissingDataError) -> Resolved:
+    if isinstance(resolved, MissingDataError):
+        raise resolved
+    return resolved
 
 
 def _looked_around(
-    recipe: Recipe,
+    resolved: Resolved,
     source: Path,
     folder: Path,
     trained: RunResult,
     data_root: Path | None,
 ) -> RunResult:
     """Evaluate the loss around the weights; the places on its lines are chips of a row, too."""
-    plan = recipe.landscape
+    plan = resolved.recipe.landscape
     assert plan is not None  # the caller has looked
     options = {key: getattr(plan, key) for key in type(plan).model_fields}
     found = landscape_run(source, data_root=data_root, progress=False, **options)
     result = replace(
-        runs.run_result(recipe, chips_of_lines(found.lines), training=trained.training),
-        recipe={**found.recipe, "landscape": recipe.content()["landscape"]},
+        runs.run_result(resolved, chips_of_lines(found.lines), training=trained.training),
+        recipe={**found.recipe, "landscape": resolved.recipe.content()["landscape"]},
         method=found.method,
         split=found.split,
         device=found.device,

@@ -1,0 +1,276 @@
+"""A recipe resolved once: names looked up, parameters checked, defaults written out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from spikewvat.devices.base import DeviceModel
+from spikewvat.errors import RecipeError
+from spikewvat.lab.recipes import conversion, methods
+from spikewvat.lab.recipes.corruptions import levels, read_corruption
+from spikewvat.lab.recipes.devices import Sized, read_device
+from spikewvat.lab.recipes.registry import Factory, factory, lookup, parameters
+from spikewvat.lab.recipes.schema import (
+    DATA,
+    ENCODINGS,
+    LOSSES,
+    MODELS,
+    OPTIMIZERS,
+    Component,
+    Recipe,
+)
+from spikewvat.lab.recipes.start import Start, start_of
+from spikewvat.lab.trainer.loop import Loss, derived_seed
+from spikewvat.robustness.corruptions import Corruption
+from spikewvat.training import GradientMethod
+from spikewvat.training.averaging import SWA, decay_factor, exponential_factor, step_factor
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Makes an optimizer and, unless the learning rate is constant, its schedule.
+
+    Args:
+        make: The optimizer.
+        factor: Of the first learning rate, by epoch; None where it is constant.
+    """
+
+    make: Factory
+    factor: Callable[[int], float] | None
+
+    def __call__(self, weights: Iterable[nn.Parameter]) -> tuple[Optimizer, LRScheduler | None]:
+        """Make both for these weights."""
+        optimizer: Optimizer = self.make(params=list(weights))
+        return optimizer, self.factor and LambdaLR(optimizer, self.factor)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A recipe and all that it names, ready to be made.
+
+    Args:
+        recipe: With the defaults of its components written out.
+        data: Opens a part of the data set; called with ``root`` and ``split``.
+        network: Makes the network, see :meth:`build_model`.
+        loss: A function of output and labels.
+        optimization: Makes optimizer and schedule; called with weights.
+        method: Makes what takes the gradients, see :meth:`build_method`.
+        start: Gives a network the weights that its training starts from, if any.
+        device: Makes the device of ``evaluation``; called with a size.
+        corruption: Makes the corruption of ``evaluation``, if any; called with a severity.
+        conversion: How to turn the network into a spiking one, if at all.
+    """
+
+    recipe: Recipe
+    data: Factory
+    network: Factory
+    loss: Loss
+    optimization: Optimization
+    method: methods.MethodFactory
+    start: Start | None
+    device: Sized[DeviceModel]
+    corruption: Sized[Corruption] | None
+    conversion: conversion.ConversionPlan | None
+
+    def build_model(self) -> nn.Module:
+        """Make the network, its initial weights drawn from the recipe's seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(self.recipe.seed, "model"))
+            model: nn.Module = self.network()
+        return model
+
+    def build_method(self, model: nn.Module, optimizer: Optimizer | None = None) -> GradientMethod:
+        """Make what takes the gradients; noise comes from the seed.
+
+        Args:
+            model: The network that is trained.
+            optimizer: Trains it; some methods look at its momentum.
+        """
+        return self.method(model, optimizer, seed=derived_seed(self.recipe.seed, "method"))
+
+    def build_averaging(self, model: nn.Module) -> SWA | None:
+        """Make the weight averaging, None where the recipe has none."""
+        if not self.recipe.averaging.enabled:
+            return None
+        return SWA(model, start=averaging_start(self.recipe))
+
+    def check_classes(self, classes: int | None) -> None:
+        """Raise unless the network has a score for every class of the data, where both are known.
+
+        Raises:
+            RecipeError: Naming both numbers.
+        """
+        scores = self.network.complete.get("classes")
+        if classes is not None and isinstance(scores, int) and scores < classes:
+            raise RecipeError(
+                f"model.classes = {scores}: the data has {classes} classes. "
+                f"Set model.classes = {classes}."
+            )
+
+    def evaluated(self, **changes: Any) -> Resolved:
+        """Return the recipe with other plain values in its table ``[evaluation]``."""
+        evaluation = self.recipe.evaluation.model_copy(update=changes)
+        recipe = self.recipe.model_copy(update={"evaluation": evaluation})
+        return dataclasses.replace(self, recipe=recipe)
+
+    def with_input_shape(self, shape: Iterable[int]) -> Resolved:
+        """Return the recipe with the network's ``input_shape`` that the data has, if it has one."""
+        made, model = self.network, self.recipe.model
+        if "input_shape" not in parameters(made.target) or "input_shape" in made.given:
+            return self
+        table = Component.model_validate({**model.model_dump(), "input_shape": list(shape)})
+        network = factory(MODELS, table.name, table.parameters, "model", name_key="model.name")
+        recipe = self.recipe.model_copy(update={"model": table})
+        return dataclasses.replace(self, recipe=recipe, network=network)
+
+
+def resolve(recipe: Recipe) -> Resolved:
+    """Look up every name and check every parameter, before anything is loaded.
+
+    Raises:
+        RecipeError: If a name or a key is unknown or a value impossible; names the dotted key.
+        MissingExtraError: If a framework is not installed.
+        MissingDataError: If the file of a measured device is not there.
+    """
+    data = _data(recipe)
+    network = factory(
+        MODELS, recipe.model.name, recipe.model.parameters, "model", name_key="model.name"
+    )
+    loss = _loss(recipe, network)
+    optimization = _optimization(recipe)
+    optimizer, _ = optimization([nn.Parameter(torch.zeros(1))])
+    start = start_of(recipe)
+    method = methods.read_method(recipe.method, optimizer=optimizer)
+    methods.check_evaluation(recipe)
+    evaluation = recipe.evaluation
+    device = read_device(evaluation.device, "evaluation.device")
+    corruption = None
+    if evaluation.corruption is not None:
+        corruption = read_corruption(evaluation.corruption, "evaluation.corruption")
+        if device.is_open:
+            raise RecipeError(
+                f"evaluation.device = {device.label!r} leaves its sigma open, but what "
+                f"is swept is the severity of {corruption.label!r}. Write "
+                'device = "gaussian:sigma=0.05", or leave it out for ideal weights.'
+            )
+        if evaluation.sigmas is None:
+            evaluation = evaluation.model_copy(update={"sigmas": levels(corruption)})
+        for severity in evaluation.sigmas or (0.0,):
+            corruption(severity)
+    if recipe.landscape is not None:
+        read_device(recipe.landscape.device, "landscape.device")
+    converted = None if recipe.conversion is None else conversion.read(recipe.conversion)
+    # The data knows the shape of its spikes; a default would stand in its way.
+    shaped = "input_shape" in network.given
+    model = {k: v for k, v in network.complete.items() if shaped or k != "input_shape"}
+    complete = {
+        "data": Component(name=recipe.data.name, **data.complete),
+        "model": Component(name=recipe.model.name, **model),
+        "method": method.table,
+        "evaluation": evaluation,
+        "conversion": converted and converted.table,
+    }
+    recipe = recipe.model_copy(update=complete)
+    return Resolved(
+        recipe,
+        data,
+        network,
+        loss,
+        optimization,
+        method,
+        start,
+        device,
+        corruption,
+        converted,
+    )
+
+
+def averaging_start(recipe: Recipe) -> int:
+    """Return the first epoch that is averaged."""
+    return int(recipe.averaging.start * recipe.training.epochs + 1e-9)
+
+
+def _data(recipe: Recipe) -> Factory:
+    """Return what opens the data set, its encoding made."""
+    given, encoding = recipe.data.parameters, recipe.data.parameters.get("encoding")
+    if isinstance(encoding, Mapping):
+        table = dict(encoding)
+        key = "data.encoding"
+        made = factory(ENCODINGS, table.pop("name", None), table, key, name_key=f"{key}.name")
+        given["encoding"] = made()
+    data = factory(
+        DATA, recipe.data.name, given, "data", name_key="data.name", reserved=("root", "split")
+    )
+    written = {**data.complete, **recipe.data.parameters}
+    return dataclasses.replace(data, complete=written)
+
+
+def _loss(recipe: Recipe, network: Factory) -> Loss:
+    """Return the loss, tried on as many time steps as the network's output has."""
+    table, key = recipe.training.loss, "training.loss"
+    made = factory(LOSSES, table.name, table.parameters, key, reserved=("output", "labels"))
+    output = torch.zeros(_time_steps(recipe, network), 1, 2)
+    made(output=output, labels=torch.zeros(1, dtype=torch.long))  # impossible values
+    return functools.partial(made.target, **made.given)
+
+
+def _time_steps(recipe: Recipe, network: Factory) -> int:
+    """Return how many steps the network's output has, 1 where nothing in the recipe says so."""
+    data, encoding = recipe.data.parameters, recipe.data.parameters.get("encoding")
+    tables = [*([encoding] if isinstance(encoding, Mapping) else []), data, network.complete]
+    found = [table["time_steps"] for table in tables if "time_steps" in table]
+    return found[0] if found and isinstance(found[0], int) and found[0] > 0 else 1
+
+
+def _optimization(recipe: Recipe) -> Optimization:
+    """Return what makes optimizer and schedule.
+
+    Under averaging with a learning rate of its own, that rate is reached where averaging starts.
+    """
+    training, averaging = recipe.training, recipe.averaging
+    options: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
+    target = lookup(OPTIMIZERS, training.optimizer, "training.optimizer")
+    if training.momentum is not None:
+        if "momentum" not in parameters(target):
+            raise RecipeError(
+                f"training.momentum = {training.momentum}: {training.optimizer!r} has no momentum. "
+                "Leave it out, or use 'sgd'."
+            )
+        options["momentum"] = training.momentum
+    if training.decay is not None and training.schedule != "exponential":
+        raise RecipeError(
+            f"training.decay = {training.decay}: schedule = {training.schedule!r} has no such "
+            "factor. Leave it out, or use schedule = 'exponential'."
+        )
+    factor: Callable[[int], float] | None = None
+    horizon, last = training.epochs, None
+    if averaging.enabled and averaging.lr is not None:
+        horizon, last = averaging_start(recipe), averaging.lr
+        if horizon < 1:
+            raise RecipeError(
+                f"averaging.lr = {averaging.lr}: averaging starts with the first epoch, so there "
+                "is nothing to decay from. Set training.lr instead."
+            )
+    elif training.schedule == "decay":
+        last = training.final_lr if training.final_lr is not None else training.lr / 100
+    if last is not None:
+        factor = functools.partial(decay_factor, horizon=horizon, ratio=last / training.lr)
+    elif training.schedule == "step":
+        factor = functools.partial(step_factor, horizon=training.epochs)
+    elif training.schedule == "exponential":
+        if training.decay is None:
+            raise RecipeError(
+                "training.schedule = 'exponential' lacks its factor of an epoch. "
+                "Add training.decay = 0.95."
+            )
+        factor = functools.partial(exponential_factor, decay=training.decay)
+    return Optimization(Factory(target, options, "training"), factor)
