@@ -6,9 +6,10 @@ import math
 
 import pytest
 import torch
+from spikingjelly.activation_based import neuron
 from torch import nn
 
-from spikewvat import SWA
+from spikewvat import SWA, Evaluator
 from spikewvat.devices import (
     AbsMax,
     BinaryCells,
@@ -22,6 +23,8 @@ from spikewvat.devices import (
     Weibull,
 )
 from spikewvat.perturbations import GAV, HSV, VariableNoise
+from spikewvat.robustness import simulate_chips
+from spikewvat.robustness.corruptions import Deletion, ReadNoise
 from spikewvat.training import WVAT, PerturbedGradient, Plain
 from spikewvat.training.methods import ParameterAdversary, RandomPerturbation, Statistical, Vortex
 
@@ -233,3 +236,83 @@ def test_lightnings_automatic_optimisation(model, closure):
 def test_averaging_of_no_model():
     with pytest.raises(TypeError, match=r"SWA needs a model"):
         SWA(torch.optim.SGD(network().parameters(), 0.1))
+
+
+def a_loader():
+    return [(torch.randn(20, 3, generator=seeded(1)), torch.arange(20) % 2)]
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def test_an_evaluator_of_things_in_another_order():
+    with pytest.raises(TypeError, match=r"Evaluator needs a model.*got list\. Pass the network"):
+        Evaluator(a_loader(), network())
+    for loader in (network(), nn.Sequential(network()), DEVICE, None, 0.1):
+        with pytest.raises(TypeError, match=r"loader must yield batches.*model comes first"):
+            Evaluator(network(), loader)
+    with pytest.raises(TypeError, match=r"got Gaussian\. The model comes first, then the loader"):
+        simulate_chips(network(), DEVICE, a_loader())
+    with pytest.raises(TypeError, match=r"device must be.*got an object of list"):
+        simulate_chips(network(), a_loader(), a_loader())
+
+
+@pytest.mark.parametrize(
+    ("ask", "error", "message"),
+    [
+        (lambda e: e.chips(0.1), TypeError, r"got 0\.1\. Write Gaussian\(sigma=0\.1\)"),
+        (lambda e: e.chips(Gaussian), TypeError, r"the class Gaussian"),
+        (lambda e: e.chips(DEVICE, target=90), ValueError, r"got 90\. Write 0\.95 for 95 %"),
+        (lambda e: e.chips(DEVICE, target="90%"), ValueError, r"got '90%'\. Write 0\.95 for 95 %"),
+        (lambda e: e.chips(DEVICE, chips=2.5), ValueError, r"whole number of at least 1, got 2\.5"),
+        (lambda e: e.chips(DEVICE, chips=0), ValueError, r"whole number of at least 1, got 0"),
+        (lambda e: e.chips(DEVICE, seed=0.5), TypeError, r"seed must be a whole number, got 0\.5"),
+        (lambda e: e.chips(DEVICE, generator=0), TypeError, r"must be a torch\.Generator, got 0"),
+        (lambda e: e.sweep(DEVICE, [0.1]), TypeError, r"device_at.*Pass Gaussian itself"),
+        (lambda e: e.sweep(Gaussian, 0.1), TypeError, r"sigmas must be a list.*got 0\.1"),
+        (lambda e: e.sweep(Gaussian, []), ValueError, r"no sigmas to sweep"),
+        (lambda e: e.sweep(Gaussian, [0, 5]), ValueError, r"Write 0\.05 for 5 %"),
+        (lambda e: e.corrupt(Deletion(0.1), [0]), TypeError, r"Pass Deletion itself"),
+        (lambda e: e.corrupt(Deletion, 0.1), TypeError, r"severities must be a list"),
+        (lambda e: e.landscape.lines(0.1), TypeError, r"device must be"),
+        (lambda e: e.landscape.sharpness(0.1), TypeError, r"device must be"),
+    ],
+)
+def test_questions_that_are_none(ask, error, message):
+    with pytest.raises(error, match=message):
+        ask(Evaluator(network(), a_loader()))
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda e, **o: e.chips(Gaussian(0.3), **o),
+        lambda e, **o: e.sweep(Gaussian, [0.1, 0.3], **o).reports[1],
+        lambda e, **o: e.corrupt(ReadNoise, [0.05], device=Gaussian(0.3), **o).reports[0],
+    ],
+)
+def test_a_generator_in_the_place_of_a_seed(ask):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 8), neuron.IFNode(v_threshold=0.2), nn.Linear(8, 2))
+    test = Evaluator(net, a_loader(), time="network")
+    expected = ask(test, chips=6, seed=0)
+    assert len(set(expected.accuracies.tolist())) > 1
+    for options in ({}, {"generator": seeded(0)}):
+        found = ask(test, chips=6, **options)
+        assert found.seeds == expected.seeds
+        assert torch.equal(found.accuracies, expected.accuracies)
+    generator = seeded(7)
+    first, second = (ask(test, chips=3, generator=generator) for _ in range(2))
+    together = ask(test, chips=6, seed=7)
+    assert first.seeds + second.seeds == together.seeds
+    with pytest.raises(ValueError, match=r"got seed=0 and a generator.*Leave one out"):
+        ask(test, seed=0, generator=seeded(0))
+
+
+def test_a_generator_for_chips_in_one_line():
+    device = Gaussian(0.3)
+    expected = simulate_chips(network(), a_loader(), device, chips=4, seed=0)
+    found = simulate_chips(network(), a_loader(), device, chips=4, generator=seeded(0))
+    assert found.seeds == expected.seeds == simulate_chips(network(), a_loader(), device).seeds[:4]
+    assert torch.equal(found.accuracies, expected.accuracies)
