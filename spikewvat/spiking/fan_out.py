@@ -35,9 +35,8 @@ def _with_ones(module: nn.Module, x: Tensor) -> Tensor:
     """Run a layer as its kind in torch does, with ones for its weights."""
     # A layer may compute its weights (standardised, normalised, quantised ones), and ones in the
     # place of its parameters would come out as other numbers: nothing of its own may run.
-    kind = next(
-        base for base in type(module).__mro__ if base.__module__.startswith("torch.nn.modules.")
-    )
+    kinds: Any = type(module).__mro__
+    kind = next(base for base in kinds if base.__module__.startswith(_TORCH))
     weight: Any = module.weight
     ones = torch.ones(weight.shape, dtype=x.dtype, device=x.device)
     if isinstance(mask := module._buffers.get("weight_mask"), Tensor):
