@@ -1,56 +1,66 @@
 """Weight-variation-aware training and chip simulation for spiking neural networks."""
 
-from spikewvat.adapters import Adapter, adapter_for
-from spikewvat.devices import (
-    AbsMax,
-    DeviceModel,
-    Gaussian,
-    HalfWidth,
-    MinMax,
-    SixSigma,
-)
-from spikewvat.perturbations import (
-    ASAM,
-    AWP,
-    GAV,
-    HSV,
-    SAM,
-    Gradient,
-    Mixture,
-    Momentum,
-    Past,
-    Perturbation,
-)
-from spikewvat.robustness import Evaluator
-from spikewvat.training import WVAT, PerturbedGradient, Plain
-from spikewvat.training.averaging import SWA, refresh_batch_norm
-from spikewvat.weights import Weights, perturbed
+from __future__ import annotations
 
-__all__ = [
-    "ASAM",
-    "AWP",
-    "GAV",
-    "HSV",
-    "SAM",
-    "SWA",
-    "WVAT",
-    "AbsMax",
-    "Adapter",
-    "DeviceModel",
-    "Evaluator",
-    "Gaussian",
-    "Gradient",
-    "HalfWidth",
-    "MinMax",
-    "Mixture",
-    "Momentum",
-    "Past",
-    "Perturbation",
-    "PerturbedGradient",
-    "Plain",
-    "SixSigma",
-    "Weights",
-    "adapter_for",
-    "perturbed",
-    "refresh_batch_norm",
-]
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from spikewvat.adapters import Adapter as Adapter
+    from spikewvat.adapters import adapter_for as adapter_for
+    from spikewvat.comparison import Comparison as Comparison
+    from spikewvat.comparison import Method as Method
+    from spikewvat.comparison import compare as compare
+    from spikewvat.devices import AbsMax as AbsMax
+    from spikewvat.devices import DeviceModel as DeviceModel
+    from spikewvat.devices import Gaussian as Gaussian
+    from spikewvat.devices import HalfWidth as HalfWidth
+    from spikewvat.devices import MinMax as MinMax
+    from spikewvat.devices import SixSigma as SixSigma
+    from spikewvat.perturbations import ASAM as ASAM
+    from spikewvat.perturbations import AWP as AWP
+    from spikewvat.perturbations import GAV as GAV
+    from spikewvat.perturbations import HSV as HSV
+    from spikewvat.perturbations import SAM as SAM
+    from spikewvat.perturbations import Gradient as Gradient
+    from spikewvat.perturbations import Mixture as Mixture
+    from spikewvat.perturbations import Momentum as Momentum
+    from spikewvat.perturbations import Past as Past
+    from spikewvat.perturbations import Perturbation as Perturbation
+    from spikewvat.robustness import Evaluator as Evaluator
+    from spikewvat.training import WVAT as WVAT
+    from spikewvat.training import PerturbedGradient as PerturbedGradient
+    from spikewvat.training import Plain as Plain
+    from spikewvat.training.averaging import SWA as SWA
+    from spikewvat.training.averaging import refresh_batch_norm as refresh_batch_norm
+    from spikewvat.weights import Weights as Weights
+    from spikewvat.weights import perturbed as perturbed
+
+_HOMES = {
+    "adapters": ("Adapter", "adapter_for"),
+    "comparison": ("Comparison", "Method", "compare"),
+    "devices": ("AbsMax", "DeviceModel", "Gaussian", "HalfWidth", "MinMax", "SixSigma"),
+    "perturbations": (
+        *("ASAM", "AWP", "GAV", "HSV", "SAM", "Mixture", "Perturbation"),
+        *("Gradient", "Momentum", "Past"),
+    ),
+    "robustness": ("Evaluator",),
+    "training": ("WVAT", "PerturbedGradient", "Plain"),
+    "training.averaging": ("SWA", "refresh_batch_norm"),
+    "weights": ("Weights", "perturbed"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+__all__ = sorted(_HOME_OF)
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is asked for: ``import spikewvat`` does not wait for torch."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

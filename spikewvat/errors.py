@@ -26,6 +26,10 @@ class RecipeError(ValueError):
     """A recipe has an unknown key or an impossible value."""
 
 
+class DivergedError(ArithmeticError):
+    """Loss or weights are no longer finite; the last good checkpoint is kept."""
+
+
 class MissingExtraError(ImportError):
     """An optional dependency is not installed."""
 

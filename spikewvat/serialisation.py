@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spikewvat import files
-from spikewvat.errors import DataError, require
+from spikewvat.errors import DataError
 
 Result = TypeVar("Result")
 
@@ -45,7 +45,8 @@ class Numbers:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
         """Tell pydantic how to read and write the field."""
-        schema: Any = require("pydantic_core", extra="cli", purpose="A result file").core_schema
+        from spikewvat.validation import core_schema as schema
+
         return schema.no_info_plain_validator_function(
             functools.partial(self._read, is_tensor=source is Tensor),
             serialization=schema.plain_serializer_function_ser_schema(_written),
@@ -134,10 +135,11 @@ def restored(content: Mapping[str, Any], kind: type[Result], *, source: str) -> 
             "Write it anew with this version of spikewvat, or choose another file."
         )
     fields = json.dumps([{key: item for key, item in content.items() if key != KIND}])
-    pydantic = require("pydantic", extra="cli", purpose="A result file")
+    from spikewvat.validation import ValidationError
+
     try:
         found: Result = _adapter(kind).validate_json(fields, strict=True)[0]
-    except pydantic.ValidationError as error:
+    except ValidationError as error:
         first, *others = error.errors()
         place = ".".join(str(part) for part in first["loc"][1:]) or "the result"
         more = f", and {len(others)} more" if others else ""
@@ -183,9 +185,10 @@ def read_json(path: Path | str) -> dict[str, Any]:
 
 
 def _made(kind: Any) -> Any:
-    pydantic = require("pydantic", extra="cli", purpose="A result file")
+    from spikewvat.validation import TypeAdapter
+
     # A tuple takes the settings that pydantic does not let a dataclass be given from outside.
-    return pydantic.TypeAdapter(tuple[kind], config={"extra": "forbid", "allow_inf_nan": False})
+    return TypeAdapter(tuple[kind], config={"extra": "forbid", "allow_inf_nan": False})
 
 
 _adapter: Callable[[Any], Any] = functools.cache(_made)

@@ -140,7 +140,7 @@ def test_rows_that_change_keys_and_rows_that_only_test(suite, tmp_path, monkeypa
     found = {p.stem: read(p, RowResult) for p in (tmp_path / "results").glob("*.json")}
     assert set(found) == {"wvat", "wvat-weibull", "own-name", "w-0", "chips"}
     assert found["w-0"].recipe["method"]["w_th"] == 0.0
-    assert found["wvat"].recipe["method"]["w_th"] == 0.5
+    assert "w_th" not in found["wvat"].recipe["method"]
     assert found["chips"].curves[0][0].chips == 2
     assert found["wvat-weibull"].sigmas == (0.2,)
     assert "Weibull" in found["wvat-weibull"].curves[0][0].device
@@ -387,8 +387,7 @@ def test_the_suites_are_listed():
     listed = call("bench", "--list").stdout.splitlines()
     assert [line.split()[0] for line in listed] == suite_names()
     assert "Embedded event digits" in next(line for line in listed if line.startswith("demo "))
-    shown = " ".join(call("bench", "--help").stdout.split())
-    assert all(name in shown for name in suite_names())
+    assert all(name in error("bench") for name in suite_names())
 
 
 def test_a_missing_recipe_is_an_error(suite):

@@ -139,4 +139,7 @@ def test_a_row_that_fails_stops_no_other(suite, tmp_path):
         patch.setattr("spikewvat.lab.suites.overhead.step_of", lambda *a, **o: 1 / 0)
         done = call("bench", suite, "--out", tmp_path / "runs", code=1)
     assert "error: plain: ZeroDivisionError" in done.stderr
+    refused = error("bench", suite, "--seeds", "1", "--jobs", "2")
+    assert "--seeds, --jobs: " in refused
+    assert "Leave out --seeds and --jobs." in refused
     assert "no preset 'paper'" in error("bench", suite, "--preset", "paper")

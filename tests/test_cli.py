@@ -109,7 +109,7 @@ def test_train_writes_everything(recipe, tmp_path):
     assert result.versions["torch"]
     assert result.curve.sigmas == (0.0, 0.1)
     assert "sigma 10 %" in done.stdout
-    assert "ideal weights" in done.stdout
+    assert "no variation" in done.stdout
 
 
 def test_presets_and_the_default_folder(recipe, tmp_path, monkeypatch):
@@ -235,6 +235,21 @@ def test_wrong_input_is_one_line(recipe, run, tmp_path):
     assert "cannot draw" in error("evaluate", run, "--plot", tmp_path / "x.xyz", "--no-progress")
     files.save(run / "model.safetensors", {"w": torch.zeros(1)})
     assert "belongs to another model" in error("evaluate", run)
+
+
+def test_wrong_calls_are_one_line():
+    for words, message in [
+        (("foo",), "no such command 'foo'. See "),
+        (("--foo",), "no such option: --foo. See "),
+        (("train",), "missing argument 'recipe'"),
+        (("evaluate", "run", "--chips", "many"), "'--chips'"),
+        (("evaluate", "run", "--chip", "3"), "no such option: --chip "),
+        (("data", "chek"), "no such command 'chek'. "),
+        (("data", "simulate", "a", "b", "--out", "c", "--first", "0"), "'--first'"),
+    ]:
+        line = error(*words)
+        assert message.lower() in line.lower()
+        assert line.endswith(" --help.")
 
 
 def test_diverging_training_is_one_line(recipe, tmp_path):

@@ -47,7 +47,9 @@ def evaluated(run, tmp_path, *options):
 
 def test_evaluate_under_a_corruption(run, tmp_path):
     output, found = evaluated(
-        run, tmp_path, "--spikes", "deletion", "--severities", "0,0.5", "--plot", tmp_path / "p.png"
+        run,
+        tmp_path,
+        *("--corruption", "deletion", "--severities", "0,0.5", "--plot", tmp_path / "p.png"),
     )
     assert (found.device, found.corruption) == ("ideal", "deletion")
     clean, strong = found.curve
@@ -63,9 +65,9 @@ def test_evaluate_under_a_corruption(run, tmp_path):
 
 
 def test_severities_are_levels_by_default_and_devices_combine(run, tmp_path):
-    _, found = evaluated(run, tmp_path, "--spikes", "dead-neurons")
+    _, found = evaluated(run, tmp_path, "--corruption", "dead-neurons")
     assert found.curve.sigmas == (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
-    both = ("--spikes", "hot-pixels:period=2>>read-noise:severity=0.05", "--severities", "0.1")
+    both = ("--corruption", "hot-pixels:period=2>>read-noise:severity=0.05", "--severities", "0.1")
     _, found = evaluated(run, tmp_path, *both, "--device", "gaussian:sigma=0.05")
     assert found.device == "gaussian:sigma=0.05"
     assert found.corruption == "hot-pixels:period=2>>read-noise:severity=0.05"
@@ -86,12 +88,12 @@ def test_a_recipe_with_a_corruption(tmp_path, run):
     # What is evaluated again is the same; another corruption takes its own severities.
     _, found = evaluated(tmp_path / "run", tmp_path)
     assert plain(found.curve) == plain(result.curve)
-    _, found = evaluated(tmp_path / "run", tmp_path, "--spikes", "jitter", "--severities", "1")
+    _, found = evaluated(tmp_path / "run", tmp_path, "--corruption", "jitter", "--severities", "1")
     assert [report.corruption for report in found.curve] == ["jitter"]
 
 
 def test_mistakes_are_one_line(run):
-    spikes = ("evaluate", run, "--spikes")
+    spikes = ("evaluate", run, "--corruption")
     assert "'deletoin' is unknown. Did you mean 'deletion'?" in error(*spikes, "deletoin")
     assert "unknown key 'p'" in error(*spikes, "deletion:p=0.1")
     assert "sets every severity" in error(*spikes, "deletion:severity=0.1")
@@ -103,9 +105,9 @@ def test_mistakes_are_one_line(run):
     assert "expected numbers such as" in error(*spikes, "deletion", "--severities", "a")
     line = error(*spikes, "polarity-flip:range=absmax")
     assert "unknown key 'range'" in line
-    # Without --spikes there is nothing that has a severity.
+    # Without --corruption there is nothing that has a severity.
     line = error("evaluate", run, "--severities", "0.1")
-    assert "severities [0.1] are of nothing. Pass --spikes too." in line
+    assert "severities [0.1] are of nothing. Pass --corruption too." in line
 
 
 def test_corruptions_by_name():

@@ -18,10 +18,10 @@ from spikewvat.robustness import (
     Hierarchy,
     chips_needed,
     chips_needed_per_training,
-    compare,
     hierarchical,
     holm,
     over_trainings,
+    paired_differences,
 )
 from spikewvat.serialisation import plain
 
@@ -185,7 +185,7 @@ def test_methods_are_compared_chip_by_chip():
         "sam": [a_report([0.91, 0.80, 0.70]), a_report([0.90, 0.82, 0.75])],
         "wvat": [a_report([0.92, 0.82, 0.73]), a_report([0.93, 0.85, 0.75])],
     }
-    table = compare(methods)
+    table = paired_differences(methods)
     named = [(d.method, d.reference) for d in table.differences]
     assert named == [("sam", "sgd"), ("wvat", "sgd"), ("wvat", "sam")]
     differences = [[0.02, 0.02, 0.03], [0.02, 0.03, 0.02]]
@@ -202,11 +202,11 @@ def test_methods_are_compared_chip_by_chip():
 
 def test_comparing_with_a_reference_and_at_a_sigma():
     methods = {"a": [a_curve(0.0)], "b": [a_curve(0.01)], "c": [a_curve(0.03)]}
-    table = compare(methods, reference="b", sigma=0.05)
+    table = paired_differences(methods, reference="b", sigma=0.05)
     assert (table.sigma, table.device) == (0.05, "Gaussian(sigma=0.05)")
     assert [(d.method, d.reference) for d in table.differences] == [("a", "b"), ("c", "b")]
     assert table.between("c", "b").found.mean == pytest.approx(0.02)
-    assert compare(methods).sigma == 0.1
+    assert paired_differences(methods).sigma == 0.1
     with pytest.raises(KeyError, match="b - c was not compared \\(compared: a - b, c - b\\)"):
         table.between("b", "c")
 
@@ -214,12 +214,12 @@ def test_comparing_with_a_reference_and_at_a_sigma():
 def test_only_common_chips_are_compared():
     one = [a_report([0.9, 0.8, 0.7], (1, 2, 3))]
     other = [a_report([0.75, 0.95], (3, 1))]
-    found = compare({"one": one, "other": other}).differences[0].found
+    found = paired_differences({"one": one, "other": other}).differences[0].found
     assert (found.mean, found.chips) == (pytest.approx(0.05), 2)
 
 
 def test_a_comparison_survives_a_file(through_a_file):
-    table = compare({"a": [a_curve(0.0)] * 2, "b": [a_curve(0.01)] * 2})
+    table = paired_differences({"a": [a_curve(0.0)] * 2, "b": [a_curve(0.01)] * 2})
     assert through_a_file(table) == table
     assert table.differences[0].is_significant
 
@@ -263,17 +263,17 @@ def test_impossible_values():
 def test_comparisons_that_cannot_be_made():
     one = [a_report([0.9, 0.8])]
     with pytest.raises(ValueError, match=r"nothing to compare in \['a'\], expected two methods"):
-        compare({"a": one})
+        paired_differences({"a": one})
     with pytest.raises(ValueError, match=r"reference 'sgd' is none of the methods \('a', 'b'\)"):
-        compare({"a": one, "b": one}, reference="sgd")
+        paired_differences({"a": one, "b": one}, reference="sgd")
     with pytest.raises(ValueError, match=r"numbers of trainings are \{'a': 1, 'b': 2\}"):
-        compare({"a": one, "b": one * 2})
+        paired_differences({"a": one, "b": one * 2})
     with pytest.raises(ValueError, match="on 50 images with Gaussian.*Evaluate all methods alike"):
-        compare({"a": one, "b": [a_report([0.9, 0.8], images=50)]})
+        paired_differences({"a": one, "b": [a_report([0.9, 0.8], images=50)]})
     with pytest.raises(ValueError, match="'b' and 'a' share 0 chips, expected at least two"):
-        compare({"a": one, "b": [a_report([0.9, 0.8], (7, 8))]})
+        paired_differences({"a": one, "b": [a_report([0.9, 0.8], (7, 8))]})
     with pytest.raises(KeyError, match=r"sigma 0\.2 was not swept"):
-        compare({"a": [a_curve(0.0)], "b": [a_curve(0.1)]}, sigma=0.2)
+        paired_differences({"a": [a_curve(0.0)], "b": [a_curve(0.1)]}, sigma=0.2)
 
 
 def test_plans_that_cannot_be_made():

@@ -18,8 +18,8 @@ from torch import nn
 
 from spikewvat import files
 from spikewvat.devices import Gaussian
-from spikewvat.errors import CheckpointError
-from spikewvat.lab.trainer import DivergedError, Trainer, derived_seed
+from spikewvat.errors import CheckpointError, DivergedError
+from spikewvat.lab.trainer import Trainer, derived_seed
 from spikewvat.lab.trainer.console import Totals, TrainingProgress, print_table
 from spikewvat.perturbations import HSV
 from spikewvat.spiking.losses import rate_cross_entropy

@@ -6,7 +6,7 @@ from pages.shared import NotRunError, results_of
 from spikewvat.formatting import MISSING, markdown_table, percent, within
 from spikewvat.lab.suites import read_suite, verdicts
 from spikewvat.results import RowResult
-from spikewvat.robustness import compare
+from spikewvat.robustness import paired_differences
 
 _SIGMAS = (0.10, 0.15)
 
@@ -84,5 +84,5 @@ def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     both = {"reference": reference.by_seed, "method": result.by_seed}
     seeds = [seed for seed in result.by_seed if seed in reference.by_seed]
     methods = {name: [curves[seed] for seed in seeds] for name, curves in both.items()}
-    found = compare(methods, sigma=sigma).between("method", "reference").found
+    found = paired_differences(methods, sigma=sigma).between("method", "reference").found
     return within(*(100 * value for value in (found.mean, *found.interval())), "+.2f")

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from spikewvat import adapter_for
-from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 

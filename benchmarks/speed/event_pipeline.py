@@ -30,10 +30,10 @@ from torch.utils.data import DataLoader, Dataset
 from spikewvat import adapter_for
 from spikewvat.data import NMNIST, embedded_root, make_loader
 from spikewvat.data.events import NMNIST_SENSOR
-from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.loaders import augmentation
 from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from spikewvat import Gaussian, adapter_for
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.models.dense import FullyConnected
 from spikewvat.lab.models.slayer import FullyConnected as SlayerNet
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
 from spikewvat.robustness import (
     ChipReport,

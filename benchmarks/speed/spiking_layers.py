@@ -31,10 +31,10 @@ from spikingjelly.activation_based import layer
 from torch import Tensor, nn
 
 from spikewvat import adapter_for
-from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.models import lif
 from spikewvat.lab.models import snntorch as snntorch_models
 from spikewvat.lab.models import spikingjelly as jelly_models
+from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 from spikewvat.spiking.lif import LIF

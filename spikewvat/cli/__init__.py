@@ -1,6 +1,6 @@
 """The command line: parse, call, print."""
 
-from spikewvat.cli import bench, convert, data, devices, landscape, report, runs
+from spikewvat.cli import compare, convert, data, devices, landscape, report, runs, suites
 from spikewvat.cli.base import Commands, typer
 
 app = typer.Typer(
@@ -8,13 +8,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # rich takes longer to load than all of this
     help="Train spiking networks that survive their chip, and count how many chips work.",
 )
 app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(landscape.landscape)
 app.command()(convert.convert)
-app.command()(bench.bench)
+app.command()(compare.compare)
+app.command()(suites.bench)
 app.command()(report.report)
 app.add_typer(devices.app, name="devices")
 app.add_typer(data.app, name="data")

@@ -3,66 +3,112 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 from spikewvat.errors import (
     CheckpointError,
     DataError,
+    DivergedError,
     MissingExtraError,
     RecipeError,
     TrainingStalledWarning,
     UnsupportedModelError,
     require,
 )
+from spikewvat.memory import keep_freed_memory
 
 require("typer", extra="cli", purpose="the command line")
 
 import typer  # noqa: E402 -- after the check: the only file that imports it
 from typer.core import TyperGroup  # noqa: E402
 
-__all__ = ["Commands", "check_writable", "numbers", "save_figure", "typer", "whole_numbers"]
+__all__ = [
+    "Commands",
+    "check_writable",
+    "numbers",
+    "save_figure",
+    "typer",
+    "whole_numbers",
+]
 
 # Everything heavy is imported inside the commands: --help must not wait for torch.
 
+_OURS = (
+    *(CheckpointError, DataError, DivergedError, MissingExtraError),
+    *(RecipeError, UnsupportedModelError),
+)
+_USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "UsageError")
+
 
 class Commands(TyperGroup):
-    """Prints the package's own errors as one line; any other keeps its traceback."""
+    """Prints the package's own errors and wrong calls as one line; other errors stay as they are.
+
+    Both end with exit code 2.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what comes before the command's name."""
+        with _one_line():
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
-        from spikewvat.lab.memory import keep_freed_memory
-        from spikewvat.lab.trainer.loop import DivergedError
-
         keep_freed_memory()
-
-        ours = (
-            *(CheckpointError, DataError, DivergedError, MissingExtraError),
-            *(RecipeError, UnsupportedModelError),
-        )
-        shown = warnings.showwarning
-
-        def show(
-            message: Warning | str,
-            category: type[Warning],
-            filename: str,
-            lineno: int,
-            file: TextIO | None = None,
-            line: str | None = None,
-        ) -> None:
-            if issubclass(category, TrainingStalledWarning):
-                typer.echo(f"warning: {message}", err=True)
-            else:
-                shown(message, category, filename, lineno, file, line)
-
-        warnings.showwarning = show
-        try:
+        with _one_line(), _stalls_in_one_line():
             return super().invoke(ctx)
-        except ours as error:
-            typer.echo(f"error: {' '.join(str(error).split())}", err=True)
-            raise typer.Exit(2) from error
-        finally:
-            warnings.showwarning = shown
+
+
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Print errors that the user can act on as one line.
+
+    Raises:
+        Exit: With 2, if there was one.
+    """
+    try:
+        yield
+    except _OURS as error:
+        message = str(error)
+        cause: Exception = error
+    except _USAGE as error:  # type: ignore[misc]
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise  # the help itself
+        context = error.ctx
+        words = error.format_message().removesuffix(".")
+        message = f"{words[:1].lower()}{words[1:]}. See {context.command_path} --help."
+        cause = error
+    else:
+        return
+    typer.echo(f"error: {' '.join(message.split())}", err=True)
+    raise typer.Exit(2) from cause
+
+
+@contextmanager
+def _stalls_in_one_line() -> Iterator[None]:
+    """Print warnings that training does not learn as one line; others stay as they are."""
+    shown = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, TrainingStalledWarning):
+            typer.echo(f"warning: {message}", err=True)
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def check_writable(*paths: Path | None) -> None:

@@ -56,10 +56,10 @@ def convert(
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Convert a trained network to a spiking one and evaluate it on simulated chips.
+    """Convert a trained network to a spiking one and evaluate it.
 
-    What is not given is taken from the table [conversion] of the run's recipe. Writes recipe.toml,
-    snn.safetensors and result.json into --out.
+    What is not given is taken from the table [conversion] of the run's recipe, the chips from
+    [evaluation]. Writes recipe.toml, snn.safetensors and result.json into --out.
     """
     from spikewvat.lab.recipes import convert as conversions
     from spikewvat.lab.recipes import run as runs
@@ -119,5 +119,5 @@ def _print_steps(result: Converted) -> None:
     ]
     columns = ["", "accuracy %", "spikes", "synaptic operations"]
     ann = percent(result.ann, 2)
-    title = f"ideal weights, {found.images} images; the ANN: {ann} %; costs per image"
+    title = f"no variation, {found.images} images; the ANN: {ann} %; costs per image"
     print_table(title, columns, rows)

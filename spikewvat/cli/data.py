@@ -8,7 +8,7 @@ from typing import Annotated
 from spikewvat.cli.base import check_writable, typer
 from spikewvat.errors import DataError
 
-app = typer.Typer(no_args_is_help=True, help="Event data sets: make, check, re-enact.")
+app = typer.Typer(no_args_is_help=True, help="Event data sets: make, check, simulate.")
 
 
 @app.command()
@@ -17,7 +17,10 @@ def embedded(
         Path | None, typer.Option(help="Folder; $SPIKEWVAT_CACHE or ~/.cache/spikewvat by default.")
     ] = None,
 ) -> None:
-    """Generate the embedded event digits, unless they are there, and print their folder."""
+    """Generate the embedded event digits and print their folder.
+
+    What is there already is kept.
+    """
     from spikewvat.data import embedded_root
 
     typer.echo(str(embedded_root(cache)))
@@ -28,30 +31,25 @@ def check(
     root: Annotated[Path, typer.Argument(help="Folder that holds NMNIST/{Train,Test}.")],
     split: Annotated[str | None, typer.Option(metavar="train|test", help="Only this one.")] = None,
 ) -> None:
-    """Read every recording of a data set in the layout of N-MNIST and describe what is there."""
-    import numpy as np
-
+    """Read all recordings of a folder laid out as N-MNIST and describe them."""
     from spikewvat.data.nmnist import NMNIST
+    from spikewvat.data.summary import summarize
     from spikewvat.lab.trainer.console import print_table
 
     if split not in (None, "train", "test"):
         raise DataError(f"--split {split!r}: expected train or test.")
     rows = []
     for part in ("train", "test") if split is None else (split,):
-        dataset = NMNIST(root, part, time_steps=1, cache=False)
-        recordings = [dataset.events(index) for index in range(len(dataset))]
-        counts = np.array([len(events) for events in recordings])
-        last = np.array([int(events["t"][-1]) for events in recordings])
-        on = sum(int((events["p"] == 1).sum()) for events in recordings)
-        per_class = np.bincount(dataset.targets)
+        found = summarize(NMNIST(root, part, time_steps=1, cache=False))
+        per_class, events, last = found.per_class, found.events, found.last_us
         rows.append(
             [
                 part,
-                str(len(dataset)),
-                f"{per_class.min()} .. {per_class.max()}",
-                f"{counts.mean():.0f} ({counts.min()} .. {counts.max()})",
-                f"{100 * on / counts.sum():.1f}",
-                f"{last.mean() / 1000:.0f} ({last.min() / 1000:.0f} .. {last.max() / 1000:.0f})",
+                str(found.recordings),
+                f"{per_class.low} .. {per_class.high}",
+                f"{events.mean:.0f} ({events.low} .. {events.high})",
+                f"{100 * found.on_share:.1f}",
+                f"{last.mean / 1000:.0f} ({last.low / 1000:.0f} .. {last.high / 1000:.0f})",
             ]
         )
     columns = ["split", "recordings", "per class", "events each", "ON %", "last event, ms"]
@@ -72,7 +70,7 @@ def simulate(
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the camera's noise.")] = 0,
 ) -> None:
-    """Re-enact images before the saccade camera: MNIST to N-MNIST.
+    """Simulate recordings of images by the saccade camera: MNIST to N-MNIST.
 
     Recording number i + 1 is image number i, as in N-MNIST.
     """

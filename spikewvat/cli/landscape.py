@@ -51,7 +51,7 @@ def landscape(
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Look at the loss around trained weights, where a device would take them.
+    """Look at the loss around trained weights.
 
     Prints loss and accuracy along lines to simulated chips, how far the loss rises on average,
     on the worst chip and along the steepest ascent. What is not given is the recipe's.

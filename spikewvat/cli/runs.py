@@ -71,7 +71,7 @@ def evaluate(
     sigma: Annotated[
         str | None, typer.Option(metavar="0,0.05,0.10", help="Sizes, for devices that have one.")
     ] = None,
-    spikes: Annotated[
+    corruption: Annotated[
         str | None,
         typer.Option(
             metavar="SPEC",
@@ -81,7 +81,7 @@ def evaluate(
     ] = None,
     severities: Annotated[
         str | None,
-        typer.Option(metavar="0,0.1,0.2", help="Of --spikes; 0 and five levels by default."),
+        typer.Option(metavar="0,0.1,0.2", help="Of --corruption; 0 and five levels by default."),
     ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Annotated[
@@ -110,7 +110,7 @@ def evaluate(
         split=split,
         device=device,
         sigmas=None if sigma is None else numbers(sigma, "--sigma"),
-        corruption=spikes,
+        corruption=corruption,
         severities=None if severities is None else numbers(severities, "--severities"),
         chips=chips,
         target=target,
@@ -153,7 +153,7 @@ def print_rows(title: str, found: RunResult) -> None:
         return [f"{getattr(activity, key):.4g}" for key in counts]
 
     rows = [
-        ["ideal weights", percent(curve.clean), "", "", "", "", *counted(curve.activity)],
+        ["no variation", percent(curve.clean), "", "", "", "", *counted(curve.activity)],
     ]
     for report in curve:
         name = "chips" if report.sigma is None else f"sigma {100 * report.sigma:g} %"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
-from spikewvat.errors import CheckpointError
+from spikewvat.errors import CheckpointError, RecipeError
 
 if TYPE_CHECKING:
     from spikewvat.lab.suites import Found, Job, JobFailed, RowJob, Suite
@@ -16,37 +16,71 @@ if TYPE_CHECKING:
     from spikewvat.results import RowResult
 
 
-def bench_suite(
-    name: str,
-    *,
-    preset: str | None,
-    rows: str | None,
-    seeds: str | None,
-    overrides: Sequence[str],
-    data_root: Path | None,
-    out: Path,
-    results: Path | None,
-    jobs: int | None,
-    dask: str | None,
-    progress: bool,
+def bench(
+    suite: Annotated[
+        str | None,
+        typer.Argument(metavar="SUITE", help="One of --list, or a folder with suite.toml."),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(metavar="quick|paper", help="Scale; quick by default.")
+    ] = None,
+    rows: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Only these rows; * stands for anything.")
+    ] = None,
+    seeds: Annotated[
+        str | None, typer.Option(metavar="0,1,2", help="Training seeds; the preset's by default.")
+    ] = None,
+    override: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change a key in every recipe.")
+    ] = None,
+    data_root: Annotated[
+        Path | None, typer.Option(help="Folder with the data sets; their usual places by default.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs"),
+    results: Annotated[
+        Path | None, typer.Option(help="Folder for one result file a row; in --out by default.")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run jobs on the workers of this Dask scheduler."),
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the suites, and stop.")] = False,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Run a suite; see the options of ``bench``.
+    """Run all rows of a suite with all seeds, and show its table.
 
-    Raises:
-        Exit: With 1 if something failed, with 130 if it was interrupted.
+    Published figures stand beside the measured ones. Finished jobs are kept in --out and not run
+    again; a job that fails does not stop the rest.
     """
+    from spikewvat.lab.places import suite_names
     from spikewvat.lab.suites import jobs_of, read_suite, run_suite, trainings_of
     from spikewvat.lab.trainer.console import JobsProgress
 
-    chosen = read_suite(name).chosen([] if rows is None else rows.split(",")).at(preset)
+    if list_:
+        for name in suite_names():
+            typer.echo(f"{name:<14} {read_suite(name).title}")
+        return
+    if suite is None:
+        raise RecipeError(
+            f"which SUITE? There are {', '.join(suite_names())}, or a folder with suite.toml. "
+            "For a network of your own: spikewvat compare."
+        )
+    chosen = read_suite(suite).chosen([] if rows is None else rows.split(",")).at(preset)
     folder = out / chosen.folder.name
     kept = results or folder
     check_writable(folder / "table.md", kept / "row.json")
     if chosen.measures == "step-time":
-        _bench_steps(chosen, preset, overrides, data_root, folder, kept, progress=progress)
+        given = {"--seeds": seeds, "--jobs": jobs, "--dask": dask}
+        if named := [option for option, value in given.items() if value is not None]:
+            raise RecipeError(
+                f"{', '.join(named)}: {suite!r} times training steps, one after the other in this "
+                f"process, with the preset's seed. Leave out {' and '.join(named)}."
+            )
+        _bench_steps(chosen, preset, override or (), data_root, folder, kept, progress=progress)
         return
     numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
-    tests = jobs_of(chosen, preset=preset, seeds=numbers, overrides=overrides)
+    tests = jobs_of(chosen, preset=preset, seeds=numbers, overrides=override or ())
     done = 0
 
     def ended(job: Job, found: Found) -> None:
@@ -85,7 +119,7 @@ def _bench_steps(
     *,
     progress: bool,
 ) -> None:
-    """Time training steps; always one process after the other, whatever else was asked for.
+    """Time training steps, one method after the other.
 
     Raises:
         Exit: If a row failed.

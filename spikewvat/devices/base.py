@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
@@ -12,6 +12,7 @@ from typing import Any, final
 import torch
 from torch import Generator, Tensor, nn
 
+from spikewvat.pieces import is_dense
 from spikewvat.weights import Perturb, Weights, adding
 
 
@@ -90,6 +91,18 @@ class DeviceModel(Derived, ABC):
             return NotImplemented
         stages = (*_stages(self), *_stages(other))
         return Pipeline(stages)
+
+
+class EachWeight(DeviceModel):
+    """A device that treats every tensor by itself; a subclass says in :meth:`_program` how."""
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip (see :meth:`DeviceModel.program`)."""
+        return {name: self._program(weight, generator) for name, weight in weights.items()}
+
+    @abstractmethod
+    def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        """Return one tensor as found on the chip."""
 
 
 class AdditiveErrors(DeviceModel):
@@ -195,12 +208,27 @@ def is_plain(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
 
 
+def is_block(weight: Tensor) -> bool:
+    """Return whether a tensor is one block of float32 on the CPU, in whatever order."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and is_dense(weight)
+
+
 def generator_device(generator: Generator | None) -> torch.device:
     """Return where noise is drawn: the generator's device, the CPU without one.
 
     Drawing there and moving the result makes a seed the same chip on every machine.
     """
     return torch.device("cpu") if generator is None else generator.device
+
+
+def uniform(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None = None) -> Tensor:
+    """Draw numbers uniform in [0, 1), where the generator is."""
+    return torch.rand(shape, dtype=dtype, device=generator_device(generator), generator=generator)
+
+
+def normal(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None = None) -> Tensor:
+    """Draw standard normal numbers, where the generator is."""
+    return torch.randn(shape, dtype=dtype, device=generator_device(generator), generator=generator)
 
 
 def check_device(device: object) -> None:

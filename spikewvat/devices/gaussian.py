@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from spikewvat.devices.noise import AdditiveNoise, FusedNoise
-from spikewvat.devices.normal import add_normal_, standard_normal
+from spikewvat.devices.normal import normal_pieces, standard_normal
 
 
 @dataclass(frozen=True)
@@ -29,4 +29,4 @@ class Gaussian(AdditiveNoise):
         [1.0, 1.0]
     """
 
-    standard_noise: ClassVar[FusedNoise] = FusedNoise(standard_normal, add_normal_)
+    standard_noise: ClassVar[FusedNoise] = FusedNoise(standard_normal, normal_pieces)

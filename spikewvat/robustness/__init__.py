@@ -1,8 +1,8 @@
 """How many chips work: accuracy of a network on the weights that simulated chips hold."""
 
 from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.comparison import Comparison, Difference, compare
 from spikewvat.robustness.corruptions import corrupt
+from spikewvat.robustness.differences import Difference, Differences, paired_differences
 from spikewvat.robustness.evaluator import Evaluator
 from spikewvat.robustness.hierarchy import (
     Hierarchy,
@@ -28,9 +28,9 @@ from spikewvat.spiking.losses import class_scores, population_scores
 __all__ = [
     "Activity",
     "ChipReport",
-    "Comparison",
     "Degradation",
     "Difference",
+    "Differences",
     "Evaluator",
     "Hierarchy",
     "Interval",
@@ -41,12 +41,12 @@ __all__ = [
     "chips_needed",
     "chips_needed_per_training",
     "class_scores",
-    "compare",
     "corrupt",
     "hierarchical",
     "holm",
     "mean_interval",
     "over_trainings",
+    "paired_differences",
     "population_scores",
     "sample_std",
     "simulate_chips",

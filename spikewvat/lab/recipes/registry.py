@@ -10,39 +10,14 @@ import typing
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
-from spikewvat.errors import RecipeError, require
-
-require("pydantic", extra="cli", purpose="reading recipes")
-
-from pydantic import (  # noqa: E402 -- after the check: the only file that imports it
+from spikewvat.errors import RecipeError
+from spikewvat.validation import (
     BaseModel,
-    ConfigDict,
-    Field,
+    PydanticSchemaGenerationError,
     PydanticUserError,
     TypeAdapter,
     ValidationError,
-    field_validator,
-    model_validator,
 )
-from pydantic.errors import PydanticSchemaGenerationError  # noqa: E402
-
-__all__ = [
-    "BaseModel",
-    "ConfigDict",
-    "Factory",
-    "Field",
-    "check_keys",
-    "checked",
-    "construct",
-    "factory",
-    "field_validator",
-    "filled",
-    "lookup",
-    "model_validator",
-    "nearest",
-    "parameters",
-    "validated",
-]
 
 Target = Callable[..., Any]
 Model = TypeVar("Model", bound=BaseModel)

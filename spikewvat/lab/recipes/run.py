@@ -193,7 +193,7 @@ def evaluate(
             )
         sizes = severities
     elif severities is not None:
-        raise RecipeError(f"severities {list(severities)} are of nothing. Pass --spikes too.")
+        raise RecipeError(f"severities {list(severities)} are of nothing. Pass --corruption too.")
     if corruption is not None:  # what the recipe says of weight variation is no severity
         forgotten = recipe.evaluation.model_copy(update={"sigmas": None})
         recipe = recipe.model_copy(update={"evaluation": forgotten})

@@ -9,12 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from spikewvat.lab.recipes.registry import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    model_validator,
-)
+from spikewvat.validation import BaseModel, ConfigDict, Field, model_validator
 
 DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",

@@ -11,7 +11,7 @@ from spikewvat.formatting import interval, percent, points
 from spikewvat.lab.suites.suite import Row
 from spikewvat.lab.suites.table import published
 from spikewvat.results import RowResult
-from spikewvat.robustness import Difference, Interval, compare
+from spikewvat.robustness import Difference, Interval, paired_differences
 
 Found = Sequence[tuple[Row, RowResult]]
 
@@ -57,7 +57,7 @@ def differences(found: Found) -> tuple[Difference, ...]:
         return ()
     reports = {row.name: [result.by_seed[seed][-1] for seed in common] for row, result in found}
     try:
-        return compare(reports, reference=found[0][0].name).differences
+        return paired_differences(reports, reference=found[0][0].name).differences
     except ValueError:  # other devices, images or chips
         return ()
 

@@ -1,29 +1,25 @@
 """Suites of recipes: which rows a table has, running their jobs, the table."""
 
 from spikewvat.lab.suites.claims import Verdict, verdicts
+from spikewvat.lab.suites.compared import ComparisonFolder
 from spikewvat.lab.suites.jobs import Found, Job, JobFailed, RowJob, Training, jobs_of
-from spikewvat.lab.suites.methods import Method, Steps
-from spikewvat.lab.suites.own import BenchResult, bench
 from spikewvat.lab.suites.runner import SuiteResult, run_suite, trainings_of
 from spikewvat.lab.suites.suite import Claim, Row, Setup, Suite, read_suite
 from spikewvat.lab.suites.table import markdown
 
 __all__ = [
-    "BenchResult",
-    "RowJob",
-    "JobFailed",
     "Claim",
+    "ComparisonFolder",
     "Found",
     "Job",
-    "Method",
+    "JobFailed",
     "Row",
+    "RowJob",
     "Setup",
-    "Steps",
     "Suite",
     "SuiteResult",
     "Training",
     "Verdict",
-    "bench",
     "jobs_of",
     "markdown",
     "read_suite",

@@ -17,9 +17,9 @@ from typing import Any, TypeAlias
 import torch
 
 from spikewvat.errors import RecipeError, require
-from spikewvat.lab.memory import keep_freed_memory
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites.jobs import ERROR, Found, Job, failed, finished, given_up
+from spikewvat.memory import keep_freed_memory
 
 joblib = require("joblib", extra="cli", purpose="running suites")
 filelock = require("filelock", extra="cli", purpose="running suites")

@@ -12,15 +12,9 @@ from spikewvat.errors import RecipeError
 from spikewvat.lab.places import SUITE as FILE
 from spikewvat.lab.places import suite_names, suites_folder
 from spikewvat.lab.recipes import Recipe, read_recipe
-from spikewvat.lab.recipes.registry import (
-    Field,
-    check_keys,
-    field_validator,
-    model_validator,
-    nearest,
-    validated,
-)
+from spikewvat.lab.recipes.registry import check_keys, nearest, validated
 from spikewvat.lab.recipes.schema import VARIED, Table
+from spikewvat.validation import Field, field_validator, model_validator
 
 __all__ = ["FILE", "TRAINED", "Claim", "Row", "Setup", "Suite", "read_suite", "suites_folder"]
 

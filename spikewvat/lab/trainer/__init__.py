@@ -1,6 +1,6 @@
 """The reference training loop: epochs, checkpoints, progress, resuming without a trace."""
 
-from spikewvat.lab.trainer.loop import Augment, DivergedError, Loss, derived_seed
+from spikewvat.lab.trainer.loop import Augment, Loss, derived_seed
 from spikewvat.lab.trainer.trainer import BEST, CHECKPOINT, FINAL, Trainer, TrainingResult
 
 __all__ = [
@@ -8,7 +8,6 @@ __all__ = [
     "CHECKPOINT",
     "FINAL",
     "Augment",
-    "DivergedError",
     "Loss",
     "Trainer",
     "TrainingResult",

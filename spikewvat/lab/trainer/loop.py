@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 
+from spikewvat.errors import DivergedError
 from spikewvat.lab.trainer.console import Totals, TrainingProgress
 from spikewvat.spiking.losses import class_scores
 from spikewvat.training import GradientMethod
@@ -31,10 +32,6 @@ class Loss(Protocol):
     def __call__(self, output: Any, labels: Tensor) -> Tensor:
         """Return a 0-dim tensor with a graph."""
         ...
-
-
-class DivergedError(ArithmeticError):
-    """Loss or weights are no longer finite; the last good checkpoint is kept."""
 
 
 def derived_seed(seed: int, *parts: str | int) -> int:

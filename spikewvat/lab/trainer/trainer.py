@@ -18,11 +18,11 @@ from spikewvat.errors import CheckpointError, require
 from spikewvat.lab.trainer import checkpoint
 from spikewvat.lab.trainer.checkpoint import Position
 from spikewvat.lab.trainer.console import TrainingProgress
-from spikewvat.lab.trainer.loop import Augment, DivergedError, Loop, Loss, derived_seed
+from spikewvat.lab.trainer.loop import Augment, Loop, Loss, derived_seed
 from spikewvat.training import GradientMethod, Plain
 from spikewvat.training.averaging import SWA
 
-__all__ = ["DivergedError", "Loss", "Trainer", "TrainingResult", "derived_seed"]
+__all__ = ["Loss", "Trainer", "TrainingResult", "derived_seed"]
 
 CHECKPOINT = "checkpoint.safetensors"
 FINAL = "model.safetensors"

@@ -79,9 +79,9 @@ def lines_to_chips(
     around = Surroundings(run, lines * points, progress)
     for chip in seeds:
         noise = Generator().manual_seed(chip)
-        perturbation = device.errors(run.weights, generator=noise)
+        errors = device.errors(run.weights, generator=noise)
         what = f"a place on the line to the chip with seed {chip} of {device!r}"
-        found.append([list(around.at([(place, perturbation)], what)) for place in places])
+        found.append([list(around.at([(place, errors)], what)) for place in places])
     both = table(found)
     return LossLines(
         device=repr(device),

@@ -1,8 +1,9 @@
-"""A bench for a network of one's own: results, methods, what goes wrong, the command."""
+"""Comparisons on a network of one's own: results, methods, what goes wrong, the command."""
 
 from __future__ import annotations
 
 import re
+import subprocess
 import sys
 
 import pytest
@@ -11,14 +12,15 @@ import torch
 from test_cli import call, error
 from torch import nn
 
+from spikewvat import compare
 from spikewvat.adapters import adapter_for
+from spikewvat.comparison import CORRUPTIONS, METHODS, Method, Steps
+from spikewvat.comparison.batches import samples
 from spikewvat.devices import Gaussian, Uniform
-from spikewvat.errors import DataError, UnsupportedModelError
+from spikewvat.errors import DataError, RecipeError, UnsupportedModelError
 from spikewvat.lab.recipes.schema import METHODS as METHOD_NAMES
 from spikewvat.lab.report import collect
-from spikewvat.lab.suites import Method, bench
-from spikewvat.lab.suites.methods import METHODS, Steps
-from spikewvat.lab.suites.own import CORRUPTIONS
+from spikewvat.lab.suites import ComparisonFolder
 from spikewvat.results import RowResult
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.corruptions import DeadNeurons, Deletion
@@ -57,23 +59,93 @@ def linear():
     return nn.Linear(3, 3)
 
 
+def folder_of(path, title="Mine"):
+    return ComparisonFolder(path, title)
+
+
 def test_a_network_as_it_is_equals_a_sweep(tmp_path):
     model = Spiking()
     model(BATCHES[0][0])  # alive: it holds state that cannot be copied
     before = {name: value.clone() for name, value in model.state_dict().items()}
     options = {"devices": DEVICES, "corruptions": {}, "sigmas": (0.0, 0.2), "chips": 5}
-    found = bench(model, BATCHES, **options, out=tmp_path)
-    assert list(found.rows) == ["gaussian-as-it-is", "uniform-as-it-is"]
+    found = compare(model, BATCHES, **options, target=0.5, on_row=folder_of(tmp_path))
+    assert [(row.test, row.method) for row in found.rows] == [
+        ("Gaussian", "as it is"),
+        ("uniform", "as it is"),
+    ]
     for name, device_at in DEVICES.items():
-        curve = Evaluator(model, BATCHES).sweep(device_at, (0.0, 0.2), chips=5)
+        curve = Evaluator(model, BATCHES).sweep(device_at, (0.0, 0.2), chips=5, target=0.5)
         row = found.row(name, "as it is")
         assert plain(row.curves[0]) == plain(curve)
         written = read(tmp_path / f"{name.lower()}-as-it-is.json", RowResult)
         assert written.pooled.means == curve.means
+        assert f"{100 * curve[-1].worst:.1f}" in str(found)
+        assert f"{curve[-1].yield_at(0.5).working} of 5 at 50 %" in str(found)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert "| as it is |" in str(found)
-    with pytest.raises(KeyError, match="no result for 'Gaussian' and 'WVAT'"):
+    with pytest.raises(KeyError, match="no result for 'Gaussian' and 'WVAT' .tests: Gaussian, uni"):
         found.row("Gaussian", "WVAT")
+
+
+def test_what_is_printed():
+    options = {"sigmas": (0.0, 0.1), "chips": 2, "seeds": (0, 1), "devices": DEVICES}
+    found = compare(linear, (BATCHES, BATCHES), train, corruptions={}, **options)
+    gaussian, uniform, note = str(found).split("\n\n")
+    head, *rows = gaussian.splitlines()
+    assert re.split("  +", head) == [
+        *("Gaussian", "no variation", "σ = 0 %", "σ = 10 %", "worst chip", "working chips")
+    ]
+    assert [line.split("  ")[0] for line in rows] == ["plain", "SWA", "WVAT"]
+    assert f"{100 * found.row('Gaussian', 'WVAT').mean(-1):.1f} ± " in rows[-1]
+    assert len({len(line) for line in gaussian.splitlines()}) == 1
+    assert uniform.startswith("uniform")
+    assert "standard deviation over trainings" in note
+
+
+class Counting:
+    """Batches that count how often they are read, and how far."""
+
+    def __init__(self, batches):
+        self.batches, self.passes, self.read = batches, 0, 0
+
+    def __iter__(self):
+        self.passes += 1
+        for batch in self.batches:
+            self.read += 1
+            yield batch
+
+
+def test_the_test_batches_are_read_once():
+    loader = Counting(BATCHES)
+    options = {"chips": 2, "seeds": (0, 1), "devices": DEVICES}
+    found = compare(linear, (BATCHES, loader), train, **options)
+    assert len(found.rows) > len(DEVICES)
+    assert (loader.passes, loader.read) == (1, len(BATCHES))
+
+
+def test_a_network_that_changes_its_input_sees_the_same_again():
+    class InPlace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(3, 3)
+
+        def forward(self, images):
+            return self.fc(images.add_(1))
+
+    images = torch.eye(3)
+    found = compare(
+        InPlace(), [(images, torch.arange(3))], devices=DEVICES, corruptions={}, chips=2
+    )
+    first = [row.curves[0].clean for row in found.rows]
+    assert first[0] == first[1]
+    assert torch.equal(images, torch.eye(3))
+
+
+def test_samples_are_counted_without_reading_where_that_is_known():
+    loader = Counting(BATCHES)
+    assert samples(loader) == 4
+    loader.dataset = range(17)
+    assert samples(loader) == 17
+    assert loader.passes == 1
 
 
 EVENTS = [((torch.rand(4, 6, 2, 2, 2) < 0.4).float(), torch.arange(6) % 3)]
@@ -93,8 +165,9 @@ class SpikingOnEvents(Spiking):
 def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
     model = SpikingOnEvents()
     corruptions = {"deletion": Deletion, "lost neurons": DeadNeurons}
-    options = {"devices": {}, "chips": 3, "out": tmp_path}
-    found = bench(model, EVENTS, corruptions=corruptions, **options)
+    options = {"devices": {}, "chips": 3}
+    on_row = folder_of(tmp_path)
+    found = compare(model, EVENTS, corruptions=corruptions, on_row=on_row, **options)
     for name, happens in corruptions.items():
         severities = (0.0, *happens.LEVELS[::2])
         curve = Evaluator(model, EVENTS).corrupt(happens, severities, chips=3)
@@ -102,15 +175,15 @@ def test_what_happens_to_spikes_equals_a_sweep(tmp_path):
     written = read(tmp_path / "lost-neurons-as-it-is.json", RowResult)
     assert written.axis.name == "dead neurons"
     assert written.sigmas == severities
-    assert "| lost neurons |" in str(found)
+    assert "lost neurons" in str(found)
     options["severities"] = [0.3]
-    found = bench(model, EVENTS, corruptions={"both": both}, **options)
-    assert found.row("both", "as it is").sigmas == (0.3,)
+    found = compare(model, EVENTS, corruptions={"both": both}, **options)
+    assert found.row("both", "as it is").pooled.sigmas == (0.3,)
     options["severities"] = None
-    found = bench(model, EVENTS, corruptions={"both": both}, **options)
-    assert found.row("both", "as it is").sigmas == (0.0, *Deletion.LEVELS[::2])
+    found = compare(model, EVENTS, corruptions={"both": both}, **options)
+    assert found.row("both", "as it is").pooled.sigmas == (0.0, *Deletion.LEVELS[::2])
     with pytest.raises(ValueError, match="'fixed' has no levels of its own"):
-        bench(model, EVENTS, corruptions={"fixed": lambda severity: Deletion(0.1)}, devices={})
+        compare(model, EVENTS, corruptions={"fixed": lambda severity: Deletion(0.1)}, devices={})
 
 
 def both(severity):
@@ -118,28 +191,38 @@ def both(severity):
 
 
 def test_what_cannot_happen_is_skipped_unless_it_was_asked_for():
-    found = bench(SpikingOnEvents(), EVENTS, devices={}, chips=1)
-    assert {setup.name for setup in found.suite.setups} == set(CORRUPTIONS)
+    found = compare(SpikingOnEvents(), EVENTS, devices={}, chips=1)
+    assert set(found.tests) == set(CORRUPTIONS)
     assert not found.skipped
-    found = bench(linear(), BATCHES, devices={"g": Gaussian}, chips=1)  # no neurons, no events
-    assert "dead neurons" in found.skipped
-    assert "deletion" in found.skipped
+    found = compare(linear(), BATCHES, devices={"g": Gaussian}, chips=1)  # no neurons, no events
+    assert {"dead neurons", "deletion"} <= dict(found.skipped).keys()
+    assert found.tests == ("g", "read noise")
     with pytest.raises(UnsupportedModelError):
-        bench(linear(), BATCHES, corruptions={"dead": DeadNeurons}, chips=1)
+        compare(linear(), BATCHES, corruptions={"dead": DeadNeurons}, chips=1)
+    with pytest.raises(DataError, match="corruption 'lost' cannot be applied: "):
+        compare(linear(), BATCHES, corruptions={"lost": Deletion}, chips=1)
 
 
 def test_methods_are_compared_on_the_same_chips():
     options = {"devices": DEVICES, "corruptions": {}, "sigmas": (0.0, 0.1), "chips": 4}
-    found = bench(linear, (BATCHES, BATCHES), train, **options, seeds=(0, 1))
-    assert [row.method for row in found.suite.setups[0].rows] == ["plain", "SWA", "WVAT"]
+    found = compare(linear, (BATCHES, BATCHES), train, **options, seeds=(0, 1))
+    assert found.methods == ("plain", "SWA", "WVAT")
     assert len(found.rows) == 6
-    assert not found.failed
-    seeds = {report.seeds for row in found.rows.values() for c in row.curves for report in c}
+    assert not found.failures
+    seeds = {report.seeds for row in found.rows for curve in row.curves for report in curve}
     assert len(seeds) == 1
-    row = found.row("uniform", "WVAT")
-    assert row.samples == {"train": 4, "test": 4}
-    assert row.seeds == (0, 1)
-    assert len(row.seconds) == 2
+    assert found.training_samples == 4
+    assert found.row("uniform", "WVAT").seeds == (0, 1)
+    assert len(found.row("uniform", "WVAT").seconds) == 2
+
+
+def test_trainings_are_equal_whatever_ran_before():
+    options = {"devices": {"g": Gaussian}, "corruptions": {}, "sigmas": (0.0, 0.1), "chips": 2}
+    both = compare(linear, (BATCHES, BATCHES), train, **options, seeds=(3, 1))
+    torch.rand(1)
+    methods = {"WVAT": METHODS["WVAT"]}
+    one = compare(linear, (BATCHES, BATCHES), train, methods=methods, **options, seeds=(1,))
+    assert plain(both.row("g", "WVAT").curves[1]) == plain(one.row("g", "WVAT").curves[0])
 
 
 def test_what_methods_do_is_what_the_loop_would_do():
@@ -151,7 +234,7 @@ def test_what_methods_do_is_what_the_loop_would_do():
         networks.setdefault("trained", []).append(model.weight.detach().clone())
 
     options = {"devices": {"g": Gaussian}, "corruptions": {}, "sigmas": [0.0], "chips": 1}
-    bench(linear, (BATCHES, BATCHES), remember, **options)
+    compare(linear, (BATCHES, BATCHES), remember, **options)
     plain, swa, wvat = networks["trained"]
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -185,31 +268,40 @@ def test_a_method_that_raises_does_not_stop_the_others(tmp_path):
     def forgets(model, loader, method):
         method.backward(lambda: model(loader[0][0]).sum())
 
-    options = {"devices": {"Gaussian": Gaussian}, "sigmas": [0.0], "chips": 1, "out": tmp_path}
-    options["corruptions"] = {}
-    seen = []
-    found = bench(
-        linear, (BATCHES, BATCHES), forgets, **options, on_row=lambda name, _: seen.append(name)
-    )
-    assert list(found.rows) == ["gaussian-plain"]
-    assert list(found.failed) == ["SWA", "WVAT"]
-    assert seen == ["gaussian-plain", "SWA", "WVAT"]
-    assert "Call method.epoch_ended(epoch, epochs)" in str(found.failed["SWA"])
+    options = {"devices": {"Gaussian": Gaussian}, "sigmas": [0.0], "chips": 1, "corruptions": {}}
+    folder, seen = folder_of(tmp_path), []
+
+    def on_row(found, new):
+        folder(found, new)
+        seen.append(
+            (None if new is None else str(new).split(",")[0].split(":")[0], len(found.rows))
+        )
+
+    found = compare(linear, (BATCHES, BATCHES), forgets, **options, on_row=on_row)
+    assert [(row.test, row.method) for row in found.rows] == [("Gaussian", "plain")]
+    assert [failure.method for failure in found.failures] == ["SWA", "WVAT"]
+    assert seen == [(None, 0), ("plain", 1), ("SWA", 1), ("WVAT", 1)]
+    assert "Call method.epoch_ended(epoch, epochs)" in str(found.failures[0].error)
+    assert "SWA: failed: ValueError: nothing was averaged" in str(found)
     (section,) = collect(tmp_path)
     assert section.missing == ("Gaussian: SWA", "Gaussian: WVAT")
     (error_line, *_), (names, *_) = list(section.failures), list(section.failures.values())
     assert error_line.startswith("ValueError: nothing was averaged")
     assert names == ("swa-failed", "wvat-failed")
-    bench(linear, (BATCHES, BATCHES), train, **options)
+    compare(linear, (BATCHES, BATCHES), train, **options, on_row=folder_of(tmp_path))
     (section,) = collect(tmp_path)
     assert not section.missing
     assert not section.failures
+    # Rows of an earlier comparison are no rows of this one.
+    compare(linear, (BATCHES, BATCHES), forgets, **options, on_row=folder_of(tmp_path))
+    (section,) = collect(tmp_path)
+    assert section.missing == ("Gaussian: SWA", "Gaussian: WVAT")
 
     def breaks(model, loader, method):
         raise RuntimeError("mine")
 
     with pytest.raises(RuntimeError, match="mine"):
-        bench(linear, (BATCHES, BATCHES), breaks)
+        compare(linear, (BATCHES, BATCHES), breaks)
 
 
 def test_methods_of_ones_own():
@@ -225,7 +317,7 @@ def test_methods_of_ones_own():
 
     methods = {"mine": Method(lambda model, *, optimizer, **options: Noted(model, **options))}
     options = {"devices": {"g": Gaussian}, "corruptions": {}, "sigmas": [0.0], "chips": 1}
-    found = bench(linear, (BATCHES, BATCHES), train, methods=methods, **options)
+    found = compare(linear, (BATCHES, BATCHES), train, methods=methods, **options)
     assert found.row("g", "mine").mean(0) >= 0
     assert steps.count("step") == 8
     # After each step, before the next one and before weights are averaged or tested.
@@ -257,26 +349,46 @@ def test_some_methods_look_at_the_optimizer_and_at_outputs(mine):
 )
 def test_loaders_of_the_wrong_form(loaders, message):
     with pytest.raises(DataError, match=message):
-        bench(linear(), loaders)
+        compare(linear(), loaders)
 
 
-def test_wrong_input():
+def test_wrong_input(tmp_path):
     with pytest.raises(DataError, match="needs training batches too"):
-        bench(linear, BATCHES, train)
+        compare(linear, BATCHES, train)
     with pytest.raises(DataError, match="the training loader yields no batch"):
-        bench(linear, ([], BATCHES), train)
+        compare(linear, ([], BATCHES), train)
     with pytest.raises(UnsupportedModelError, match="returned None, expected a torch.nn.Module"):
-        bench(lambda: None, BATCHES)
+        compare(lambda: None, BATCHES)
     with pytest.raises(UnsupportedModelError, match="synaptic"):
-        bench(nn.Flatten(), BATCHES)
-    with pytest.raises(ValueError, match="methods are \\[\\], expected at least one"):
-        bench(linear, (BATCHES, BATCHES), train, methods={})
-    with pytest.raises(ValueError, match="names that differ in letters or digits"):
-        bench(linear, BATCHES, devices={"a b": Gaussian, "A-B": Gaussian}, corruptions={})
-    with pytest.raises(ValueError, match="devices and corruptions are \\[\\]"):
-        bench(linear, BATCHES, devices={}, corruptions={})
+        compare(nn.Flatten(), BATCHES)
+    with pytest.raises(ValueError, match="methods is empty, expected at least one"):
+        compare(linear, (BATCHES, BATCHES), train, methods={})
+    with pytest.raises(ValueError, match="methods need a training function"):
+        compare(linear, BATCHES, methods=METHODS)
+    with pytest.raises(ValueError, match="devices and corruptions are empty"):
+        compare(linear, BATCHES, devices={}, corruptions={})
+    with pytest.raises(ValueError, match="'jitter' is a device and a corruption"):
+        compare(linear, BATCHES, devices={"jitter": Gaussian})
+    with pytest.raises(ValueError, match=r"severities \[0.1\] with 0 corruptions"):
+        compare(linear, BATCHES, corruptions={}, severities=[0.1])
+    with pytest.raises(ValueError, match=r"seeds are \[1, 1\], expected different ones"):
+        compare(linear, BATCHES, seeds=[1, 1])
     with pytest.raises(ValueError, match="sigma must be a finite"):  # before training
-        bench(linear, (BATCHES, BATCHES), lambda *_: pytest.fail("trained"), sigmas=[0.1, -0.1])
+        options = {"corruptions": {}, "sigmas": [0.1, -0.1]}
+        compare(linear, (BATCHES, BATCHES), lambda *_: pytest.fail("trained"), **options)
+    names = {"a b": Gaussian, "A-B": Gaussian}
+    with pytest.raises(RecipeError, match="names that differ in letters or digits"):
+        compare(linear, BATCHES, devices=names, corruptions={}, on_row=folder_of(tmp_path))
+
+
+def test_the_library_does_without_the_laboratory():
+    code = (
+        "import sys, torch, spikewvat;"
+        "spikewvat.compare(torch.nn.Linear(2, 2), [(torch.eye(2), torch.arange(2))], chips=2);"
+        "print([m for m in sys.modules if m.startswith(('spikewvat.lab', 'pydantic', 'typer'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 MINE = """
@@ -344,50 +456,49 @@ def mine(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(MINE)
     (tmp_path / "broken.py").write_text("import nowhere_to_be_found")
     (tmp_path / "raises.py").write_text("1 / 0")
-    return ("bench", "--model", "mine:make_model", "--data", "mine:make_loaders")
+    return ("compare", "--model", "mine:make_model", "--data", "mine:make_loaders")
+
+
+def names_in(folder):
+    return {path.stem.removesuffix("-as-it-is") for path in folder.glob("*-as-it-is.json")}
 
 
 def test_the_command(mine, tmp_path):
-    done = call(*mine, "--chips", 3, "--sigma", "0,0.1")
+    done = call(*mine, "--chips", 3, "--sigma", "0,0.1", "--device", "all", "--target", "0.25")
     folder = tmp_path / "runs" / "mine.make_model"
     assert f"Written: {folder.relative_to(tmp_path) / 'table.md'}" in done.stdout
     assert "as it is" in done.stdout
     row = read(folder / "gaussian-as-it-is.json", RowResult)
     assert row.sigmas == (0.0, 0.1)
     assert row.curves[0][1].chips == 3
+    assert "≥ 25 %" in (folder / "table.md").read_text()
     call("report", folder)
     assert "Gaussian, 1 % of the cells stuck" in (folder / "report.html").read_text()
 
 
-def test_the_suites_from_the_command_line(mine, tmp_path):
-    events = ("--model", "mine:make_spiking", "--data", "mine:make_events", "--chips", 2)
-    folder = tmp_path / "runs" / "mine.make_spiking"
-
-    def names():
-        return {path.stem.removesuffix("-as-it-is") for path in folder.glob("*-as-it-is.json")}
-
-    flips = ("--spikes", "polarity-flip", "--severities", "0,0.5")
-    call("bench", *events, *flips, "--spikes", "deletion>>jitter:severity=1")
-    assert read(folder / "polarity-flip-as-it-is.json", RowResult).sigmas == (0.0, 0.5)
-    assert names() == {"polarity-flip", "deletion-jitter-severity-1"}
-    call("bench", "spikes", *events, "--out", tmp_path / "other")
-    folder = tmp_path / "other" / "mine.make_spiking"
-    assert {"deletion", "read-noise"} <= names()
-    assert "gaussian" not in names()
-    folder = tmp_path / "runs" / "mine.make_model"
+def test_devices_and_corruptions_by_name(mine, tmp_path):
+    events = ("compare", "--model", "mine:make_spiking", "--data", "mine:make_events")
+    events += ("--chips", 2, "--out", tmp_path / "out")
+    flips = ("--corruption", "polarity-flip", "--severities", "0,0.5")
+    call(*events, *flips, "--corruption", "deletion>>jitter:severity=1")
+    assert read(tmp_path / "out/polarity-flip-as-it-is.json", RowResult).sigmas == (0.0, 0.5)
+    assert names_in(tmp_path / "out") == {"polarity-flip", "deletion-jitter-severity-1"}
+    events = (*events[:-1], tmp_path / "other" / "mine")
+    call(*events, "--corruption", "all", "--device", "lognormal")
+    names = names_in(tmp_path / "other" / "mine")
+    assert names == {"lognormal", *(name.replace(" ", "-") for name in CORRUPTIONS)}
     done = call(*mine, "--chips", 1)
     assert "skipped: dead neurons: " in done.stderr
     call("report", tmp_path / "other")
-    page = (tmp_path / "other" / "report.md").read_text()
-    assert "dead neurons" in page
+    assert "dead neurons" in (tmp_path / "other" / "report.md").read_text()
 
 
-def test_methods_and_devices_by_name(mine, tmp_path):
+def test_methods_by_name(mine, tmp_path):
     options = ("--device", "quantized:bits=4>>gaussian", "--sigma", "0,0.1", "--chips", 2)
     methods = ("--method", "plain", "--method", "swa", "--method", "wvat:alpha=0.05+swa")
     trained = (*mine, "--train", "mine:train", *options, "--seeds", "0,1")
     done = call(*trained, *methods, "--method", "sam:rho=0.01", "--out", tmp_path / "out")
-    (section,) = collect(tmp_path / "out" / "mine.make_model")
+    (section,) = collect(tmp_path / "out")
     (setup,) = section.suite.setups
     names = [row.method for row in setup.rows]
     assert names == ["plain", "swa", "wvat:alpha=0.05+swa", "sam:rho=0.01"]
@@ -410,15 +521,24 @@ def test_methods_and_devices_by_name(mine, tmp_path):
         (("--model", "mine:make_flat"), "synaptic"),
         (("--data", "mine:no_loaders"), "the test loader is 'int'"),
         (("--train", "mine:trai"), "mine has no function 'trai'"),
-        (("--sigma", "-0.1"), "expected sizes from 0"),
+        (("--sigma", "-0.1"), "--sigma -0.1: expected numbers of at least 0"),
+        (("--sigma", "nan"), "expected numbers of at least 0"),
+        (("--severities", "0,-1"), "--severities 0,-1: expected numbers of at least 0"),
+        (("--chips", "0"), "'--chips'.* See .* --help"),
+        (("--target", "95"), "'--target'"),
+        (("--seeds", "0,0"), "--seeds '0,0': a number is there twice"),
         (("--device", "gausian"), "'gaussian'"),
-        (("--spikes", "deletions"), "'deletion'"),
-        (("--spikes", "dead-neurons"), "neurons"),
+        (("--device", "gaussian", "--severities", "0"), "--severities 0 are of no corruption"),
+        (("--corruption", "deletions"), "'deletion'"),
+        (("--corruption", "dead-neurons"), "neurons"),
+        (("--corruption", "deletion"), "'deletion' cannot be applied"),
+        (("--corruption", "all", "--corruption", "jitter"), "expected no other --corruption"),
+        (("--corruption", "deletion", "--sigma", "0.1"), "--sigma 0.1 is of no device"),
         (("--method", "sam"), "--method needs --train"),
         (("--train", "mine:train", "--method", "samm"), "--method = 'samm' is unknown"),
         (("--train", "mine:train", "--method", "sam>>awp"), "expected one method"),
         (("--train", "mine:train", "--method", "ptq"), "is plain training"),
-        (("--rows", "a"), "--rows belongs to suites"),
+        (("--rows", "a"), "no such option: --rows"),
     ],
 )
 def test_wrong_options_are_one_line(mine, arguments, message):
@@ -426,11 +546,10 @@ def test_wrong_options_are_one_line(mine, arguments, message):
     assert re.search(message, line), line
 
 
-def test_options_without_a_model(mine):
-    assert "--data belongs to a network of your own" in error(
-        "bench", "--data", "mine:make_loaders"
-    )
-    assert "--model needs data" in error(*mine[:3])
-    assert "the suites weights and spikes, got 'demo'" in error("bench", "demo", *mine[1:])
-    assert "--spikes belongs to a network" in error("bench", "--spikes", "deletion")
-    assert "which SUITE" in error("bench")
+def test_what_is_missing_is_one_line(mine):
+    assert "missing option '--data'" in error(*mine[:3])
+    assert "missing option '--model'" in error("compare")
+    assert "no such option: --model" in error("bench", *mine[1:])
+    line = error("bench")
+    assert "which SUITE? There are " in line
+    assert "spikewvat compare" in line

@@ -1,4 +1,4 @@
-"""Training methods that a training function of one's own is run with."""
+"""Training methods for a training function that the user writes."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from torch.optim import Optimizer
 
 from spikewvat.adapters import Adapter
 from spikewvat.devices import Gaussian
-from spikewvat.training import WVAT, Closure, GradientMethod
+from spikewvat.training import WVAT, Closure, GradientMethod, Plain
 from spikewvat.training.averaging import SWA
-
-Loader: TypeAlias = Iterable[Any]
-"""Batches ``(inputs, labels)``."""
 
 
 class Make(Protocol):
-    """Makes what takes the gradients for a network."""
+    """Makes a gradient method for a network."""
 
     def __call__(
         self,
@@ -28,8 +25,16 @@ class Make(Protocol):
         adapter: Adapter,
         generator: Generator,
         optimizer: Optimizer | None,
-    ) -> GradientMethod | None:
-        """Return it; None trains plainly."""
+    ) -> GradientMethod:
+        """Return it."""
+
+
+def _plain(model: nn.Module, *, adapter: Adapter, **_: object) -> Plain:
+    return Plain(model, adapter=adapter)
+
+
+def _wvat(model: nn.Module, *, adapter: Adapter, generator: Generator, **_: object) -> WVAT:
+    return WVAT(model, Gaussian(sigma=0.10), adapter=adapter, generator=generator)
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,15 @@ class Method:
     """A training method to compare.
 
     Args:
-        make: Makes what takes the gradients, called in the first step with the network and
-            ``adapter``, ``generator`` and ``optimizer``, see :meth:`Steps.backward`; None trains
-            plainly.
+        make: Makes the gradient method; plain training by default. Called in the first step of
+            each training with the network and, as keywords, ``adapter``, ``generator`` (seeded
+            with the training's seed) and ``optimizer`` (what the training function has passed to
+            :meth:`Steps.backward`, or None).
         averaged: Average the weights of the last quarter of the epochs.
     """
 
-    make: Make | None = None
+    make: Make = _plain
     averaged: bool = False
-
-
-def _wvat(model: nn.Module, *, adapter: Adapter, generator: Generator, **_: object) -> WVAT:
-    return WVAT(model, Gaussian(sigma=0.10), adapter=adapter, generator=generator)
 
 
 METHODS: Mapping[str, Method] = {
@@ -60,7 +62,14 @@ METHODS: Mapping[str, Method] = {
 
 
 class Steps:
-    """What a training function calls in every step and after every epoch."""
+    """What a training function calls in every step and after every epoch.
+
+    Args:
+        method: The method that the steps belong to.
+        model: The network that is trained.
+        adapter: Knows its synapses and its state.
+        generator: Source of the method's randomness.
+    """
 
     def __init__(
         self, method: Method, model: nn.Module, adapter: Adapter, generator: Generator
@@ -70,7 +79,6 @@ class Steps:
         self._adapter = adapter
         self._generator = generator
         self._gradient: GradientMethod | None = None
-        self._started = False
         self._averages: SWA | None = None
 
     def backward(self, closure: Closure, *, optimizer: Optimizer | None = None) -> Tensor:
@@ -78,34 +86,28 @@ class Steps:
 
         Args:
             closure: Runs the forward pass and returns the loss, or the loss and the output, which
-                some methods need; called once or several times, each time from fresh neuron state.
-            optimizer: What steps; some methods look at its momentum.
+                some methods need. Called once or several times, each time with the neurons reset.
+            optimizer: The optimizer of the step; some methods use its momentum.
 
         Returns:
             The loss, detached.
         """
-        if not self._started and self._method.make is not None:
+        if self._gradient is None:
             self._gradient = self._method.make(
                 self._model,
                 adapter=self._adapter,
                 generator=self._generator,
                 optimizer=optimizer,
             )
-        self._started = True
-        if self._gradient is not None:
-            self._after_step()
-            return self._gradient.backward(closure)
-        self._adapter.reset_state(self._model)
-        result = closure()
-        loss = result[0] if isinstance(result, tuple) else result
-        loss.backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        else:
+            self._gradient.after_step()
+        return self._gradient.backward(closure)
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
         """Take note of an epoch; methods that average weights do it here.
 
         Args:
-            epoch: The one that has ended, counted from 0.
+            epoch: The epoch that has ended, counted from 0.
             epochs: How many there will be.
         """
         self._after_step()
@@ -115,7 +117,7 @@ class Steps:
                 self._averages = SWA(self._model, start=start, adapter=self._adapter)
             self._averages.update(epoch)
 
-    def finished(self, loader: Loader) -> nn.Module:
+    def finished(self, loader: Iterable[Any]) -> nn.Module:
         """Return the trained network.
 
         Args:
@@ -142,5 +144,5 @@ class Steps:
             self._gradient.after_step()
 
 
-Train: TypeAlias = Callable[[nn.Module, Loader, Steps], object]
+Train: TypeAlias = Callable[[nn.Module, Iterable[Any], Steps], object]
 """Trains a network in place: ``train(model, loader, method)``."""

@@ -47,7 +47,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Differences:
     """All differences between some methods.
 
     Args:
@@ -76,12 +76,12 @@ class Comparison:
         return "\n".join(str(difference) for difference in self.differences)
 
 
-def compare(
+def paired_differences(
     methods: Mapping[str, Trainings],
     *,
     sigma: float | None = None,
     reference: str | None = None,
-) -> Comparison:
+) -> Differences:
     """Compare methods that were put on the same chips and images.
 
     Training i of one method is paired with training i of another and chip by chip, so what both
@@ -111,7 +111,7 @@ def compare(
         >>> def chips(*accuracies):
         ...     found = torch.tensor(accuracies, dtype=torch.float64)
         ...     return ChipReport("Gaussian(sigma=0.1)", 0.1, found, (1, 2), images=100)
-        >>> table = compare({
+        >>> table = paired_differences({
         ...     "sgd": [chips(0.90, 0.92), chips(0.91, 0.95)],
         ...     "wvat": [chips(0.94, 0.96), chips(0.95, 0.97)],
         ... })
@@ -135,7 +135,7 @@ def compare(
         Difference(*pair, difference, p)
         for pair, difference, p in zip(pairs, found, adjusted, strict=True)
     )
-    return Comparison(first.device, first.sigma, tuple(rows))
+    return Differences(first.device, first.sigma, tuple(rows))
 
 
 def _at(item: Degradation | ChipReport, sigma: float | None) -> ChipReport:

@@ -1,0 +1,136 @@
+"""``compare``: methods, devices and corruptions on a network of the user's own."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from spikewvat.cli import objects
+from spikewvat.cli.base import numbers, typer, whole_numbers
+from spikewvat.cli.suites import show
+from spikewvat.errors import RecipeError
+
+if TYPE_CHECKING:
+    from spikewvat.comparison import Comparison, Failure, Row
+
+
+def compare(
+    model: Annotated[
+        str, typer.Option(metavar="MODULE:FUNCTION", help="Makes the network.", show_default=False)
+    ],
+    data: Annotated[
+        str,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="Makes the test loader, or (training, test) loaders."
+        ),
+    ],
+    train: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION",
+            help="Trains it: called with (model, loader, method). Compares methods.",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="swa, wvat:alpha=0.05+swa, sam, ...; plain, SWA and WVAT by default.",
+        ),
+    ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SPEC",
+            help="What chips do to weights: lognormal, quantized:bits=4>>gaussian, ..., or all.",
+        ),
+    ] = None,
+    corruption: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="What happens to spikes: deletion, jitter, ..., or all."),
+    ] = None,
+    sigma: Annotated[
+        str | None,
+        typer.Option(metavar="0,0.05,0.1", help="Sizes of the variation; these by default."),
+    ] = None,
+    severities: Annotated[
+        str | None,
+        typer.Option(metavar="0,0.1", help="Of each --corruption; 0 and three levels by default."),
+    ] = None,
+    chips: Annotated[int, typer.Option(min=1, help="Chips at each size.")] = 25,
+    target: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Accuracy a chip must reach to work, as a fraction."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Training seeds.")] = "0",
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the results; runs/MODULE.FUNCTION of --model by default."),
+    ] = None,
+    progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
+) -> None:
+    """Compare methods, devices and corruptions on your own network.
+
+    With --device or --corruption only what they name is tested. Without --train the network is
+    tested as it is.
+    """
+    from spikewvat import comparison
+    from spikewvat.lab.suites.compared import ComparisonFolder
+    from spikewvat.lab.trainer.console import JobsProgress
+
+    if method and train is None:
+        raise RecipeError("--method needs --train MODULE:FUNCTION, which trains the network.")
+    devices, corruptions = objects.tests(device or (), corruption or ())
+    if sigma is not None and not devices:
+        raise RecipeError(f"--sigma {sigma} is of no device. Add --device.")
+    if severities is not None and corruptions == {}:
+        raise RecipeError(f"--severities {severities} are of no corruption. Add --corruption.")
+    count = len(devices) + len(comparison.CORRUPTIONS if corruptions is None else corruptions)
+    compared = {text: objects.method(text) for text in method or ()}
+    if train is not None:
+        count *= len(compared or comparison.METHODS)
+    folder = ComparisonFolder(out or Path("runs") / model.replace(":", "."), title=model)
+
+    def on_row(found: Comparison, new: Row | Failure | None) -> None:
+        folder(found, new)
+        if new is not None:
+            bar.job(str(new))
+
+    with objects.current_folder_first():
+        make, make_loaders = objects.imported(model, "--model"), objects.imported(data, "--data")
+        trains = None if train is None else objects.imported(train, "--train")
+        with JobsProgress(count, enabled=progress) as bar:
+            found = comparison.compare(
+                make,
+                make_loaders(),
+                trains,
+                methods=compared or None,
+                devices=devices,
+                corruptions=corruptions,
+                sigmas=comparison.SIGMAS if sigma is None else _sizes(sigma, "--sigma"),
+                severities=None if severities is None else _sizes(severities, "--severities"),
+                chips=chips,
+                target=target,
+                seeds=whole_numbers(seeds, "--seeds"),
+                on_row=on_row,
+            )
+    show(folder.suite(found), folder.results, folder.path)
+    for name, why in found.skipped:
+        typer.echo(f"skipped: {name}: {' '.join(why.split())}", err=True)
+    for failure in found.failures:
+        typer.echo(f"error: {failure}", err=True)
+    if found.failures:
+        raise typer.Exit(1)
+
+
+def _sizes(text: str, option: str) -> list[float]:
+    """Return sizes of variation, or severities.
+
+    Raises:
+        RecipeError: If one is no number of at least 0.
+    """
+    found = numbers(text, option)
+    if not all(0 <= size < math.inf for size in found):
+        raise RecipeError(f"{option} {text}: expected numbers of at least 0.")
+    return found

@@ -1,0 +1,19 @@
+"""Methods against each other on a network of one's own: devices, corruptions, the same chips."""
+
+from spikewvat.comparison.methods import METHODS, Method, Steps, Train
+from spikewvat.comparison.results import Comparison, Failure, Row
+from spikewvat.comparison.run import CORRUPTIONS, DEVICES, SIGMAS, compare
+
+__all__ = [
+    "CORRUPTIONS",
+    "DEVICES",
+    "METHODS",
+    "SIGMAS",
+    "Comparison",
+    "Failure",
+    "Method",
+    "Row",
+    "Steps",
+    "Train",
+    "compare",
+]
