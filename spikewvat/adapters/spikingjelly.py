@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -10,9 +11,25 @@ from torch import Tensor, nn
 
 from spikewvat.adapters.neurons import Entry, NeuronLayer, Part, Varied, longer
 from spikewvat.adapters.torch import TorchAdapter
-from spikewvat.errors import UnsupportedModelError, require
+from spikewvat.errors import MissingExtraError, UnsupportedModelError, require
 
 _OPTIONS = {"extra": "spikingjelly", "purpose": "A SpikingJelly network"}
+
+
+def _check_version() -> None:
+    """Raise MissingExtraError for a SpikingJelly before 2.0, whose neurons differ."""
+    try:
+        found = version("spikingjelly")
+    except PackageNotFoundError:
+        return  # a checkout, or none at all: the imports below tell
+    if int(found.split(".")[0]) < 2:
+        raise MissingExtraError(
+            f"A SpikingJelly network needs SpikingJelly 2.0 or newer, found {found}. "
+            'Run: pip install --upgrade "spikewvat[spikingjelly]".'
+        )
+
+
+_check_version()
 base: Any = require("spikingjelly.activation_based.base", **_OPTIONS)
 layer: Any = require("spikingjelly.activation_based.layer", **_OPTIONS)
 neuron: Any = require("spikingjelly.activation_based.neuron", **_OPTIONS)
@@ -38,7 +55,8 @@ class SpikingJellyNeurons(NeuronLayer):
             parts.add("v_threshold")
         if type(module) in _LEAKY:
             parts.add("tau_mem")
-        super().__init__(name, module, parts=parts, timed=module.step_mode == "m")
+        timed = getattr(module, "step_mode", "m") == "m"  # PSN has none and is always multi-step
+        super().__init__(name, module, parts=parts, timed=timed)
 
     def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
         module = self.module

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from spikewvat.pieces import is_dense
 from spikewvat.weights import Perturb, Weights, adding
@@ -231,10 +231,49 @@ def normal(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None
     return torch.randn(shape, dtype=dtype, device=generator_device(generator), generator=generator)
 
 
+def check_device(device: object) -> None:
+    """Raise TypeError unless ``device`` is a device model."""
+    if isinstance(device, DeviceModel):
+        return
+    wanted = "device must be a device model such as Gaussian(sigma=0.1)"
+    given = "none" if device is None else repr(device)
+    move = "Write Gaussian(sigma=0.1) for noise of 10 % of each layer's range."
+    if isinstance(device, type):
+        given, move = (
+            f"the class {device.__name__}",
+            f"Write {device.__name__}(...) with its numbers.",
+        )
+    elif isinstance(device, str | torch.device):
+        move = "It says what a chip does to weights, not where tensors are; those follow the model."
+    elif isinstance(device, Real):
+        move = f"Write Gaussian(sigma={device!r})."
+    elif isinstance(device, nn.Module):
+        given, move = f"the network {type(device).__name__}", "The network comes first."
+    elif isinstance(device, Iterable):
+        given, move = f"an object of {type(device).__name__}", "Check the order of the arguments."
+    raise TypeError(f"{wanted}, got {given}. {move}")
+
+
 def check_at_least_zero(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` is a finite number of at least zero."""
     if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+
+
+def check_sigma(sigma: float, *, most: float, more: str) -> None:
+    """Raise ValueError unless ``sigma`` is a number of at least 0 that is no percentage.
+
+    Args:
+        sigma: A share, such as 0.1 for 10 %.
+        most: What is surely a forgotten per cent sign above.
+        more: What somebody writes who wants more.
+    """
+    check_at_least_zero("sigma", sigma)
+    if sigma > most:
+        raise ValueError(
+            f"sigma must be at most {most:g}, got {sigma!r}: it is a share, no percentage. "
+            f"Write {sigma / 100:g} for {sigma:g} %. {more}"
+        )
 
 
 def check_above_zero(name: str, value: float) -> None:

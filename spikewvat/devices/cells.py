@@ -7,7 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import EachWeight, check_at_least_zero, check_bits, draw_dtype, norm_of
+from spikewvat.devices.base import (
+    EachWeight,
+    check_at_least_zero,
+    check_bits,
+    check_sigma,
+    draw_dtype,
+    norm_of,
+)
 from spikewvat.devices.normal import standard_normal
 from spikewvat.weights import Weights
 
@@ -31,7 +38,7 @@ class BinaryCells(EachWeight):
 
     Args:
         bits: Bits N of a weight, from 2 to 16.
-        sigma: Standard deviation s of a cell that is on, as a share of its value, at least 0.
+        sigma: Standard deviation s of a cell that is on, as a share of its value, from 0 to 1.
         off_sigma: Standard deviation o of a cell that is off, as a share of one that is on.
 
     Raises:
@@ -52,7 +59,7 @@ class BinaryCells(EachWeight):
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        check_at_least_zero("sigma", self.sigma)
+        check_sigma(self.sigma, most=1.0, more="No cell is read with an error above its value.")
         check_at_least_zero("off_sigma", self.off_sigma)
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:

@@ -21,6 +21,7 @@ from spikewvat.devices.base import (
     EachWeight,
     check_above_zero,
     check_at_least_zero,
+    check_sigma,
     draw_dtype,
     generator_device,
     is_block,
@@ -62,11 +63,12 @@ class AdditiveNoise(AdditiveErrors):
     Float16 and bfloat16 weights get noise drawn in float32, float64 weights in float64.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1, or any
+            number with a range rule of your own.
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite, or ``range`` is no range rule.
+        ValueError: If ``sigma`` is no such number, or ``range`` is no range rule.
 
     References:
         Weight-variation-aware training (WVAT), section 3.3 (the default range) and A.5.
@@ -76,8 +78,13 @@ class AdditiveNoise(AdditiveErrors):
     range: RangeRule = field(default_factory=SixSigma)
 
     def __post_init__(self) -> None:
-        check_at_least_zero("sigma", self.sigma)
         check_range(self.range)
+        most = math.inf if type(self.range).__module__ != RangeRule.__module__ else 1.0
+        check_sigma(
+            self.sigma,
+            most=most,
+            more="More than a whole range needs a wider one: Fixed(low, high).",
+        )
 
     @abstractmethod
     def standard_noise(
@@ -169,11 +176,11 @@ class Uniform(AdditiveNoise):
     r"""Uniform variation, :math:`\xi \sim U(-\sqrt{3}, \sqrt{3})`.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite.
+        ValueError: If ``sigma`` is out of its range.
 
     References:
         Weight-variation-aware training (WVAT), appendix A.5.
@@ -196,12 +203,12 @@ class Weibull(AdditiveNoise):
               \lambda^{-2} = \Gamma(1 + 2/k) - \Gamma(1 + 1/k)^2, \quad E \sim \mathrm{Exp}(1)
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
         k: Shape (dimensionless), above 0; the smaller, the longer the tail.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite, or ``k`` is not above 0.
+        ValueError: If ``sigma`` is out of its range, or ``k`` is not above 0.
 
     References:
         Weight-variation-aware training (WVAT), appendix A.5 (k is our choice).
@@ -243,12 +250,12 @@ class SkewNormal(AdditiveNoise):
               \delta = a / \sqrt{1 + a^2}, \quad \omega^{-2} = 1 - 2 \delta^2 / \pi
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
         a: Shape (dimensionless): 0 is Gaussian, positive is skewed to the right.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite, or ``a`` is not finite.
+        ValueError: If ``sigma`` is out of its range, or ``a`` is not finite.
 
     References:
         Weight-variation-aware training (WVAT), section 4.5 (sigma 0.0383; a is our choice).
@@ -294,7 +301,7 @@ class MixtureNoise(AdditiveNoise):
               \qquad P(j) = p_j, \quad \bar m = \textstyle\sum_i p_i m_i
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
         weights: Probability p of each kind; they add up to 1.
         means: Mean m of each kind, in any unit.
@@ -365,12 +372,12 @@ class Lognormal(EachWeight):
     .. math:: w' = w \, e^{\theta}, \qquad \theta \sim N(0, \sigma^2)
 
     Args:
-        sigma: Standard deviation of the logarithm (dimensionless), at least 0.
+        sigma: Standard deviation of the logarithm (dimensionless), from 0 to 3.
         keep_mean: Divide by :math:`e^{\sigma^2 / 2}`, so that the mean of w' is w; otherwise its
             median is.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite.
+        ValueError: If ``sigma`` is out of its range.
 
     References:
         Vortex: variation-aware training for memristor X-bar (Liu et al., 2015),
@@ -381,7 +388,7 @@ class Lognormal(EachWeight):
     keep_mean: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least_zero("sigma", self.sigma)
+        check_sigma(self.sigma, most=3.0, more="A sigma of 3 spreads weights twentyfold already.")
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""

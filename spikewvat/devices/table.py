@@ -92,11 +92,11 @@ class GaussianTable(Gaussian):
     with. Simulate chips with :class:`Gaussian`, whose draws are independent.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite.
+        ValueError: If ``sigma`` is out of its range.
 
     References:
         The shared noise table of Evolution Strategies as a Scalable Alternative to Reinforcement

@@ -15,11 +15,12 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, account, adapter_for
+from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model
 from spikewvat.adapters.state import check_state, recorded
 from spikewvat.devices.base import check_probability
 from spikewvat.errors import TrainingStalledWarning
 from spikewvat.holding import Buffers, check_holdable, held, put_back_since
+from spikewvat.training.checks import check_grad_mode, check_loop, loss_and_output
 from spikewvat.training.references import Arrivals, References, restored_buffers
 from spikewvat.training.watch import LossWatch
 from spikewvat.weights import Perturb, Weights, holds_of, perturbed, refresh, taken
@@ -60,7 +61,7 @@ class GradientMethod(ABC):
         **unknown: Refused by name.
 
     Raises:
-        TypeError: If an option is unknown.
+        TypeError: If ``model`` is no module, or an option is unknown.
         ValueError: If ``p`` lies outside [0, 1].
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
     """
@@ -81,6 +82,7 @@ class GradientMethod(ABC):
     ) -> None:
         if unknown:
             raise TypeError(_unknown_option(type(self), *next(iter(unknown.items()))))
+        check_model(model, type(self).__name__)
         check_probability("p", p)
         self.model = model
         self.p = p
@@ -121,11 +123,14 @@ class GradientMethod(ABC):
 
         Raises:
             UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
+            TypeError: If the closure is no function, or returns no loss.
             RuntimeError: If it is called inside itself or from two threads at once, or something
-                writes to the weights within a pass at perturbed weights.
-            ValueError: If no weight gets a gradient, or a weight that was passed is no parameter
-                of the model any more.
+                writes to the weights within a pass at perturbed weights; if gradients are
+                switched off, or Lightning's automatic optimisation would clear them.
+            ValueError: If the loss is not one number or has no graph, no weight gets a gradient,
+                or a weight that was passed is no parameter of the model any more.
         """
+        check_grad_mode(type(self).__name__)
         token, before, grad_mode = object(), held(), torch.is_grad_enabled()
         holds = None
         try:
@@ -310,9 +315,10 @@ class GradientMethod(ABC):
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""
+        if not self.steps:
+            check_loop(self.model, closure)
         self.adapter.reset_state(self.model)
-        result = closure()
-        return result if isinstance(result, tuple) else (result, None)
+        return loss_and_output(closure, type(self).__name__)
 
     def _run_with_output(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass; complain if the closure keeps the output to itself."""
