@@ -27,7 +27,7 @@ def _parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> list[str]:
 
 
 def _functions(tree: ast.AST, name: str) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield name, docstring and parameters of public functions and of classes with a constructor."""
+    """Yield name, docstring and parameters of public functions and of classes with __init__."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ClassDef):
             constructor = [
