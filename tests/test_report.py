@@ -125,7 +125,7 @@ def test_the_command(folder, tmp_path):
     assert (folder / "report.md").is_file()
     assert "there is no folder" in error("report", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "holds no result of a suite" in error("report", tmp_path / "empty")
+    assert "holds no suite results" in error("report", tmp_path / "empty")
     (tmp_path / "empty" / "strange.json").write_text("{}")
     assert "only empty/strange.json" in error("report", tmp_path / "empty")
 
@@ -170,7 +170,7 @@ def test_what_went_wrong_is_said(folder):
     broken, cut = section.unreadable
     assert "missing.json' is no RowResult: curves.0.reports.1.accuracies: Value error, " in broken
     assert "expected numbers from 0 to 1" in broken
-    assert "swa.json' is no result file (Unterminated string" in cut
+    assert "swa.json' is not a result file (Unterminated string" in cut
     text = write_report(folder).read_text()
     assert "ValueError: no luck" in text
     assert "incomplete: 3 rows; failed: 2 jobs; not readable: 2 files." in text
@@ -179,7 +179,7 @@ def test_what_went_wrong_is_said(folder):
 def test_a_row_whose_file_is_another_measurement(folder):
     (folder / "tiny" / "missing.json").write_text('{"something": "else"}')
     section = next(s for s in collect(folder) if s.folder.name == "tiny")
-    assert "missing'.json is no result of a row" in section.unreadable[0]
+    assert "missing'.json is not the result of a row" in section.unreadable[0]
 
 
 def test_a_malformed_suite_is_an_error(folder):

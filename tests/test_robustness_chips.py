@@ -325,7 +325,7 @@ def test_a_network_that_works_in_place_does_not_change_the_kept_images():
 
 def test_a_generator_is_enough_when_it_is_kept_and_an_error_when_not():
     assert run(loader=iter(a_loader()), chips=3).chips == 3
-    with pytest.raises(ValueError, match="24 images at the first pass and 0 at a later one"):
+    with pytest.raises(ValueError, match="24 images in the first pass and 0 in a later one"):
         run(loader=iter(a_loader()), chips=3, cache_bytes=0)
 
 
