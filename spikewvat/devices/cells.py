@@ -42,7 +42,7 @@ class BinaryCells(EachWeight):
         off_sigma: Standard deviation o of a cell that is off, as a share of one that is on.
 
     Raises:
-        ValueError: If ``bits`` is no whole number from 2 to 16, or a width is negative.
+        ValueError: If ``bits`` is not a whole number from 2 to 16, or a width is negative.
 
     References:
         Design of Reliable DNN Accelerator with Un-reliable ReRAM (Long et al., 2019). Only the

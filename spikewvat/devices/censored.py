@@ -34,7 +34,7 @@ class RightCensored(AdditiveNoise):
             additive noise of this package has.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range, or ``censor`` is not finite or below
+        ValueError: If ``sigma`` is out of range, or ``censor`` is not finite or below
             -3, where next to nothing varies.
 
     References:

@@ -224,7 +224,7 @@ class Totals:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers so far."""
+        """Share of correct answers so far."""
         return float(self.correct) / max(self.samples, 1)
 
 
