@@ -4,7 +4,7 @@
 
 A network takes steps; an asynchronous ``KeyboardInterrupt`` is raised in the thread at a random
 moment of each, between two instructions of the interpreter. Afterwards weights, gradient mode,
-layers and buffers must be as before the step, and the method must go on.
+and what layers compute must be as before the step, and the method must go on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import torch
-from torch import Generator, nn
+from torch import Generator, Tensor, nn
 from torch.nn.utils import prune
 
 from spikewvat import GAV, HSV, WVAT, Gaussian, Momentum, PerturbedGradient
@@ -124,7 +124,7 @@ def trial(kind: str, interrupts: int, seed: int = 0) -> tuple[int, Counter[str]]
     usual = (time.perf_counter() - started) / 5
     parameters = list(model.parameters())
     before = [parameter.detach().clone() for parameter in parameters]
-    hooks = _hooks(model)
+    computed = _computed(model, x)
     interrupter, hits, wrong = Interrupter(), 0, Counter[str]()
     while hits < interrupts:
         if not interrupter.hits(step, draw.uniform(0, 1.1 * usual)):
@@ -138,7 +138,8 @@ def trial(kind: str, interrupts: int, seed: int = 0) -> tuple[int, Counter[str]]
             wrong["gradient mode"] += 1
             torch.set_grad_enabled(True)
         wrong["still held"] += bool(held())
-        wrong["hooks"] += _hooks(model) != hooks
+        wrong["what layers compute"] += not all(map(torch.equal, _computed(model, x), computed))
+        wrong["computed weights"] += any(getattr(w, "_holds", 0) for w in method.weights.values())
         try:
             step()
         except RuntimeError:
@@ -147,8 +148,9 @@ def trial(kind: str, interrupts: int, seed: int = 0) -> tuple[int, Counter[str]]
     return hits, +wrong
 
 
-def _hooks(model: nn.Module) -> int:
-    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+def _computed(model: nn.Module, x: Tensor) -> list[Tensor]:
+    with torch.no_grad():
+        return [model[0](x), model[-1](torch.ones(1, 8))]
 
 
 def main() -> None:

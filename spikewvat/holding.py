@@ -208,6 +208,10 @@ class Hold:
         slots = self._slots
         if not slots:
             return
+        # First those inside of this one that an interrupt has left behind: what they put back is
+        # what this one holds.
+        for inner in reversed(self._inside()):
+            inner.put_back()
         for slot in slots:
             slot.put_back()
         for slot in slots:
@@ -225,6 +229,17 @@ class Hold:
         """Return what somebody else did to the weights while they held other values."""
         found = ((slot.name, slot.disturbed()) for slot in self._slots)
         return [f"weight {name!r} {what}" for name, what in found if what is not None]
+
+    def _inside(self) -> list[Hold]:
+        """Return the holds of the same weights that this thread has taken since."""
+        now = list(_open)
+        mine = {id(slot.weight) for slot in self._slots}
+        later = now[now.index(self) + 1 :] if self in now else []
+        return [
+            hold
+            for hold in later
+            if hold.thread == self.thread and any(id(s.weight) in mine for s in hold._slots)
+        ]
 
     def _forgive(self, inner: list[_Slot]) -> None:
         versions = {id(slot.weight): slot.version for slot in inner}

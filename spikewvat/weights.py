@@ -56,12 +56,14 @@ class EffectiveWeight(nn.Parameter):
     _ideal: Tensor
     _absent: Tensor | None
     _holds: int
+    _taking: int
 
     def __new__(cls, seam: Seam) -> EffectiveWeight:
         """Read the weight and wrap it."""
         value, absent = seam.read()
         made = super().__new__(cls, value.detach().clone(), requires_grad=True)
-        made._seam, made._ideal, made._absent, made._holds = seam, value, absent, 0
+        made._seam, made._ideal, made._absent = seam, value, absent
+        made._holds = made._taking = 0
         return made
 
     @property
@@ -84,16 +86,31 @@ class EffectiveWeight(nn.Parameter):
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Let the layer take this weight for a while instead of its own."""
-        self._holds += 1
+        holds, taking, ideal = self._holds, self._taking, self._ideal
+
+        def exchange(own: Tensor) -> Tensor:
+            return _straight(own, self, ideal) if self._taking == taking else own
+
+        self._holds = holds + 1
         try:
-            if self._holds > 1:
+            if holds:
                 yield
                 return
-            ideal = self._ideal
-            with self._seam.exchanging(lambda own: _straight(own, self, ideal)):
+            with self._seam.exchanging(exchange):
                 yield
         finally:
-            self._holds -= 1
+            if self._taking == taking:  # nobody has ended it from outside
+                self.release(holds)
+
+    def release(self, holds: int) -> None:
+        """Let the layer take its own weight again, wherever an interrupt came.
+
+        Args:
+            holds: How many still hold it.
+        """
+        self._holds = holds
+        if holds == 0:
+            self._taking += 1  # a hook that an interrupt left behind does nothing any more
 
 
 class _Straight(torch.autograd.Function):
@@ -124,6 +141,11 @@ def refresh(weights: Mapping[str, Tensor]) -> None:
     for weight in weights.values():
         if isinstance(weight, EffectiveWeight):
             weight.refresh()
+
+
+def holds_of(weights: Mapping[str, Tensor]) -> list[tuple[EffectiveWeight, int]]:
+    """Return computed weights and how many hold each of them, for :meth:`release` later."""
+    return [(w, w._holds) for w in weights.values() if isinstance(w, EffectiveWeight)]
 
 
 @contextmanager

@@ -321,6 +321,21 @@ def test_a_step_inside_replaced_weights():
     assert torch.equal(model.weight, before)
 
 
+def test_the_outer_hold_puts_back_an_inner_one_that_was_left_behind():
+    """As an interrupt inside the exit of the inner block leaves it."""
+    weights = {"w": nn.Parameter(torch.randn(3, 2))}
+    before = weights["w"].detach().clone()
+    outer = replaced(weights, {"w": torch.zeros(3, 2)})
+    inner = perturbed(weights, {"w": torch.ones(3, 2)})
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(KeyboardInterrupt, KeyboardInterrupt(), None)
+    assert torch.equal(weights["w"], before)
+    inner.__exit__(None, None, None)
+    assert torch.equal(weights["w"], before)
+    assert not held()
+
+
 def test_copies_of_a_method_go_on_alone():
     model = nn.Linear(6, 3)
     method = WVAT(model, Gaussian(0.1), w_th=0.0, generator=Generator().manual_seed(1))

@@ -23,7 +23,7 @@ from spikewvat.holding import Buffers, check_holdable, held, put_back_since
 from spikewvat.training.checks import check_grad_mode, check_loop, loss_and_output
 from spikewvat.training.references import Arrivals, References, restored_buffers
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Perturb, Weights, perturbed, refresh, taken
+from spikewvat.weights import Perturb, Weights, holds_of, perturbed, refresh, taken
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -132,6 +132,7 @@ class GradientMethod(ABC):
         """
         check_grad_mode(type(self).__name__)
         token, before, grad_mode = object(), held(), torch.is_grad_enabled()
+        holds = None
         try:
             try:
                 if self._running.setdefault("step", token) is not token:
@@ -141,6 +142,7 @@ class GradientMethod(ABC):
                     )
                 self._find_again()
                 refresh(self.weights)
+                holds = holds_of(self.weights)
                 arrivals = Arrivals(self.weights)
                 loss, plain = self._whole_step(closure, backward)
                 self._check_kept()
@@ -154,6 +156,10 @@ class GradientMethod(ABC):
         except BaseException:
             # An interrupt may come at any moment, in the midst of putting back too.
             put_back_since(before)
+            if holds is not None:
+                for weight, number in holds:
+                    weight.release(number)
+                self._references.put_back()
             self._end(token)
             torch.set_grad_enabled(grad_mode)
             raise

@@ -36,6 +36,12 @@ class References:
             len(entries) == size for entries, size in self._sizes
         )
 
+    def put_back(self) -> None:
+        """Put parameters back that an interrupted step has left exchanged for something else."""
+        for entries, name, value in self._entries:
+            if isinstance(value, nn.Parameter) and name in entries:
+                entries[name] = value
+
 
 class Arrivals:
     """Whether a step brings gradients to the weights that it should train.
