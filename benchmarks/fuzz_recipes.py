@@ -4,7 +4,7 @@
 
 Every recipe of the package is changed in one to three places (a value of another kind or size, a
 key that is missing, doubled or misspelt, damaged text) and then read and resolved; a suite is read;
-a result file is read, and shown in a report with an intact one beside it. What is raised must be
+a result file is read, and one of a hundred is shown in a report with an intact one beside it. What is raised must be
 one of the package's own errors, with a message that says something, within some seconds; a report
 must come out whatever a file holds. Prints a count of what happened, and every offence.
 """
@@ -220,7 +220,7 @@ def results(count: int, rng: random.Random, tally: Tally, folder: Path) -> None:
         tally.run(
             "result", lambda path=path, kind=kind: read(path, kind), lambda text=content: text
         )
-        if number % 10:
+        if number % 100:
             continue
         neighbour = next((p for p, k in pool if p.parent == source.parent and p != source), None)
         if neighbour is None:
