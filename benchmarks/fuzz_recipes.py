@@ -4,9 +4,9 @@
 
 Every recipe of the package is changed in one to three places (a value of another kind or size, a
 key that is missing, doubled or misspelt, damaged text) and then read and resolved; a suite is read;
-a result file is read, and one of a hundred is shown in a report with an intact one beside it. What is raised must be
-one of the package's own errors, with a message that says something, within some seconds; a report
-must come out whatever a file holds. Prints a count of what happened, and every offence.
+a result file is read, and one of a hundred is shown in a report with an intact one beside it. What
+is raised must be one of the package's own errors, with a message that says something, within some
+seconds; a report must come out whatever a file holds. Prints counts, and every offence.
 """
 
 from __future__ import annotations
