@@ -100,6 +100,35 @@ def check_writable(folder: Path | str) -> None:
         ) from error
 
 
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|com\d|lpt\d)(?:\..*)?", re.IGNORECASE)
+_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')
+
+
+def check_name(name: str, what: str) -> None:
+    """Raise RecipeError unless a name can be that of a file in a folder, on every system.
+
+    Args:
+        name: A name that somebody else may have written.
+        what: What it names, for the message.
+    """
+    bad = _FORBIDDEN.search(name)
+    if bad is not None:
+        problem = f"holds {bad.group()!r}"
+    elif not name.strip(" .") or name[-1] in " ." or name[0] in " .":
+        problem = "is empty, or begins or ends with a dot or a space"
+    elif _RESERVED.fullmatch(name):
+        problem = "is reserved by Windows"
+    elif len(name.encode(errors="replace")) > 150:
+        problem = "is longer than 150 bytes"
+    elif not name.isprintable():
+        problem = "holds a character that is not printed"
+    else:
+        return
+    raise RecipeError(
+        f"{what} {name!r} cannot name a file: it {problem}. Take letters, digits, '-' and '_'."
+    )
+
+
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
     """Remove the temporary files of writes that were killed half-way."""
     for name in names:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 
 MISSING = "-"
@@ -52,7 +53,20 @@ def count(number: float) -> str:
 
 def markdown_row(cells: Sequence[str]) -> str:
     """Return one line of a Markdown table."""
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
+
+
+def escaped(text: str) -> str:
+    r"""Return a text that Markdown shows as it is, on one line: no HTML, links, marks or cells.
+
+    Example:
+        >>> print(escaped("a|b <script> [x](y) keep_mean"))
+        a\|b &lt;script&gt; \[x\](y) keep_mean
+    """
+    line = " ".join(text.split())
+    line = re.sub(r"([\\`*\[\]|])|(?<!\w)_|_(?!\w)", lambda mark: f"\\{mark.group()}", line)
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"^(#+|[-+]|\d+[.)])(?= )", r"\\\1", line)
 
 
 def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:

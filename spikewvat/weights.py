@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.errors import UnsupportedModelError
+from spikewvat.holding import Buffers, Hold
+from spikewvat.pieces import Changes
 
 Weights: TypeAlias = dict[str, Tensor]
 """Synaptic weights by parameter name; gradients and perturbations have equal keys and shapes."""
@@ -54,12 +56,14 @@ class EffectiveWeight(nn.Parameter):
     _ideal: Tensor
     _absent: Tensor | None
     _holds: int
+    _taking: int
 
     def __new__(cls, seam: Seam) -> EffectiveWeight:
         """Read the weight and wrap it."""
         value, absent = seam.read()
         made = super().__new__(cls, value.detach().clone(), requires_grad=True)
-        made._seam, made._ideal, made._absent, made._holds = seam, value, absent, 0
+        made._seam, made._ideal, made._absent = seam, value, absent
+        made._holds = made._taking = 0
         return made
 
     @property
@@ -82,16 +86,31 @@ class EffectiveWeight(nn.Parameter):
     @contextmanager
     def taken(self) -> Iterator[None]:
         """Let the layer take this weight for a while instead of its own."""
-        self._holds += 1
+        holds, taking, ideal = self._holds, self._taking, self._ideal
+
+        def exchange(own: Tensor) -> Tensor:
+            return _straight(own, self, ideal) if self._taking == taking else own
+
+        self._holds = holds + 1
         try:
-            if self._holds > 1:
+            if holds:
                 yield
                 return
-            ideal = self._ideal
-            with self._seam.exchanging(lambda own: _straight(own, self, ideal)):
+            with self._seam.exchanging(exchange):
                 yield
         finally:
-            self._holds -= 1
+            if self._taking == taking:  # nobody has ended it from outside
+                self.release(holds)
+
+    def release(self, holds: int) -> None:
+        """Let the layer take its own weight again, wherever an interrupt came.
+
+        Args:
+            holds: How many still hold it.
+        """
+        self._holds = holds
+        if holds == 0:
+            self._taking += 1  # a hook that an interrupt left behind does nothing any more
 
 
 class _Straight(torch.autograd.Function):
@@ -122,6 +141,11 @@ def refresh(weights: Mapping[str, Tensor]) -> None:
     for weight in weights.values():
         if isinstance(weight, EffectiveWeight):
             weight.refresh()
+
+
+def holds_of(weights: Mapping[str, Tensor]) -> list[tuple[EffectiveWeight, int]]:
+    """Return computed weights and how many hold each of them, for :meth:`release` later."""
+    return [(w, w._holds) for w in weights.values() if isinstance(w, EffectiveWeight)]
 
 
 @contextmanager
@@ -169,26 +193,29 @@ def check_matching(
 
 
 @contextmanager
-def replaced(weights: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> Iterator[None]:
-    """Hold other values in the weights for a while, then restore them bit for bit.
-
-    The values are written in place, so every alias of a parameter (an optimizer's, a compiled
-    graph's) sees them, and autograd notices when a graph is used after its weights changed.
+def replaced(
+    weights: Mapping[str, Tensor],
+    values: Mapping[str, Tensor],
+    *,
+    buffers: Buffers | None = None,
+) -> Iterator[None]:
+    """Hold other values in the weights for a while (see :func:`perturbed`).
 
     Args:
         weights: Live parameters by name; hold their old values again afterwards, whatever is
             raised inside.
         values: Values to hold, equal keys and shapes; a value may be of another dtype or device.
+        buffers: As for :func:`perturbed`.
 
     Raises:
         ValueError: If names or shapes differ, or two names are one tensor.
     """
     check_matching(weights, values, what="values")
 
-    def write(live: Mapping[str, Tensor]) -> None:
-        torch._foreach_copy_(list(live.values()), [values[name] for name in live])
+    def write(held: Mapping[str, Tensor]) -> None:
+        torch._foreach_copy_(list(held.values()), [values[name] for name in held])
 
-    with perturbed(weights, write):
+    with _held(weights, write, buffers, overwrites=True):
         yield
 
 
@@ -197,22 +224,29 @@ def perturbed(
     weights: Mapping[str, Tensor],
     perturbation: Mapping[str, Tensor] | Perturb,
     *,
-    scratch: list[Tensor] | None = None,
+    buffers: Buffers | None = None,
 ) -> Iterator[None]:
-    """Perturb the weights for a while, then restore them bit for bit.
+    """Perturb the weights for a while, then have them back bit for bit.
 
-    A saved copy is copied back; nothing is added and subtracted again, which would drift.
+    The perturbed weights lie in memory of their own, which the parameters point to for a while:
+    the weights themselves are never written to, so nothing can damage them. Where somebody else
+    looks at a parameter's memory (views, numpy, a tied transpose), or it is no plain tensor
+    (shards of a distributed one), the weights are saved, written in place and copied back, so
+    that all see the same. Either way autograd notices when a graph is used after its weights
+    changed.
 
     Args:
         weights: Live parameters by name.
         perturbation: Change of each weight, equal keys and shapes, or a function that adds it in
-            place; it is called once with the weights, without autograd.
-        scratch: Where to keep the saved copy: an empty list is filled with buffers, which later
-            calls with the same weights use again. Fresh memory in every training step costs a
-            small network more than the copy.
+            place; it is called once, without autograd, with tensors that hold the weights.
+        buffers: Where to keep the memory for later calls with the same weights: pass the same
+            dictionary, empty at first.
 
     Raises:
-        ValueError: If names or shapes differ, or two names are one tensor.
+        ValueError: If names or shapes differ, two names are one tensor, or a tensor cannot be
+            perturbed (sparse, complex, expanded).
+        RuntimeError: If another thread perturbs the same weights; afterwards, if something has
+            written to the weights meanwhile, an optimizer for example: that is lost.
 
     Example:
         >>> w = {"fc": torch.tensor([1.0, 2.0])}
@@ -225,28 +259,43 @@ def perturbed(
     if isinstance(perturbation, Mapping):
         check_matching(weights, perturbation, what="perturbation")
         perturbation = adding(perturbation)
-    live = list(weights.values())
-    _refuse_aliases(weights)
+    with _held(weights, perturbation, buffers):
+        yield
+
+
+@contextmanager
+def _held(
+    weights: Mapping[str, Tensor],
+    perturbation: Perturb,
+    buffers: Buffers | None,
+    *,
+    overwrites: bool = False,
+) -> Iterator[None]:
     refresh(weights)
-    saved = [] if scratch is None else scratch
-    if saved:
-        with torch.no_grad():
-            torch._foreach_copy_(saved, live)
-    else:
-        saved.extend(tensor.detach().clone() for tensor in live)
+    hold = Hold(weights, buffers)
     try:
-        with torch.no_grad():
-            perturbation(weights)
-            _leave_absent(weights)
-        torch.clear_autocast_cache()
-        with taken(weights):
-            yield
-    finally:
-        with torch.no_grad():
-            torch._foreach_copy_(live, saved)
-        # Autocast keeps low-precision copies of the parameters until its outermost context ends;
-        # without this a second pass inside one autocast block would see the first pass's weights.
-        torch.clear_autocast_cache()
+        try:
+            with torch.no_grad():
+                hold.perturb(perturbation, overwrites=overwrites)
+                _leave_absent(weights)
+            hold.place()
+            # Autocast keeps low-precision copies of the parameters until its outermost context
+            # ends; without this a second pass in one autocast block would see the first's weights.
+            torch.clear_autocast_cache()
+            with taken(weights):
+                yield
+            disturbances = hold.disturbances()
+        finally:
+            hold.put_back()
+    except BaseException:
+        hold.put_back()  # an interrupt may have come in the midst of it
+        raise
+    if disturbances:
+        raise RuntimeError(
+            f"{'; '.join(disturbances)} while it was perturbed, and that is lost: the weights are "
+            "as they were. Step the optimizer, clip and cast after backward, not in the closure "
+            "or in hooks of the backward pass."
+        )
 
 
 def adding(perturbation: Mapping[str, Tensor], *, scale: float = 1.0) -> Perturb:
@@ -256,15 +305,7 @@ def adding(perturbation: Mapping[str, Tensor], *, scale: float = 1.0) -> Perturb
         perturbation: Change of each weight; it may be of another dtype or device than the weight.
         scale: Factor of the change.
     """
-
-    def add(weights: Mapping[str, Tensor]) -> None:
-        changes = [
-            perturbation[name].to(device=weight.device, dtype=weight.dtype)
-            for name, weight in weights.items()
-        ]
-        torch._foreach_add_(list(weights.values()), changes, alpha=scale)
-
-    return add
+    return Changes(perturbation, dict.fromkeys(perturbation, scale))
 
 
 def refuse_computed(weights: Mapping[str, Tensor], what: str) -> None:
@@ -390,17 +431,3 @@ def _leave_absent(weights: Mapping[str, Tensor]) -> None:
     for weight in weights.values():
         if isinstance(weight, EffectiveWeight):
             weight.leave_absent()
-
-
-def _refuse_aliases(weights: Mapping[str, Tensor]) -> None:
-    seen: dict[tuple[int, int, torch.device], str] = {}
-    for name, weight in weights.items():
-        if weight.numel() == 0:
-            continue
-        key = (weight.data_ptr(), weight.numel(), weight.device)
-        if key in seen:
-            raise ValueError(
-                f"weights {seen[key]!r} and {name!r} are the same tensor. "
-                "Keep one of the two names; adapter.synaptic_weights(model) does."
-            )
-        seen[key] = name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import snntorch as snn
@@ -177,6 +179,30 @@ def test_mixed_frameworks():
     model = nn.Sequential(snn.Leaky(beta=0.9), neuron.IFNode())
     with pytest.raises(UnsupportedModelError, match="mixes snnTorch and SpikingJelly"):
         adapter_for(model)
+
+
+@pytest.mark.parametrize("found", ["0.0.0.0.14", "1.9"])
+def test_spikingjelly_before_2(tmp_path, found):
+    """An install of it in front of the path, with none of the classes that came later."""
+    for folder in ("spikingjelly/activation_based", f"spikingjelly-{found}.dist-info"):
+        (tmp_path / folder).mkdir(parents=True)
+    metadata = f"Metadata-Version: 2.1\nName: spikingjelly\nVersion: {found}\n"
+    (tmp_path / f"spikingjelly-{found}.dist-info" / "METADATA").write_text(metadata)
+    (tmp_path / "spikingjelly" / "__init__.py").touch()
+    (tmp_path / "spikingjelly/activation_based/__init__.py").write_text(
+        "from torch import nn\nclass IFNode(nn.Module): pass\n"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from spikingjelly.activation_based import IFNode\n"
+        "from torch import nn\nfrom spikewvat import WVAT, Gaussian\n"
+        "WVAT(nn.Sequential(nn.Linear(2, 2), IFNode()), Gaussian(0.1))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.rstrip().splitlines()[-1] == (
+        "spikewvat.errors.MissingExtraError: A SpikingJelly network needs SpikingJelly 2.0 or "
+        f'newer, found {found}. Run: pip install --upgrade "spikewvat[spikingjelly]".'
+    )
 
 
 def test_lazy_weights():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib
 import subprocess
@@ -22,6 +23,8 @@ FLOORS = {
         "errors",
         "memory",
         "weights",
+        "holding",
+        "pieces",
         "files",
         "formatting",
         "serialisation",
@@ -82,6 +85,7 @@ def is_module(name: str) -> bool:
     return place.with_suffix(".py").exists() or place.is_dir()
 
 
+@functools.cache
 def imports_of(path: Path, *, for_types: bool = True) -> list[str]:
     """Return what a file imports anywhere, through ``require`` too.
 

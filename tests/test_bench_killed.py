@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 import pytest
 from test_cli import call, error
@@ -172,3 +173,37 @@ def test_wrong_clusters(suite, tmp_path, monkeypatch):
     ) as made:
         line = error("bench", suite, "--dask", made.scheduler_address, *out)
     assert "has 2 threads, expected 1" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_killed_bench_leaves_no_process_behind(suite, straight, tmp_path):
+    out = tmp_path / "runs"
+    process = begun(suite, out)
+    at_work(out)
+    workers = descendants(process.pid)
+    assert workers
+    process.kill()
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in workers if running(pid)]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.communicate(timeout=20)
+    assert left == []
+    call("bench", suite, "--out", out, "--jobs", 1)
+    assert outcome(out) == straight
+
+
+def descendants(pid):
+    """Return the processes that one has started, and those that they have."""
+    found = []
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, tasks.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def running(pid):
+    """Return whether a process is there and more than a dead one that nobody has waited for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -203,6 +203,28 @@ def test_what_cannot_happen_is_skipped_unless_it_was_asked_for():
         compare(linear(), BATCHES, corruptions={"lost": Deletion}, chips=1)
 
 
+class OneStep(nn.Module):
+    """A leaky neuron that one call takes one step further."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.lif = nn.Linear(3, 3), snntorch.Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, images):
+        return self.lif(self.fc(images))
+
+
+def test_a_network_of_one_step_is_run_over_time():
+    options = {"devices": {"g": Gaussian}, "corruptions": {}, "chips": 2}
+    with pytest.raises(DataError, match="one time step a call.*Pass time=10"):
+        compare(OneStep(), BATCHES, **options)
+    model = OneStep()
+    found = compare(model, BATCHES, time=5, **options).row("g", "as it is").curves[0]
+    assert plain(found) == plain(
+        Evaluator(model, BATCHES, time=5).sweep(Gaussian, (0.0, 0.05, 0.1), chips=2)
+    )
+
+
 def test_methods_are_compared_on_the_same_chips():
     options = {"devices": DEVICES, "corruptions": {}, "sigmas": (0.0, 0.1), "chips": 4}
     found = compare(linear, (BATCHES, BATCHES), train, **options, seeds=(0, 1))
@@ -415,6 +437,9 @@ def make_spiking():
 def make_events():
     return [((torch.rand(4, 6, 2, 2, 2) < 0.4).float(), torch.arange(6) % 3)]
 
+def make_step():
+    return nn.Sequential(nn.Linear(3, 3), Leaky(beta=0.9, init_hidden=True))
+
 def make_flat():
     return nn.Flatten()
 
@@ -474,6 +499,17 @@ def test_the_command(mine, tmp_path):
     assert "≥ 25 %" in (folder / "table.md").read_text()
     call("report", folder)
     assert "Gaussian, 1 % of the cells stuck" in (folder / "report.html").read_text()
+
+
+def test_who_goes_through_time(mine, tmp_path):
+    step = ("compare", "--model", "mine:make_step", "--data", "mine:make_loaders", "--chips", 1)
+    step += ("--device", "gaussian", "--out", tmp_path / "out")
+    assert "one time step a call" in error(*step)
+    call(*step, "--time", "4")
+    assert read(tmp_path / "out/gaussian-as-it-is.json", RowResult).curves[0][0].chips == 1
+    call(*step, "--time", "network")
+    assert "have their images at the second axis" in error(*step, "--time", "steps")
+    assert "--time 0: expected network, steps or a number" in error(*step, "--time", "0")
 
 
 def test_devices_and_corruptions_by_name(mine, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from spikewvat.data import cifar, cifar_files
+from spikewvat.data import cifar_files
 from spikewvat.data.cifar import CIFAR10, CIFAR100
 from spikewvat.data.images import Direct, Rate
 from spikewvat.data.loaders import make_loader
@@ -163,17 +163,17 @@ def serve(monkeypatch, content):
     return asked
 
 
-def trust(monkeypatch, name, content):
+def trust(monkeypatch, kind, content):
     """Take the checksum of a made archive for the official one."""
     checksum = hashlib.md5(content).hexdigest()
-    official = dataclasses.replace(getattr(cifar, name), md5=checksum)
-    monkeypatch.setattr(cifar, name, official)
+    official = dataclasses.replace(kind.official, md5=checksum)
+    monkeypatch.setattr(kind, "official", official)
 
 
 def test_a_download_takes_only_the_data_out_of_the_archive(tmp_path, monkeypatch):
     content = archive([*TRAIN, "test_batch.bin"], extra=[("../evil.txt", b"evil")])
     asked = serve(monkeypatch, content)
-    trust(monkeypatch, "TEN", content)
+    trust(monkeypatch, CIFAR10, content)
     root = tmp_path / "new"
     assert len(CIFAR10(root, "train", download=True)) == 20
     assert sorted(p.name for p in root.rglob("*.*")) == [*TRAIN, "test_batch.bin"]
@@ -196,7 +196,7 @@ def test_a_download_takes_only_the_data_out_of_the_archive(tmp_path, monkeypatch
 def test_downloads_that_fail(tmp_path, monkeypatch, content, known, message):
     serve(monkeypatch, content)
     if known:
-        trust(monkeypatch, "TEN", content)
+        trust(monkeypatch, CIFAR10, content)
     with pytest.raises(DataError, match=message):
         CIFAR10(tmp_path, "train", download=True)
 
@@ -297,7 +297,7 @@ def test_a_download_of_cifar100(tmp_path, monkeypatch):
     asked = serve(monkeypatch, content)
     with pytest.raises(DataError, match=r"checksum .*, expected 03b5dce01913d631647c71ecec9e9cb8"):
         CIFAR100(tmp_path, "train", download=True)
-    trust(monkeypatch, "HUNDRED", content)
+    trust(monkeypatch, CIFAR100, content)
     assert len(CIFAR100(tmp_path, "train", download=True)) == 3
     assert len(CIFAR100(tmp_path, "test", download=True)) == 3
     assert asked == [("https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz", 10)] * 2

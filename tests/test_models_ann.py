@@ -94,14 +94,20 @@ def test_the_reduced_vgg5_of_the_quick_preset():
 
 
 def test_initial_weights_of_a_vgg():
-    model = VGG(((40,), (60, 50)), hidden=256)
+    class Small(VGG):
+        stages = ((40,), (60, 50))
+
+    class Smallest(VGG):
+        stages = ((1,),)
+
+    model = Small(hidden=256)
     convs = [m.weight.detach() for m in model if isinstance(m, nn.Conv2d)]
     for weight in convs[1:]:
         assert weight.std() * math.sqrt(9 * len(weight) / 2) == pytest.approx(1, abs=0.03)
     for module in model:
         if isinstance(module, nn.Linear):
             assert module.weight.detach().std() == pytest.approx(0.04, rel=0.05)
-    full = VGG(((1,),), input_shape=(1, 2, 2))[-1]
+    full = Smallest(input_shape=(1, 2, 2))[-1]
     assert full.weight.detach().std() == pytest.approx(0.01, rel=0.05)
 
 

@@ -17,6 +17,13 @@ from spikewvat.lab.models.wide_resnet import WideBlock, WideResNet
 IMAGENET = {"stem": "imagenet", "classes": 1000}
 
 
+def preresnet(layers):
+    class Deep(PreResNet):
+        depth = layers
+
+    return Deep
+
+
 @pytest.mark.parametrize(
     ("build", "parameters", "synaptic"),
     [
@@ -181,7 +188,7 @@ def test_initial_weights():
         lambda: ResNet18(channels=(2, 3, 4, 5)),
         lambda: ResNet34(channels=(2, 3, 4, 5), stem="imagenet"),
         lambda: PreResNet20(channels=(2, 3, 4)),
-        lambda: PreResNet(47, channels=(2, 2, 3)),
+        lambda: preresnet(47)(channels=(2, 2, 3)),
         lambda: WideResNet(depth=10, width=1, dropout=0.1),
     ],
 )
@@ -205,8 +212,8 @@ def test_scores_gradients_and_trace(build):
         (lambda: ResNet20(input_shape=(32, 32)), r"input_shape must be"),
         (lambda: ResNet18(stem="big"), r"stem must be 'cifar' or 'imagenet', got 'big'"),
         (lambda: ResNet18(channels=(1, 2)), r"channels must have 4 entries, got \(1, 2\)"),
-        (lambda: PreResNet(21), r"depth must be 6 n \+ 2 below 44 and 9 n \+ 2 .*, got 21"),
-        (lambda: PreResNet(2), r"depth must be .* got 2"),
+        (lambda: preresnet(21)(), r"depth must be 6 n \+ 2 below 44 and 9 n \+ 2 .*, got 21"),
+        (lambda: preresnet(2)(), r"depth must be .* got 2"),
         (lambda: PreResNet20(classes=0), r"classes must be at least 1, got 0"),
         (lambda: PreResNet20(channels=()), r"channels must rise from at least 1, got \(\)"),
         (lambda: WideResNet(depth=27), r"depth must be 6 n \+ 4, such as 10 or 28, got 27"),

@@ -557,8 +557,8 @@ def test_plain_is_the_gradient_and_draws_nothing():
     ("make", "message"),
     [
         (
-            lambda m: WVAT(m, Gaussian(0.1), sign="sideways", decay=7.0, optimizer="foo"),
-            r"WVAT has no option 'sign', got sign='sideways'. Its options are .*worst, mix, .*p, ",
+            lambda m: WVAT(m, Gaussian(0.1), ascent="up", decay=7.0, optimizer="foo"),
+            r"WVAT has no option 'ascent', got ascent='up'. Its options are .*worst, mix, .*p, ",
         ),
         (
             lambda m: WVAT(m, Gaussian(0.1), gama=1),

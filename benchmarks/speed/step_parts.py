@@ -74,7 +74,7 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
         resolved.optimization(model.parameters())[0],
     )
     generator = torch.Generator().manual_seed(0)
-    scratch: list[Tensor] = []
+    buffers: dict[str, Tensor] = {}
 
     def plain() -> None:
         adapter.reset_state(model)
@@ -85,7 +85,7 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
 
     def there_and_back(device: DeviceModel | None) -> None:
         noise = HSV(device).plan(weights, generator=generator) if device else lambda live: None
-        with perturbed(weights, noise, scratch=scratch):
+        with perturbed(weights, noise, buffers=buffers):
             pass
 
     parts = {name: partial(there_and_back, device) for name, device in DEVICES.items()}

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from spikewvat.adapters.accounts import Account, account_of
 from spikewvat.adapters.neurons import KnowsNeurons, NeuronLayer, Tap
@@ -23,6 +24,7 @@ __all__ = [
     "Tap",
     "account",
     "adapter_for",
+    "check_model",
 ]
 
 
@@ -108,3 +110,22 @@ def adapter_for(
 
         return SpikingJellyAdapter(model, reset_state, ignore=ignore)
     return TorchAdapter(model, reset_state, ignore=ignore)
+
+
+def check_model(model: object, who: str) -> None:
+    """Raise TypeError unless a model was passed.
+
+    Args:
+        model: What was passed as a model.
+        who: The class or function that it was passed to.
+    """
+    if isinstance(model, nn.Module):
+        return
+    if isinstance(model, Optimizer):
+        given = f"the optimizer {type(model).__name__}"
+        move = "Pass the network that it trains; the optimizer stays in your loop."
+    elif isinstance(model, type):
+        given, move = f"the class {model.__name__}", f"Make a network of it: {model.__name__}(...)."
+    else:
+        given, move = f"{type(model).__name__}", "Pass the network itself, as the first argument."
+    raise TypeError(f"{who} needs a model, a torch.nn.Module, got {given}. {move}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -16,6 +16,12 @@ Part: TypeAlias = Literal["spikes", "v_threshold", "tau_mem"]
 
 Factors: TypeAlias = Callable[[torch.Size], Tensor]
 """From the shape of one sample's neurons to a factor above 0 for each of them."""
+
+Entry: TypeAlias = tuple[dict[str, Any], str, Any]
+"""A dictionary (of parameters, buffers, attributes), a key, and another value for it."""
+
+Varied: TypeAlias = tuple[Tensor, list[Entry]]
+"""The input of varied neurons, and what is exchanged while they run."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +59,13 @@ class NeuronLayer:
         name: str,
         module: nn.Module,
         *,
-        parts: frozenset[Part],
+        parts: Collection[Part],
         timed: bool,
         method: str = "forward",
     ) -> None:
-        self.name, self.module = name, module
-        self.parts, self.timed, self.method = parts, timed, method
+        self.name = name
+        self.module: Any = module
+        self.parts, self.timed, self.method = frozenset(parts), timed, method
 
     @contextmanager
     def tapped(self, tap: Tap) -> Iterator[None]:
@@ -76,10 +83,10 @@ class NeuronLayer:
     def _call(self, tap: Tap, inner: Callable[..., Any], x: Tensor, *args: Any, **kw: Any) -> Any:
         shape = x.shape[2 if self.timed else 1 :]
         threshold, tau = _factors(tap.v_threshold, shape, x), _factors(tap.tau_mem, shape, x)
-        if threshold is None and tau is None:
+        constant = threshold is None and tau is None
+        x, entries = (x, []) if constant else self._varied(x, threshold, tau)
+        with exchanged_entries(*entries):
             output = inner(x, *args, **kw)
-        else:
-            output = self._varied(inner, threshold, tau, x, *args, **kw)
         if tap.spikes is None:
             return output
         found = self._spikes(output)
@@ -89,26 +96,18 @@ class NeuronLayer:
             return output
         return self._with_spikes(output, found, changed if self.timed else changed[0])
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        """Run the neurons with factors of their constants."""
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        """Return what makes factors of the constants act, not both None, in a call with input x."""
         raise NotImplementedError
 
     def _spikes(self, output: Any) -> Tensor:
         """Return the spikes 0/1 of an output."""
-        first: Tensor = output[0] if isinstance(output, tuple) else output
+        first = sent(output)
         return first.detach().ne(0).to(first.dtype)
 
     def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
         """Return the output with other spikes."""
-        first = output[0] if isinstance(output, tuple) else output
+        first = sent(output)
         first = exchanged(first, spikes, changed, self._height(first))
         return (first, *output[1:]) if isinstance(output, tuple) else first
 
@@ -139,9 +138,20 @@ class HasNeurons(Protocol):
         ...
 
 
+def sent(output: Any) -> Tensor:
+    """Return the first of several outputs, or the only one."""
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
+
+
 def exchanged(output: Tensor, spikes: Tensor, changed: Tensor, height: Tensor | float) -> Tensor:
     """Return an output with other spikes; gradients flow where they have not changed."""
     return torch.where(changed == spikes, output, (changed * height).to(output.dtype))
+
+
+def in_units(x: Tensor, threshold: Tensor | None) -> Tensor:
+    """Return an input in units of varied thresholds; all else that neurons do scales with them."""
+    return x if threshold is None else (x / threshold).to(x.dtype)
 
 
 def longer(beta: Tensor, factor: Tensor) -> Tensor:
@@ -180,7 +190,7 @@ def overridden(module: nn.Module, method: str, wrapper: Callable[..., Any]) -> I
 
 
 @contextmanager
-def exchanged_entries(*entries: tuple[dict[str, Any], str, Any]) -> Iterator[None]:
+def exchanged_entries(*entries: Entry) -> Iterator[None]:
     """Hold other values in dictionaries (of parameters, buffers, attributes) for a while."""
     before = [(table, key, table[key]) for table, key, _ in entries]
     try:

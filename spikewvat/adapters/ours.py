@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.adapters.neurons import NeuronLayer, Part, Varied, in_units, longer
 from spikewvat.spiking import lif, slayer, tsslbp
+
+_ALL: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
 
 
 class SlayerNeurons(NeuronLayer):
@@ -24,19 +25,11 @@ class SlayerNeurons(NeuronLayer):
     """
 
     def __init__(self, name: str, module: slayer.Neurons | slayer.Spike) -> None:
-        super().__init__(name, module, parts=frozenset({"spikes", "v_threshold"}), timed=True)
+        super().__init__(name, module, parts=_ALL - {"tau_mem"}, timed=True)
         self._dt = module.constants.dt
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        return inner(_in_units(x, threshold), *args, **kw)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        return in_units(x, threshold), []
 
     def _height(self, output: Tensor) -> Tensor | float:
         return 1 / self._dt
@@ -51,40 +44,28 @@ class TsslNeurons(NeuronLayer):
     """
 
     def __init__(self, name: str, module: tsslbp.Neurons) -> None:
-        parts: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
-        super().__init__(name, module, parts=parts, timed=True)
-        self._neurons = module
+        super().__init__(name, module, parts=_ALL, timed=True)
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        module = self._neurons
-        x = _in_units(x, threshold)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        module, x = self.module, in_units(x, threshold)
         if tau is None:
-            return inner(x, *args, **kw)
+            return x, []
         leak = module.leak
         if leak is None:
             leak = torch.full_like(tau, 1 / module.constants.tau_mem)
         varied = torch.where(tau == 1, leak, 1 - longer(1 - leak, tau))
-        with exchanged_entries((vars(module), "leak", varied)):
-            return inner(x, *args, **kw)
+        return x, [(vars(module), "leak", varied)]
 
     def arriving(self, x: Tensor) -> Tensor:
         """Return where spikes arrive: what comes in are their currents."""
-        return tsslbp.spikes_of(x, self._neurons.constants.tau_syn)
+        return tsslbp.spikes_of(x, self.module.constants.tau_syn)
 
     def _spikes(self, output: Any) -> Tensor:
-        return tsslbp.spikes_of(output, self._neurons.constants.tau_syn)
+        return tsslbp.spikes_of(output, self.module.constants.tau_syn)
 
     def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
         psc: Tensor = output
-        sent = tsslbp.psp(changed.to(psc.dtype), self._neurons.constants.tau_syn)
+        sent = tsslbp.psp(changed.to(psc.dtype), self.module.constants.tau_syn)
         # The gradient is that of the spikes that were fired.
         return sent + (psc - psc.detach()) if psc.requires_grad else sent
 
@@ -98,27 +79,15 @@ class LifNeurons(NeuronLayer):
     """
 
     def __init__(self, name: str, module: lif.Neurons) -> None:
-        parts: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
-        super().__init__(name, module, parts=parts, timed=True, method="steps")
-        self._neurons = module
+        super().__init__(name, module, parts=_ALL, timed=True, method="steps")
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        module = self._neurons
-        x = _in_units(x, threshold)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        module, x = self.module, in_units(x, threshold)
         if tau is None:
-            return inner(x, *args, **kw)
+            return x, []
         beta = torch.full_like(tau, module.constants.beta) if module.beta is None else module.beta
         held: Any = module._parameters
-        with exchanged_entries((held, "beta", longer(beta.clamp(0, 1), tau))):
-            return inner(x, *args, **kw)
+        return x, [(held, "beta", longer(beta.clamp(0, 1), tau))]
 
 
 def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
@@ -135,8 +104,3 @@ def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
 def is_filter(module: nn.Module) -> bool:
     """Return whether a module filters spikes in front of synapses that they then reach."""
     return type(module) in (slayer.Psp, tsslbp.Psp)
-
-
-def _in_units(x: Tensor, threshold: Tensor | None) -> Tensor:
-    """Return an input in units of varied thresholds; all else that neurons do scales with them."""
-    return x if threshold is None else (x / threshold).to(x.dtype)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, nn
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.adapters.neurons import Entry, NeuronLayer, Part, Varied, longer, sent
 from spikewvat.adapters.torch import TorchAdapter
 from spikewvat.errors import UnsupportedModelError, require
 
@@ -40,38 +40,27 @@ class SnnTorchNeurons(NeuronLayer):
         parts: set[Part] = {"spikes"}
         if isinstance(module, _LEAKY) and not module.inhibition:
             parts |= {"v_threshold", "tau_mem"}
-        super().__init__(name, module, parts=frozenset(parts), timed=False)
+        super().__init__(name, module, parts=parts, timed=False)
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        entries = []
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        entries: list[Entry] = []
         for key, factor in (("threshold", threshold), ("beta", tau)):
             if factor is not None:
-                module = self.module
-                held: Any = module._parameters if key in module._parameters else module._buffers
+                own = self.module._parameters
+                held = own if key in own else self.module._buffers
                 value = held[key]
                 new = value * factor if key == "threshold" else longer(value.clamp(0, 1), factor)
                 entries.append((held, key, new.to(value.dtype)))
-        with exchanged_entries(*entries):
-            return inner(x, *args, **kw)
+        return x, entries
 
     def _with_spikes(self, output: Any, spikes: Tensor, changed: Tensor) -> Any:
-        sent = output[0] if isinstance(output, tuple) else output
-        output = super()._with_spikes(output, spikes, changed)
-        held = self.module._buffers
-        if held.get("spk") is sent:  # what recurrent synapses see in the next step
-            held["spk"] = output[0] if isinstance(output, tuple) else output
-        return output
+        replaced, held = super()._with_spikes(output, spikes, changed), self.module._buffers
+        if held.get("spk") is sent(output):  # what recurrent synapses see in the next step
+            held["spk"] = sent(replaced)
+        return replaced
 
     def _height(self, output: Tensor) -> Tensor | float:
-        height: Tensor = self.module.graded_spikes_factor.detach()  # type: ignore[operator]
+        height: Tensor = self.module.graded_spikes_factor.detach()
         return height
 
 

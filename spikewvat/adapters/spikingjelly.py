@@ -2,25 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.adapters.neurons import Entry, NeuronLayer, Part, Varied, longer
 from spikewvat.adapters.torch import TorchAdapter
-from spikewvat.errors import UnsupportedModelError, require
+from spikewvat.errors import MissingExtraError, UnsupportedModelError, require
 
-_PURPOSE = "A SpikingJelly network"
-base: Any = require("spikingjelly.activation_based.base", extra="spikingjelly", purpose=_PURPOSE)
-layer: Any = require("spikingjelly.activation_based.layer", extra="spikingjelly", purpose=_PURPOSE)
-neuron: Any = require(
-    "spikingjelly.activation_based.neuron", extra="spikingjelly", purpose=_PURPOSE
-)
-surrogate: Any = require(
-    "spikingjelly.activation_based.surrogate", extra="spikingjelly", purpose=_PURPOSE
-)
+_OPTIONS = {"extra": "spikingjelly", "purpose": "A SpikingJelly network"}
+
+
+def _check_version() -> None:
+    """Raise MissingExtraError for a SpikingJelly before 2.0, whose neurons differ."""
+    try:
+        found = version("spikingjelly")
+    except PackageNotFoundError:
+        return  # a checkout, or none at all: the imports below tell
+    if int(found.split(".")[0]) < 2:
+        raise MissingExtraError(
+            f"A SpikingJelly network needs SpikingJelly 2.0 or newer, found {found}. "
+            'Run: pip install --upgrade "spikewvat[spikingjelly]".'
+        )
+
+
+_check_version()
+base: Any = require("spikingjelly.activation_based.base", **_OPTIONS)
+layer: Any = require("spikingjelly.activation_based.layer", **_OPTIONS)
+neuron: Any = require("spikingjelly.activation_based.neuron", **_OPTIONS)
+surrogate: Any = require("spikingjelly.activation_based.surrogate", **_OPTIONS)
 
 _LEAKY = (neuron.LIFNode, neuron.ParametricLIFNode, neuron.SimpleLIFNode)
 _NODES = (*_LEAKY, neuron.IFNode, neuron.SimpleIFNode)
@@ -42,25 +55,15 @@ class SpikingJellyNeurons(NeuronLayer):
             parts.add("v_threshold")
         if type(module) in _LEAKY:
             parts.add("tau_mem")
-        timed = bool(module.step_mode == "m")
-        super().__init__(name, module, parts=frozenset(parts), timed=timed)
+        timed = getattr(module, "step_mode", "m") == "m"  # PSN has none and is always multi-step
+        super().__init__(name, module, parts=parts, timed=timed)
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        module: Any = self.module
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        module = self.module
         own, surrogate = module.__dict__, module.surrogate_function
         # The fused kernels take numbers only; for a surrogate that they do not know the framework
         # falls back to plain torch operations, which broadcast.
-        entries: list[tuple[dict[str, Any], str, Any]] = [
-            (module._modules, "surrogate_function", lambda v: surrogate(v))
-        ]
+        entries: list[Entry] = [(module._modules, "surrogate_function", lambda v: surrogate(v))]
         if threshold is not None:
             entries.append((own, "v_threshold", module.v_threshold * threshold))
         if tau is not None and "w" in module._parameters:  # 1 / tau is the sigmoid of w
@@ -71,8 +74,7 @@ class SpikingJellyNeurons(NeuronLayer):
             beta = longer(1 - 1 / torch.as_tensor(module.tau).to(tau), tau)
             varied = torch.where(tau == 1, module.tau, 1 / (1 - beta))
             entries.append((own, "tau", varied))
-        with exchanged_entries(*entries):
-            return inner(x, *args, **kw)
+        return x, entries
 
 
 class SpikingJellyAdapter(TorchAdapter):

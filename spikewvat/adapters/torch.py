@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from weakref import WeakKeyDictionary
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spikewvat.adapters import foreign, state
 from spikewvat.adapters.accounts import Account
@@ -228,13 +227,3 @@ def batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._NormBase]:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._NormBase) and module.track_running_stats:
             yield module
-
-
-def running_statistics(model: nn.Module) -> list[Tensor]:
-    """Return all running statistics: means, variances and counts, live."""
-    return [
-        buffer
-        for module in batch_norms(model)
-        for buffer in module.buffers(recurse=False)
-        if isinstance(buffer, torch.Tensor)
-    ]

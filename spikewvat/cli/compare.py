@@ -13,6 +13,7 @@ from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
     from spikewvat.comparison import Comparison, Failure, Row
+    from spikewvat.robustness.timing import Time
 
 
 def compare(
@@ -64,6 +65,14 @@ def compare(
         typer.Option(min=0, max=1, help="Accuracy a chip must reach to work, as a fraction."),
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Training seeds.")] = "0",
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="network|steps|N",
+            help="Who goes through time: the network itself, or one call for each step of the "
+            "inputs, or N calls with the same input; found out by default.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the results; runs/MODULE.FUNCTION of --model by default."),
@@ -113,6 +122,7 @@ def compare(
                 chips=chips,
                 target=target,
                 seeds=whole_numbers(seeds, "--seeds"),
+                time=_time(time),
                 on_row=on_row,
             )
     show(folder.suite(found), folder.results, folder.path)
@@ -122,6 +132,23 @@ def compare(
         typer.echo(f"error: {failure}", err=True)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _time(text: str | None) -> Time:
+    """Return how the network meets time.
+
+    Raises:
+        RecipeError: If it cannot be that.
+    """
+    if text is None:
+        return None
+    if text == "network":
+        return "network"
+    if text == "steps":
+        return "steps"
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise RecipeError(f"--time {text}: expected network, steps or a number of steps.")
 
 
 def _sizes(text: str, option: str) -> list[float]:

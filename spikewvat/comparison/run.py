@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, TypeAlias
 
 import torch
@@ -27,6 +27,7 @@ from spikewvat.robustness.corruptions import (
     ReadNoise,
     ThresholdMismatch,
 )
+from spikewvat.robustness.timing import Time
 
 DeviceAt: TypeAlias = Callable[[float], DeviceModel]
 """From the size of the variation to what a chip does to weights."""
@@ -72,6 +73,7 @@ def compare(
     chips: int = 25,
     target: float | None = None,
     seeds: Sequence[int] = (0,),
+    time: Time = None,
     adapter: Adapter | None = None,
     reset_state: ResetState | None = None,
     on_row: OnRow = lambda found, new: None,
@@ -100,6 +102,7 @@ def compare(
         chips: Chips at each size.
         target: Accuracy that a chip must reach to work, a fraction.
         seeds: Seeds of the trainings; torch's global generators are seeded too.
+        time: How the network meets time, as :class:`~spikewvat.Evaluator` takes it.
         adapter: By default the one for the network's framework.
         reset_state: Resets layers that no adapter knows.
         on_row: Called with what is known so far: with None when everything has been tried, then
@@ -134,9 +137,9 @@ def compare(
     adapter = adapter or adapter_for(example, reset_state=reset_state)
     adapter.synaptic_weights(example)
     batches = TestBatches(testing)
-    evaluator = Evaluator(example, batches, adapter=adapter)
+    evaluator = Evaluator(example, batches, time=time, adapter=adapter)
     _check_fit(evaluator)  # reads the batches, for all networks
-    rehearsal = Evaluator(example, batches.first, adapter=adapter)
+    rehearsal = Evaluator(example, batches.first, time=time, adapter=adapter)
     tests, skipped = _tests(rehearsal, devices, corruptions, sigmas, severities, chips, target)
 
     def trained(method: Method, seed: int) -> nn.Module:
@@ -162,9 +165,9 @@ def compare(
             for seed in seeds:
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
-                    started = time.perf_counter()
+                    started = perf_counter()
                     network = trained(method, seed)
-                    seconds.append(time.perf_counter() - started)
+                    seconds.append(perf_counter() - started)
                 networks.append(evaluator.on(network))
             for test in tests:
                 curves = tuple(test.run(network, chips, target) for network in networks)

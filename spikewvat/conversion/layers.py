@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, exchanged_entries, longer
+from spikewvat.adapters.neurons import NeuronLayer, Part, Varied, in_units, longer
 from spikewvat.spiking.stdb import Dynamics, State, neurons
 
 
@@ -105,28 +105,15 @@ class _SeenNeurons(NeuronLayer):
         parts: set[Part] = {"spikes", "v_threshold"}
         if bool(module.leak < 1):
             parts.add("tau_mem")
-        super().__init__(name, module, parts=frozenset(parts), timed=True, method="steps")
-        self._neurons = module
+        super().__init__(name, module, parts=parts, timed=True, method="steps")
 
-    def _varied(
-        self,
-        inner: Callable[..., Any],
-        threshold: Tensor | None,
-        tau: Tensor | None,
-        x: Tensor,
-        *args: Any,
-        **kw: Any,
-    ) -> Any:
-        if threshold is not None:
-            x = (x / threshold).to(x.dtype)
-        if tau is None:
-            return inner(x, *args, **kw)
-        held: Any = self._neurons._parameters
-        with exchanged_entries((held, "leak", longer(self._neurons.leak, tau))):
-            return inner(x, *args, **kw)
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        module = self.module
+        changed = [] if tau is None else [(module._parameters, "leak", longer(module.leak, tau))]
+        return in_units(x, threshold), changed
 
     def _height(self, output: Tensor) -> Tensor | float:
-        module = self._neurons
+        module = self.module
         return 1.0 if module.unit else _channels(module.amplitude.detach(), output.dim() - 3)
 
 

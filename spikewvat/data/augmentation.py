@@ -8,7 +8,6 @@ from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional
 
 
 class Augmentation(Protocol):
@@ -73,33 +72,17 @@ class RandomShift:
             if self.fill != 0:
                 raise ValueError(f"fill must be 0 for sparse spikes, got {self.fill!r}.")
             return _shifted_events(batch, shifts)
-        if batch.dim() == 4:
-            return self._cropped(batch, shifts)
-        shifted = self._filled(batch, batch.shape)
-        for index, (dy, dx) in enumerate(shifts.tolist()):
-            to_y, from_y = _overlap(dy, height)
-            to_x, from_x = _overlap(dx, width)
-            shifted[:, index, :, to_y, to_x] = batch[:, index, :, from_y, from_x]
-        return shifted
-
-    def _cropped(self, images: Tensor, shifts: Tensor) -> Tensor:
-        """Return one window of each padded image; all windows are views of one memory."""
-        height, width = images.shape[2:]
+        # One window of each padded sample; all windows are views of one memory.
         border = self.pixels
-        if isinstance(self.fill, tuple):
-            size = (*images.shape[:2], height + 2 * border, width + 2 * border)
-            padded = self._filled(images, size)
-            padded[:, :, border:-border, border:-border] = images
-        else:
-            padded = functional.pad(images, (border,) * 4, value=self.fill)
-        windows = padded.unfold(2, height, 1).unfold(3, width, 1)
-        top, left = (self.pixels - shifts).to(images.device).unbind(1)
-        each = torch.arange(len(images), device=images.device)
-        return windows[each, :, top, left]
-
-    def _filled(self, like: Tensor, shape: Sequence[int]) -> Tensor:
-        """Return a tensor of what comes in."""
-        return like.new_tensor(self.fill).reshape(-1, 1, 1).expand(*shape).clone()
+        size = (*batch.shape[:-2], height + 2 * border, width + 2 * border)
+        fill = batch.new_tensor(self.fill).reshape(-1, 1, 1)
+        padded = fill.expand(size).clone()
+        padded[..., border:-border, border:-border] = batch
+        windows = padded.movedim(-4, 0).unfold(-2, height, 1).unfold(-2, width, 1)
+        top, left = (border - shifts).to(batch.device).unbind(1)
+        each = torch.arange(samples, device=batch.device)
+        shifted: Tensor = windows.movedim((-4, -3), (1, 2))[each, top, left]
+        return shifted.movedim(0, -4).contiguous()
 
 
 @dataclass(frozen=True)
@@ -189,10 +172,3 @@ def _shifted_events(spikes: Tensor, shifts: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(
         index[:, kept], values[kept], spikes.shape, is_coalesced=True, check_invariants=False
     )
-
-
-def _overlap(shift: int, size: int) -> tuple[slice, slice]:
-    """Return where the kept part goes to and where it comes from."""
-    if shift >= 0:
-        return slice(shift, size), slice(0, max(size - shift, 0))
-    return slice(0, max(size + shift, 0)), slice(-shift, size)

@@ -3,17 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
-from spikewvat.data.cifar_files import HUNDRED, TEN, data_folder, read_batches
+from spikewvat.data.cifar_files import HUNDRED, TEN, Official, data_folder, read_batches
 from spikewvat.data.encodings import Encoding
-from spikewvat.data.stills import STATISTICS, Level, StillImages, check_options
+from spikewvat.data.stills import AS_IS, STATISTICS, SYMMETRIC, StillImages, check_options
 
 Statistics = Literal["cifar", "imagenet"]
 """Of which data set the mean and standard deviation of each channel are."""
 
 
-class CIFAR10(StillImages):
+class _CIFAR(StillImages):
+    """The official binary version that a subclass names."""
+
+    official: ClassVar[Official]
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: Literal["train", "test"],
+        *,
+        encoding: Encoding | None = None,
+        limit: int | None = None,
+        seed: int | None = 0,
+        symmetric: bool | None = None,
+        standardize: Statistics | None = None,
+        download: bool = False,
+    ) -> None:
+        if standardize is not None and standardize not in STATISTICS:
+            raise ValueError(f"standardize must be 'cifar' or 'imagenet', got {standardize!r}.")
+        if symmetric and standardize:
+            raise ValueError(
+                f"symmetric=True and standardize={standardize!r} exclude each other. Choose one."
+            )
+        if symmetric is None:
+            symmetric = standardize is None
+        scalings = {"symmetric": symmetric, "standardize": standardize is not None}
+        check_options(split, limit, encoding, **scalings)
+        mean, std = STATISTICS[standardize] if standardize else SYMMETRIC if symmetric else AS_IS
+        folder = data_folder(self.official, Path(root).expanduser(), split, download=download)
+        self.classes = self.official.classes
+        images, labels = read_batches(self.official, folder, split, limit=limit)
+        super().__init__(
+            images[:limit], labels[:limit], encoding=encoding, seed=seed, mean=mean, std=std
+        )
+
+
+class CIFAR10(_CIFAR):
     """CIFAR-10 from its official binary version, ``cifar-10-batches-bin/*.bin``.
 
     Items are ``(image float32 [3, 32, 32], label)``, with an encoding ``([T, 3, 32, 32], label)``.
@@ -47,28 +83,10 @@ class CIFAR10(StillImages):
         https://www.cs.toronto.edu/~kriz/cifar.html
     """
 
-    def __init__(
-        self,
-        root: Path | str,
-        split: Literal["train", "test"],
-        *,
-        encoding: Encoding | None = None,
-        limit: int | None = None,
-        seed: int | None = 0,
-        symmetric: bool | None = None,
-        standardize: Statistics | None = None,
-        download: bool = False,
-    ) -> None:
-        mean, std = _scaling(split, limit, encoding, symmetric, standardize)
-        folder = data_folder(TEN, Path(root).expanduser(), split, download=download)
-        self.classes = TEN.classes
-        images, labels = read_batches(TEN, folder, split, limit=limit)
-        super().__init__(
-            images[:limit], labels[:limit], encoding=encoding, seed=seed, mean=mean, std=std
-        )
+    official = TEN
 
 
-class CIFAR100(StillImages):
+class CIFAR100(_CIFAR):
     """CIFAR-100 from its official binary version, ``cifar-100-binary/{train,test}.bin``.
 
     Items are ``(image float32 [3, 32, 32], label)``, with an encoding ``([T, 3, 32, 32], label)``;
@@ -99,44 +117,4 @@ class CIFAR100(StillImages):
         Krizhevsky, 2009, https://www.cs.toronto.edu/~kriz/cifar.html
     """
 
-    def __init__(
-        self,
-        root: Path | str,
-        split: Literal["train", "test"],
-        *,
-        encoding: Encoding | None = None,
-        limit: int | None = None,
-        seed: int | None = 0,
-        symmetric: bool | None = None,
-        standardize: Statistics | None = None,
-        download: bool = False,
-    ) -> None:
-        mean, std = _scaling(split, limit, encoding, symmetric, standardize)
-        folder = data_folder(HUNDRED, Path(root).expanduser(), split, download=download)
-        self.classes = HUNDRED.classes
-        images, labels = read_batches(HUNDRED, folder, split, limit=limit)
-        super().__init__(
-            images[:limit], labels[:limit], encoding=encoding, seed=seed, mean=mean, std=std
-        )
-
-
-def _scaling(
-    split: str,
-    limit: int | None,
-    encoding: Encoding | None,
-    symmetric: bool | None,
-    standardize: Statistics | None,
-) -> tuple[Level, Level]:
-    """Return what is subtracted and divided by, the options checked."""
-    if standardize is not None and standardize not in STATISTICS:
-        raise ValueError(f"standardize must be 'cifar' or 'imagenet', got {standardize!r}.")
-    if symmetric and standardize:
-        raise ValueError(
-            f"symmetric=True and standardize={standardize!r} exclude each other. Choose one."
-        )
-    if symmetric is None:
-        symmetric = standardize is None
-    check_options(split, limit, encoding, symmetric=symmetric, standardize=standardize is not None)
-    if standardize is not None:
-        return STATISTICS[standardize]
-    return (0.5, 0.5) if symmetric else (0.0, 1.0)
+    official = HUNDRED

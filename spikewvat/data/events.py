@@ -184,10 +184,7 @@ def _whole(column: NDArray[Any], field: str, name: str) -> NDArray[Any]:
 
 
 def check_events(
-    events: Any,
-    sensor_size: tuple[int, int, int] = NMNIST_SENSOR,
-    *,
-    name: str = "the recording",
+    events: Any, sensor_size: tuple[int, int, int] = NMNIST_SENSOR, *, name: str = "the recording"
 ) -> Events:
     """Return a recording after a check of all that binning relies on.
 
@@ -332,10 +329,7 @@ def bin_checked(
 
 
 def frame_shape(
-    time_steps: int | None,
-    window_us: int | None,
-    sensor_size: tuple[int, int, int],
-    reduce: Reduce,
+    time_steps: int | None, window_us: int | None, sensor_size: tuple[int, int, int], reduce: Reduce
 ) -> tuple[int, int, int, int]:
     """Return the shape of binned frames, a single step where their number is not fixed.
 

@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from spikewvat.data.pictures import RandomCrop, centre, pixels, read_picture
-from spikewvat.data.stills import STATISTICS, scaled, scaled_black
+from spikewvat.data.stills import STATISTICS, scaled, scaled_black, stream
 from spikewvat.errors import DataError, MissingDataError
 
 _SPLITS = {"train": "train", "test": "val"}
@@ -99,10 +98,7 @@ class ImageNet(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         picture = read_picture(self.files[index], purpose="reading pictures")
         if self._random:
-            generator = None
-            if self._seed is not None:
-                seed = self._seed * len(self) + index % len(self)
-                generator = torch.Generator().manual_seed(seed)
+            generator = stream(self._seed, index, len(self))
             picture = self._crop(picture, generator=generator)
         else:
             picture = centre(picture, resize=self._resize, size=self._crop.size)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spikewvat.data.encodings import Direct, Encoding, Latency, Rate
-from spikewvat.data.stills import StillImages, check_options
+from spikewvat.data.stills import AS_IS, SYMMETRIC, StillImages, check_options
 from spikewvat.errors import DataError, MissingDataError
 from spikewvat.files import gunzip
 
@@ -85,7 +85,7 @@ class MNIST(StillImages):
                 f"{str(images_file)!r} holds {len(images)} images, but {str(labels_file)!r} "
                 f"{len(labels)} labels. Replace them by files of the same set."
             )
-        mean, std = (_MEAN, _STD) if standardize else (0.5, 0.5) if symmetric else (0.0, 1.0)
+        mean, std = (_MEAN, _STD) if standardize else SYMMETRIC if symmetric else AS_IS
         super().__init__(
             images[:limit], labels[:limit].long(), encoding=encoding, seed=seed, mean=mean, std=std
         )

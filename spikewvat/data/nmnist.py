@@ -131,8 +131,6 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         index = self._position(index)
-        if self._cache is None and not self._sparse:
-            return torch.from_numpy(self._binned(index)), self.targets[index]
         return self._made([index], torch.uint8)[:, 0], self.targets[index]
 
     def __getitems__(self, indices: Sequence[int]) -> Together:
@@ -150,8 +148,6 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         """
         places = [self._position(index) for index in indices]
         labels = torch.tensor([self.targets[place] for place in places], dtype=torch.int64)
-        if self._cache is None and not self._sparse:
-            return torch.stack([self[place][0] for place in places], 1).float(), labels
         return self._made(places, torch.float32), labels
 
     def _position(self, index: int) -> int:
@@ -335,13 +331,9 @@ def _choose(
     indices: Sequence[int] | None,
 ) -> list[Path]:
     """Return the wanted recordings."""
-    chosen = []
-    taken = dict.fromkeys(classes, 0)
-    for path in paths:
-        label = _digit(path)
-        if label in taken and (per_class is None or taken[label] < per_class):
-            taken[label] += 1
-            chosen.append(path)
+    chosen: list[Path] = []
+    for digit in sorted(set(classes)):
+        chosen += [path for path in paths if _digit(path) == digit][:per_class]
     if indices is None:
         return chosen
     outside = [index for index in indices if not 0 <= index < len(chosen)]

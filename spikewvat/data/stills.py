@@ -21,6 +21,8 @@ STATISTICS: dict[str, tuple[Level, Level]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Mean and standard deviation of each channel in a set's training images, as everyone has them."""
+AS_IS: tuple[Level, Level] = (0.0, 1.0)
+SYMMETRIC: tuple[Level, Level] = (0.5, 0.5)
 
 
 class StillImages(Dataset[tuple[Tensor, int]]):
@@ -66,11 +68,7 @@ class StillImages(Dataset[tuple[Tensor, int]]):
         label = int(self.targets[index])
         if self._encoding is None:
             return image, label
-        generator = None
-        if self._seed is not None:
-            # One stream per image; neighbouring seeds are unrelated in torch's Mersenne twister.
-            generator = torch.Generator().manual_seed(self._seed * len(self) + index % len(self))
-        return self._encoding(image, generator=generator), label
+        return self._encoding(image, generator=stream(self._seed, index, len(self))), label
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
         """Return several items; torch's loaders call this, still images come five times faster."""
@@ -85,6 +83,14 @@ class StillImages(Dataset[tuple[Tensor, int]]):
         if images.dim() == 3:
             images = images[:, None]
         return scaled(images, *self._scale)
+
+
+def stream(seed: int | None, index: int, items: int) -> torch.Generator | None:
+    """Return the generator of one item of so many, None (torch's global one) without a seed."""
+    if seed is None:
+        return None
+    # One stream per image; neighbouring seeds are unrelated in torch's Mersenne twister.
+    return torch.Generator().manual_seed(seed * items + index % items)
 
 
 def scaled(images: Tensor, mean: Level, std: Level) -> Tensor:

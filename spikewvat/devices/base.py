@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, final
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
+from spikewvat.pieces import is_dense
 from spikewvat.weights import Perturb, Weights, adding
 
 
@@ -89,6 +91,18 @@ class DeviceModel(Derived, ABC):
             return NotImplemented
         stages = (*_stages(self), *_stages(other))
         return Pipeline(stages)
+
+
+class EachWeight(DeviceModel):
+    """A device that treats every tensor by itself; a subclass says in :meth:`_program` how."""
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip (see :meth:`DeviceModel.program`)."""
+        return {name: self._program(weight, generator) for name, weight in weights.items()}
+
+    @abstractmethod
+    def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        """Return one tensor as found on the chip."""
 
 
 class AdditiveErrors(DeviceModel):
@@ -194,6 +208,11 @@ def is_plain(weight: Tensor) -> bool:
     return weight.device.type == "cpu" and weight.dtype == torch.float32 and weight.is_contiguous()
 
 
+def is_block(weight: Tensor) -> bool:
+    """Return whether a tensor is one block of float32 on the CPU, in whatever order."""
+    return weight.device.type == "cpu" and weight.dtype == torch.float32 and is_dense(weight)
+
+
 def generator_device(generator: Generator | None) -> torch.device:
     """Return where noise is drawn: the generator's device, the CPU without one.
 
@@ -202,10 +221,59 @@ def generator_device(generator: Generator | None) -> torch.device:
     return torch.device("cpu") if generator is None else generator.device
 
 
+def uniform(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None = None) -> Tensor:
+    """Draw numbers uniform in [0, 1), where the generator is."""
+    return torch.rand(shape, dtype=dtype, device=generator_device(generator), generator=generator)
+
+
+def normal(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None = None) -> Tensor:
+    """Draw standard normal numbers, where the generator is."""
+    return torch.randn(shape, dtype=dtype, device=generator_device(generator), generator=generator)
+
+
+def check_device(device: object) -> None:
+    """Raise TypeError unless ``device`` is a device model."""
+    if isinstance(device, DeviceModel):
+        return
+    wanted = "device must be a device model such as Gaussian(sigma=0.1)"
+    given = "none" if device is None else repr(device)
+    move = "Write Gaussian(sigma=0.1) for noise of 10 % of each layer's range."
+    if isinstance(device, type):
+        given, move = (
+            f"the class {device.__name__}",
+            f"Write {device.__name__}(...) with its numbers.",
+        )
+    elif isinstance(device, str | torch.device):
+        move = "It says what a chip does to weights, not where tensors are; those follow the model."
+    elif isinstance(device, Real):
+        move = f"Write Gaussian(sigma={device!r})."
+    elif isinstance(device, nn.Module):
+        given, move = f"the network {type(device).__name__}", "The network comes first."
+    elif isinstance(device, Iterable):
+        given, move = f"an object of {type(device).__name__}", "Check the order of the arguments."
+    raise TypeError(f"{wanted}, got {given}. {move}")
+
+
 def check_at_least_zero(name: str, value: float) -> None:
     """Raise ValueError unless ``value`` is a finite number of at least zero."""
     if not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
         raise ValueError(f"{name} must be a finite number of at least 0, got {value!r}.")
+
+
+def check_sigma(sigma: float, *, most: float, more: str) -> None:
+    """Raise ValueError unless ``sigma`` is a number of at least 0 that is no percentage.
+
+    Args:
+        sigma: A share, such as 0.1 for 10 %.
+        most: What is surely a forgotten per cent sign above.
+        more: What somebody writes who wants more.
+    """
+    check_at_least_zero("sigma", sigma)
+    if sigma > most:
+        raise ValueError(
+            f"sigma must be at most {most:g}, got {sigma!r}: it is a share, no percentage. "
+            f"Write {sigma / 100:g} for {sigma:g} %. {more}"
+        )
 
 
 def check_above_zero(name: str, value: float) -> None:

@@ -8,9 +8,10 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import (
-    DeviceModel,
+    EachWeight,
     check_at_least_zero,
     check_bits,
+    check_sigma,
     draw_dtype,
     norm_of,
 )
@@ -19,7 +20,7 @@ from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True)
-class BinaryCells(DeviceModel):
+class BinaryCells(EachWeight):
     r"""Dynamic fixed point in two's complement, each bit b in a binary cell of its own.
 
     .. math:: q = \mathrm{clip}(\mathrm{round}(w \, 2^F), -2^{N-1}, 2^{N-1} - 1), \qquad
@@ -37,7 +38,7 @@ class BinaryCells(DeviceModel):
 
     Args:
         bits: Bits N of a weight, from 2 to 16.
-        sigma: Standard deviation s of a cell that is on, as a share of its value, at least 0.
+        sigma: Standard deviation s of a cell that is on, as a share of its value, from 0 to 1.
         off_sigma: Standard deviation o of a cell that is off, as a share of one that is on.
 
     Raises:
@@ -58,12 +59,8 @@ class BinaryCells(DeviceModel):
 
     def __post_init__(self) -> None:
         check_bits(self.bits)
-        check_at_least_zero("sigma", self.sigma)
+        check_sigma(self.sigma, most=1.0, more="No cell is read with an error above its value.")
         check_at_least_zero("off_sigma", self.off_sigma)
-
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        return {name: self._program(weight, generator) for name, weight in weights.items()}
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""

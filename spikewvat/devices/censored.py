@@ -26,7 +26,7 @@ class RightCensored(AdditiveNoise):
     :math:`\min(Z, c)` itself: its mean m is negative and its standard deviation s below 1.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0; of the
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1; of the
             uncensored noise where it is not standardised.
         range: Size R of each layer's range.
         censor: Bound c, in standard deviations of the uncensored noise.
@@ -34,7 +34,7 @@ class RightCensored(AdditiveNoise):
             additive noise of this package has.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite, or ``censor`` is not finite or below
+        ValueError: If ``sigma`` is out of its range, or ``censor`` is not finite or below
             -3, where next to nothing varies.
 
     References:

@@ -9,18 +9,18 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import (
-    DeviceModel,
+    EachWeight,
     check_above_zero,
     check_at_least_zero,
     draw_dtype,
-    generator_device,
     norm_of,
+    normal,
 )
 from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True)
-class Drift(DeviceModel):
+class Drift(EachWeight):
     r"""Power-law drift towards zero, each device with its own exponent.
 
     .. math:: w'(t) = w \, (t / t_0)^{-\nu}, \qquad \nu = \max(0, N(\nu_0, s^2))
@@ -64,10 +64,6 @@ class Drift(DeviceModel):
         """Natural logarithm of t / t0."""
         return math.log(self.time) - math.log(self.t0)
 
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        return {name: self._program(weight, generator) for name, weight in weights.items()}
-
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""
         once, twice = self._mean_factor(self.log_age), self._mean_factor(2 * self.log_age)
@@ -75,12 +71,7 @@ class Drift(DeviceModel):
         return {name: norm_of(weight) * share for name, weight in weights.items()}
 
     def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        nu = torch.randn(
-            weight.shape,
-            dtype=draw_dtype(weight),
-            device=generator_device(generator),
-            generator=generator,
-        )
+        nu = normal(weight.shape, draw_dtype(weight), generator)
         factor = nu.mul_(self.nu_std).add_(self.nu).clamp_(min=0).mul_(-self.log_age).exp_()
         return factor.to(weight.device).mul_(weight.detach()).to(weight.dtype)
 

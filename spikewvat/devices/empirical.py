@@ -165,11 +165,11 @@ class Empirical(AdditiveErrors):
         """
         measurements = read_measurements(
             table,
-            level_column=level_column,
-            value_column=value_column,
-            time_column=time_column,
-            target_column=target_column,
-            device_column=device_column,
+            level=level_column,
+            value=value_column,
+            time=time_column,
+            target=target_column,
+            device=device_column,
         )
         try:
             levels, time = measured_levels(

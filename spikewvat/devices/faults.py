@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, check_probability, draw_dtype, generator_device
+from spikewvat.devices.base import EachWeight, check_probability, draw_dtype, uniform
 from spikewvat.devices.ranges import RangeRule, SixSigma, check_range
 from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True)
-class StuckAt(DeviceModel):
+class StuckAt(EachWeight):
     """Each cell is stuck at the lowest or the highest value of its range with some probability.
 
     Args:
@@ -46,10 +46,6 @@ class StuckAt(DeviceModel):
             )
         check_range(self.range)
 
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        return {name: self._program(weight, generator) for name, weight in weights.items()}
-
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`).
 
@@ -64,9 +60,7 @@ class StuckAt(DeviceModel):
         return norms
 
     def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        dtype, device = draw_dtype(weight), generator_device(generator)
-        u = torch.rand(weight.shape, dtype=dtype, device=device, generator=generator)
-        u = u.to(weight.device)
+        u = uniform(weight.shape, draw_dtype(weight), generator).to(weight.device)
         low, high = (bound.to(weight.dtype) for bound in self.range.bounds(weight))
         chip = torch.where(u < self.low, low, weight.detach())
         return torch.where((u >= self.low) & (u < self.low + self.high), high, chip)

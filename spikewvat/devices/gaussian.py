@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from spikewvat.devices.noise import AdditiveNoise, FusedNoise
-from spikewvat.devices.normal import add_normal_, standard_normal
+from spikewvat.devices.normal import normal_pieces, standard_normal
 
 
 @dataclass(frozen=True)
@@ -14,11 +14,11 @@ class Gaussian(AdditiveNoise):
     r"""Gaussian variation, :math:`\xi \sim N(0, 1)`.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite.
+        ValueError: If ``sigma`` is out of its range.
 
     References:
         Weight-variation-aware training (WVAT), section 3.3; with ``range=AbsMax()`` the noise of
@@ -29,4 +29,4 @@ class Gaussian(AdditiveNoise):
         [1.0, 1.0]
     """
 
-    standard_noise: ClassVar[FusedNoise] = FusedNoise(standard_normal, add_normal_)
+    standard_noise: ClassVar[FusedNoise] = FusedNoise(standard_normal, normal_pieces)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import check_at_least_zero, generator_device
+from spikewvat.devices.base import check_at_least_zero, normal, uniform
 from spikewvat.devices.measurements import Measurements, Numbers
 from spikewvat.errors import DataError
 
@@ -85,14 +85,7 @@ def at_time(table: Measurements, time: float | None) -> tuple[Measurements, floa
         np.log(table.time / time, out=ratios, where=table.time > 0)
         nearest = float(table.time[np.argmin(np.abs(ratios))])
         chosen = (table.time >= nearest / SAME_TIME) & (table.time <= nearest * SAME_TIME)
-    kept = Measurements(
-        level=table.level[chosen],
-        value=table.value[chosen],
-        time=table.time[chosen],
-        target=None if table.target is None else table.target[chosen],
-        device=None if table.device is None else table.device[chosen],
-    )
-    return kept, float(np.median(table.time[chosen]))
+    return table.only(chosen), float(np.median(table.time[chosen]))
 
 
 def measured_levels(
@@ -123,7 +116,9 @@ def measured_levels(
     if low == high:
         raise DataError(f"the value range is empty: every value is {low!r}.")
     earliest = table if table.time is None else at_time(table, float(table.time.min()))[0]
-    at_programming = {level: v.mean() for level, v in _by_level(earliest.level, earliest.value)}
+    at_programming = {
+        level: earliest.value[earliest.level == level].mean() for level in np.unique(earliest.level)
+    }
     now, time = at_time(table, time)
     levels = []
     for level in np.unique(now.level):
@@ -133,17 +128,9 @@ def measured_levels(
         aims = at_programming[level] if now.target is None else now.target[rows]
         errors = (now.value[rows] - aims) / (high - low)
         position = float((np.mean(aims) - low) / (high - low))
-        inter, intra = _parts(errors, None if now.device is None else now.device[rows])
-        levels.append(
-            MeasuredLevel(
-                float(level),
-                position,
-                int(rows.sum()),
-                _thinned(errors),
-                _thinned(inter),
-                _thinned(intra),
-            )
-        )
+        parts = _parts(errors, None if now.device is None else now.device[rows])
+        kept = map(_thinned, (errors, *parts))
+        levels.append(MeasuredLevel(float(level), position, int(rows.sum()), *kept))
     if len(levels) < (2 if value_range is None else 1):
         raise DataError(
             f"the table has {len(levels)} level(s) of at least {min_count} measurements, expected "
@@ -177,11 +164,6 @@ def _thinned(errors: Numbers) -> tuple[float, ...]:
     if errors.size > MAX_ERRORS:
         errors = np.quantile(errors, (np.arange(MAX_ERRORS) + 0.5) / MAX_ERRORS)
     return tuple(float(f"{error:.6g}") for error in errors)
-
-
-def _by_level(level: Numbers, value: Numbers) -> Iterator[tuple[float, Numbers]]:
-    for label in np.unique(level):
-        yield float(label), value[level == label]
 
 
 class LevelErrors:
@@ -238,26 +220,19 @@ class LevelErrors:
 
     def draw(self, place: Tensor, *, smooth: bool, generator: Generator | None) -> Tensor:
         """Draw an error for each place in [0, 1]."""
-        choose = torch.rand(
-            place.numel(),
-            dtype=place.dtype,
-            device=generator_device(generator),
-            generator=generator,
-        )
+        choose = uniform([place.numel()], place.dtype, generator)
         gap, share = self._gap(place)
         level = gap.sub_(1).clamp_(min=0).add_(choose.to(place.device) < share)
         return self.draw_at(level, smooth=smooth, generator=generator).reshape(place.shape)
 
     def draw_at(self, level: Tensor, *, smooth: bool, generator: Generator | None) -> Tensor:
         """Draw an error for each entry of a vector of int32 level numbers."""
-        source = generator_device(generator)
-        options: dict[str, Any] = {"dtype": self.errors.dtype, "device": source}
-        which = torch.rand(len(level), generator=generator, **options).to(level.device)
+        which = uniform(level.shape, self.errors.dtype, generator).to(level.device)
         index = which.mul_(self.counts.index_select(0, level)).int()
         index = index.minimum(self.last.index_select(0, level))  # the product may round up
         errors = self.errors.index_select(0, index.add_(self.offsets.index_select(0, level)))
         if smooth:
-            kernel = torch.randn(len(level), generator=generator, **options).to(level.device)
+            kernel = normal(level.shape, self.errors.dtype, generator).to(level.device)
             mean = self.mean.index_select(0, level)
             errors.sub_(mean).add_(kernel.mul_(self.bandwidth.index_select(0, level)))
             errors.mul_(self.shrinkage.index_select(0, level)).add_(mean)

@@ -48,16 +48,19 @@ def measured(
     """
     device = _fitted(
         _found(table),
-        level_column,
-        value_column,
-        time_column,
-        time,
-        target_column,
-        device_column,
-        value_range,
-        min_count,
+        level_column=level_column,
+        value_column=value_column,
+        time_column=time_column,
+        time=time,
+        target_column=target_column,
+        device_column=device_column,
+        value_range=value_range,
+        min_count=min_count,
     )
     return replace(device, range=range or device.range, smooth=smooth)
+
+
+_fitted = lru_cache(maxsize=64)(Empirical.fit)
 
 
 def _found(table: str) -> Path:
@@ -70,29 +73,4 @@ def _found(table: str) -> Path:
     raise MissingDataError(
         f"there is no table of measurements {table!r}, neither here nor in the folder "
         "SPIKEWVAT_DATA. Set it, or write the whole path."
-    )
-
-
-@lru_cache(maxsize=64)
-def _fitted(
-    path: Path,
-    level_column: Column,
-    value_column: Column,
-    time_column: Column | None,
-    time: float | None,
-    target_column: Column | None,
-    device_column: Column | None,
-    value_range: tuple[float, float] | None,
-    min_count: int,
-) -> Empirical:
-    return Empirical.fit(
-        path,
-        level_column=level_column,
-        value_column=value_column,
-        time_column=time_column,
-        time=time,
-        target_column=target_column,
-        device_column=device_column,
-        value_range=value_range,
-        min_count=min_count,
     )

@@ -7,9 +7,10 @@ import io
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,16 +44,13 @@ class Measurements:
     target: Numbers | None = None
     device: NDArray[np.int64] | None = None
 
+    def only(self, chosen: NDArray[np.bool_]) -> Measurements:
+        """Return the chosen entries."""
+        kept: dict[str, Any] = {n: x if x is None else x[chosen] for n, x in vars(self).items()}
+        return replace(self, **kept)
 
-def read_measurements(
-    path: Path | str,
-    *,
-    level_column: Column,
-    value_column: Column,
-    time_column: Column | None = None,
-    target_column: Column | None = None,
-    device_column: Column | None = None,
-) -> Measurements:
+
+def read_measurements(path: Path | str, **columns: Column | None) -> Measurements:
     """Read a CSV or TSV file, also gzipped (``.gz``).
 
     The first line tells the separator: tab, semicolon or comma. It is a header where a column is
@@ -60,11 +58,8 @@ def read_measurements(
 
     Args:
         path: File to read, UTF-8 text.
-        level_column: Label of the target level, a number.
-        value_column: Measured value.
-        time_column: Time since programming in seconds.
-        target_column: Value that was aimed at, in the unit of the measured value.
-        device_column: Which device was measured, any text.
+        **columns: Where the fields of :class:`Measurements` stand, None where they do not;
+            ``level`` and ``value`` are needed. All are numbers but ``device``, which is any text.
 
     Returns:
         One entry for each row.
@@ -74,13 +69,6 @@ def read_measurements(
             finite number.
     """
     path = Path(path)
-    columns = {
-        "level": level_column,
-        "value": value_column,
-        "time": time_column,
-        "target": target_column,
-        "device": device_column,
-    }
     wanted = {name: column for name, column in columns.items() if column is not None}
     rows = _rows(path)
     first = next(rows, None)
@@ -92,7 +80,7 @@ def read_measurements(
     )
     cells: dict[str, list[float]] = {name: [] for name in places}
     devices: dict[str, int] = {}
-    for line, row in rows if is_header else _chain(first, rows):
+    for line, row in rows if is_header else chain([first], rows):
         for name, place in places.items():
             if place >= len(row):
                 raise DataError(
@@ -130,13 +118,6 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield from ((reader.line_num, row) for row in reader if any(cell.strip() for cell in row))
     except csv.Error as error:
         raise DataError(f"{str(path)!r}, line {reader.line_num}: {error}.") from error
-
-
-def _chain(
-    first: tuple[int, list[str]], rows: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, list[str]]]:
-    yield first
-    yield from rows
 
 
 def _index(column: Column) -> int | None:

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, final
 
 import torch
@@ -19,15 +18,19 @@ from torch import Generator, Tensor
 
 from spikewvat.devices.base import (
     AdditiveErrors,
-    DeviceModel,
+    EachWeight,
     check_above_zero,
     check_at_least_zero,
+    check_sigma,
     draw_dtype,
     generator_device,
-    is_plain,
+    is_block,
     norm_of,
+    normal,
+    uniform,
 )
 from spikewvat.devices.ranges import RangeRule, SixSigma, check_range, size_of, sizes_kept
+from spikewvat.pieces import InPieces, in_memory_order
 from spikewvat.weights import Perturb, Weights
 
 
@@ -37,11 +40,12 @@ class FusedNoise:
 
     Args:
         draw: From a shape, a dtype, a generator and an optional factor to numbers.
-        add_: Adds the same numbers, times a factor, to a plain block of float32 on the CPU.
+        pieces: From a count and a generator on the CPU to the same numbers in float32, piece by
+            piece: their places and they themselves, in memory that is used again.
     """
 
     draw: Callable[..., Tensor]
-    add_: Callable[..., None]
+    pieces: Callable[..., Iterator[tuple[slice, Tensor]]]
 
     def __call__(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
@@ -59,11 +63,12 @@ class AdditiveNoise(AdditiveErrors):
     Float16 and bfloat16 weights get noise drawn in float32, float64 weights in float64.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1, or any
+            number with a range rule of your own.
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite, or ``range`` is no range rule.
+        ValueError: If ``sigma`` is no such number, or ``range`` is no range rule.
 
     References:
         Weight-variation-aware training (WVAT), section 3.3 (the default range) and A.5.
@@ -73,8 +78,13 @@ class AdditiveNoise(AdditiveErrors):
     range: RangeRule = field(default_factory=SixSigma)
 
     def __post_init__(self) -> None:
-        check_at_least_zero("sigma", self.sigma)
         check_range(self.range)
+        most = math.inf if type(self.range).__module__ != RangeRule.__module__ else 1.0
+        check_sigma(
+            self.sigma,
+            most=most,
+            more="More than a whole range needs a wider one: Fixed(low, high).",
+        )
 
     @abstractmethod
     def standard_noise(
@@ -102,17 +112,18 @@ class AdditiveNoise(AdditiveErrors):
     ) -> Perturb:
         """Return a function that adds noise, as it is drawn if it can (:meth:`DeviceModel.plan`).
 
-        The numbers are those of :meth:`errors`. A GPU, which would have to wait for the ranges,
-        holds the noise instead, as do weights that are no plain blocks of float32.
+        The numbers are those of :meth:`errors`, in the order of memory: where a layout is not
+        contiguous (channels last), they go to other weights. A GPU, which would have to wait for
+        the ranges, holds the noise instead, as do weights that are no dense blocks of float32.
         """
         noise = self.standard_noise
         on_cpu = generator_device(generator).type == "cpu"
         with sizes_kept():
-            if isinstance(noise, FusedNoise) and on_cpu and all(map(is_plain, weights.values())):
+            if isinstance(noise, FusedNoise) and on_cpu and all(map(is_block, weights.values())):
                 sizes = {name: size_of(self.range, weight) for name, weight in weights.items()}
                 if all(size.numel() == 1 for size in sizes.values()):
                     factors = {n: scale * self.sigma * float(size) for n, size in sizes.items()}
-                    return partial(_add, noise, factors, generator)
+                    return _Adding(noise, factors, generator)
             return super().plan(weights, scale=scale, generator=generator)
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
@@ -140,14 +151,24 @@ class AdditiveNoise(AdditiveErrors):
         return source(weight.shape, **options).to(weight.device).mul_(scale).to(weight.dtype)
 
 
-def _add(
-    noise: FusedNoise,
-    factors: Mapping[str, float],
-    generator: Generator | None,
-    perturbed: Mapping[str, Tensor],
-) -> None:
-    for name, weight in perturbed.items():
-        noise.add_(weight, factors[name], generator=generator)
+class _Adding(InPieces):
+    """Adds noise as it is drawn."""
+
+    draws = True
+
+    def __init__(
+        self, noise: FusedNoise, factors: Mapping[str, float], generator: Generator | None
+    ) -> None:
+        self._noise, self._factors, self._generator = noise, factors, generator
+
+    def fits(self, name: str, weight: Tensor) -> bool:
+        return is_block(weight)
+
+    def adding(self, name: str, weight: Tensor) -> Iterator[int]:
+        target = in_memory_order(weight)
+        for piece, numbers in self._noise.pieces(len(target), generator=self._generator):
+            target[piece].add_(numbers, alpha=self._factors[name])
+            yield piece.stop
 
 
 @dataclass(frozen=True)
@@ -155,11 +176,11 @@ class Uniform(AdditiveNoise):
     r"""Uniform variation, :math:`\xi \sim U(-\sqrt{3}, \sqrt{3})`.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite.
+        ValueError: If ``sigma`` is out of its range.
 
     References:
         Weight-variation-aware training (WVAT), appendix A.5.
@@ -182,12 +203,12 @@ class Weibull(AdditiveNoise):
               \lambda^{-2} = \Gamma(1 + 2/k) - \Gamma(1 + 1/k)^2, \quad E \sim \mathrm{Exp}(1)
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
         k: Shape (dimensionless), above 0; the smaller, the longer the tail.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite, or ``k`` is not above 0.
+        ValueError: If ``sigma`` is out of its range, or ``k`` is not above 0.
 
     References:
         Weight-variation-aware training (WVAT), appendix A.5 (k is our choice).
@@ -215,11 +236,8 @@ class Weibull(AdditiveNoise):
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
     ) -> Tensor:
         """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
-        uniform = torch.rand(
-            shape, dtype=dtype, device=generator_device(generator), generator=generator
-        )
         # By inversion: torch's exponential_ is six times slower on a CPU.
-        exponential = uniform.neg_().log1p_().neg_()
+        exponential = uniform(shape, dtype, generator).neg_().log1p_().neg_()
         return exponential.pow_(1 / self.k).mul_(self.scale).sub_(self.mean)
 
 
@@ -232,12 +250,12 @@ class SkewNormal(AdditiveNoise):
               \delta = a / \sqrt{1 + a^2}, \quad \omega^{-2} = 1 - 2 \delta^2 / \pi
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
         a: Shape (dimensionless): 0 is Gaussian, positive is skewed to the right.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite, or ``a`` is not finite.
+        ValueError: If ``sigma`` is out of its range, or ``a`` is not finite.
 
     References:
         Weight-variation-aware training (WVAT), section 4.5 (sigma 0.0383; a is our choice).
@@ -269,9 +287,8 @@ class SkewNormal(AdditiveNoise):
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
     ) -> Tensor:
         """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
-        device = generator_device(generator)
-        skewed = torch.randn(shape, dtype=dtype, device=device, generator=generator).abs_()
-        straight = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        skewed = normal(shape, dtype, generator).abs_()
+        straight = normal(shape, dtype, generator)
         rest = self.omega / math.hypot(1, self.a)  # omega sqrt(1 - delta^2)
         return skewed.mul_(self.omega * self.delta).add_(straight, alpha=rest).add_(self.xi)
 
@@ -284,7 +301,7 @@ class MixtureNoise(AdditiveNoise):
               \qquad P(j) = p_j, \quad \bar m = \textstyle\sum_i p_i m_i
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
         weights: Probability p of each kind; they add up to 1.
         means: Mean m of each kind, in any unit.
@@ -337,31 +354,30 @@ class MixtureNoise(AdditiveNoise):
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
     ) -> Tensor:
         """Draw (see :meth:`AdditiveNoise.standard_noise`)."""
-        device = generator_device(generator)
-        uniform = torch.rand(shape, dtype=dtype, device=device, generator=generator)
-        noise = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        share = uniform(shape, dtype, generator)
+        noise = normal(shape, dtype, generator)
         noise.mul_(self.std).add_(self.means[0] - self.mean)
         edge = 0.0
         for p, low, high in zip(self.weights, self.means, self.means[1:], strict=False):
             # A comparison and an addition for each kind: a third of the time of a look-up.
             edge += p
-            noise.add_((uniform >= edge).to(dtype), alpha=high - low)
+            noise.add_((share >= edge).to(dtype), alpha=high - low)
         return noise.div_(self.scale)
 
 
 @dataclass(frozen=True)
-class Lognormal(DeviceModel):
+class Lognormal(EachWeight):
     r"""Lognormal spread: every weight is multiplied, so zero weights stay zero.
 
     .. math:: w' = w \, e^{\theta}, \qquad \theta \sim N(0, \sigma^2)
 
     Args:
-        sigma: Standard deviation of the logarithm (dimensionless), at least 0.
+        sigma: Standard deviation of the logarithm (dimensionless), from 0 to 3.
         keep_mean: Divide by :math:`e^{\sigma^2 / 2}`, so that the mean of w' is w; otherwise its
             median is.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite.
+        ValueError: If ``sigma`` is out of its range.
 
     References:
         Vortex: variation-aware training for memristor X-bar (Liu et al., 2015),
@@ -372,11 +388,7 @@ class Lognormal(DeviceModel):
     keep_mean: bool = False
 
     def __post_init__(self) -> None:
-        check_at_least_zero("sigma", self.sigma)
-
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        return {name: self._program(weight, generator) for name, weight in weights.items()}
+        check_sigma(self.sigma, most=3.0, more="A sigma of 3 spreads weights twentyfold already.")
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return the norms in closed form (see :meth:`DeviceModel.expected_norms`)."""
@@ -396,11 +408,7 @@ class Lognormal(DeviceModel):
         }
 
     def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        device = generator_device(generator)
-        theta = torch.randn(
-            weight.shape, dtype=draw_dtype(weight), device=device, generator=generator
-        )
-        theta.mul_(self.sigma)
+        theta = normal(weight.shape, draw_dtype(weight), generator).mul_(self.sigma)
         if self.keep_mean:
             theta.sub_(self.sigma**2 / 2)
         return theta.exp_().to(weight.device).mul_(weight.detach()).to(weight.dtype)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import generator_device
+from spikewvat.devices.base import generator_device, normal
 
 _LEVELS = 2**15
 _PIECE = 2**16
@@ -43,7 +43,7 @@ def standard_normal(
     """
     device = generator_device(generator)
     if dtype != torch.float32:
-        numbers = torch.randn(shape, dtype=dtype, device=device, generator=generator)
+        numbers = normal(shape, dtype, generator)
         return numbers if scale is None else numbers.mul_(scale.to(device))
     count = shape.numel()
     table = _table(device)
@@ -58,19 +58,22 @@ def standard_normal(
     return numbers.view(shape)
 
 
-def add_normal_(target: Tensor, scale: float, *, generator: Generator | None = None) -> None:
-    """Add what :func:`standard_normal` draws, times a factor, and never hold all of it.
+def normal_pieces(
+    count: int, *, generator: Generator | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield what :func:`standard_normal` draws piece by piece, and never hold all of it.
 
     Args:
-        target: Contiguous, float32, on the CPU; written to.
-        scale: Factor of the numbers.
+        count: How many numbers.
         generator: Source of randomness on the CPU; ``None`` uses torch's global one.
+
+    Yields:
+        Places and float32 numbers, in memory that is used again.
     """
-    entries, table = target.view(-1), _table(target.device)
-    found = torch.empty(min(_PIECE, len(entries)))
-    for part, levels in _drawn_levels(len(entries), target.device, generator):
-        drawn = torch.index_select(table, 0, levels, out=found[: len(levels)])
-        entries[part].add_(drawn, alpha=scale)
+    cpu = torch.device("cpu")
+    table, found = _table(cpu), torch.empty(min(_PIECE, count), dtype=torch.float32)
+    for part, levels in _drawn_levels(count, cpu, generator):
+        yield part, torch.index_select(table, 0, levels, out=found[: len(levels)])
 
 
 def _drawn_levels(

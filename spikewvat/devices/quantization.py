@@ -6,13 +6,12 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, check_bits, draw_dtype
+from spikewvat.devices.base import EachWeight, check_bits, draw_dtype
 from spikewvat.devices.ranges import AbsMax
-from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True)
-class Quantized(DeviceModel):
+class Quantized(EachWeight):
     r"""Symmetric uniform quantisation, rounding half to even; zero stays zero.
 
     .. math:: s = \max|w| / (2^{b-1} - 1), \qquad w' = s \, \mathrm{round}(w / s)
@@ -42,16 +41,12 @@ class Quantized(DeviceModel):
     def __post_init__(self) -> None:
         check_bits(self.bits)
 
-    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
-        """Program one chip (see :meth:`DeviceModel.program`)."""
-        return {name: self._quantized(weight) for name, weight in weights.items()}
-
     def scale(self, weight: Tensor) -> Tensor:
         """Return the width s of one step, broadcastable against ``weight``; 1 where all is zero."""
         scale: Tensor = AbsMax(self.per_channel).size(weight) / (2 ** (self.bits - 1) - 1)
         return scale.masked_fill_(scale == 0, 1)
 
-    def _quantized(self, weight: Tensor) -> Tensor:
+    def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
         scale = self.scale(weight)
         steps: Tensor = weight.detach().to(draw_dtype(weight)) / scale
         return steps.round_().mul_(scale).to(weight.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -77,12 +77,7 @@ def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
     if numbers is not None:
         mean, std = (torch.full((1,) * weight.dim(), x, dtype=dtype) for x in numbers)
         return mean, std
-    return _centred(weight, per_channel)
-
-
-def _centred(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of what is left without the mean, by a copy."""
-    dtype = draw_dtype(weight)
+    # Centre first, by a copy.
     dims = _reduced_dims(weight, per_channel)
     count = math.prod(weight.shape[dim] for dim in dims)
     if count <= 1:
@@ -92,15 +87,6 @@ def _centred(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
         return mean, torch.zeros_like(mean)
     mean = weight.mean(dims, keepdim=True, dtype=dtype)
     return mean, _root_mean_square(weight - mean, dims, count)
-
-
-def _times_std(weight: Tensor, per_channel: bool, times: int) -> Tensor:
-    """Return so many population standard deviations, kept broadcastable, in the draw dtype."""
-    weight = weight.detach()
-    numbers = _numbers(weight, per_channel)
-    if numbers is None:
-        return times * _centred(weight, per_channel)[1]
-    return times * torch.full((1,) * weight.dim(), numbers[1], dtype=draw_dtype(weight))
 
 
 def _min_and_max(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
@@ -131,10 +117,11 @@ class SixSigma:
     """
 
     per_channel: bool = False
+    times: ClassVar[int] = 6
 
     def size(self, weight: Tensor) -> Tensor:
         """Return 6 std."""
-        return _times_std(weight, self.per_channel, 6)
+        return self.times * _mean_and_std(weight, self.per_channel)[1]
 
     def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean - 3 std and mean + 3 std."""
@@ -143,8 +130,19 @@ class SixSigma:
 
 
 @dataclass(frozen=True)
-class HalfWidth:
+class HalfWidth(SixSigma):
     """Half width of [mean - 3 std, mean + 3 std], three population standard deviations.
+
+    Args:
+        per_channel: One range for each output channel instead of one for the tensor.
+    """
+
+    times = 3
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Observed width, largest minus smallest weight.
 
     Args:
         per_channel: One range for each output channel instead of one for the tensor.
@@ -153,12 +151,13 @@ class HalfWidth:
     per_channel: bool = False
 
     def size(self, weight: Tensor) -> Tensor:
-        """Return 3 std."""
-        return _times_std(weight, self.per_channel, 3)
+        """Return max w - min w."""
+        low, high = self.bounds(weight)
+        return high - low
 
     def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean - 3 std and mean + 3 std."""
-        return SixSigma(self.per_channel).bounds(weight)
+        """Return min w and max w."""
+        return _min_and_max(weight, self.per_channel)
 
 
 @dataclass(frozen=True)
@@ -180,26 +179,6 @@ class AbsMax:
         """Return -max |w| and max |w|."""
         size = self.size(weight)
         return -size, size
-
-
-@dataclass(frozen=True)
-class MinMax:
-    """Observed width, largest minus smallest weight.
-
-    Args:
-        per_channel: One range for each output channel instead of one for the tensor.
-    """
-
-    per_channel: bool = False
-
-    def size(self, weight: Tensor) -> Tensor:
-        """Return max w - min w."""
-        low, high = self.bounds(weight)
-        return high - low
-
-    def bounds(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return min w and max w."""
-        return _min_and_max(weight, self.per_channel)
 
 
 @dataclass(frozen=True)

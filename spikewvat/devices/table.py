@@ -14,6 +14,7 @@ from spikewvat.devices.base import generator_device
 from spikewvat.devices.gaussian import Gaussian
 from spikewvat.devices.noise import FusedNoise
 from spikewvat.devices.normal import standard_normal
+from spikewvat.pieces import slices
 
 _ENTRIES = 2**22
 _PIECE = 2**20
@@ -49,19 +50,21 @@ def looked_up_normal(
     return noise
 
 
-def add_looked_up_normal_(
-    target: Tensor, scale: float, *, generator: Generator | None = None
-) -> None:
-    """Add what :func:`looked_up_normal` finds, times a factor, straight from the table.
+def looked_up_pieces(
+    count: int, *, generator: Generator | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Yield what :func:`looked_up_normal` finds piece by piece, straight from the table.
 
     Args:
-        target: Contiguous, float32, on the CPU; written to.
-        scale: Factor of the numbers.
+        count: How many numbers.
         generator: Source of the places, on the CPU; ``None`` uses torch's global one.
+
+    Yields:
+        Places and float32 numbers, not to be written to.
     """
-    entries = target.view(-1)
-    for part, found in _windows(len(entries), target.device, generator):
-        entries[part].add_(found, alpha=scale)
+    for window, found in _windows(count, torch.device("cpu"), generator):
+        for piece in slices(len(found)):
+            yield slice(window.start + piece.start, window.start + piece.stop), found[piece]
 
 
 def _windows(
@@ -89,11 +92,11 @@ class GaussianTable(Gaussian):
     with. Simulate chips with :class:`Gaussian`, whose draws are independent.
 
     Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), at least 0.
+        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is negative or not finite.
+        ValueError: If ``sigma`` is out of its range.
 
     References:
         The shared noise table of Evolution Strategies as a Scalable Alternative to Reinforcement
@@ -104,7 +107,7 @@ class GaussianTable(Gaussian):
         >>> method = WVAT(torch.nn.Linear(3, 2), GaussianTable(sigma=0.1))
     """
 
-    standard_noise: ClassVar[FusedNoise] = FusedNoise(looked_up_normal, add_looked_up_normal_)
+    standard_noise: ClassVar[FusedNoise] = FusedNoise(looked_up_normal, looked_up_pieces)
 
 
 @functools.cache

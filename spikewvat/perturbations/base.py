@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import Derived, norm_of
+from spikewvat.pieces import Changes
 from spikewvat.weights import Perturb, Weights
 
 EPSILON = 1e-12
@@ -152,16 +153,15 @@ def _factor(norm: Tensor, length: Tensor | float, scale: float) -> Tensor | floa
 
 def _adding_times(direction: Weights, factors: Mapping[str, Tensor | float]) -> Perturb:
     """Return what adds each tensor times its factor; a factor of zero adds nothing."""
+    numbers = {name: factor for name, factor in factors.items() if isinstance(factor, float)}
+    if len(numbers) == len(factors):
+        return Changes(direction, numbers)
 
     def add(weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():
-            towards, factor = direction[name].to(weight.device), factors[name]
-            if isinstance(factor, float):
-                if factor != 0:
-                    weight.add_(towards, alpha=factor)
-            else:
-                factor = factor.to(device=towards.device, dtype=towards.dtype)
-                change = towards * factor
-                weight.add_(torch.where(factor != 0, change, torch.zeros_like(change)))
+            towards = direction[name].to(weight.device)
+            factor = torch.as_tensor(factors[name], device=towards.device, dtype=towards.dtype)
+            change = towards * factor
+            weight.add_(torch.where(factor != 0, change, torch.zeros_like(change)))
 
     return add

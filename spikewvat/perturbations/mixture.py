@@ -20,6 +20,7 @@ from spikewvat.perturbations.base import Perturbation
 from spikewvat.perturbations.noise import HSV
 from spikewvat.perturbations.sources import GRADIENT, Source, check_source
 from spikewvat.perturbations.worst import GAV
+from spikewvat.pieces import InPieces, Together
 from spikewvat.weights import Perturb, Weights
 
 Mix: TypeAlias = Literal["either", "both"]
@@ -101,6 +102,9 @@ class Sum(Perturbation):
         """Take both (see :meth:`Perturbation.plan`)."""
         with sizes_kept():
             both = [part.plan(weights, grads, generator=generator) for part in self.parts]
+        pieces = [one for one in both if isinstance(one, InPieces)]
+        if len(pieces) == len(both) and not all(one.draws for one in pieces):
+            return Together(pieces)
 
         def add(perturbed: Mapping[str, Tensor]) -> None:
             for one in both:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Generator
 
-from spikewvat.devices.base import DeviceModel, check_at_least_zero, generator_device
+from spikewvat.devices.base import (
+    DeviceModel,
+    check_at_least_zero,
+    check_device,
+    generator_device,
+)
 from spikewvat.perturbations.base import Perturbation
 from spikewvat.weights import Perturb, Weights
 
@@ -25,6 +30,7 @@ class HSV(Perturbation):
         gamma: Scale of the perturbation (dimensionless), at least 0.
 
     Raises:
+        TypeError: If ``device`` is no device model.
         ValueError: If ``gamma`` is negative or not finite.
 
     References:
@@ -35,6 +41,7 @@ class HSV(Perturbation):
     gamma: float = 1.0
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         check_at_least_zero("gamma", self.gamma)
 
     def plan(
@@ -60,6 +67,7 @@ class VariableNoise(Perturbation):
         spread: Standard deviation s of the scale, as a share of the mean, at least 0.
 
     Raises:
+        TypeError: If ``device`` is no device model.
         ValueError: If ``gamma`` or ``spread`` is negative or not finite.
 
     References:
@@ -73,6 +81,7 @@ class VariableNoise(Perturbation):
     spread: float = 0.3
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         check_at_least_zero("gamma", self.gamma)
         check_at_least_zero("spread", self.spread)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from spikewvat.devices.base import norm_of
+from spikewvat.errors import TrainingStalledWarning
 from spikewvat.perturbations.base import Part
 from spikewvat.weights import Weights, check_matching, refuse_computed
 
@@ -20,6 +22,8 @@ Sign: TypeAlias = Literal["ahead", "back"]
 """``"ahead"`` goes on along the last steps' descent, ``"back"`` returns against it."""
 
 _BUFFERS = ("momentum_buffer", "exp_avg")  # SGD and RMSprop; Adam and its relatives
+# Where wrappers keep what they wrap.
+_WRAPPED = ("optimizer", "_optimizer", "optim", "base_optimizer", "inner_optimizer")
 
 
 class Source(Part, ABC):
@@ -73,7 +77,8 @@ class Momentum(Source):
     of the minibatch. It feeds momentum with a gradient from behind, which speeds up what is
     already fast; on a curved loss it can diverge, so take it for studies.
 
-    Nothing is perturbed before the optimizer has made its first step.
+    Nothing is perturbed before the optimizer has made its first step. Momentum is found inside
+    wrappers (Lookahead, ZeroRedundancyOptimizer, those of Fabric, Lightning and accelerate) too.
 
     Args:
         optimizer: Whose momentum to follow; it has to hold the perturbed weights.
@@ -81,7 +86,7 @@ class Momentum(Source):
 
     Raises:
         ValueError: If the optimizer has no momentum, or ``sign`` is unknown; in a step, if the
-            optimizer holds none of the weights.
+            optimizer holds none of the weights, or has made steps and keeps no momentum of any.
 
     References:
         Momentum-SAM (Becker et al., 2024), https://arxiv.org/abs/2401.12033
@@ -89,10 +94,11 @@ class Momentum(Source):
 
     optimizer: Optimizer
     sign: Sign = "ahead"
+    _told: list[str] = field(default_factory=list, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _factor_of(self.sign)
-        groups = getattr(self.optimizer, "param_groups", [])
+        groups = [g for one in _nested(self.optimizer) for g in getattr(one, "param_groups", [])]
         if not any(group.get("momentum") or any(group.get("betas", ())[:1]) for group in groups):
             name = type(self.optimizer).__name__
             raise ValueError(
@@ -108,28 +114,72 @@ class Momentum(Source):
     def direction(self, weights: Weights, grads: Weights) -> Weights:
         """Return the momentum of each weight, zeros where there is none yet."""
         refuse_computed(weights, "moved along the optimizer's momentum, which is the parameters'")
-        momenta = {name: self._momentum(weight) for name, weight in weights.items()}
-        if all(momentum is None for momentum in momenta.values()):
-            held = {id(weight) for g in self.optimizer.param_groups for weight in g["params"]}
-            if not any(id(weight) in held for weight in weights.values()):
-                names = ", ".join(repr(name) for name in weights)
-                raise ValueError(
-                    f"optimizer holds none of the perturbed weights ({names}). "
-                    "Pass the optimizer that steps this model."
-                )
+        # Looked up anew in every step: loading a checkpoint replaces the optimizer's state.
+        nested = _nested(self.optimizer)
+        momenta = {name: _momentum(nested, weight) for name, weight in weights.items()}
+        missing = [name for name, momentum in momenta.items() if momentum is None]
+        if missing and nested[-1].state:  # a wrapper's own says nothing of steps
+            self._complain(nested, weights, missing)
+        elif len(missing) == len(weights):
+            self._check_holds(nested, weights)
         return {
             name: torch.zeros_like(weights[name]).detach() if momentum is None else momentum
             for name, momentum in momenta.items()
         }
 
-    def _momentum(self, weight: Tensor) -> Tensor | None:
-        # Looked up anew in every step: loading a checkpoint replaces the optimizer's state.
-        state = self.optimizer.state.get(weight, {})
+    def _check_holds(self, nested: list[Any], weights: Weights) -> None:
+        held = {id(w) for one in nested for g in one.param_groups for w in g["params"]}
+        if not any(id(weight) in held for weight in weights.values()):
+            names = ", ".join(repr(name) for name in weights)
+            raise ValueError(
+                f"optimizer holds none of the perturbed weights ({names}). "
+                "Pass the optimizer that steps this model."
+            )
+
+    def _complain(self, nested: list[Any], weights: Weights, missing: list[str]) -> None:
+        """Raise where the optimizer keeps no momentum at all, tell once where some is missing."""
+        kind = type(self.optimizer).__name__
+        if len(missing) == len(weights):
+            self._check_holds(nested, weights)
+            raise ValueError(
+                f"optimizer {kind} has made steps and keeps no momentum of the perturbed weights "
+                f"under {' or '.join(map(repr, _BUFFERS))}. Pass the optimizer that steps them "
+                "inside of its wrapper, or take worst=Past(), which needs none."
+            )
+        trained = [name for name in missing if weights[name].requires_grad]
+        if trained and not self._told:
+            self._told.extend(trained)
+            warnings.warn(
+                f"optimizer {kind} keeps no momentum of weights {', '.join(map(repr, trained))}: "
+                "they are not moved along it. Take worst=Past() if that is not meant.",
+                TrainingStalledWarning,
+                stacklevel=2,
+            )
+
+
+def _nested(optimizer: Any) -> list[Any]:
+    """Return an optimizer and those that it wraps, the outermost first."""
+    found: list[Any] = []
+    ahead = [optimizer]
+    while ahead:
+        one = ahead.pop(0)
+        if one is None or any(one is other for other in found):
+            continue
+        if not hasattr(one, "param_groups"):
+            continue
+        found.append(one)
+        ahead += [getattr(one, name, None) for name in _WRAPPED]
+    return found
+
+
+def _momentum(nested: list[Any], weight: Tensor) -> Tensor | None:
+    for optimizer in nested:
+        state = optimizer.state.get(weight, {}) if isinstance(optimizer.state, Mapping) else {}
         for key in _BUFFERS:
             momentum = state.get(key)
-            if isinstance(momentum, Tensor):
+            if isinstance(momentum, Tensor) and momentum.shape == weight.shape:
                 return momentum.detach()
-        return None
+    return None
 
 
 @dataclass(eq=False)

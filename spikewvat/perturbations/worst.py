@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Generator
 
-from spikewvat.devices.base import DeviceModel, check_at_least_zero, norm_of
+from spikewvat.devices.base import DeviceModel, check_at_least_zero, check_device, norm_of
 from spikewvat.perturbations.base import Perturbation, along, along_globally, total_norm
 from spikewvat.perturbations.sources import GRADIENT, Source, check_source
 from spikewvat.weights import Perturb, Weights, check_matching
@@ -60,6 +60,7 @@ class GAV(Worst):
             closed form where the device has one, which needs no random numbers.
 
     Raises:
+        TypeError: If ``device`` is no device model.
         ValueError: If ``gamma`` or ``alpha`` is negative or not finite.
 
     References:
@@ -75,6 +76,7 @@ class GAV(Worst):
     draw_length: bool = False
 
     def __post_init__(self) -> None:
+        check_device(self.device)
         check_at_least_zero("gamma", self.gamma)
         check_at_least_zero("alpha", self.alpha)
         check_source("source", self.source)

@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Generator
 
-from spikewvat.devices.base import DeviceModel
+from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions.base import Corruption
@@ -40,7 +40,7 @@ class Plan:
 
     Args:
         chips: How many chips at most.
-        seed: The seeds of the chips are drawn with it.
+        source: A generator that draws the seeds of the chips, or the seed of one.
         target: Accuracy that a chip must reach to work.
         interval_width: Stop when the interval of the mean is narrower.
         min_chips: Chips to simulate before stopping early.
@@ -51,17 +51,19 @@ class Plan:
     """
 
     chips: int
-    seed: int
+    source: int | Generator
     target: float | None = None
     interval_width: float | None = None
     min_chips: int = 2
     images: int | None = None
 
     def __post_init__(self) -> None:
-        if self.chips < 1:
-            raise ValueError(f"chips must be at least 1, got {self.chips!r}.")
-        if self.min_chips < 2:
-            raise ValueError(f"min_chips must be at least 2, got {self.min_chips!r}.")
+        for name, least in (("chips", 1), ("min_chips", 2)):
+            count = getattr(self, name)
+            if not isinstance(count, int) or count < least:
+                raise ValueError(
+                    f"{name} must be a whole number of at least {least}, got {count!r}."
+                )
         if self.target is not None:
             check_target(self.target)
         width = self.interval_width
@@ -95,7 +97,7 @@ class Chips:
 
     def __init__(self, run: Run, plan: Plan, stack: Stacking) -> None:
         self._run, self._plan = run, plan
-        self._seeds = draw_seeds(plan.chips, plan.seed)
+        self._seeds = draw_seeds(plan.chips, plan.source)
         self._insist = stack is True
         self._stacking = pays(run.live) if stack == "auto" else stack
         self._stack: Stack | None = None
@@ -218,19 +220,41 @@ class Chips:
             return [run.holding(*chip, seed=s) for chip, s in zip(chips, seeds, strict=True)]
 
 
-def check_device(device: object) -> None:
-    """Raise TypeError unless ``device`` is a device model."""
-    if not isinstance(device, DeviceModel):
-        raise TypeError(
-            f"device must be a device model such as Gaussian(sigma=0.1), got {device!r}."
+def source_of_seeds(seed: int | None, generator: Generator | None) -> int | Generator:
+    """Return what the seeds of chips are drawn with: one of the two, seed 0 without either.
+
+    Raises:
+        ValueError: If both are given.
+        TypeError: If they are of another kind.
+    """
+    if seed is not None and generator is not None:
+        raise ValueError(
+            f"got seed={seed!r} and a generator, which both say what chips there are. "
+            "Leave one out."
         )
+    if generator is None:
+        seed = 0 if seed is None else seed
+        if not isinstance(seed, int):
+            raise TypeError(f"seed must be a whole number, got {seed!r}.")
+        return seed
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {generator!r}.")
+    return generator
 
 
-def draw_seeds(count: int, seed: int) -> tuple[int, ...]:
-    """Draw the seeds of chips; number i does not depend on how many there are."""
-    generator = Generator().manual_seed(seed)
+def draw_seeds(count: int, source: int | Generator) -> tuple[int, ...]:
+    """Draw the seeds of chips; number i does not depend on how many there are.
+
+    Args:
+        count: How many.
+        source: A generator, which goes on, or the seed of one.
+    """
+    generator = Generator().manual_seed(source) if isinstance(source, int) else source
+    place = generator.device
     # One call for each: a vectorised draw may depend on how many there are.
-    return tuple(int(torch.randint(_SEEDS, (), generator=generator)) for _ in range(count))
+    return tuple(
+        int(torch.randint(_SEEDS, (), generator=generator, device=place)) for _ in range(count)
+    )
 
 
 def sigma_of(device: DeviceModel) -> float | None:

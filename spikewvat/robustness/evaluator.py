@@ -7,13 +7,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Generator, nn
 
-from spikewvat.adapters import Adapter, ResetState
+from spikewvat.adapters import Adapter, ResetState, check_model
 from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
-from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of
+from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of, source_of_seeds
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.images import CACHE_BYTES, Images
 from spikewvat.robustness.landscape.landscape import Landscape
@@ -115,6 +116,8 @@ class Evaluator:
         stack: Stacking = "auto",
         autocast: torch.dtype | None = None,
     ) -> None:
+        check_model(model, type(self).__name__)
+        _check_loader(loader)
         _check_speed(stack, autocast)
         check_time(time)
         self._subject = Subject(
@@ -160,7 +163,8 @@ class Evaluator:
         interval_width: float | None = None,
         min_chips: int = 25,
         images_per_chip: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
+        generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> ChipReport:
         """Program the network onto many simulated chips and test each of them on all images.
@@ -178,7 +182,8 @@ class Evaluator:
             images_per_chip: Images that each chip classifies, drawn anew for it: a mean accuracy
                 at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`. ``None``
                 takes all.
-            seed: The seeds of the chips are drawn with it.
+            seed: The seeds of the chips are drawn with it, 0 by default.
+            generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip.
 
         Returns:
@@ -188,7 +193,14 @@ class Evaluator:
             ValueError: If a number is out of its range.
             UnsupportedModelError: If a layer cannot be stacked and ``stack`` is True.
         """
-        plan = Plan(chips, seed, target, interval_width, min_chips, images_per_chip)
+        plan = Plan(
+            chips,
+            source_of_seeds(seed, generator),
+            target,
+            interval_width,
+            min_chips,
+            images_per_chip,
+        )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         with self._subject.running(self._loss) as run:
             return Chips(run, plan, self._stack).report(device, sigma_of(device), progress)
@@ -203,7 +215,8 @@ class Evaluator:
         interval_width: float | None = None,
         min_chips: int = 25,
         images_per_chip: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
+        generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> Degradation:
         """Simulate chips at several magnitudes of variation, with the same seeds at each.
@@ -219,7 +232,8 @@ class Evaluator:
             interval_width: Stop at a sigma when its interval is narrower.
             min_chips: Chips to simulate before stopping early.
             images_per_chip: Images that each chip classifies; without variation all are.
-            seed: The seeds of the chips are drawn with it.
+            seed: The seeds of the chips are drawn with it, 0 by default.
+            generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all sigmas.
 
         Returns:
@@ -228,11 +242,17 @@ class Evaluator:
         Raises:
             ValueError: As :meth:`chips`, or if there is no sigma or one is negative.
         """
-        if not sigmas:
-            raise ValueError("there are no sigmas to sweep, expected some, such as [0, 0.1].")
+        _check_sweep("device_at", device_at, "Gaussian", "sigmas", sigmas)
         for sigma in sigmas:
             check_at_least_zero("sigma", sigma)
-        plan = Plan(chips, seed, target, interval_width, min_chips, images_per_chip)
+        plan = Plan(
+            chips,
+            source_of_seeds(seed, generator),
+            target,
+            interval_width,
+            min_chips,
+            images_per_chip,
+        )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         with self._subject.running(self._loss) as run:
             none, put = run.no_variation(), Chips(run, plan, self._stack)
@@ -252,7 +272,8 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
-        seed: int = 0,
+        seed: int | None = None,
+        generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> Degradation:
         """Test the network at several severities of a corruption, on the same chips at each.
@@ -270,7 +291,8 @@ class Evaluator:
             target: Accuracy that a chip must reach to work.
             interval_width: Stop at a severity when its interval is narrower.
             min_chips: Chips to simulate before stopping early.
-            seed: The seeds of the chips are drawn with it.
+            seed: The seeds of the chips are drawn with it, 0 by default.
+            generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all severities.
 
         Returns:
@@ -282,11 +304,10 @@ class Evaluator:
             TypeError: If ``corruption_at`` returns no corruption.
             UnsupportedModelError: If the corruption cannot happen to the network.
         """
-        if not severities:
-            raise ValueError("there are no severities to sweep, expected some, such as [0, 0.1].")
+        _check_sweep("corruption_at", corruption_at, "Deletion", "severities", severities)
         corruptions = [_checked(corruption_at, severity) for severity in severities]
         device = Ideal() if device is None else device
-        plan = Plan(chips, seed, target, interval_width, min_chips)
+        plan = Plan(chips, source_of_seeds(seed, generator), target, interval_width, min_chips)
         self._check_alone(True, "corruptions", "what happens to spikes happens on one chip")
         reports = []
         with self._subject.running(self._loss, counting=True) as run:
@@ -350,3 +371,25 @@ def _check_speed(stack: Stacking, autocast: torch.dtype | None) -> None:
             "stack=True and autocast do not go together: torch.func ignores autocast. "
             "Leave out one of the two."
         )
+
+
+def _check_loader(loader: object) -> None:
+    """Raise TypeError for what is surely no loader."""
+    if isinstance(loader, nn.Module | DeviceModel) or not isinstance(loader, Iterable):
+        raise TypeError(
+            f"loader must yield batches (inputs, labels), got {type(loader).__name__}. The model "
+            "comes first, then the loader, then what else there is."
+        )
+
+
+def _check_sweep(name: str, make: object, example: str, plural: str, values: object) -> None:
+    """Raise unless there are magnitudes, and something that is made of them."""
+    if not callable(make) or isinstance(make, DeviceModel | Corruption):
+        raise TypeError(
+            f"{name} makes something of each of the {plural}, got {make!r}. "
+            f"Pass {example} itself, or a function."
+        )
+    if not isinstance(values, Sequence | torch.Tensor | np.ndarray):
+        raise TypeError(f"{plural} must be a list such as [0, 0.1], got {values!r}.")
+    if not len(values):
+        raise ValueError(f"there are no {plural} to sweep, expected some, such as [0, 0.1].")

@@ -130,9 +130,8 @@ class Observer:
         timed = x.dim() != flat_dims(module)
         sample = x.shape[2:] if timed else x.shape[1:]
         if (name, sample) not in self._fan_out:
-            probe = torch.ones((1, 1, *sample) if timed else (1, *sample), dtype=torch.float32)
-            weight = next(module.parameters())
-            counted = fan_out(module, probe.to(weight))
+            probe = torch.ones((1, *sample), device=next(module.parameters()).device)
+            counted = fan_out(module, probe)
             self._fan_out[name, sample] = counted.flatten().to(torch.float32)
         reached = self._fan_out[name, sample]
         if x.is_sparse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import torch
 
@@ -328,7 +329,7 @@ class Degradation:
 
 def check_target(target: float) -> None:
     """Raise ValueError unless an accuracy is a fraction."""
-    if not 0 <= target <= 1:
+    if not (isinstance(target, Real) and 0 <= target <= 1):
         raise ValueError(
             f"target must be a fraction between 0 and 1, got {target!r}. Write 0.95 for 95 %."
         )

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, TypedDict, Unpack
 
 import torch
-from torch import nn
+from torch import Generator, nn
 
 from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices import DeviceModel
@@ -44,7 +44,8 @@ def simulate_chips(
     interval_width: float | None = None,
     min_chips: int = 25,
     images_per_chip: int | None = None,
-    seed: int = 0,
+    seed: int | None = None,
+    generator: Generator | None = None,
     progress: Progress | None = None,
     **options: Unpack[EvaluatorOptions],
 ) -> ChipReport:
@@ -59,7 +60,8 @@ def simulate_chips(
         interval_width: Stop when the interval of the mean accuracy is narrower.
         min_chips: Chips to simulate before stopping early.
         images_per_chip: Images that each chip classifies; ``None`` takes all.
-        seed: The seeds of the chips are drawn with it.
+        seed: The seeds of the chips are drawn with it, 0 by default.
+        generator: Draws them instead of a generator of that seed, and goes on.
         progress: Called after each chip.
         **options: Those of :class:`Evaluator`.
 
@@ -74,5 +76,6 @@ def simulate_chips(
         min_chips=min_chips,
         images_per_chip=images_per_chip,
         seed=seed,
+        generator=generator,
         progress=progress,
     )

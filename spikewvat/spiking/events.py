@@ -89,12 +89,7 @@ def event_linear(spikes: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def event_conv2d(
-    spikes: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    *,
-    stride: int = 1,
-    padding: int = 0,
+    spikes: Tensor, weight: Tensor, bias: Tensor | None = None, *, stride: int = 1, padding: int = 0
 ) -> Tensor:
     """Return what ``conv2d`` of every dense step returns.
 

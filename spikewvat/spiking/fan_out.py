@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import functools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.weights import call_with
+_TORCH = "torch.nn.modules."
+_HELD = ("weight", "bias", "forward")  # plain attributes, which would hide parameters
 
 
 def fan_out(module: nn.Module, x: Tensor) -> Tensor:
@@ -15,7 +16,7 @@ def fan_out(module: nn.Module, x: Tensor) -> Tensor:
 
     Args:
         module: A linear or convolutional layer.
-        x: An input of one sample (and step, where the layer takes several).
+        x: An input of some samples, without an axis of time.
 
     Returns:
         Counts, the shape of ``x``.
@@ -26,9 +27,22 @@ def fan_out(module: nn.Module, x: Tensor) -> Tensor:
     """
     with torch.enable_grad():
         probe = torch.ones_like(x, requires_grad=True)
-        ones = {name: torch.ones_like(p) for name, p in module.named_parameters()}
-        # The class's own method: one that stands in front of it may do more than apply weights.
-        forward = functools.partial(type(module).forward, module)
-        total: Tensor = call_with(module, forward, ones, probe).sum()
-        (counts,) = torch.autograd.grad(total, probe)
+        (counts,) = torch.autograd.grad(_with_ones(module, probe).sum(), probe)
     return counts
+
+
+def _with_ones(module: nn.Module, x: Tensor) -> Tensor:
+    """Run a layer as its kind in torch does, with ones for its weights."""
+    # A layer may compute its weights (standardised, normalised, quantised ones), and ones in the
+    # place of its parameters would come out as other numbers: nothing of its own may run.
+    kinds: Any = type(module).__mro__
+    kind = next(base for base in kinds if base.__module__.startswith(_TORCH))
+    weight: Any = module.weight
+    ones = torch.ones(weight.shape, dtype=x.dtype, device=x.device)
+    if isinstance(mask := module._buffers.get("weight_mask"), Tensor):
+        ones = mask.to(ones)  # pruned: no synapse is there
+    bare: Any = kind.__new__(kind)
+    own = {name: value for name, value in vars(module).items() if name not in _HELD}
+    vars(bare).update(own, _parameters={"weight": ones, "bias": None})
+    output: Tensor = kind.forward(bare, x)
+    return output

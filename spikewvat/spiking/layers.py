@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,16 +17,23 @@ class Linear(nn.Linear):
         in_features: Inputs N.
         out_features: Outputs N'.
         bias: Whether to add a bias (never perturbed); spiking layers mostly have none.
-        scale: Factor of torch's initial weights, above 0.
+        scale: Factor of torch's initial weights, above 0; None takes ``initial_scale``.
 
     Raises:
         ValueError: If ``scale`` is not above 0, or the input has another shape.
     """
 
+    initial_scale: ClassVar[float] = 1.0
+
     def __init__(
-        self, in_features: int, out_features: int, *, bias: bool = False, scale: float = 1.0
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        scale: float | None = None,
     ) -> None:
-        self._scale = _checked_scale(scale)
+        self._scale = _checked_scale(self.initial_scale if scale is None else scale)
         super().__init__(in_features, out_features, bias=bias)
 
     def reset_parameters(self) -> None:
@@ -51,11 +59,13 @@ class Conv2d(nn.Conv2d):
         stride: Step between places of the kernels.
         padding: Zeros added at every edge.
         bias: Whether to add a bias (never perturbed); spiking layers mostly have none.
-        scale: Factor of torch's initial weights, above 0.
+        scale: Factor of torch's initial weights, above 0; None takes ``initial_scale``.
 
     Raises:
         ValueError: If ``scale`` is not above 0, or the input has no time axis.
     """
+
+    initial_scale: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -66,9 +76,9 @@ class Conv2d(nn.Conv2d):
         stride: int = 1,
         padding: int = 0,
         bias: bool = False,
-        scale: float = 1.0,
+        scale: float | None = None,
     ) -> None:
-        self._scale = _checked_scale(scale)
+        self._scale = _checked_scale(self.initial_scale if scale is None else scale)
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias)
 
     def reset_parameters(self) -> None:
@@ -129,6 +139,11 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0:
             return input
         return input * functional.dropout(torch.ones_like(input[0]), self.p)
+
+
+def state_dtype(x: Tensor) -> torch.dtype:
+    """Return the dtype that potentials are held in: that of the input, float32 at least."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 def check_time_first(input: Tensor, dimensions: int, expected: str) -> None:

@@ -31,7 +31,7 @@ class PooledConv2d(Conv2d):
         stride: Step s between places of the kernels.
         padding: Zeros added at every edge.
         bias: Whether to add a bias (never perturbed).
-        scale: Factor of torch's initial weights, above 0.
+        scale: Factor of torch's initial weights, above 0; None takes ``initial_scale``.
 
     Raises:
         ValueError: If ``pool`` is below 1, ``scale`` is not above 0, or the input has no time axis.
@@ -47,7 +47,7 @@ class PooledConv2d(Conv2d):
         stride: int = 1,
         padding: int = 0,
         bias: bool = False,
-        scale: float = 1.0,
+        scale: float | None = None,
     ) -> None:
         if pool < 1:
             raise ValueError(f"pool must be at least 1, got {pool!r}.")

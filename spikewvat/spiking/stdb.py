@@ -10,12 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from spikewvat.spiking.lif.surrogates import check_positive
+
 _NEVER = 999.0  # steps since the last spike of a neuron that has not fired, at the first step
-
-
-def _check_slope(a: float) -> None:
-    if not 0 < a < math.inf:
-        raise ValueError(f"a must be finite and above 0, got {a!r}.")
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class SpikeTime:
     silent: bool = True
 
     def __post_init__(self) -> None:
-        _check_slope(self.a)
+        check_positive("a", self.a)
         if not 0 <= self.b < math.inf:
             raise ValueError(f"b must be finite and at least 0, got {self.b!r}.")
 
@@ -77,7 +74,7 @@ class Triangle:
     a: float = 0.3
 
     def __post_init__(self) -> None:
-        _check_slope(self.a)
+        check_positive("a", self.a)
 
     def slope(self, z: Tensor, since: Tensor) -> Tensor:
         """Return the slope at relative potential z; the time since the last spike is ignored."""

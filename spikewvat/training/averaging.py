@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters import Adapter, ResetState, adapter_for, check_model
 from spikewvat.adapters.copying import copied
 from spikewvat.adapters.torch import batch_norms
 from spikewvat.errors import DataError
@@ -54,6 +54,7 @@ class SWA:
         adapter: Adapter | None = None,
         reset_state: ResetState | None = None,
     ) -> None:
+        check_model(model, type(self).__name__)
         if start < 0:
             raise ValueError(f"start must be an epoch of at least 0, got {start!r}.")
         self.start = start

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, account, adapter_for
+from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model
 from spikewvat.adapters.state import check_state, recorded
-from spikewvat.adapters.torch import running_statistics
 from spikewvat.devices.base import check_probability
+from spikewvat.errors import TrainingStalledWarning
+from spikewvat.holding import Buffers, check_holdable, held, put_back_since
+from spikewvat.training.checks import check_grad_mode, check_loop, loss_and_output
+from spikewvat.training.references import Arrivals, References, restored_buffers
 from spikewvat.training.watch import LossWatch
-from spikewvat.weights import Perturb, Weights, perturbed, refresh, taken
+from spikewvat.weights import Perturb, Weights, holds_of, perturbed, refresh, taken
 
 Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
@@ -35,7 +40,11 @@ class GradientMethod(ABC):
     scaling, schedulers and any optimizer work as in plain training. Call :meth:`after_step`
     after ``optimizer.step()``: most methods do nothing there, some clip the weights.
 
-    Running statistics of batch norm change once a step, on the pass that the method names.
+    Running statistics of batch norm, and all other buffers, change once a step, on the pass that
+    the method names.
+
+    The model is looked at in front of every step: where a parameter or a layer was replaced
+    (``load_state_dict(assign=True)``, a new head), the weights are found anew.
 
     Args:
         model: The model that the closure calls, or what it wraps.
@@ -52,7 +61,7 @@ class GradientMethod(ABC):
         **unknown: Refused by name.
 
     Raises:
-        TypeError: If an option is unknown.
+        TypeError: If ``model`` is no module, or an option is unknown.
         ValueError: If ``p`` lies outside [0, 1].
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
     """
@@ -73,16 +82,27 @@ class GradientMethod(ABC):
     ) -> None:
         if unknown:
             raise TypeError(_unknown_option(type(self), *next(iter(unknown.items()))))
+        check_model(model, type(self).__name__)
         check_probability("p", p)
         self.model = model
         self.p = p
+        self._find_adapter = (
+            None
+            if adapter is not None
+            else partial(adapter_for, reset_state=reset_state, ignore=ignore)
+        )
         self.adapter = adapter or adapter_for(model, reset_state=reset_state, ignore=ignore)
         self.weights: Weights = (
             self.adapter.synaptic_weights(model) if weights is None else dict(weights)
         )
+        check_holdable(self.weights)
         self._found = weights is None
+        self._references = References(model)
+        self._in_model = self._names_in_model()
         self.steps = 0
-        self._scratch: list[Tensor] = []
+        self._buffers: Buffers = {}
+        self._running: dict[str, object] = {}
+        self._told = False
         self._choices, self._noise = _generators(generator, same_noise_on_all_ranks)
         self._watch = LossWatch(warn_after)
         self._checked = False
@@ -103,15 +123,139 @@ class GradientMethod(ABC):
 
         Raises:
             UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
+            TypeError: If the closure is no function, or returns no loss.
+            RuntimeError: If it is called inside itself or from two threads at once, or something
+                writes to the weights within a pass at perturbed weights; if gradients are
+                switched off, or Lightning's automatic optimisation would clear them.
+            ValueError: If the loss is not one number or has no graph, no weight gets a gradient,
+                or a weight that was passed is no parameter of the model any more.
         """
-        refresh(self.weights)
+        check_grad_mode(type(self).__name__)
+        token, before, grad_mode = object(), held(), torch.is_grad_enabled()
+        holds = None
+        try:
+            try:
+                if self._running.setdefault("step", token) is not token:
+                    raise RuntimeError(
+                        f"{type(self).__name__}.backward is called inside itself, or from two "
+                        "threads at once. Give each loop a network and a method of its own."
+                    )
+                self._find_again()
+                refresh(self.weights)
+                holds = holds_of(self.weights)
+                arrivals = Arrivals(self.weights)
+                loss, plain = self._whole_step(closure, backward)
+                self._check_kept()
+                self._check_arrived(arrivals)
+                self.steps += 1
+                if not plain:
+                    self._watch.note_loss(loss)
+                return loss
+            finally:
+                self._end(token)
+        except BaseException:
+            # An interrupt may come at any moment, in the midst of putting back too.
+            put_back_since(before)
+            if holds is not None:
+                for weight, number in holds:
+                    weight.release(number)
+                self._references.put_back()
+            self._end(token)
+            torch.set_grad_enabled(grad_mode)
+            raise
+
+    def _end(self, token: object) -> None:
+        if self._running.get("step") is token:
+            self._running.clear()
+
+    def _whole_step(self, closure: Closure, backward: Backward) -> tuple[Tensor, bool]:
+        """Leave the gradients in ``.grad``; return the loss, and whether the step was plain."""
         plain = self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p
         with self._checking():
             loss = self._pass(closure, backward) if plain else self._step(closure, backward)
-        self.steps += 1
-        if not plain:
-            self._watch.note_loss(loss)
-        return loss
+        return loss, plain
+
+    def _find_again(self) -> None:
+        """Find the weights anew where the model has changed; raise where they were passed."""
+        if self._references.hold:
+            return
+        if self._found:
+            if self._find_adapter is not None:
+                self.adapter = self._find_adapter(self.model)
+            self.weights = self.adapter.synaptic_weights(self.model)
+            check_holdable(self.weights)
+        else:
+            lost = self._in_model - self._names_in_model()
+            if lost:
+                names = ", ".join(map(repr, sorted(lost)))
+                raise ValueError(
+                    f"weights {names} are no parameters of the model any more: something has "
+                    f"replaced them since. Make another {type(self).__name__} with the present "
+                    "ones."
+                )
+        self._references = References(self.model)
+        self._in_model = self._names_in_model()
+        self._buffers.clear()
+        self._checked = False
+        self._on_change()
+
+    def _on_change(self) -> None:  # noqa: B027 -- most methods keep nothing of the model
+        """Forget what was known of the model's layers; called where it has changed."""
+
+    def _names_in_model(self) -> set[str]:
+        """Return the names of weights that are parameters of the model."""
+        parameters = {id(parameter) for parameter in self.model.parameters()}
+        return {name for name, weight in self.weights.items() if id(weight) in parameters}
+
+    def _check_kept(self) -> None:
+        """Raise where the step itself has replaced weights."""
+        if not self._references.hold and (lost := self._in_model - self._names_in_model()):
+            raise RuntimeError(
+                f"weights {', '.join(map(repr, sorted(lost)))} were replaced within a step and "
+                "may hold perturbed values. Load, cast and change the model between steps."
+            )
+
+    def _check_arrived(self, arrivals: Arrivals) -> None:
+        """Raise where no weight got a gradient, tell once of those that got none."""
+        # Where processes share buckets, gradients may arrive without a trace.
+        surely = dist.is_available() and dist.is_initialized()
+        missing = arrivals.missing(surely=surely)
+        if not missing:
+            return
+        if len(missing) == arrivals.expected:
+            raise ValueError(
+                "no weight of the model got a gradient in this step: the closure seems to call "
+                "another network, such as a copy. Make the method for the network that the "
+                "closure calls, and differentiate the loss in backward."
+            )
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"weights {', '.join(map(repr, missing))} got no gradient in a step: the closure "
+                "does not reach them. Leave them out with ignore=[...] if that is meant.",
+                TrainingStalledWarning,
+                stacklevel=3,
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs; the memory of perturbed weights is not among it."""
+        if self._running:
+            raise RuntimeError(
+                f"{type(self).__name__} cannot be copied or pickled within its own step, where "
+                "the weights are perturbed. Do so between steps."
+            )
+        self.adapter.reset_state(self.model)  # state with a graph cannot be copied
+        state = {**vars(self), "_buffers": {}, "_references": None}
+        if self._find_adapter is not None:
+            state["adapter"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Go on with the copied model."""
+        vars(self).update(state)
+        if self._find_adapter is not None:
+            self.adapter = self._find_adapter(self.model)
+        self._references = References(self.model)
 
     def after_step(self) -> None:  # noqa: B027 -- most methods have nothing to do there
         """Do to the weights what the method does after ``optimizer.step()``; mostly nothing."""
@@ -171,9 +315,10 @@ class GradientMethod(ABC):
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""
+        if not self.steps:
+            check_loop(self.model, closure)
         self.adapter.reset_state(self.model)
-        result = closure()
-        return result if isinstance(result, tuple) else (result, None)
+        return loss_and_output(closure, type(self).__name__)
 
     def _run_with_output(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass; complain if the closure keeps the output to itself."""
@@ -194,26 +339,27 @@ class GradientMethod(ABC):
                 loss, _ = self._run(closure)
                 backward(loss)
         else:
-            with perturbed(self.weights, perturbation, scratch=self._scratch):
+            with perturbed(self.weights, perturbation, buffers=self._buffers):
                 loss, _ = self._run(closure)
                 backward(loss)
         return loss.detach()
 
     @contextmanager
     def _on_the_side(self) -> Iterator[list[nn.Parameter]]:
-        """Start from no gradients; put them and the running statistics back in the end.
+        """Start from no gradients; put them and all buffers back in the end.
 
         Yields:
             All parameters, whose ``.grad`` may be kept.
         """
         parameters = self._parameters()
         stashed = self._kept(parameters)
+        put_back_buffers = restored_buffers(self.model)
         try:
             for parameter in parameters:
                 parameter.grad = None
-            with _unchanged_statistics(self.model):
-                yield parameters
+            yield parameters
         finally:
+            put_back_buffers()
             for parameter, grad in zip(parameters, stashed, strict=True):
                 parameter.grad = grad
 
@@ -272,16 +418,3 @@ def _generators(generator: Generator | None, same_noise: bool) -> tuple[Generato
     choices = torch.Generator().manual_seed(seed)
     noise = torch.Generator(device=device).manual_seed(seed + 1 + rank)
     return choices, noise
-
-
-@contextmanager
-def _unchanged_statistics(model: nn.Module) -> Iterator[None]:
-    """Put back the running statistics that a forward pass in training mode changes."""
-    live = running_statistics(model)
-    saved = [statistic.clone() for statistic in live]
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for statistic, value in zip(live, saved, strict=True):
-                statistic.copy_(value)

@@ -12,6 +12,8 @@ from spikewvat.perturbations.mixture import Mix
 from spikewvat.perturbations.sources import GRADIENT
 from spikewvat.training.perturbed import PerturbedGradient
 
+_NONE: Any = None  # refused with a message that says what a device is
+
 
 class WVAT(PerturbedGradient):
     r"""Weight-variation-aware training: minimise the loss at weights as a chip would hold them.
@@ -40,7 +42,7 @@ class WVAT(PerturbedGradient):
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
     Raises:
-        TypeError: If an option is unknown.
+        TypeError: If there is no model or no device model, or an option is unknown.
         ValueError: If a parameter is out of its range or of the wrong kind.
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
@@ -62,7 +64,7 @@ class WVAT(PerturbedGradient):
     def __init__(
         self,
         model: nn.Module,
-        device: DeviceModel,
+        device: DeviceModel = _NONE,
         *,
         w_th: float | None = None,
         gamma: float = 0.5,

@@ -1,9 +1,64 @@
-"""Sizes that the networks of several frameworks share."""
+"""Layers and sizes that the networks of several families share."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from spikewvat.spiking.events import EventLinear
+from spikewvat.spiking.layers import Dropout, Linear
+
+
+class Layered(nn.Module):
+    """Layers one after the other.
+
+    Args:
+        layers: From input to output.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return what the last layer returns."""
+        output: Tensor = self.layers(input)
+        return output
+
+
+def dense_layers(
+    sizes: Sequence[int],
+    linear: type[Linear],
+    neurons: Callable[[], nn.Module],
+    *,
+    dropout: float,
+    scale: float = 1.0,
+) -> list[nn.Module]:
+    """Return dense synapses and spiking neurons in turn.
+
+    Args:
+        sizes: Widths from input to output.
+        linear: Class of the synapses behind the first ones, which are event-driven.
+        neurons: Makes a layer of neurons.
+        dropout: Probability of silencing a neuron of a hidden layer, one mask for all steps.
+        scale: Factor of torch's initial weights.
+
+    Raises:
+        ValueError: If fewer than two sizes are given.
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"sizes needs input and output width, got {tuple(sizes)}.")
+    layers: list[nn.Module] = []
+    for width, following in pairwise(sizes):
+        if layers and dropout > 0:
+            layers.append(Dropout(dropout))
+        # Both start alike; the first one takes sparse spikes too.
+        make = linear if layers else EventLinear
+        layers += [make(width, following, scale=scale), neurons()]
+    return layers
 
 
 def conv_features(

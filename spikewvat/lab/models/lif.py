@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.lab.models.layout import check_sizes, conv_features
-from spikewvat.spiking.events import EventLinear
+from spikewvat.lab.models.layout import Layered, check_sizes, conv_features, dense_layers
 from spikewvat.spiking.layers import Dropout, Linear
 from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.spiking.pooled import PooledConv2d
 
 
-class FullyConnected(nn.Module):
+class FullyConnected(Layered):
     """Dense network, 2312-400-200-10 for N-MNIST: spikes to output spikes.
 
-    Every layer runs over all time steps at once.
+    Every layer runs over all time steps at once. Input spikes [T, B, C, H, W] or [T, B, N], dense
+    or sparse, give output spikes [T, B, classes]; a class's score is its sum over time.
 
     Args:
         sizes: Widths from input to output.
@@ -43,29 +44,8 @@ class FullyConnected(nn.Module):
         constants: LIF = LIF(),  # noqa: B008 -- frozen
         learn_beta: bool = False,
     ) -> None:
-        super().__init__()
-        if len(sizes) < 2:
-            raise ValueError(f"sizes needs input and output width, got {tuple(sizes)}.")
-        layers: list[nn.Module] = []
-        for width, following in pairwise(sizes):
-            if layers and dropout > 0:
-                layers.append(Dropout(dropout))
-            # Both start alike; the first one takes sparse spikes too.
-            layers.append(Linear(width, following) if layers else EventLinear(width, following))
-            layers.append(Neurons(constants, learn_beta=learn_beta))
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Return output spikes.
-
-        Args:
-            spikes: Input spikes [T, B, C, H, W] or [T, B, N], dense or sparse.
-
-        Returns:
-            Output spikes [T, B, classes]; a class's score is its sum over time.
-        """
-        output: Tensor = self.layers(spikes)
-        return output
+        neurons = partial(Neurons, constants, learn_beta=learn_beta)
+        super().__init__(dense_layers(sizes, Linear, neurons, dropout=dropout))
 
 
 class CNN(nn.Module):

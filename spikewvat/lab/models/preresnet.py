@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from typing import ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from spikewvat.lab.models.layout import check_sizes
 from spikewvat.lab.models.residual import (
+    AddingBlock,
     ResidualNetwork,
     check_channels,
     initialise_convolutions,
@@ -18,7 +21,7 @@ _EXPANSION = 4
 _BOTTLENECK_FROM = 44
 
 
-class PreBlock(nn.Module):
+class PreBlock(AddingBlock):
     """Convolutions, each behind batch norm and ReLU, and the untouched input added.
 
     Where the shape changes, the shortcut is a bare 1 x 1 convolution of the input.
@@ -32,7 +35,6 @@ class PreBlock(nn.Module):
     """
 
     def __init__(self, channels: int, following: int, stride: int, *, bottleneck: bool) -> None:
-        super().__init__()
         narrow = following // _EXPANSION if bottleneck else following
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         outputs = (narrow, narrow, following) if bottleneck else (narrow, following)
@@ -44,18 +46,7 @@ class PreBlock(nn.Module):
             conv = nn.Conv2d(wide, output, kernel, stride=step, padding=kernel // 2, bias=False)
             layers += [nn.BatchNorm2d(wide), nn.ReLU(), conv]
             wide = output
-        self.layers = nn.Sequential(*layers)
-        changes = stride > 1 or channels != following
-        self.shortcut = (
-            nn.Conv2d(channels, following, 1, stride=stride, bias=False)
-            if changes
-            else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [B, following, H / stride, W / stride] of x [B, channels, H, W]."""
-        output: Tensor = self.layers(x) + self.shortcut(x)
-        return output
+        super().__init__(layers, channels, following, stride, bias=False)
 
 
 class PreResNet(ResidualNetwork):
@@ -65,13 +56,17 @@ class PreResNet(ResidualNetwork):
     pixels and a dense layer with a bias. Initial convolutions are normal with variance
     2 / (k² C_out).
 
+    A subclass chooses the depth.
+
     Args:
-        depth: Layers on the longest path: 6 n + 2 below 44, 9 n + 2 from 44 on, with n blocks a
-            stage.
         input_shape: Channels, height and width of the images.
         classes: Number of scores.
         channels: Channels of each stage, rising; four times as many leave a bottleneck. Every
             stage but the first halves the sides.
+
+    Attributes:
+        depth: Layers on the longest path: 6 n + 2 below 44, 9 n + 2 from 44 on, with n blocks a
+            stage.
 
     Raises:
         ValueError: If an option is impossible.
@@ -82,28 +77,26 @@ class PreResNet(ResidualNetwork):
         https://arxiv.org/abs/1803.05407
     """
 
+    depth: ClassVar[int]
+
     def __init__(
         self,
-        depth: int,
         *,
         input_shape: Sequence[int] = (3, 32, 32),
         classes: int = 10,
         channels: Sequence[int] = (16, 32, 64),
     ) -> None:
-        bottleneck = depth >= _BOTTLENECK_FROM
-        blocks, rest = divmod(depth - 2, 9 if bottleneck else 6)
+        bottleneck = self.depth >= _BOTTLENECK_FROM
+        blocks, rest = divmod(self.depth - 2, 9 if bottleneck else 6)
         if rest or blocks < 1:
             raise ValueError(
                 f"depth must be 6 n + 2 below {_BOTTLENECK_FROM} and 9 n + 2 from there on, "
-                f"got {depth!r}."
+                f"got {self.depth!r}."
             )
         check_sizes(input_shape, classes=classes)
         check_channels(channels)
         outputs = [_EXPANSION * wide if bottleneck else wide for wide in channels]
-
-        def block(channels: int, following: int, stride: int) -> PreBlock:
-            return PreBlock(channels, following, stride, bottleneck=bottleneck)
-
+        block = partial(PreBlock, bottleneck=bottleneck)
         layers = [
             nn.Conv2d(input_shape[0], channels[0], 3, padding=1, bias=False),
             *stages(block, channels[0], outputs, [blocks] * len(outputs)),
@@ -129,14 +122,7 @@ class PreResNet20(PreResNet):
         He et al., 2016, https://arxiv.org/abs/1603.05027
     """
 
-    def __init__(
-        self,
-        *,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        channels: Sequence[int] = (16, 32, 64),
-    ) -> None:
-        super().__init__(20, input_shape=input_shape, classes=classes, channels=channels)
+    depth = 20
 
 
 class PreResNet110(PreResNet):
@@ -154,11 +140,4 @@ class PreResNet110(PreResNet):
         He et al., 2016, https://arxiv.org/abs/1603.05027
     """
 
-    def __init__(
-        self,
-        *,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        channels: Sequence[int] = (16, 32, 64),
-    ) -> None:
-        super().__init__(110, input_shape=input_shape, classes=classes, channels=channels)
+    depth = 110

@@ -6,12 +6,16 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from spikewvat.lab.models.layout import Layered
+
 MakeBlock = Callable[[int, int, int], nn.Module]
 """From channels of the input, channels of the output and stride to a block."""
 
 
-class ResidualNetwork(nn.Module):
-    """Layers one after the other, the mean over all pixels, and a dense layer with a bias.
+class ResidualNetwork(Layered):
+    """Layers, the mean over all pixels, and a dense layer with a bias.
+
+    Images [B, C, H, W] give scores [B, classes].
 
     Args:
         layers: From images to maps.
@@ -20,13 +24,34 @@ class ResidualNetwork(nn.Module):
     """
 
     def __init__(self, layers: Sequence[nn.Module], channels: int, classes: int) -> None:
-        super().__init__()
         head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, classes))
-        self.layers = nn.Sequential(*layers, *head)
+        super().__init__((*layers, *head))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return scores [B, classes] of images [B, C, H, W]."""
-        output: Tensor = self.layers(images)
+
+class AddingBlock(Layered):
+    """Layers, and their untouched input added; where the shape changes, a 1 x 1 convolution of it.
+
+    Maps [B, channels, H, W] give maps [B, following, H / stride, W / stride].
+
+    Args:
+        layers: From input to output.
+        channels: Of the input.
+        following: Channels of the output.
+        stride: Of the layers.
+        bias: Whether the convolution of the shortcut has biases.
+    """
+
+    def __init__(
+        self, layers: Sequence[nn.Module], channels: int, following: int, stride: int, *, bias: bool
+    ) -> None:
+        super().__init__(layers)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or channels != following:
+            self.shortcut = nn.Conv2d(channels, following, 1, stride=stride, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the sum of both."""
+        output: Tensor = self.layers(input) + self.shortcut(input)
         return output
 
 

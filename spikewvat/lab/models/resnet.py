@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -113,13 +114,17 @@ class ResNet(ResidualNetwork):
     Convolutions have no bias, each has a batch norm; the dense layer behind the mean over all
     pixels has a bias. Initial convolutions are normal with variance 2 / (k² C_out).
 
+    A subclass chooses the blocks.
+
     Args:
-        blocks: Blocks of each stage.
         input_shape: Channels, height and width of the images.
         classes: Number of scores.
         stem: ``"cifar"`` begins with a 3 x 3 convolution, ``"imagenet"`` with one of 7 x 7 and
             stride 2 and 3 x 3 max-pooling with stride 2.
         channels: Channels of each stage, rising; every stage but the first halves the sides.
+
+    Attributes:
+        blocks: Blocks of each stage.
 
     Raises:
         ValueError: If an option is impossible.
@@ -129,9 +134,10 @@ class ResNet(ResidualNetwork):
         https://arxiv.org/abs/1512.03385
     """
 
+    blocks: ClassVar[Sequence[int]]
+
     def __init__(
         self,
-        blocks: Sequence[int],
         *,
         input_shape: Sequence[int] = (3, 32, 32),
         classes: int = 10,
@@ -140,27 +146,19 @@ class ResNet(ResidualNetwork):
     ) -> None:
         if stem not in ("cifar", "imagenet"):
             raise ValueError(f"stem must be 'cifar' or 'imagenet', got {stem!r}.")
-        if len(channels) != len(blocks):
-            raise ValueError(f"channels must have {len(blocks)} entries, got {tuple(channels)}.")
-        check_sizes(input_shape, blocks=min(blocks), classes=classes)
+        if len(channels) != len(self.blocks):
+            raise ValueError(
+                f"channels must have {len(self.blocks)} entries, got {tuple(channels)}."
+            )
+        check_sizes(input_shape, classes=classes)
         check_channels(channels)
         wide, large = channels[0], stem == "imagenet"
-        first = nn.Conv2d(
-            input_shape[0],
-            wide,
-            7 if large else 3,
-            stride=2 if large else 1,
-            padding=3 if large else 1,
-            bias=False,
-        )
-        layers: list[nn.Module] = [first, nn.BatchNorm2d(wide), nn.ReLU()]
+        kernel, stride = (7, 2) if large else (3, 1)
+        conv = nn.Conv2d(input_shape[0], wide, kernel, stride, padding=kernel // 2, bias=False)
+        layers: list[nn.Module] = [conv, nn.BatchNorm2d(wide), nn.ReLU()]
         if large:
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))
-
-        def block(channels: int, following: int, stride: int) -> Block:
-            return Block(channels, following, stride, project=True)
-
-        layers += stages(block, wide, channels, blocks)
+        layers += stages(partial(Block, project=True), wide, channels, self.blocks)
         super().__init__(layers, channels[-1], classes)
         initialise_convolutions(self)
 
@@ -181,17 +179,7 @@ class ResNet18(ResNet):
         He et al., 2016, https://arxiv.org/abs/1512.03385
     """
 
-    def __init__(
-        self,
-        *,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        stem: Literal["cifar", "imagenet"] = "cifar",
-        channels: Sequence[int] = (64, 128, 256, 512),
-    ) -> None:
-        super().__init__(
-            (2, 2, 2, 2), input_shape=input_shape, classes=classes, stem=stem, channels=channels
-        )
+    blocks = (2, 2, 2, 2)
 
 
 class ResNet34(ResNet):
@@ -210,14 +198,4 @@ class ResNet34(ResNet):
         He et al., 2016, https://arxiv.org/abs/1512.03385
     """
 
-    def __init__(
-        self,
-        *,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        stem: Literal["cifar", "imagenet"] = "cifar",
-        channels: Sequence[int] = (64, 128, 256, 512),
-    ) -> None:
-        super().__init__(
-            (3, 4, 6, 3), input_shape=input_shape, classes=classes, stem=stem, channels=channels
-        )
+    blocks = (3, 4, 6, 3)

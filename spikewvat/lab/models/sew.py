@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters.spikingjelly import layer
 from spikewvat.lab.models.layout import check_sizes
 from spikewvat.lab.models.residual import check_channels, initialise_convolutions, stages
-from spikewvat.lab.models.spikingjelly import Neurons
+from spikewvat.lab.models.spikingjelly import Neurons, Stepwise, convolution
 
 Connect = Literal["add", "and", "iand"]
 
@@ -40,12 +40,10 @@ class SEWBlock(nn.Module):
             *spiking_convolution(channels, following, 3, stride, neurons),
             *spiking_convolution(following, following, 3, 1, neurons),
         )
-        changes = stride > 1 or channels != following
-        self.shortcut = (
-            nn.Sequential(*spiking_convolution(channels, following, 1, stride, neurons))
-            if changes
-            else nn.Identity()
-        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or channels != following:
+            short = spiking_convolution(channels, following, 1, stride, neurons)
+            self.shortcut = nn.Sequential(*short)
         self._connect = connect
 
     def forward(self, spikes: Tensor) -> Tensor:
@@ -60,7 +58,7 @@ class SEWBlock(nn.Module):
         return output
 
 
-class SEWResNet(nn.Module):
+class SEWResNet(Stepwise):
     """Spiking residual network of leaky integrate-and-fire neurons for event data.
 
     A spiking convolution, stages of :class:`SEWBlock`, the mean over all pixels, and a dense
@@ -104,17 +102,13 @@ class SEWResNet(nn.Module):
         slope: float = 2.0,
         step_mode: str = "m",
     ) -> None:
-        super().__init__()
         if connect not in ("add", "and", "iand"):
             raise ValueError(f"connect must be 'add', 'and' or 'iand', got {connect!r}.")
         check_sizes(input_shape, classes=classes, blocks=blocks, stride=stride)
         check_channels(channels)
         neurons = Neurons(beta, threshold, slope, step_mode)
-
-        def block(channels: int, following: int, stride: int) -> SEWBlock:
-            return SEWBlock(channels, following, stride, neurons=neurons, connect=connect)
-
-        self.layers = nn.Sequential(
+        block = partial(SEWBlock, neurons=neurons, connect=connect)
+        layers = (
             *spiking_convolution(input_shape[0], channels[0], 3, stride, neurons),
             *stages(block, channels[0], channels, [blocks] * len(channels)),
             layer.AdaptiveAvgPool2d(1, step_mode=step_mode),
@@ -122,22 +116,8 @@ class SEWResNet(nn.Module):
             layer.Linear(channels[-1], classes, bias=False, step_mode=step_mode),
             neurons(),
         )
-        self.step_mode = step_mode
+        super().__init__(layers, step_mode)
         initialise_convolutions(self)
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Return output spikes.
-
-        Args:
-            spikes: Input spikes [T, B, C, H, W].
-
-        Returns:
-            Output spikes [T, B, classes]; a class's score is its sum over time.
-        """
-        if self.step_mode == "s":
-            return torch.stack([self.layers(step) for step in spikes])
-        output: Tensor = self.layers(spikes)
-        return output
 
 
 def spiking_convolution(
@@ -152,13 +132,5 @@ def spiking_convolution(
         stride: Of the convolution.
         neurons: Makes neurons.
     """
-    conv = layer.Conv2d(
-        channels,
-        following,
-        kernel_size,
-        stride=stride,
-        padding=kernel_size // 2,
-        bias=False,
-        step_mode=neurons.step_mode,
-    )
+    conv = convolution(channels, following, kernel_size, stride, neurons.step_mode)
     return [conv, layer.BatchNorm2d(following, step_mode=neurons.step_mode), neurons()]

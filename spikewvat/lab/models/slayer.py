@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import partial
 
 from torch import Tensor, nn
 
-from spikewvat.spiking.events import EventLinear
+from spikewvat.lab.models.layout import Layered, dense_layers
 from spikewvat.spiking.layers import Dropout, SumPool2d, check_time_first
 from spikewvat.spiking.slayer import SRM, Conv2d, Linear, Neurons, Psp, Spike
 
 
-class FullyConnected(nn.Module):
+class FullyConnected(Layered):
     """Dense SLAYER network, 2312-400-200-10 in the paper: spikes to output spikes.
+
+    Input spikes [T, B, C, H, W] or [T, B, N], dense or sparse, give output spikes
+    [T, B, classes]; a class's score is its sum over time.
 
     Args:
         sizes: Widths from input to output.
@@ -39,32 +42,11 @@ class FullyConnected(nn.Module):
         dropout: float = 0.0,
         constants: SRM = SRM(),  # noqa: B008 -- frozen
     ) -> None:
-        super().__init__()
-        if len(sizes) < 2:
-            raise ValueError(f"sizes needs input and output width, got {tuple(sizes)}.")
-        layers: list[nn.Module] = []
-        for width, following in pairwise(sizes):
-            if layers and dropout > 0:
-                layers.append(Dropout(dropout))
-            # Both start alike; the first one takes sparse spikes too.
-            first = EventLinear(width, following, scale=10.0) if not layers else None
-            layers += [first or Linear(width, following, scale=10.0), Neurons(constants)]
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Return output spikes.
-
-        Args:
-            spikes: Input spikes [T, B, C, H, W] or [T, B, N], dense or sparse.
-
-        Returns:
-            Output spikes [T, B, classes]; a class's score is its sum over time.
-        """
-        output: Tensor = self.layers(spikes)
-        return output
+        neurons = partial(Neurons, constants)
+        super().__init__(dense_layers(sizes, Linear, neurons, dropout=dropout, scale=10.0))
 
 
-class CNN(nn.Module):
+class CNN(Layered):
     """Convolutional SLAYER network: 16C5-P2-32C3-P2-64C3-10 for N-MNIST.
 
     Convolutions are padded by one pixel, pooling sums spikes with a fixed weight of 1.1
@@ -100,7 +82,6 @@ class CNN(nn.Module):
         dropout: float = 0.0,
         constants: SRM = SRM(),  # noqa: B008 -- frozen
     ) -> None:
-        super().__init__()
         if len(channels) != len(kernel_sizes) or not channels or len(input_shape) != 3:
             raise ValueError(
                 "expected input_shape (channels, height, width) and one kernel size for each of "
@@ -125,7 +106,7 @@ class CNN(nn.Module):
         if dropout > 0:
             layers.append(Dropout(dropout))
         layers += [Linear(width * math.prod(sides), classes), Neurons(constants)]
-        self.layers = nn.Sequential(*layers)
+        super().__init__(layers)
         self.input_shape = tuple(input_shape)
 
     def forward(self, spikes: Tensor) -> Tensor:
@@ -144,5 +125,4 @@ class CNN(nn.Module):
                 f"{self.input_shape}. Pass input_shape=, or bring time in front with "
                 "movedim(-1, 0)."
             )
-        output: Tensor = self.layers(spikes)
-        return output
+        return super().forward(spikes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -53,14 +55,10 @@ class SpikingCNN(nn.Module):
         super().__init__()
         features = conv_features(input_shape, channels, kernel_size, stride, pool)
         gradient = surrogate.fast_sigmoid(slope=slope)
-
-        def neurons() -> Any:
-            return snn.Leaky(beta=beta, threshold=threshold, spike_grad=gradient)
-
-        inputs = [input_shape[0], *channels[:-1]]
+        neurons = partial(snn.Leaky, beta=beta, threshold=threshold, spike_grad=gradient)
         self.convs = nn.ModuleList(
             nn.Conv2d(i, o, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
-            for i, o in zip(inputs, channels, strict=True)
+            for i, o in pairwise([input_shape[0], *channels])
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(o) if batch_norm else nn.Identity() for o in channels

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters.spikingjelly import layer, neuron, surrogate
-from spikewvat.lab.models.layout import conv_features
+from spikewvat.lab.models.layout import Layered, conv_features
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,33 @@ class Neurons:
         )
 
 
-class SpikingCNN(nn.Module):
+class Stepwise(Layered):
+    """Layers over all time steps at once, or all of them over one step after the other.
+
+    Args:
+        layers: From input to output.
+        step_mode: ``"m"`` or ``"s"``, that of the layers.
+    """
+
+    def __init__(self, layers: Iterable[nn.Module], step_mode: str) -> None:
+        super().__init__(layers)
+        self.step_mode = step_mode
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return output spikes.
+
+        Args:
+            input: Input spikes [T, B, C, H, W].
+
+        Returns:
+            Output spikes [T, B, classes]; a class's score is its sum over time.
+        """
+        if self.step_mode == "s":
+            return torch.stack([self.layers(step) for step in input])
+        return super().forward(input)
+
+
+class SpikingCNN(Stepwise):
     """Convolutional network of leaky integrate-and-fire neurons for event data.
 
     The twin of the snnTorch network: convolution, average pooling, neurons in each stage, a
@@ -91,23 +118,11 @@ class SpikingCNN(nn.Module):
         batch_norm: bool = False,
         step_mode: str = "m",
     ) -> None:
-        super().__init__()
         features = conv_features(input_shape, channels, kernel_size, stride, pool)
         neurons = Neurons(beta, threshold, slope, step_mode)
         modules: list[nn.Module] = []
-        inputs = [input_shape[0], *channels[:-1]]
-        for i, o in zip(inputs, channels, strict=True):
-            modules.append(
-                layer.Conv2d(
-                    i,
-                    o,
-                    kernel_size,
-                    stride=stride,
-                    padding=kernel_size // 2,
-                    bias=False,
-                    step_mode=step_mode,
-                )
-            )
+        for i, o in pairwise([input_shape[0], *channels]):
+            modules.append(convolution(i, o, kernel_size, stride, step_mode))
             if batch_norm:
                 modules.append(layer.BatchNorm2d(o, step_mode=step_mode))
             if pool > 1:
@@ -117,20 +132,18 @@ class SpikingCNN(nn.Module):
         if dropout > 0:
             modules.append(layer.Dropout(dropout, step_mode=step_mode))
         modules.append(layer.Linear(features, classes, bias=False, step_mode=step_mode))
-        modules.append(neurons())
-        self.layers = nn.Sequential(*modules)
-        self.step_mode = step_mode
+        super().__init__([*modules, neurons()], step_mode)
 
-    def forward(self, spikes: Tensor) -> Tensor:
-        """Return output spikes.
 
-        Args:
-            spikes: Input spikes [T, B, C, H, W].
+def convolution(channels: int, following: int, kernel: int, stride: int, step_mode: str) -> Any:
+    """Return a convolution without a bias, padded by half its kernel.
 
-        Returns:
-            Output spikes [T, B, classes]; a class's score is its sum over time.
-        """
-        if self.step_mode == "s":
-            return torch.stack([self.layers(step) for step in spikes])
-        output: Tensor = self.layers(spikes)
-        return output
+    Args:
+        channels: Of the input.
+        following: Channels of the output.
+        kernel: Side of the kernels.
+        stride: Of the convolution.
+        step_mode: See :class:`Neurons`.
+    """
+    options = {"padding": kernel // 2, "bias": False, "step_mode": step_mode}
+    return layer.Conv2d(channels, following, kernel, stride, **options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from itertools import zip_longest
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -31,15 +32,19 @@ class VGG(nn.Sequential):
     .. math:: w_\text{conv} \sim \mathcal{N}\left(0, \frac{2}{k^2 C_\text{out}}\right), \qquad
         w_\text{dense} \sim \mathcal{N}\left(0, 0.01^2 \frac{4096}{\text{hidden}}\right)
 
+    A subclass chooses the convolutions.
+
     Args:
-        stages: Output channels of each convolution, stage by stage.
-        pool_last: Whether pooling follows the last stage too.
         input_shape: Channels, height and width of the images.
         classes: Number of scores.
         pool: ``"avg"`` or ``"max"``; spiking networks take means exactly, maxima only roughly.
         width: Factor of the convolutions' channels, rounded, at least one.
         hidden: Width of the two hidden dense layers.
         dropout: Probability of silencing a value after a convolution.
+
+    Attributes:
+        stages: Output channels of each convolution, stage by stage.
+        pool_last: Whether pooling follows the last stage too.
 
     Raises:
         ValueError: If an option is impossible, or pooling leaves nothing of the images.
@@ -49,11 +54,12 @@ class VGG(nn.Sequential):
         Backpropagation (Rathi et al., 2020), https://arxiv.org/abs/2005.01807
     """
 
+    stages: ClassVar[Stages]
+    pool_last: ClassVar[bool] = True
+
     def __init__(
         self,
-        stages: Stages,
         *,
-        pool_last: bool = True,
         input_shape: Sequence[int] = (3, 32, 32),
         classes: int = 10,
         pool: Literal["avg", "max"] = "avg",
@@ -63,17 +69,9 @@ class VGG(nn.Sequential):
     ) -> None:
         if pool not in _POOLS:
             raise ValueError(f"pool must be 'avg' or 'max', got {pool!r}.")
-        layers, features = _convolutions(
-            stages,
-            input_shape=input_shape,
-            classes=classes,
-            pool=_POOLS[pool],
-            pool_last=pool_last,
-            width=width,
-            hidden=hidden,
-            dropout=dropout,
-            bias=False,
-        )
+        check_sizes(input_shape, width=width, hidden=hidden, classes=classes)
+        pools = [_POOLS[pool]] * (len(self.stages) if self.pool_last else len(self.stages) - 1)
+        layers, features = _convolutions(self.stages, input_shape, width, pools, dropout=dropout)
         for wide in (features, hidden):
             layers += [nn.Linear(wide, hidden, bias=False), nn.ReLU(), nn.Dropout(0.5)]
         layers.append(nn.Linear(hidden, classes, bias=False))
@@ -102,25 +100,7 @@ class VGG5(VGG):
         Rathi et al., 2020, https://arxiv.org/abs/2005.01807
     """
 
-    def __init__(
-        self,
-        *,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        pool: Literal["avg", "max"] = "avg",
-        width: float = 1.0,
-        hidden: int = _HIDDEN,
-        dropout: float = 0.2,
-    ) -> None:
-        super().__init__(
-            ((64,), (128, 128)),
-            input_shape=input_shape,
-            classes=classes,
-            pool=pool,
-            width=width,
-            hidden=hidden,
-            dropout=dropout,
-        )
+    stages = ((64,), (128, 128))
 
 
 class VGG16(VGG):
@@ -143,26 +123,8 @@ class VGG16(VGG):
         Rathi et al., 2020, https://arxiv.org/abs/2005.01807
     """
 
-    def __init__(
-        self,
-        *,
-        input_shape: Sequence[int] = (3, 32, 32),
-        classes: int = 10,
-        pool: Literal["avg", "max"] = "avg",
-        width: float = 1.0,
-        hidden: int = _HIDDEN,
-        dropout: float = 0.2,
-    ) -> None:
-        super().__init__(
-            _SIXTEEN,
-            pool_last=False,
-            input_shape=input_shape,
-            classes=classes,
-            pool=pool,
-            width=width,
-            hidden=hidden,
-            dropout=dropout,
-        )
+    stages = _SIXTEEN
+    pool_last = False
 
 
 class VGG16Bias(nn.Sequential):
@@ -197,17 +159,9 @@ class VGG16Bias(nn.Sequential):
         hidden: int = 512,
         dropout: float = 0.5,
     ) -> None:
-        layers, features = _convolutions(
-            _SIXTEEN,
-            input_shape=input_shape,
-            classes=classes,
-            pool=nn.MaxPool2d,
-            pool_last=True,
-            width=width,
-            hidden=hidden,
-            dropout=None,
-            bias=True,
-        )
+        check_sizes(input_shape, width=width, hidden=hidden, classes=classes)
+        pools = [nn.MaxPool2d] * len(_SIXTEEN)
+        layers, features = _convolutions(_SIXTEEN, input_shape, width, pools, bias=True)
         for wide in (features, hidden):
             layers += [nn.Dropout(dropout), nn.Linear(wide, hidden), nn.ReLU()]
         super().__init__(*layers, nn.Linear(hidden, classes))
@@ -219,27 +173,23 @@ class VGG16Bias(nn.Sequential):
 
 def _convolutions(
     stages: Stages,
-    *,
     input_shape: Sequence[int],
-    classes: int,
-    pool: _Pool,
-    pool_last: bool,
     width: float,
-    hidden: int,
-    dropout: float | None,
-    bias: bool,
+    pools: Sequence[_Pool],
+    *,
+    dropout: float | None = None,
+    bias: bool = False,
 ) -> tuple[list[nn.Module], int]:
     """Return the layers up to the flat features, and how many features those are."""
-    check_sizes(input_shape, width=width, hidden=hidden, classes=classes)
     channels, *sides = input_shape
     layers: list[nn.Module] = []
-    for number, stage in enumerate(stages, 1):
-        for place, following in enumerate(stage, 1):
-            following = max(1, round(width * following))
+    for stage, pool in zip_longest(stages, pools):
+        for place, wide in enumerate(stage, 1):
+            following = max(1, round(width * wide))
             conv = nn.Conv2d(channels, following, 3, padding=1, bias=bias)
             layers += [conv, nn.ReLU()]
             channels = following
-            if place == len(stage) and (number < len(stages) or pool_last):
+            if place == len(stage) and pool is not None:
                 layers.append(pool(2))
                 sides = [side // 2 for side in sides]
             elif dropout is not None:

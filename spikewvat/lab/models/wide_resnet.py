@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
 from spikewvat.lab.models.layout import check_sizes
-from spikewvat.lab.models.residual import ResidualNetwork, stages
+from spikewvat.lab.models.residual import AddingBlock, ResidualNetwork, stages
 
 _CHANNELS = (16, 32, 64)
 
 
-class WideBlock(nn.Module):
+class WideBlock(AddingBlock):
     """Two 3 x 3 convolutions, each behind batch norm and ReLU, and the untouched input added.
 
     Convolutions have biases, and the second one has the stride. Where the shape changes, the
@@ -26,8 +27,7 @@ class WideBlock(nn.Module):
     """
 
     def __init__(self, channels: int, following: int, stride: int, *, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
+        layers = (
             nn.BatchNorm2d(channels),
             nn.ReLU(),
             nn.Conv2d(channels, following, 3, padding=1),
@@ -36,15 +36,7 @@ class WideBlock(nn.Module):
             nn.ReLU(),
             nn.Conv2d(following, following, 3, stride=stride, padding=1),
         )
-        changes = stride > 1 or channels != following
-        self.shortcut = (
-            nn.Conv2d(channels, following, 1, stride=stride) if changes else nn.Identity()
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return [B, following, H / stride, W / stride] of x [B, channels, H, W]."""
-        output: Tensor = self.layers(x) + self.shortcut(x)
-        return output
+        super().__init__(layers, channels, following, stride, bias=True)
 
 
 class WideResNet(ResidualNetwork):
@@ -81,10 +73,7 @@ class WideResNet(ResidualNetwork):
             raise ValueError(f"depth must be 6 n + 4, such as 10 or 28, got {depth!r}.")
         check_sizes(input_shape, width=width, classes=classes)
         channels = [width * wide for wide in _CHANNELS]
-
-        def block(channels: int, following: int, stride: int) -> WideBlock:
-            return WideBlock(channels, following, stride, dropout=dropout)
-
+        block = partial(WideBlock, dropout=dropout)
         layers = [
             nn.Conv2d(input_shape[0], _CHANNELS[0], 3, padding=1),
             *stages(block, _CHANNELS[0], channels, [blocks] * len(channels)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,31 +20,73 @@ from spikewvat.lab.recipes.schema import GENERATED, Recipe
 from spikewvat.lab.trainer.loop import derived_seed
 
 
-@dataclass(frozen=True)
 class Data:
-    """The loaders of a run.
+    """The loaders of a run; a part of the data set is opened when it is first asked for.
 
     Args:
-        train: Training batches, shuffled.
-        train_in_order: The same samples in larger batches, for evaluation.
-        test: Test batches.
-        watch: What decides about the best epoch and early stop.
-        watching: What that is, ``"validation"`` or ``"test"``.
-        input_shape: Channels, height and width of the spikes.
-        samples: How many samples each part has.
-        black: Value of an empty pixel, for each channel where they differ.
-        classes: How many classes there are, None where the data does not say.
+        resolved: Knows the data set; the recipe's seed chooses what is held out.
+        root: Folder of the data set.
     """
 
-    train: DataLoader[Any]
-    train_in_order: DataLoader[Any]
-    test: DataLoader[Any]
-    watch: DataLoader[Any]
-    watching: str
-    input_shape: tuple[int, ...]
-    samples: dict[str, int]
-    black: Level = 0.0
-    classes: int | None = None
+    def __init__(self, resolved: Resolved, root: Path) -> None:
+        self._resolved, self._root = resolved, root
+        self._settings, self._plan = resolved.recipe.training, resolved.recipe.evaluation
+        self._opened: dict[str, Any] = {}
+
+    @cached_property
+    def train(self) -> DataLoader[Any]:
+        """Training batches, shuffled."""
+        return make_loader(
+            self._kept(self._split("train")),
+            self._settings.batch_size,
+            shuffle=True,  # in an order that the trainer seeds
+            workers=self._settings.workers,
+        )
+
+    @cached_property
+    def train_in_order(self) -> DataLoader[Any]:
+        """The same samples in larger batches, for evaluation."""
+        return self._in_order(spread(self._kept(self._plain), self._plan.images))
+
+    @cached_property
+    def test(self) -> DataLoader[Any]:
+        """Test batches."""
+        return self._in_order(spread(self._split("test"), self._plan.images))
+
+    @cached_property
+    def watch(self) -> DataLoader[Any]:
+        """What decides about the best epoch and early stop."""
+        if self.watching == "test":
+            return self.test
+        return self._in_order(Subset(self._plain, sorted(self._order[: self._held_out])))
+
+    @property
+    def watching(self) -> str:
+        """What that is, ``"validation"`` or ``"test"``."""
+        return "test" if self._settings.validation == 0 or self._held_out == 0 else "validation"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Channels, height and width of the spikes."""
+        return tuple(self._any[0][0].shape[-3:])
+
+    @property
+    def samples(self) -> dict[str, int]:
+        """How many samples each part has."""
+        found = {"train": self.train, "test": self.test}
+        counts = {name: len(loader.dataset) for name, loader in found.items()}  # type: ignore[arg-type]
+        return {"train": counts["train"], "validation": self._held_out, "test": counts["test"]}
+
+    @property
+    def black(self) -> Level:
+        """Value of an empty pixel, for each channel where they differ."""
+        level: Level = getattr(self._any, "black", 0.0)
+        return level
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes there are, None where the data does not say."""
+        return getattr(self._any, "classes", None)
 
     def part(self, split: str) -> DataLoader[Any]:
         """Return what to evaluate on: ``"train"``, ``"validation"`` or ``"test"``.
@@ -57,7 +99,48 @@ class Data:
                 "evaluation.split = 'validation', but nothing is held out. "
                 "Train with training.validation = 0.2, a share of the training data."
             )
-        return {"train": self.train_in_order, "validation": self.watch, "test": self.test}[split]
+        names = {"train": "train_in_order", "validation": "watch", "test": "test"}
+        loader: DataLoader[Any] = getattr(self, names[split])
+        return loader
+
+    def _split(self, name: str) -> Any:
+        """Return a part of the data set as it lies on disk."""
+        if name not in self._opened:
+            self._opened[name] = self._resolved.data(root=self._root, split=name)
+        return self._opened[name]
+
+    @property
+    def _any(self) -> Any:
+        """A part that is open, the training data where none is."""
+        return next(iter(self._opened.values()), None) or self._split("train")
+
+    @cached_property
+    def _plain(self) -> Any:
+        """Training data without the data set's own augmentation: none is evaluated on it."""
+        train = self._split("train")
+        return train.without_augmentation() if hasattr(train, "without_augmentation") else train
+
+    @property
+    def _held_out(self) -> int:
+        return int(self._settings.validation * len(self._split("train")))
+
+    @cached_property
+    def _order(self) -> list[int]:
+        generator = torch.Generator()
+        generator.manual_seed(derived_seed(self._resolved.recipe.seed, "validation"))
+        order: list[int] = torch.randperm(len(self._split("train")), generator=generator).tolist()
+        return order
+
+    def _kept(self, part: Any) -> Any:
+        """Return what is not held out."""
+        if self._held_out == 0:
+            return part
+        return Subset(part, sorted(self._order[self._held_out :]))
+
+    def _in_order(self, dataset: Dataset[Any]) -> DataLoader[Any]:
+        return make_loader(
+            dataset, self._plan.batch_size, shuffle=False, workers=self._settings.workers
+        )
 
 
 def data_folder(name: str, root: Path | str | None = None) -> Path:
@@ -85,50 +168,18 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
 
 
 def open_data(resolved: Resolved, root: Path | str | None = None) -> Data:
-    """Open the data set and make its loaders.
+    """Find the data set; a split is opened only where it is needed.
 
     Args:
         resolved: Knows the data set; the recipe's seed chooses what is held out.
         root: Folder of the data set; by default its usual place.
 
     Raises:
-        DataError: If the data is missing or malformed.
-        RecipeError: If a parameter is impossible.
+        DataError: If there is no such folder. The parts of what is returned raise it where the
+            data is missing or malformed, and RecipeError where a parameter is impossible.
+        MissingDataError: If no folder is known.
     """
-    recipe = resolved.recipe
-    settings, plan = recipe.training, recipe.evaluation
-    root = data_folder(recipe.data.name, root)
-    train, test = (resolved.data(root=root, split=s) for s in ("train", "test"))
-    held_out = int(settings.validation * len(train))
-    generator = torch.Generator().manual_seed(derived_seed(recipe.seed, "validation"))
-    order = torch.randperm(len(train), generator=generator).tolist()
-    # Where the data set itself augments, what is evaluated on is not augmented.
-    plain = train.without_augmentation() if hasattr(train, "without_augmentation") else train
-    kept, kept_plain = (
-        part if held_out == 0 else Subset(part, sorted(order[held_out:])) for part in (train, plain)
-    )
-    test = spread(test, plan.images)
-    watched = test if held_out == 0 else Subset(plain, sorted(order[:held_out]))
-
-    def in_order(dataset: Dataset[Any]) -> DataLoader[Any]:
-        return make_loader(dataset, plan.batch_size, shuffle=False, workers=settings.workers)
-
-    return Data(
-        train=make_loader(
-            kept,
-            settings.batch_size,
-            shuffle=True,  # in an order that the trainer seeds
-            workers=settings.workers,
-        ),
-        train_in_order=in_order(spread(kept_plain, plan.images)),
-        test=in_order(test),
-        watch=in_order(watched),
-        watching="test" if held_out == 0 else "validation",
-        input_shape=tuple(train[0][0].shape[-3:]),
-        samples={"train": len(kept), "validation": held_out, "test": len(test)},
-        black=getattr(train, "black", 0.0),
-        classes=getattr(train, "classes", None),
-    )
+    return Data(resolved, data_folder(resolved.recipe.data.name, root))
 
 
 def spread(dataset: Any, images: int | None) -> Any:

@@ -207,6 +207,12 @@ def _data(recipe: Recipe) -> Factory:
         key = "data.encoding"
         made = factory(ENCODINGS, table.pop("name", None), table, key, name_key=f"{key}.name")
         given["encoding"] = made()
+    for own in ("cache", "download"):
+        if given.get(own, False) is not False:
+            raise RecipeError(
+                f"data.{own} = {given[own]!r}: a recipe does not choose what is written where. "
+                "Set $SPIKEWVAT_CACHE for the cache, and put data into --data-root beforehand."
+            )
     data = factory(
         DATA, recipe.data.name, given, "data", name_key="data.name", reserved=("root", "split")
     )

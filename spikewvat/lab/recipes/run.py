@@ -16,6 +16,7 @@ from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import conversion
 from spikewvat.lab.recipes.devices import read_device
 from spikewvat.lab.recipes.loaders import Data, augmentation, open_data, spread
+from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.reading import recipe_from
 from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult, Training
@@ -61,10 +62,23 @@ def train(
     Raises:
         RecipeError: If the network or the split does not fit the data.
         DataError: If the data is missing or malformed.
-        CheckpointError: If files cannot be written or belong to another run, or the weights to
-            start from are missing or of another network.
+        CheckpointError: If files cannot be written or belong to another run, another process
+            trains in ``out``, or the weights to start from are missing or of another network.
         DivergedError: If loss or weights are no longer finite.
     """
+    with alone_in(out):
+        return _train(resolved, Path(out), data_root, resume, test, progress)
+
+
+def _train(
+    resolved: Resolved,
+    out: Path,
+    data_root: Path | str | None,
+    resume: bool,
+    test: bool,
+    progress: bool,
+) -> RunResult | None:
+    """Train and evaluate in a folder that nobody else trains in."""
     recipe = resolved.recipe
     settings = recipe.training
     trainer = Trainer(
@@ -218,12 +232,12 @@ def evaluate_as(
         DataError: If the data is missing or malformed.
     """
     data = open_data(resolved, data_root)
+    tested = data.part(resolved.recipe.evaluation.split)  # the only part that has to be there
     resolved = resolved.with_input_shape(data.input_shape)
     recipe = resolved.recipe
-    plan = recipe.evaluation
     model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
-        found = on_chips(model, data.part(plan.split), resolved, progress=progress)
+        found = on_chips(model, tested, resolved, progress=progress)
     converted = weights == CONVERTED
     return run_result(resolved, found, is_converted=converted, run=str(out), weights=weights)
 

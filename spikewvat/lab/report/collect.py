@@ -13,8 +13,8 @@ from spikewvat.errors import DataError, MissingDataError, RecipeError
 from spikewvat.lab.recipes.results import RunResult, row_result
 from spikewvat.lab.recipes.run import RESULT
 from spikewvat.lab.suites import Suite, read_suite
-from spikewvat.lab.suites.jobs import ERROR, TRAINED
-from spikewvat.lab.suites.suite import FILE, Row, Setup, suites_folder
+from spikewvat.lab.suites.jobs import ERROR
+from spikewvat.lab.suites.suite import FILE, TRAINED, Row, Setup, suites_folder
 from spikewvat.results import Landscape, RowResult, StepTimes
 from spikewvat.serialisation import KIND, read, read_json, restored
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from spikewvat.formatting import markdown_table
+from spikewvat.formatting import escaped, markdown_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,8 +63,8 @@ class Part:
 
     def markdown(self) -> str:
         """Return summary, tables and note as Markdown."""
-        blocks = [f"### {self.name}", *self.sentences]
+        blocks = [f"### {escaped(self.name)}", *map(escaped, self.sentences)]
         for table in self.tables:
-            blocks += [f"**{table.title}**"] if table.title else []
+            blocks += [f"**{escaped(table.title)}**"] if table.title else []
             blocks.append(table.markdown())
-        return "\n\n".join([*blocks, *([self.note] if self.note else [])])
+        return "\n\n".join([*blocks, *([escaped(self.note)] if self.note else [])])

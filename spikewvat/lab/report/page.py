@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from spikewvat import files
 from spikewvat.data.pictures import with_palette
 from spikewvat.errors import DataError, require
+from spikewvat.formatting import escaped
 from spikewvat.lab.report.collect import Section, collect
 from spikewvat.lab.report.content import Part
 from spikewvat.lab.report.kinds import parts_of
@@ -132,11 +133,14 @@ def _overview(chapters: Sequence[_Chapter]) -> str:
 
 
 def _markdown(title: str, chapters: Sequence[_Chapter]) -> str:
-    short = [f"- **{c.section.suite.title}**: {c.headline or 'no results'}" for c in chapters]
-    blocks = [f"# {title}", _overview(chapters), "\n".join(short)]
+    def short(chapter: _Chapter) -> str:
+        said = escaped(chapter.headline) or "no results"
+        return f"- **{escaped(chapter.section.suite.title)}**: {said}"
+
+    blocks = [f"# {escaped(title)}", _overview(chapters), "\n".join(map(short, chapters))]
     for chapter in chapters:
-        blocks.append(f"## {chapter.section.suite.title}")
-        blocks += [f"{name}: {'; '.join(texts)}." for name, texts in chapter.gaps]
+        blocks.append(f"## {escaped(chapter.section.suite.title)}")
+        blocks += [f"{name}: {escaped('; '.join(texts))}." for name, texts in chapter.gaps]
         blocks += [part.markdown() for part in chapter.parts]
     return "\n\n".join(blocks) + "\n"
 

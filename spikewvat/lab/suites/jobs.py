@@ -20,14 +20,12 @@ from spikewvat.lab.recipes.convert import convert_run
 from spikewvat.lab.recipes.landscape import landscape_run
 from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult
-from spikewvat.lab.suites.suite import Suite
+from spikewvat.lab.suites.suite import TRAINED, Suite
 from spikewvat.lab.trainer import CHECKPOINT
 from spikewvat.robustness.landscape import LossLines
 from spikewvat.robustness.results import ChipReport, Degradation
 
 ERROR = "error.txt"
-TRAINED = "trained"
-"""Folder of the trained networks, which all suites share."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -26,9 +27,10 @@ filelock = require("filelock", extra="cli", purpose="running suites")
 LOCK = "job.lock"
 RUNNING = "running.txt"
 """Holds the process that runs a job; left behind only by one that was killed."""
-Task: TypeAlias = tuple[int, Job, Path, Path | None, bool, int]
+Task: TypeAlias = tuple[int, Job, Path, Path | None, bool, int | None]
 Ran: TypeAlias = tuple[int, Found | None]
 Each: TypeAlias = Callable[[Sequence[Task]], Iterable[Ran]]
+_HEARTBEAT = 0.5  # seconds between two looks at whether the parent is there
 _PATIENCE = 60  # seconds that a scheduler may take to answer, and workers to come
 
 
@@ -72,7 +74,8 @@ def run_all(
         while left:
             now = alone[:1] or [n for n in left if n not in elsewhere] or list(left)
             waits = {n: n in elsewhere for n in now}
-            tasks = [(n, left[n], out, data_root, waits[n], os.getpid()) for n in now]
+            parent = os.getpid() if dask is None else None
+            tasks = [(n, left[n], out, data_root, waits[n], parent) for n in now]
             try:
                 for number, found in each(tasks):
                     if found is None:
@@ -96,11 +99,15 @@ def run_all(
             alone = [n for n in alone if n in left and n not in elsewhere]
 
 
-def _run(number: int, job: Job, out: Path, data_root: Path | None, wait: bool, parent: int) -> Ran:
+def _run(
+    number: int, job: Job, out: Path, data_root: Path | None, wait: bool, parent: int | None
+) -> Ran:
     """Run a job, or read back what it has found; None where another bench runs it."""
     folder = job.folder(out)
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    if parent is not None and os.getpid() != parent:
+        end_with(parent)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(folder / LOCK, timeout=-1 if wait else 0):
@@ -122,6 +129,22 @@ def _run(number: int, job: Job, out: Path, data_root: Path | None, wait: bool, p
         return number, failed(folder, error)
 
 
+@functools.cache
+def end_with(parent: int) -> None:
+    """End this process, whatever it does, once its parent is gone.
+
+    A bench that is killed outright cannot stop its workers: they would train on for hours, and a
+    bench that is started anew would wait for them. What a job has saved stays whole.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_HEARTBEAT)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+
+
 @contextmanager
 def _backend(processes: int, dask: str | None) -> Iterator[tuple[Each, type[Exception]]]:
     """Return what runs tasks as they come free, and what it raises where a process is killed."""
@@ -140,7 +163,8 @@ def _backend(processes: int, dask: str | None) -> Iterator[tuple[Each, type[Exce
         client = library.Client(dask, timeout=_PATIENCE, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
         raise RecipeError(
-            f"--dask {dask!r}: no scheduler answers there ({error}). Start one with: dask scheduler"
+            f"--dask {dask!r}: no scheduler answers there ({error}). Start one with: "
+            "dask scheduler --host 127.0.0.1"
         ) from error
     with client:
         try:

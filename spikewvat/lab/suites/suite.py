@@ -16,7 +16,11 @@ from spikewvat.lab.recipes.registry import check_keys, nearest, validated
 from spikewvat.lab.recipes.schema import VARIED, Table
 from spikewvat.validation import Field, field_validator, model_validator
 
-__all__ = ["FILE", "Claim", "Row", "Setup", "Suite", "read_suite", "suites_folder"]
+__all__ = ["FILE", "TRAINED", "Claim", "Row", "Setup", "Suite", "read_suite", "suites_folder"]
+
+
+TRAINED = "trained"
+"""Folder of the trained networks, which all suites share."""
 
 
 class Row(Table):
@@ -198,7 +202,8 @@ def read_suite(name: str | Path) -> Suite:
             baseline names no row.
     """
     ours = suite_names()
-    folder = suites_folder() / name if str(name) in ours else Path(name)
+    # Resolved: results lie in a folder of its last part's name, which is not to be "..".
+    folder = suites_folder() / name if str(name) in ours else Path(name).resolve()
     if not (folder / FILE).is_file():
         raise RecipeError(
             f"there is no suite {str(name)!r}, and no file {str(folder / FILE)!r}. "
@@ -217,6 +222,14 @@ def read_suite(name: str | Path) -> Suite:
 def _check_names(suite: Suite, path: Path) -> None:
     """Raise RecipeError unless rows have names of their own, and nothing names another row."""
     names = [row.name for row in suite.rows]
+    for name in names:
+        files.check_name(name, f"{str(path)!r}: row")
+    files.check_name(suite.folder.resolve().name, "suite")
+    if suite.folder.resolve().name == TRAINED:
+        raise RecipeError(
+            f"{str(suite.folder)!r}: {TRAINED!r} is the folder of trained networks. "
+            "Give the suite's folder another name."
+        )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise RecipeError(f"{str(path)!r} has two rows named {', '.join(twice)}.")

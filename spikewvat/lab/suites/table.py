@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from spikewvat.errors import DataError
-from spikewvat.formatting import MISSING, markdown_table, percent
+from spikewvat.formatting import MISSING, escaped, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 from spikewvat.results import RowResult
 from spikewvat.robustness.statistics import mean_of
@@ -141,7 +141,7 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
         note += " Training time is in units of the first method's."
     if any(row.paper for row in suite.rows):
         note += f" In brackets: {suite.source or 'the published figure'}, and ours minus it."
-    return "\n\n".join([*parts, note])
+    return "\n\n".join([*parts, escaped(note)])
 
 
 def sizes_note(results: Iterable[RowResult]) -> str:

@@ -4,15 +4,70 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Self
 
 from spikewvat.errors import require
+
+if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
 
 _BETWEEN_LOOKS = 0.5  # seconds between two looks at the loss: a look waits for the GPU
 
 
-class TrainingProgress:
+class _Bar:
+    """A bar of rich while a ``with`` statement runs, redrawn in place; on a terminal only.
+
+    Args:
+        before: Text in front of the bar.
+        texts: Texts behind it, in front of the remaining time.
+        enabled: Show anything at all; otherwise rich is not needed.
+        console: A ``rich.console.Console``; by default standard error.
+        elapsed: Show the time since the start, too.
+        task: Total and fields at the start.
+    """
+
+    def __init__(
+        self,
+        before: str,
+        *texts: str,
+        enabled: bool,
+        console: Any,
+        elapsed: bool = False,
+        **task: Any,
+    ) -> None:
+        self._bar: Any = None
+        self._task = task
+        if not enabled:
+            return
+        rich = require("rich.progress", extra="cli", purpose="a progress bar")
+        self._console = _on_stderr(console)
+        columns = [rich.TextColumn(before), rich.BarColumn(), *map(rich.TextColumn, texts)]
+        columns += [rich.TimeElapsedColumn()] if elapsed else []
+        self._bar = rich.Progress(
+            *columns,
+            rich.TimeRemainingColumn(),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+
+    def __enter__(self) -> Self:
+        """Show the bar."""
+        if self._bar is not None:
+            self._bar.start()
+            self._id = self._bar.add_task("", **self._task)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _update(self, **fields: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._id, **fields)
+
+
+class TrainingProgress(_Bar):
     """A bar with epoch, loss, accuracy and the remaining time of the whole run.
 
     On a terminal the bar is redrawn in place; elsewhere (a log file) each epoch is one line.
@@ -26,56 +81,19 @@ class TrainingProgress:
     """
 
     def __init__(
-        self,
-        epochs: int,
-        done: int,
-        batches: int,
-        *,
-        enabled: bool = True,
-        console: Any = None,
+        self, epochs: int, done: int, batches: int, *, enabled: bool = True, console: Any = None
     ) -> None:
         self._epochs = epochs
-        self._done = done
-        self._batches = batches
-        self._bar: Any = None
-        if not enabled:
-            return
-        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
-        rich = require("rich.progress", extra="cli", purpose="a progress bar")
-        self._console = console or rich_console.Console(stderr=True)
-        self._bar = rich.Progress(
-            rich.TextColumn("epoch {task.fields[epoch]}/" + str(epochs)),
-            rich.BarColumn(),
-            rich.TextColumn("loss {task.fields[loss]}  accuracy {task.fields[accuracy]}"),
-            rich.TextColumn("{task.fields[watched]}"),
-            rich.TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
+        fields: dict[str, Any] = {"epoch": done + 1, "loss": "-", "accuracy": "-", "watched": ""}
+        super().__init__(
+            f"epoch {{task.fields[epoch]}}/{epochs}",
+            "loss {task.fields[loss]}  accuracy {task.fields[accuracy]}",
+            "{task.fields[watched]}",
+            enabled=enabled,
+            console=console,
+            total=(epochs - done) * batches,
+            **fields,
         )
-
-    def __enter__(self) -> TrainingProgress:
-        """Show the bar."""
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task(
-                "train",
-                total=(self._epochs - self._done) * self._batches,
-                epoch=self._done + 1,
-                loss="-",
-                accuracy="-",
-                watched="",
-            )
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.stop()
 
     def batch(self, epoch: int, totals: Totals) -> None:
         """Move on by one batch of an epoch (counted from 0)."""
@@ -84,7 +102,7 @@ class TrainingProgress:
         fields: dict[str, Any] = {"epoch": epoch + 1}
         if self._console.is_terminal and totals.is_due():
             fields |= {"loss": f"{totals.loss:.4f}", "accuracy": f"{100 * totals.accuracy:.1f} %"}
-        self._bar.update(self._task, advance=1, **fields)
+        self._update(advance=1, **fields)
 
     def epoch(self, epoch: int, row: dict[str, Any]) -> None:
         """Note the results of an epoch (counted from 0)."""
@@ -93,7 +111,7 @@ class TrainingProgress:
         watched = ""
         if row.get("watched") is not None:
             watched = f"{row['watching']} {100 * row['watched']:.1f} %"
-        self._bar.update(self._task, watched=watched)
+        self._update(watched=watched)
         if not self._console.is_terminal:
             self._console.print(
                 f"epoch {epoch + 1}/{self._epochs}  loss {row['loss']:.4f}  "
@@ -102,7 +120,7 @@ class TrainingProgress:
             )
 
 
-class ChipsProgress:
+class ChipsProgress(_Bar):
     """A bar over simulated chips; call it with chips done, chips in all, and an accuracy.
 
     Args:
@@ -112,45 +130,17 @@ class ChipsProgress:
     """
 
     def __init__(self, what: str = "chip", *, enabled: bool = True, console: Any = None) -> None:
-        self._bar: Any = None
-        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
-        rich = require("rich.progress", extra="cli", purpose="a progress bar")
-        console = console or rich_console.Console(stderr=True)
-        if enabled and console.is_terminal:
-            self._bar = rich.Progress(
-                rich.TextColumn(f"{what} {{task.completed}}/{{task.total}}"),
-                rich.BarColumn(),
-                rich.TextColumn("accuracy {task.fields[accuracy]}"),
-                rich.TimeRemainingColumn(),
-                console=console,
-            )
-
-    def __enter__(self) -> ChipsProgress:
-        """Show the bar."""
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task("chips", total=None, accuracy="-")
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.stop()
+        count, accuracy = "{task.completed}/{task.total}", "accuracy {task.fields[accuracy]}"
+        super().__init__(
+            f"{what} {count}", accuracy, enabled=enabled, console=console, total=None, accuracy="-"
+        )
 
     def __call__(self, done: int, total: int, accuracy: float) -> None:
         """Note a chip."""
-        if self._bar is not None:
-            self._bar.update(
-                self._task, completed=done, total=total, accuracy=f"{100 * accuracy:.1f} %"
-            )
+        self._update(completed=done, total=total, accuracy=f"{100 * accuracy:.1f} %")
 
 
-class JobsProgress:
+class JobsProgress(_Bar):
     """A bar over the jobs of a suite with the remaining time; each that ends is one line.
 
     Args:
@@ -160,49 +150,14 @@ class JobsProgress:
     """
 
     def __init__(self, jobs: int, *, enabled: bool = True, console: Any = None) -> None:
-        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
-        rich = require("rich.progress", extra="cli", purpose="a progress bar")
-        self._console = console or rich_console.Console(stderr=True, quiet=not enabled)
-        self._bar = rich.Progress(
-            rich.TextColumn("{task.completed} of {task.total} done"),
-            rich.BarColumn(),
-            rich.TimeElapsedColumn(),
-            rich.TimeRemainingColumn(),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("jobs", total=jobs)
-
-    def __enter__(self) -> JobsProgress:
-        """Show the bar."""
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Leave the bar as it stands."""
-        self._bar.stop()
+        count = "{task.completed} of {task.total} done"
+        super().__init__(count, enabled=enabled, console=console, elapsed=True, total=jobs)
 
     def job(self, text: str) -> None:
         """Note a job that has ended."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-        self._bar.advance(self._task)
-
-
-class Batches(Protocol):
-    """Something of known length that can be iterated again and again."""
-
-    def __iter__(self) -> Iterator[Any]:
-        """Begin a pass."""
-        ...
-
-    def __len__(self) -> int:
-        """Return how many batches a pass has."""
-        ...
+        if self._bar is not None:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._update(advance=1)
 
 
 class Tracked:
@@ -216,11 +171,10 @@ class Tracked:
     """
 
     def __init__(
-        self, batches: Batches, what: str, *, enabled: bool = True, console: Any = None
+        self, batches: DataLoader[Any], what: str, *, enabled: bool = True, console: Any = None
     ) -> None:
-        rich_console = require("rich.console", extra="cli", purpose="a progress bar")
         self._rich = require("rich.progress", extra="cli", purpose="a progress bar")
-        self._console = console or rich_console.Console(stderr=True)
+        self._console = _on_stderr(console)
         self._enabled = enabled and self._console.is_terminal
         self._batches, self._what = batches, what
 
@@ -232,6 +186,12 @@ class Tracked:
         yield from self._rich.track(
             self._batches, self._what, total=len(self._batches), console=self._console
         )
+
+
+def _on_stderr(console: Any) -> Any:
+    """Return the console, or one on standard error."""
+    rich_console = require("rich.console", extra="cli", purpose="a progress bar")
+    return console or rich_console.Console(stderr=True)
 
 
 class Totals:
@@ -269,11 +229,7 @@ class Totals:
 
 
 def print_table(
-    title: str,
-    columns: Sequence[str],
-    rows: Sequence[Sequence[str]],
-    *,
-    console: Any = None,
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, console: Any = None
 ) -> None:
     """Print a table; the first column is left-aligned, numbers are to the right.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel
+from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.perturbations import GAV
-from spikewvat.robustness.chips import Chips, Plan, Progress, check_device, sigma_of
+from spikewvat.robustness.chips import Chips, Plan, Progress, sigma_of
 from spikewvat.robustness.landscape.common import Surroundings, table
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.run import Run

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 
-def _check_positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float) -> None:
+    """Raise ValueError unless a value is finite and above 0."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be finite and above 0, got {value!r}.")
 
@@ -35,7 +36,7 @@ class ATan:
     alpha: float = 2.0
 
     def __post_init__(self) -> None:
-        _check_positive("alpha", self.alpha)
+        check_positive("alpha", self.alpha)
 
     def slope_(self, x: Tensor) -> Tensor:
         """Return the slope at distances x from the threshold, written over them."""
@@ -65,7 +66,7 @@ class FastSigmoid:
     slope: float = 25.0
 
     def __post_init__(self) -> None:
-        _check_positive("slope", self.slope)
+        check_positive("slope", self.slope)
 
     def slope_(self, x: Tensor) -> Tensor:
         """Return the slope at distances x from the threshold, written over them."""

@@ -8,13 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikewvat.spiking.slayer.kernels import (
-    SCHEMA,
-    SRM,
-    check_not_empty,
-    filtered,
-    state_dtype,
-)
+from spikewvat.spiking.layers import state_dtype
+from spikewvat.spiking.slayer.kernels import SCHEMA, SRM, check_not_empty, filtered
 
 
 def neurons(currents: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -- frozen

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass, fields
-from typing import Any, TypeAlias
+from dataclasses import astuple, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from spikewvat.spiking.layers import state_dtype
+
 _SMALLEST = 0.01  # where the original cuts its kernels
 _CHUNK = 24  # steps per matrix product: larger ones multiply more, smaller ones call more
-
-Values: TypeAlias = tuple[float, float, float, float, float, float, float, bool]
 
 
 @dataclass(frozen=True)
@@ -68,18 +68,9 @@ class SRM:
             )
 
     @property
-    def values(self) -> Values:
+    def values(self) -> tuple[float | bool, ...]:
         """All constants in order, as the operators take them."""
-        return (
-            self.v_threshold,
-            self.tau_syn,
-            self.tau_ref,
-            self.scale_ref,
-            self.tau_rho,
-            self.scale_rho,
-            self.dt,
-            self.cut_kernels,
-        )
+        return astuple(self)
 
     @property
     def psp_taps(self) -> int | None:
@@ -269,11 +260,6 @@ def _kernel(lags: Tensor, constants: SRM) -> Tensor:
     """Return dt times the response kernel at these steps, in float64."""
     u = lags.double() * (constants.dt / constants.tau_syn)
     return constants.dt * u * torch.exp(1 - u)
-
-
-def state_dtype(x: Tensor) -> torch.dtype:
-    """Return the dtype that potentials are held in: that of the input, float32 at least."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def check_not_empty(x: Tensor) -> None:

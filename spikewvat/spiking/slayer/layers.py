@@ -60,14 +60,10 @@ class Spike(Psp):
 
 
 class Linear(layers.Linear):
-    """Dense synapses: [T, B, N] to [T, B, N']; no bias.
+    """Dense synapses: [T, B, N] to [T, B, N'], 10 times torch's initial weights.
 
-    Weights start uniform within ``scale`` / sqrt(N).
-
-    Args:
-        in_features: Inputs N.
-        out_features: Outputs N'.
-        scale: Factor of torch's initial weights.
+    They start uniform within ``scale`` / sqrt(N). Takes the arguments of
+    :class:`spikewvat.spiking.layers.Linear`.
 
     Raises:
         ValueError: If the input has another shape.
@@ -76,20 +72,13 @@ class Linear(layers.Linear):
         SLAYER (Shrestha & Orchard, 2018), official code.
     """
 
-    def __init__(self, in_features: int, out_features: int, *, scale: float = 10.0) -> None:
-        super().__init__(in_features, out_features, scale=scale)
+    initial_scale = 10.0
 
 
 class Conv2d(layers.Conv2d):
-    """Convolution: [T, B, C, H, W] to [T, B, C', H', W']; no bias.
+    """Convolution: [T, B, C, H, W] to [T, B, C', H', W'], 100 times torch's initial weights.
 
-    Args:
-        in_channels: Channels C.
-        out_channels: Channels C'.
-        kernel_size: Side of the kernels.
-        stride: Step between places of the kernels.
-        padding: Zeros added at every edge.
-        scale: Factor of torch's initial weights.
+    Takes the arguments of :class:`spikewvat.spiking.layers.Conv2d`.
 
     Raises:
         ValueError: If the input has no time axis.
@@ -98,19 +87,7 @@ class Conv2d(layers.Conv2d):
         SLAYER (Shrestha & Orchard, 2018), official code.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        scale: float = 100.0,
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride=stride, padding=padding, scale=scale
-        )
+    initial_scale = 100.0
 
 
 class Delay(nn.Module):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from spikewvat.spiking.layers import state_dtype
 from spikewvat.spiking.losses import Output
-from spikewvat.spiking.slayer.kernels import SRM, check_not_empty, psp, state_dtype
+from spikewvat.spiking.slayer.kernels import SRM, check_not_empty, psp
 
 
 def count_loss(

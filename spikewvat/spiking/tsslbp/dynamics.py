@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from spikewvat.spiking.layers import state_dtype
+
 _STEEPEST = 8.0  # bound of the spike time's slope 1/d, and of the surrogate's argument
 _WIDTH = 0.2  # of the surrogate, in units of the potential
 
@@ -90,12 +92,7 @@ def psp(x: Tensor, tau_syn: float) -> Tensor:
     return filtered
 
 
-def neurons(
-    currents: Tensor,
-    constants: TSSL = TSSL(),
-    *,
-    leak: Tensor | None = None,
-) -> Tensor:
+def neurons(currents: Tensor, constants: TSSL = TSSL(), *, leak: Tensor | None = None) -> Tensor:
     r"""Run TSSL-BP neurons over all time steps.
 
     .. math::
@@ -169,7 +166,7 @@ class _Neurons(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, currents: Tensor, constants: TSSL, leak: Tensor | None) -> Tensor:
-        dtype = _state_dtype(currents)
+        dtype = state_dtype(currents)
         own = None if leak is None else 1 - leak.to(dtype)
         u = torch.empty_like(currents, dtype=dtype)  # keeps the memory format
         psc = torch.empty_like(u)
@@ -239,7 +236,7 @@ def spikes_of(psc: Tensor, tau_syn: float) -> Tensor:
         [0.0, 1.0, 1.0, 0.0]
     """
     check_tau("tau_syn", tau_syn)
-    a = psc.detach().to(_state_dtype(psc))
+    a = psc.detach().to(state_dtype(psc))
     before = torch.cat([torch.zeros_like(a[:1]), a[:-1]])
     # A spike adds 1 (a gain times that where sums are pooled); the rest is rounding.
     return (tau_syn * a - (tau_syn - 1) * before > 0.5).to(psc.dtype)
@@ -247,13 +244,9 @@ def spikes_of(psc: Tensor, tau_syn: float) -> Tensor:
 
 def _low_pass(x: Tensor, tau_syn: float, order: range) -> Tensor:
     """Return the exponential average of the steps of ``x`` in the given order."""
-    dtype = _state_dtype(x)
+    dtype = state_dtype(x)
     y = torch.empty_like(x, dtype=dtype)
     state = torch.zeros_like(y[0])
     for t in order:
         state = torch.lerp(state, x[t].to(dtype), 1 / tau_syn, out=y[t])
     return y.to(x.dtype)
-
-
-def _state_dtype(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)

@@ -69,14 +69,10 @@ class Neurons(nn.Module):
 
 
 class Linear(layers.Linear):
-    """Dense synapses: [T, B, N] to [T, B, N']; no bias.
+    """Dense synapses: [T, B, N] to [T, B, N'].
 
-    Weights start as normal noise of variance 2 / N (Kaiming), times ``scale``.
-
-    Args:
-        in_features: Inputs N.
-        out_features: Outputs N'.
-        scale: Factor of the initial weights, above 0.
+    Weights start as normal noise of variance 2 / N (Kaiming), times ``scale``. Takes the arguments
+    of :class:`spikewvat.spiking.layers.Linear`.
 
     Raises:
         ValueError: If ``scale`` is not above 0, or the input has another shape.
@@ -84,9 +80,6 @@ class Linear(layers.Linear):
     References:
         TSSL-BP (Zhang & Li, 2020), official code.
     """
-
-    def __init__(self, in_features: int, out_features: int, *, scale: float = 1.0) -> None:
-        super().__init__(in_features, out_features, scale=scale)
 
     def reset_parameters(self) -> None:
         """Draw the initial weights from torch's global generator."""

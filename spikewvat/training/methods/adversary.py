@@ -90,7 +90,7 @@ class ParameterAdversary(GradientMethod):
         self, closure: Closure, backward: Backward, clean: Tensor, change: Weights, *, factor: float
     ) -> Tensor:
         """Differentiate the divergence at attacked weights; return the scores there."""
-        with perturbed(self.weights, change, scratch=self._scratch):
+        with perturbed(self.weights, change, buffers=self._buffers):
             scores = class_scores(self._run_with_output(closure)[1])
             backward(factor * divergence(clean, scores))
         return scores.detach()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from spikewvat.devices import Quantized
 from spikewvat.devices.base import check_bits
+from spikewvat.holding import Buffers
 from spikewvat.perturbations import HSV, Perturbation
 from spikewvat.training import Backward, Closure, PerturbedGradient
 from spikewvat.training.methods.activations import on_levels, range_of
@@ -60,18 +60,22 @@ class QAT(PerturbedGradient):
         self._only_quantized = perturbation is None
         self.activation_bits = activation_bits
         super().__init__(model, perturbation or HSV(self.quantizer), **options)
-        self._layers: dict[nn.Module, str] = {}
+        self._quantized: Buffers = {}
         if activation_bits is not None:
             check_bits(activation_bits)
-            self._layers = synaptic_layers(model, self.weights)
+        self._on_change()
 
-    def backward(self, closure: Closure, *, backward: Backward = torch.Tensor.backward) -> Tensor:
-        """Leave the gradients in ``.grad`` (see :meth:`GradientMethod.backward`)."""
+    def _on_change(self) -> None:
+        quantizes = self.activation_bits is not None
+        self._layers = synaptic_layers(self.model, self.weights) if quantizes else {}
+
+    def _whole_step(self, closure: Closure, backward: Backward) -> tuple[Tensor, bool]:
+        quantized = self.quantizer.program(self.weights)
         with (
-            replaced(self.weights, self.quantizer.program(self.weights)),
+            replaced(self.weights, quantized, buffers=self._quantized),
             hooked_inputs(self._layers, self._on_levels),
         ):
-            return super().backward(closure, backward=backward)
+            return super()._whole_step(closure, backward)
 
     def _on_levels(self, layer: nn.Module, inputs: Tensor) -> Tensor | None:
         bits = self.activation_bits

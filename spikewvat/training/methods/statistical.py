@@ -89,13 +89,18 @@ class Statistical(GradientMethod):
         if form not in get_args(Form):
             raise ValueError(f"form must be 'auto', 'analytic' or 'sampled', got {form!r}.")
         super().__init__(model, **options)
-        self.device, self.variance_penalty = device, variance_penalty
+        self.device, self.variance_penalty, self._asked = device, variance_penalty, form
+        self._variance: Tensor | None = None
+        self._on_change()
+
+    def _on_change(self) -> None:
+        model = self.model
         self._layers = synaptic_layers(model, self.weights)
-        moments_of(device, self.weights)
+        moments_of(self.device, self.weights)
         wrapped = isinstance(model, nn.parallel.DistributedDataParallel)
         self._inner: nn.Module = model.get_submodule("module") if wrapped else model
-        self._chain = None if form == "sampled" else chain_of(self._inner)
-        if form == "analytic" and self._chain is None:
+        self._chain = None if self._asked == "sampled" else chain_of(self._inner)
+        if self._asked == "analytic" and self._chain is None:
             raise UnsupportedModelError(
                 f"{type(model).__name__} is no sequence of linear, convolutional, ReLU, "
                 "average-pooling, flatten and dropout layers, through which moments are known. "
@@ -105,7 +110,6 @@ class Statistical(GradientMethod):
             layer = copy.copy(self._inner)
             self._chain = [layer]
             self._layers = dict(zip([layer], self._layers.values(), strict=True))
-        self._variance: Tensor | None = None
 
     @property
     def form(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.modules.conv import _ConvNd
 
-from spikewvat.devices.base import DeviceModel
+from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import Weights, refuse_computed
 
@@ -58,8 +58,10 @@ def moments_of(device: DeviceModel, weights: Weights) -> Moments:
         weights: Live weights by name.
 
     Raises:
+        TypeError: If it is no device model.
         ValueError: If the device has no closed form of them.
     """
+    check_device(device)
     moments = device.moments(weights)
     if moments is None:
         raise ValueError(

@@ -75,8 +75,11 @@ class Vortex(GradientMethod):
         super().__init__(model, **options)
         self.device, self.strength, self.confidence = device, strength, confidence
         self.rho = 1.0 if rho is None else rho
-        self._layers = synaptic_layers(model, self.weights)
-        moments_of(device, self.weights)
+        self._on_change()
+
+    def _on_change(self) -> None:
+        self._layers = synaptic_layers(self.model, self.weights)
+        moments_of(self.device, self.weights)
 
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         last, signs = self._signs(closure)

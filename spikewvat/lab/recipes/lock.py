@@ -1,0 +1,49 @@
+"""One training in a folder at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spikewvat import files
+from spikewvat.errors import CheckpointError, require
+
+_LOCK, _PROCESS = ".train.lock", ".train.pid"
+_RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+
+
+@contextmanager
+def alone_in(folder: Path | str) -> Iterator[None]:
+    """Keep other trainings out of a folder for a while; the lock ends with its process.
+
+    Of a distributed run the first process holds it for all.
+
+    Args:
+        folder: Of the run, made if it is missing.
+
+    Raises:
+        CheckpointError: If another process trains there, or the folder is not writable.
+    """
+    if any(os.environ.get(name, "0") != "0" for name in _RANKS):
+        yield
+        return
+    library = require("filelock", extra="cli", purpose="training")
+    folder = Path(folder)
+    files.check_writable(folder)
+    lock, process = library.FileLock(folder / _LOCK, timeout=0), folder / _PROCESS
+    try:
+        lock.acquire()
+    except library.Timeout as error:
+        who = process.read_text().strip() if process.exists() else ""
+        raise CheckpointError(
+            f"{f'process {who}' if who else 'another process'} is training in {str(folder)!r}. "
+            "Wait for its end, or choose another folder with --out."
+        ) from error
+    try:
+        process.write_text(f"{os.getpid()}\n")
+        yield
+    finally:
+        process.unlink(missing_ok=True)
+        lock.release()
