@@ -113,7 +113,7 @@ def test_the_page_and_its_tables(folder, tmp_path):
         assert "speed/strange.json" in text
     assert "| plain | 97.0 ± 1.4 (98.0, -1.0) | 81.0 ± 1.4 (80.0, +1.0) |" in tables
     assert "| missing | - | - |" in tables
-    assert "- **Tiny <suite>**: CNN: At σ = 10 % WVAT reaches 93.5 %" in tables
+    assert "- **Tiny &lt;suite&gt;**: CNN: At σ = 10 % WVAT reaches 93.5 %" in tables
     assert "| SWA | -0.5 | -6.9 .. +5.9 | 0.5 |" in tables
     assert "| wvat | 1.50 (1.50 .. 1.50) |" in tables
     assert write_report(folder, tmp_path / "again", title="My report").read_text() == text

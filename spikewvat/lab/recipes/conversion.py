@@ -18,7 +18,7 @@ from spikewvat.devices.base import DeviceModel
 from spikewvat.lab.recipes import methods
 from spikewvat.lab.recipes.devices import build_device
 from spikewvat.lab.recipes.registry import checked, construct, factory, filled
-from spikewvat.lab.recipes.schema import CODINGS, SURROGATES, Component, Conversion
+from spikewvat.lab.recipes.schema import CODINGS, SURROGATES, Conversion, component
 
 KEY = "conversion"
 _NOT_NEURONS = ("ann", "loader", "time_steps", "balancing", "coding", "dynamics")
@@ -79,7 +79,7 @@ def _neurons(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     own: dict[str, Any] = {k: given.pop(k) for k in ("leak", "unit_spikes") if k in given}
     options = checked(convert, own, key, reserved=_NOT_NEURONS)
     if "surrogate" in given:
-        chosen = Component.model_validate(given["surrogate"])
+        chosen = component(given["surrogate"], f"{key}.surrogate")
         surrogate = factory(SURROGATES, chosen.name, chosen.parameters, f"{key}.surrogate")
         given["surrogate"] = surrogate()
     return {**options, "dynamics": construct(Dynamics, checked(Dynamics, given, key), key)}

@@ -46,8 +46,10 @@ def stages(spec: Spec, key: str) -> list[dict[str, Any]]:
     if isinstance(spec, str):
         return [_stage(part.strip(), key) for part in _split(spec, ">>")]
     tables = [spec] if isinstance(spec, Mapping) else spec
+    if not isinstance(tables, list) or not tables:
+        raise RecipeError(f"{key} = {spec!r}: expected a name, a table, or a list of tables.")
     for table in tables:
-        if ("name" in table) == ("file" in table):
+        if not isinstance(table, Mapping) or ("name" in table) == ("file" in table):
             raise RecipeError(f"{key} = {table!r}: expected a table with either a name or a file.")
     return [dict(table) for table in tables]
 

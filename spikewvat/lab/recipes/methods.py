@@ -20,7 +20,7 @@ from spikewvat.lab.recipes.registry import (
     lookup,
     parameters,
 )
-from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe
+from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe, component
 from spikewvat.perturbations import Perturbation, RandomLength, Warmup
 from spikewvat.training import GradientMethod, PerturbedGradient
 
@@ -141,7 +141,7 @@ def _read(given: dict[str, Any], key: str) -> dict[str, Any]:
         elif name != "perturbation":
             given[name] = read_source(given[name], where)
         else:
-            target, inner = _checked(Component.model_validate(given[name]), where)
+            target, inner = _checked(component(given[name], where), where)
             if _is_method(target):
                 raise RecipeError(
                     f"{where} = {given[name]!r} is not a perturbation. Use one such as hsv."

@@ -36,7 +36,7 @@ def read_recipe(
         RecipeError: If a file is missing or not TOML, a key unknown or a value invalid.
     """
     content = _extended(Path(path), ())
-    presets = content.pop("preset", {})
+    presets = _tables(content.pop("preset", {}), "preset", path)
     if preset not in (None, "quick", *presets):
         raise RecipeError(
             f"{str(path)!r} has no preset {preset!r}. {nearest(str(preset), presets)}"
@@ -70,15 +70,25 @@ def _with_variants(
         name = chosen.get(key)
         if isinstance(content.get(key), Mapping):
             table = dict(content[key])
-            variants = table.pop("variant", {})
-            if name is not None and name not in variants:
+            tables = _tables(table.pop("variant", {}), f"{key}.variant", path)
+            if name is not None and name not in tables:
                 raise RecipeError(
-                    f"{str(path)!r} has no [{key}.variant.{name}]. {nearest(name, variants)}"
+                    f"{str(path)!r} has no [{key}.variant.{name}]. {nearest(name, tables)}"
                 )
-            merged[key] = merge(table, variants.get(name, {}), top=False)
+            merged[key] = merge(table, tables.get(name or "", {}), top=False)
         elif name is not None:
             raise RecipeError(f"{str(path)!r} has no table [{key}]. Add one with variants.")
     return merged
+
+
+def _tables(value: Any, key: str, path: Path | str) -> dict[str, dict[str, Any]]:
+    """Return tables by name, or raise where there is something else."""
+    if not isinstance(value, Mapping):
+        raise RecipeError(f"{key} = {value!r} in {str(path)!r}: expected tables [{key}.NAME].")
+    for name, table in value.items():
+        if not isinstance(table, Mapping):
+            raise RecipeError(f"{key}.{name} = {table!r} in {str(path)!r}: expected a table.")
+    return {name: dict(table) for name, table in value.items()}
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = content.pop("extends", None)
     if base is None:
         return content
-    if not isinstance(base, str):
+    if not isinstance(base, str) or "\0" in base:
         raise RecipeError(f"extends = {base!r} in {str(path)!r}: expected a path.")
     return merge(_extended(path.parent / base, (*seen, path.resolve())), content)
 

@@ -34,6 +34,8 @@ from spikewvat.robustness.corruptions import Corruption
 from spikewvat.training import GradientMethod
 from spikewvat.training.averaging import SWA, decay_factor, exponential_factor, step_factor
 
+_MOST_STEPS = 100_000
+
 
 @dataclass(frozen=True)
 class Optimization:
@@ -85,7 +87,14 @@ class Resolved:
         """Make the network, with initial weights drawn from the recipe's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(self.recipe.seed, "model"))
-            model: nn.Module = self.network()
+            try:
+                model: nn.Module = self.network()
+            except (RuntimeError, MemoryError, OverflowError) as error:
+                reason = str(error).partition("\n")[0]
+                raise RecipeError(
+                    f"[model]: {self.recipe.model.name!r} cannot be made: {reason}. "
+                    "Check its sizes."
+                ) from error
         return model
 
     def build_method(self, model: nn.Module, optimizer: Optimizer | None = None) -> GradientMethod:
@@ -234,7 +243,12 @@ def _time_steps(recipe: Recipe, network: Factory) -> int:
     data, encoding = recipe.data.parameters, recipe.data.parameters.get("encoding")
     tables = [*([encoding] if isinstance(encoding, Mapping) else []), data, network.complete]
     found = [table["time_steps"] for table in tables if "time_steps" in table]
-    return found[0] if found and isinstance(found[0], int) and found[0] > 0 else 1
+    steps = found[0] if found and isinstance(found[0], int) and found[0] > 0 else 1
+    if steps > _MOST_STEPS:
+        raise RecipeError(
+            f"time_steps = {steps}: no more than {_MOST_STEPS} are run. Bin into fewer."
+        )
+    return steps
 
 
 def _optimization(recipe: Recipe) -> Optimization:

@@ -7,8 +7,10 @@ another recipe, ``[preset.paper]`` changes some keys for a run at the paper's sc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+from spikewvat.errors import RecipeError
 from spikewvat.validation import BaseModel, ConfigDict, Field, model_validator
 
 DATA = {
@@ -176,6 +178,19 @@ class Component(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """All keys but the name."""
         return dict(self.model_extra or {})
+
+
+def component(value: Any, key: str) -> Component:
+    """Return what a name, or a table with a name, stands for.
+
+    Raises:
+        RecipeError: If it is neither.
+    """
+    if not isinstance(value, str) and not (
+        isinstance(value, Mapping) and isinstance(value.get("name"), str)
+    ):
+        raise RecipeError(f"{key} = {value!r}: expected a name, or a table with a name.")
+    return Component.model_validate(value)
 
 
 class Training(Table):
