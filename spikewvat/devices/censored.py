@@ -15,7 +15,7 @@ from spikewvat.weights import Weights
 
 @dataclass(frozen=True)
 class RightCensored(AdditiveNoise):
-    r"""Right-censored Gaussian variation: what lies above a bound is moved onto it.
+    r"""Right-censored Gaussian variation: values above a bound are set to the bound.
 
     .. math:: \xi = (\min(Z, c) - m) / s, \qquad Z \sim N(0, 1)
 

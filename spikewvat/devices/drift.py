@@ -1,4 +1,4 @@
-"""What time does to programmed weights."""
+"""Drift of programmed weights over time."""
 
 from __future__ import annotations
 
