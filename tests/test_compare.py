@@ -304,11 +304,11 @@ def test_a_method_that_raises_does_not_stop_the_others(tmp_path):
     assert [failure.method for failure in found.failures] == ["SWA", "WVAT"]
     assert seen == [(None, 0), ("plain", 1), ("SWA", 1), ("WVAT", 1)]
     assert "Call method.epoch_ended(epoch, epochs)" in str(found.failures[0].error)
-    assert "SWA: failed: ValueError: nothing was averaged" in str(found)
+    assert "SWA: failed: ValueError: no weights were averaged" in str(found)
     (section,) = collect(tmp_path)
     assert section.missing == ("Gaussian: SWA", "Gaussian: WVAT")
     (error_line, *_), (names, *_) = list(section.failures), list(section.failures.values())
-    assert error_line.startswith("ValueError: nothing was averaged")
+    assert error_line.startswith("ValueError: no weights were averaged")
     assert names == ("swa-failed", "wvat-failed")
     compare(linear, (BATCHES, BATCHES), train, **options, on_row=folder_of(tmp_path))
     (section,) = collect(tmp_path)
@@ -542,7 +542,7 @@ def test_methods_by_name(mine, tmp_path):
     assert "sam:rho=0.01" in done.stdout
     forgets = (*mine, "--train", "mine:forgets", *options, *methods)
     failed = call(*forgets, code=1)
-    assert "error: swa: failed: ValueError: nothing was averaged." in failed.stderr
+    assert "error: swa: failed: ValueError: no weights were averaged." in failed.stderr
 
 
 @pytest.mark.parametrize(

@@ -325,8 +325,8 @@ def test_mixture_ends_and_share():
         (lambda: ASAM(rho=math.nan), "rho must be .* got nan"),
         (lambda: AWP(kappa=-1), "kappa must be .* got -1"),
         (lambda: Mixture(SAM(), SAM(), 1.5), "w_th must lie between 0 and 1, got 1.5"),
-        (lambda: SAM(source="momentum"), "source must say where .* Past\\(\\), got 'momentum'"),
-        (lambda: GAV(Gaussian(0.1), source=Gradient), "source must say where .* got <class"),
+        (lambda: SAM(source="momentum"), "source must be a source .* Past\\(\\), got 'momentum'"),
+        (lambda: GAV(Gaussian(0.1), source=Gradient), "source must be a source .* got <class"),
         (lambda: variation(Gaussian(0.1), w_th=2), "w_th must lie between 0 and 1, got 2"),
         (
             lambda: variation(Gaussian(0.1), w_th=0.3, mix="both"),

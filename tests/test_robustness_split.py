@@ -194,7 +194,10 @@ def test_a_sweep_and_its_rows(through_a_file):
         ({"images_per_chip": 0}, "images_per_chip must be between 1 and 24.*got 0"),
         ({"images_per_chip": 25}, "between 1 and 24, the images of the test set, got 25"),
         ({"images_per_chip": 3, "target": 0.9}, "target is 0.9 and images_per_chip 3"),
-        ({"images_per_chip": 3, "stack": True}, "stack=True and images_per_chip do not go"),
+        (
+            {"images_per_chip": 3, "stack": True},
+            "stack=True cannot be combined with images_per_chip",
+        ),
         ({"images_per_chip": 3, "cache_bytes": 0}, "24 images do not fit into memory"),
         ({"images_per_chip": 3, "loader": [(torch.rand(7, 7, 6), torch.zeros(7).long())]}, "axis"),
         ({"images_per_chip": 3, "loader": [(torch.rand(7, 7, 6), torch.full((7,), 9))]}, "axis"),
