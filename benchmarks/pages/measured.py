@@ -180,7 +180,10 @@ def event_pipeline() -> str:
         cells = [f"{p['ms']:.2f} ms" + ("" if peer else f", {_speed_up(p)}") for p in parts]
         lines.append([row["way"], *cells])
     sizes = [setup["bytes_a_recording"] for setup in setups]
-    for name, what in (("cache", "in the cache"), ("frames", "as frames of one byte per entry")):
+    for name, what in (
+        ("cache", "size in the cache"),
+        ("frames", "size as frames of one byte per entry"),
+    ):
         lines.append([what, *(f"{size[name] / 1000:.1f} kB" for size in sizes)])
     return markdown_table(["", *(f"T = {setup['time_steps']}" for setup in setups)], lines)
 
