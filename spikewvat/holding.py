@@ -1,4 +1,4 @@
-"""How parameters hold other values for a while without being written to, and are put back."""
+"""How parameters hold other values within a block without being written to, and are put back."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _moved(weight: Tensor, where: Tensor) -> bool:
 
 @dataclass(eq=False)
 class Hold:
-    """Weights that hold other values for a while.
+    """Weights that hold other values within a block.
 
     Args:
         weights: Live weights by name.

@@ -35,7 +35,7 @@ class Seam(Protocol):
         ...
 
     def exchanging(self, exchange: Callable[[Tensor], Tensor]) -> AbstractContextManager[object]:
-        """Let every computed weight pass through a function for a while."""
+        """Let every computed weight pass through a function within a block."""
         ...
 
 
@@ -85,7 +85,7 @@ class EffectiveWeight(nn.Parameter):
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Let the layer take this weight for a while instead of its own."""
+        """Let the layer take this weight within a block instead of its own."""
         holds, taking, ideal = self._holds, self._taking, self._ideal
 
         def exchange(own: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ def holds_of(weights: Mapping[str, Tensor]) -> list[tuple[EffectiveWeight, int]]
 
 @contextmanager
 def taken(weights: Mapping[str, Tensor]) -> Iterator[None]:
-    """Let layers take computed weights for a while, so that gradients reach them."""
+    """Let layers take computed weights within a block, so that gradients reach them."""
     computed = [weight for weight in weights.values() if isinstance(weight, EffectiveWeight)]
     if not computed:
         yield
@@ -199,7 +199,7 @@ def replaced(
     *,
     buffers: Buffers | None = None,
 ) -> Iterator[None]:
-    """Hold other values in the weights for a while (see :func:`perturbed`).
+    """Hold other values in the weights within a block (see :func:`perturbed`).
 
     Args:
         weights: Live parameters by name; hold their old values again afterwards, whatever is
@@ -226,9 +226,9 @@ def perturbed(
     *,
     buffers: Buffers | None = None,
 ) -> Iterator[None]:
-    """Perturb the weights for a while, then have them back bit for bit.
+    """Perturb the weights within a block, then have them back bit for bit.
 
-    The perturbed weights lie in memory of their own, which the parameters point to for a while:
+    The perturbed weights lie in memory of their own, which the parameters point to within a block:
     the weights themselves are never written to, so nothing can damage them. Where somebody else
     looks at a parameter's memory (views, numpy, a tied transpose), or it is no plain tensor
     (shards of a distributed one), the weights are saved, written in place and copied back, so

@@ -167,7 +167,7 @@ def longer(beta: Tensor, factor: Tensor) -> Tensor:
 
 @contextmanager
 def overridden(module: nn.Module, method: str, wrapper: Callable[..., Any]) -> Iterator[None]:
-    """Put a function in front of a module's method for a while.
+    """Put a function in front of a module's method within a block.
 
     Args:
         module: Whose method.
@@ -191,7 +191,7 @@ def overridden(module: nn.Module, method: str, wrapper: Callable[..., Any]) -> I
 
 @contextmanager
 def exchanged_entries(*entries: Entry) -> Iterator[None]:
-    """Hold other values in dictionaries (of parameters, buffers, attributes) for a while."""
+    """Hold other values in dictionaries (of parameters, buffers, attributes) within a block."""
     before = [(table, key, table[key]) for table, key, _ in entries]
     try:
         for table, key, value in entries:

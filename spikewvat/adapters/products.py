@@ -163,7 +163,7 @@ def seen_in(forward: Callable[[Tensor], Any], x: Tensor) -> list[Factor]:
 def exchanging_in(
     module: nn.Module, slot: Slot, change: Callable[[Tensor], Tensor | None]
 ) -> Iterator[None]:
-    """Let every factor of a slot of a module's forward pass go through a function for a while."""
+    """Pass every factor of a slot of a module's forward pass through a function within a block."""
 
     def see(found: Slot, value: Tensor) -> Tensor | None:
         return change(value) if found == slot else None

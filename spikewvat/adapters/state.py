@@ -128,7 +128,7 @@ def check_reset(module: nn.Module, name: str) -> None:
 
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[list[Call]]:
-    """Note the first call of a model for a while.
+    """Note the first call of a model within a block.
 
     Yields:
         Its arguments and the lower precision that it ran in, once it was called.

@@ -103,7 +103,7 @@ def compare(
         chips: Number of chips at each size.
         target: Accuracy that a chip must reach to work, a fraction.
         seeds: Seeds of the trainings; torch's global generators are seeded too.
-        time: How the network meets time, as :class:`~spikewvat.Evaluator` takes it.
+        time: How the network handles time, see :class:`~spikewvat.Evaluator`.
         adapter: Defaults to the adapter for the network's framework.
         reset_state: Resets layers that no adapter knows.
         on_row: Called with the results so far and the newest row or failure; the first call, after

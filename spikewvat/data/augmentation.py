@@ -20,7 +20,7 @@ class Augmentation(Protocol):
 
 @dataclass(frozen=True)
 class RandomShift:
-    """Shift every sample by up to some pixels in each direction, the same for all time steps.
+    """Shift every sample by up to some pixels along each axis, the same for all time steps.
 
     What is shifted out is lost, what comes in is empty; spikes stay spikes. On images this is a
     random crop of the image padded by so many pixels.

@@ -59,7 +59,7 @@ class CIFAR10(_CIFAR):
             ``cifar-10-batches-bin``.
         split: ``"train"`` or ``"test"``.
         encoding: How images become spikes; ``None`` leaves them as they are.
-        limit: Take the first so many images; ``None`` takes all.
+        limit: Number of images to use, from the start; ``None`` uses all.
         seed: Of an encoding that draws, see :class:`spikewvat.data.images.MNIST`.
         symmetric: Shift and scale intensities to -1..1 (mean and standard deviation 0.5), as
             networks take them that are converted; the default unless ``standardize`` is given.
@@ -96,7 +96,7 @@ class CIFAR100(_CIFAR):
         root: Folder that holds the files, in itself, in ``cifar100`` or in ``cifar-100-binary``.
         split: ``"train"`` or ``"test"``.
         encoding: How images become spikes; ``None`` leaves them as they are.
-        limit: Take the first so many images; ``None`` takes all.
+        limit: Number of images to use, from the start; ``None`` uses all.
         seed: Of an encoding that draws, see :class:`spikewvat.data.images.MNIST`.
         symmetric: See :class:`CIFAR10`.
         standardize: See :class:`CIFAR10`; ``"cifar"`` are the figures of CIFAR-10, as the code of

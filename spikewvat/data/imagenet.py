@@ -34,7 +34,7 @@ class ImageNet(Dataset[tuple[Tensor, int]]):
         size: Side of the images in pixels.
         resize: Length of the shorter side before the middle of a test image is cut out; by
             default 8/7 of ``size``, as 256 for 224.
-        per_class: Take the first so many pictures of each class; ``None`` takes all.
+        per_class: Number of pictures of each class to use, from the start; ``None`` uses all.
         scale: Smallest and largest area of a training image's random part, as shares.
         augment: Whether training images are a random part; else their middle, as test images.
         seed: With a number, the part of an image is the same at every access; ``None`` draws it

@@ -34,7 +34,7 @@ class MNIST(StillImages):
         root: Folder that holds the files, in itself, in ``mnist`` or in ``MNIST/raw``.
         split: ``"train"`` or ``"test"``.
         encoding: How images become spikes; ``None`` leaves them as they are.
-        limit: Take the first so many images; ``None`` takes all.
+        limit: Number of images to use, from the start; ``None`` uses all.
         seed: With a number, the spikes of an image are the same at every access; ``None`` draws
             them anew from torch's global generator, which a loader seeds in every worker.
         standardize: Shift and scale intensities by the mean and standard deviation of MNIST's

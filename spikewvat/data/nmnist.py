@@ -61,7 +61,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         denoise_us: Drop events that have had no event beside them for so many microseconds;
             ``None`` keeps all; otherwise tonic is needed.
         classes: Digits to read; their folders must be there.
-        per_class: Take the first so many recordings of each class; ``None`` takes all.
+        per_class: Number of recordings of each class to use, from the start; ``None`` uses all.
         indices: Take these of the recordings (in order of class, then of file name), after
             ``per_class``; ``None`` takes all.
         sparse: Yield sparse tensors, which event-driven first layers take

@@ -21,7 +21,7 @@ from spikewvat.weights import Weights
 
 @dataclass(frozen=True)
 class BinaryCells(EachWeight):
-    r"""Dynamic fixed point in two's complement, each bit b in a binary cell of its own.
+    r"""Dynamic fixed point in two's complement, with each bit b in its own binary cell.
 
     .. math:: q = \mathrm{clip}(\mathrm{round}(w \, 2^F), -2^{N-1}, 2^{N-1} - 1), \qquad
               F = N - 1 - \lceil \log_2 \max |w| \rceil
@@ -31,10 +31,10 @@ class BinaryCells(EachWeight):
               c_i = 2^i, \; c_{N-1} = -2^{N-1}, \; \epsilon \sim N(0, 1)
 
     The scale is a power of two for each tensor, the largest that clips nothing but
-    :math:`2^{N-1}` itself. Errors of a weight's cells are added up before they are drawn: one
-    normal number of variance :math:`\sum_i c_i^2 (b_i s^2 + (1 - b_i) o^2)` has the same law.
+    :math:`2^{N-1}` itself. The errors of a weight's cells are drawn together: one normal number of
+    variance :math:`\sum_i c_i^2 (b_i s^2 + (1 - b_i) o^2)` has the same law.
 
-    Trained under (as any device model is), this is a straight-through estimator.
+    In training this is a straight-through estimator, as with any device model.
 
     Args:
         bits: Bits N of a weight, from 2 to 16.
@@ -42,7 +42,7 @@ class BinaryCells(EachWeight):
         off_sigma: Standard deviation o of a cell that is off, as a share of one that is on.
 
     Raises:
-        ValueError: If ``bits`` is no whole number from 2 to 16, or a width is negative.
+        ValueError: If ``bits`` is not a whole number from 2 to 16, or a width is negative.
 
     References:
         Design of Reliable DNN Accelerator with Un-reliable ReRAM (Long et al., 2019). Only the

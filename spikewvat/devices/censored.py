@@ -15,7 +15,7 @@ from spikewvat.weights import Weights
 
 @dataclass(frozen=True)
 class RightCensored(AdditiveNoise):
-    r"""Right-censored Gaussian variation: what lies above a bound is moved onto it.
+    r"""Right-censored Gaussian variation: values above a bound are set to the bound.
 
     .. math:: \xi = (\min(Z, c) - m) / s, \qquad Z \sim N(0, 1)
 
@@ -34,7 +34,7 @@ class RightCensored(AdditiveNoise):
             additive noise of this package has.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range, or ``censor`` is not finite or below
+        ValueError: If ``sigma`` is out of range, or ``censor`` is not finite or below
             -3, where next to nothing varies.
 
     References:

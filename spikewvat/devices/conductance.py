@@ -27,14 +27,14 @@ class DifferentialPair(DeviceModel):
     fraction of the conductance window.
 
     Args:
-        inner: What happens to each of the two conductances.
+        inner: Device model applied to each of the two conductances.
         g_min: Lowest conductance, in siemens (or any unit), at least 0.
         g_max: Highest conductance, in the unit of ``g_min``, above it.
         range: Bounds of each layer's weights; the larger magnitude of the two is W.
 
     Raises:
-        ValueError: If the conductances are impossible, ``inner`` is no device model, or ``range``
-            no range rule.
+        ValueError: If the conductances are invalid, ``inner`` is not a device model, or ``range``
+            not a range rule.
 
     References:
         The mapping of Joshi et al., 2020, https://doi.org/10.1038/s41467-020-16108-9, with

@@ -1,4 +1,4 @@
-"""What time does to programmed weights."""
+"""Drift of programmed weights over time."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Drift(EachWeight):
         t0: Time of the first read, at which the weights are as programmed, in seconds, above 0.
 
     Raises:
-        ValueError: If a number is out of its bounds or not finite.
+        ValueError: If a number is out of bounds or not finite.
 
     References:
         The drift law of phase-change memory as in Joshi et al., 2020,

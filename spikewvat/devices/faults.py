@@ -1,4 +1,4 @@
-"""Cells that no longer follow their programming."""
+"""Faulty memory cells, which ignore programming."""
 
 from __future__ import annotations
 

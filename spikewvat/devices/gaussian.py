@@ -18,7 +18,7 @@ class Gaussian(AdditiveNoise):
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range.
+        ValueError: If ``sigma`` is out of range.
 
     References:
         Weight-variation-aware training (WVAT), section 3.3; with ``range=AbsMax()`` the noise of

@@ -180,7 +180,7 @@ class Uniform(AdditiveNoise):
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range.
+        ValueError: If ``sigma`` is out of range.
 
     References:
         Weight-variation-aware training (WVAT), appendix A.5.
@@ -208,7 +208,7 @@ class Weibull(AdditiveNoise):
         k: Shape (dimensionless), above 0; the smaller, the longer the tail.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range, or ``k`` is not above 0.
+        ValueError: If ``sigma`` is out of range, or ``k`` is not above 0.
 
     References:
         Weight-variation-aware training (WVAT), appendix A.5 (k is our choice).
@@ -255,7 +255,7 @@ class SkewNormal(AdditiveNoise):
         a: Shape (dimensionless): 0 is Gaussian, positive is skewed to the right.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range, or ``a`` is not finite.
+        ValueError: If ``sigma`` is out of range, or ``a`` is not finite.
 
     References:
         Weight-variation-aware training (WVAT), section 4.5 (sigma 0.0383; a is our choice).
@@ -377,7 +377,7 @@ class Lognormal(EachWeight):
             median is.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range.
+        ValueError: If ``sigma`` is out of range.
 
     References:
         Vortex: variation-aware training for memristor X-bar (Liu et al., 2015),

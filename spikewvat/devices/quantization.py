@@ -24,7 +24,7 @@ class Quantized(EachWeight):
         per_channel: One scale for each output channel instead of one for the tensor.
 
     Raises:
-        ValueError: If ``bits`` is no whole number from 2 to 16.
+        ValueError: If ``bits`` is not a whole number from 2 to 16.
 
     References:
         Weight-variation-aware training (WVAT), appendix A.3; rounding and scale are our choice.

@@ -96,7 +96,7 @@ class GaussianTable(Gaussian):
         range: Size R of each layer's range.
 
     Raises:
-        ValueError: If ``sigma`` is out of its range.
+        ValueError: If ``sigma`` is out of range.
 
     References:
         The shared noise table of Evolution Strategies as a Scalable Alternative to Reinforcement

@@ -125,7 +125,7 @@ def variation(
     """Return WVAT's perturbation: noise, the worst perturbation, or both.
 
     Args:
-        device: What the chip does to weights.
+        device: The device model.
         w_th: Share of steps that use the worst perturbation, 0.5 by default; 0 is noise only.
         gamma: Scale of the perturbation: 1 trains at the tested size of variation, 0.5 at half.
         alpha: Length of the worst perturbation as a share of a noise draw's length.

@@ -30,7 +30,7 @@ class HSV(Perturbation):
         gamma: Scale of the perturbation (dimensionless), at least 0.
 
     Raises:
-        TypeError: If ``device`` is no device model.
+        TypeError: If ``device`` is not a device model.
         ValueError: If ``gamma`` is negative or not finite.
 
     References:
@@ -67,7 +67,7 @@ class VariableNoise(Perturbation):
         spread: Standard deviation s of the scale, as a share of the mean, at least 0.
 
     Raises:
-        TypeError: If ``device`` is no device model.
+        TypeError: If ``device`` is not a device model.
         ValueError: If ``gamma`` or ``spread`` is negative or not finite.
 
     References:

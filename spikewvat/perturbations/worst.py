@@ -49,7 +49,7 @@ class GAV(Worst):
     not finite (a loss scaler that searches its scale) perturbs nothing.
 
     Args:
-        device: What the chip does to weights; its errors set the length.
+        device: The device model; its errors set the length.
         gamma: Scale of the perturbation (dimensionless), at least 0.
         alpha: Share of an HSV draw's length (dimensionless), at least 0.
         source: Where :math:`g` comes from: ``Gradient()`` is that of the minibatch, with a second
@@ -60,7 +60,7 @@ class GAV(Worst):
             closed form where the device has one, which needs no random numbers.
 
     Raises:
-        TypeError: If ``device`` is no device model.
+        TypeError: If ``device`` is not a device model.
         ValueError: If ``gamma`` or ``alpha`` is negative or not finite.
 
     References:

@@ -47,7 +47,7 @@ class Plan:
         images: Number of images per chip, redrawn for each; None uses all.
 
     Raises:
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
     """
 
     chips: int

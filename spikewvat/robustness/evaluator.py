@@ -170,7 +170,7 @@ class Evaluator:
         """Program the network onto many simulated chips and test each one on all images.
 
         Args:
-            device: What a chip does to weights.
+            device: The device model.
             chips: Largest number of chips, at least 1.
             target: Accuracy that a chip must reach to work, a fraction; the report then includes
                 the yield.

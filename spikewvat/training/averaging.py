@@ -26,7 +26,7 @@ class SWA:
     Args:
         model: The model being trained, unwrapped.
         start: First epoch (counted from 0) whose weights are averaged; 0 averages from scratch.
-        adapter: By default the one for the model's framework.
+        adapter: Defaults to the adapter for the model's framework.
         reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
 
     Raises:
@@ -109,7 +109,7 @@ class SWA:
         return {"averaged": dict(self._averaged.state_dict())}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Resume from a :meth:`state_dict`."""
         self._adapter.reset_state(self.model)
         self._averaged.load_state_dict(state["averaged"])
 
@@ -131,7 +131,7 @@ def refresh_batch_norm(
         model: The model whose statistics are replaced.
         loader: Training batches: a tensor, a tuple or list that begins with the input, or a
             mapping whose keys are parameters of the model's ``forward``.
-        adapter: By default the one for the model's framework.
+        adapter: Defaults to the adapter for the model's framework.
         device: Where to move the inputs; by default they stay.
 
     Raises:

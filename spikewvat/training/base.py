@@ -50,7 +50,7 @@ class GradientMethod(ABC):
         model: The model that the closure calls, or what it wraps.
         p: Probability of using the method in a step; otherwise the step is a plain one.
         weights: Parameters to perturb by name; by default the model's synaptic weights.
-        adapter: By default the one for the model's framework.
+        adapter: Defaults to the adapter for the model's framework.
         reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
         ignore: Parameters or modules that no device holds (see :func:`adapter_for`).
         generator: Source of randomness; a seed is drawn from it here, and noise is drawn on its
@@ -280,7 +280,7 @@ class GradientMethod(ABC):
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken.
+        """Resume from a :meth:`state_dict`.
 
         Raises:
             ValueError: If it was taken from another method.

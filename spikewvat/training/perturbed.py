@@ -21,7 +21,7 @@ class PerturbedGradient(GradientMethod):
 
     In a distributed run all ranks choose the same kind of step, because the first pass is a
     collective operation, and each draws its own noise, which averages several draws in one
-    step. The worst direction uses the gradient that ``backward`` has reduced over all ranks.
+    step. The worst perturbation uses the gradient that ``backward`` has reduced over all ranks.
 
     Args:
         model: The model that the closure calls, or what it wraps.
@@ -59,7 +59,7 @@ class PerturbedGradient(GradientMethod):
         return {**super().state_dict(), "perturbation": self.perturbation.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Resume from a :meth:`state_dict`."""
         super().load_state_dict(state)
         self.perturbation.load_state_dict(state["perturbation"])
 

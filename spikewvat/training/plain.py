@@ -15,7 +15,7 @@ class Plain(GradientMethod):
 
     Args:
         model: The model that the closure calls, or what it wraps.
-        adapter: By default the one for the model's framework.
+        adapter: Defaults to the adapter for the model's framework.
         reset_state: Resets layers that no adapter knows (see :func:`adapter_for`).
 
     Raises:

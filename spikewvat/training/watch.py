@@ -69,7 +69,7 @@ class LossWatch:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Resume from a :meth:`state_dict`."""
         self._enabled = bool(state["enabled"])
         self._sum = float(state["sum"])
         self._steps = int(state["steps"])

@@ -21,7 +21,7 @@ class WVAT(PerturbedGradient):
     .. math:: \min_w L(w + w_v)
 
     In each step :math:`w_v` is either a draw of the device's variation (HSV, with probability
-    ``1 - w_th``) or the worst direction (GAV, ``w_th``), and the gradient taken there is applied
+    ``1 - w_th``) or the worst perturbation (GAV, ``w_th``), and the gradient taken there is applied
     to the unperturbed weights. Averaging (:class:`spikewvat.SWA`) runs on top.
 
     For other lengths and schedules, hand a perturbation to :class:`PerturbedGradient`, such as
@@ -29,21 +29,21 @@ class WVAT(PerturbedGradient):
 
     Args:
         model: The model that the closure calls.
-        device: What the chip does to weights.
-        w_th: Share of steps that use the worst direction, 0.5 by default; 0 is noise only.
+        device: The device model.
+        w_th: Share of steps that use the worst perturbation, 0.5 by default; 0 is noise only.
         gamma: Scale of the perturbation: 1 trains at the width that is tested, 0.5 at half.
-        alpha: Length of the worst direction as a share of a noise draw's length.
-        worst: Where the worst direction comes from: ``Gradient()`` is that of the minibatch, with
+        alpha: Length of the worst perturbation as a share of a noise draw's length.
+        worst: Source of the worst perturbation: ``Gradient()`` is that of the minibatch, with
             a second pass in the steps that use it; ``Momentum(optimizer)`` is the optimizer's,
             ``Past()`` that of earlier steps, both without.
-        mix: ``"either"`` takes noise or the worst direction in a step; ``"both"`` adds them in
+        mix: ``"either"`` takes noise or the worst perturbation in a step; ``"both"`` adds them in
             every step, where ``w_th`` has no meaning.
         **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``ignore``, ``generator``,
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
     Raises:
         TypeError: If there is no model or no device model, or an option is unknown.
-        ValueError: If a parameter is out of its range or of the wrong kind.
+        ValueError: If a parameter is out of range or of the wrong kind.
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
     References:

@@ -16,7 +16,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 @contextmanager
 def alone_in(folder: Path | str) -> Iterator[None]:
-    """Keep other trainings out of a folder for a while; the lock ends with its process.
+    """Keep other trainings out of a folder within a block; the lock ends with its process.
 
     Of a distributed run the first process holds it for all.
 

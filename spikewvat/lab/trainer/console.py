@@ -19,11 +19,11 @@ class _Bar:
 
     Args:
         before: Text in front of the bar.
-        texts: Texts behind it, in front of the remaining time.
+        *texts: Texts behind it, in front of the remaining time.
         enabled: Show anything at all; otherwise rich is not needed.
         console: A ``rich.console.Console``; by default standard error.
         elapsed: Show the time since the start, too.
-        task: Total and fields at the start.
+        **task: Total and fields at the start.
     """
 
     def __init__(
@@ -224,7 +224,7 @@ class Totals:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers so far."""
+        """Share of correct answers so far."""
         return float(self.correct) / max(self.samples, 1)
 
 

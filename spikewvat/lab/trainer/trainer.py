@@ -83,7 +83,7 @@ class Trainer:
 
     Raises:
         CheckpointError: If ``out`` is not writable, or holds a checkpoint and ``resume`` is off.
-        ValueError: If a number is out of its range.
+        ValueError: If a number is out of range.
         MissingExtraError: If lightning-fabric, or tensorboard where asked for, is missing.
     """
 

@@ -49,7 +49,7 @@ def corrupt(
         model: Network, called with its input first.
         corruption: The corruption to apply.
         seed: Seed of the chip; a report lists its own in ``seeds``.
-        adapter: By default the one for the model's framework.
+        adapter: Defaults to the adapter for the model's framework.
         weights: Live synaptic weights; by default those that the adapter finds.
         image_axis: Axis of the images in the network's input, 0 or 1; by default 1 in spikes [T, B,
             N] and

@@ -27,7 +27,7 @@ class Deletion(EventCorruption):
         severity: p, a share of the events.
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "share of events lost"
@@ -51,7 +51,7 @@ class Insertion(EventCorruption):
             per second and address is r times the duration of a step.
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "events per address and step"
@@ -109,7 +109,7 @@ class PolarityFlip(EventCorruption):
         severity: p, a share of the events.
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "share of events flipped"
@@ -146,7 +146,7 @@ class DroppedBins(EventCorruption):
         severity: p, a share of the steps.
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "share of time steps lost"
@@ -171,7 +171,7 @@ class DeadPixels(EventCorruption):
         severity: p, a share of the pixels (of the inputs if they are not images).
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "share of pixels dead"
@@ -200,7 +200,7 @@ class HotPixels(EventCorruption):
             in every step.
 
     Raises:
-        ValueError: If ``severity`` is no probability or ``period`` is below 1.
+        ValueError: If ``severity`` is not a probability or ``period`` is below 1.
     """
 
     UNIT: ClassVar[str] = "share of pixels hot"

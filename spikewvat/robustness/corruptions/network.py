@@ -29,7 +29,7 @@ class DeadNeurons(NeuronCorruption):
         severity: p, a share of the neurons of each layer.
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "share of neurons dead"
@@ -52,7 +52,7 @@ class StuckNeurons(NeuronCorruption):
         severity: p, a share of the neurons of each layer.
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "share of neurons stuck"
@@ -79,7 +79,7 @@ class TransmissionLoss(NeuronCorruption):
         severity: p, a share of the spikes of each layer.
 
     Raises:
-        ValueError: If ``severity`` is no probability.
+        ValueError: If ``severity`` is not a probability.
     """
 
     UNIT: ClassVar[str] = "share of spikes lost"

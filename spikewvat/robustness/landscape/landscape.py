@@ -114,7 +114,7 @@ class Landscape:
         search for the worst perturbation.
 
         Args:
-            device: What a chip does to weights.
+            device: The device model.
             chips: Number of chips, at least 1.
             ascent_points: Positions on the ascent; 0 computes no gradient.
             seed: Seed from which the seeds of the chips are drawn.

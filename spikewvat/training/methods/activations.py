@@ -33,13 +33,13 @@ def quantized_activations(
         model: The model; the block may evaluate or train it.
         batches: Calibration: inputs, or tuples with inputs first.
         bits: Bits b of an activation, from 2 to 16.
-        adapter: By default the one for the model's framework.
+        adapter: Defaults to the adapter for the model's framework.
 
     Yields:
         The range of each layer's input, by the name of its weight.
 
     Raises:
-        ValueError: If ``bits`` is no whole number from 2 to 16, or there is no batch.
+        ValueError: If ``bits`` is not a whole number from 2 to 16, or there is no batch.
         UnsupportedModelError: If synapses are not in linear or convolutional layers.
 
     References:

@@ -39,7 +39,7 @@ class ParameterAdversary(GradientMethod):
         **options: ``p``, ``weights``, ``generator`` and others of :class:`GradientMethod`.
 
     Raises:
-        ValueError: If a parameter is out of its range, or the closure returns the loss alone.
+        ValueError: If a parameter is out of range, or the closure returns the loss alone.
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
     References:

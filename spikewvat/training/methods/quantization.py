@@ -39,7 +39,7 @@ class QAT(PerturbedGradient):
             :class:`spikewvat.training.GradientMethod`.
 
     Raises:
-        ValueError: If ``bits`` is no whole number from 2 to 16.
+        ValueError: If ``bits`` is not a whole number from 2 to 16.
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
     References:

@@ -20,7 +20,7 @@ class RandomPerturbation(PerturbedGradient):
 
     Args:
         model: The model that the closure calls.
-        device: What the chip does to weights.
+        device: The device model.
         mix: Share :math:`\lambda` of the noisy gradient, between 0 and 1.
         gamma: Scale of the noise (dimensionless), at least 0.
         **options: ``p``, ``weights``, ``generator`` and others of

@@ -58,7 +58,7 @@ class Statistical(GradientMethod):
 
     Args:
         model: The model that the closure calls.
-        device: What the chip does to weights: noise of known variance.
+        device: The device model: noise of known variance.
         form: ``"analytic"``, ``"sampled"``, or ``"auto"`` for the first where it is possible.
         variance_penalty: Added to the loss times the mean variance of the last layer's output.
         **options: ``p``, ``weights``, ``generator`` and others of :class:`GradientMethod`.

@@ -54,7 +54,7 @@ def moments_of(device: DeviceModel, weights: Weights) -> Moments:
     """Return mean and variance of each weight over chips.
 
     Args:
-        device: What the chip does to weights.
+        device: The device model.
         weights: Live weights by name.
 
     Raises:

@@ -31,7 +31,7 @@ class Vortex(GradientMethod):
 
     Args:
         model: The model that the closure calls.
-        device: What the chip does to weights: noise of known variance, ``Lognormal`` as published.
+        device: The device model: noise of known variance, ``Lognormal`` as published.
         strength: The factor G, between 0 and 1.
         rho: Radius of the deviation in its standard deviations, at least 0; 1 by default.
         confidence: Instead of rho, take the root of this quantile of a chi-squared law with as many
@@ -40,7 +40,7 @@ class Vortex(GradientMethod):
         **options: ``p``, ``weights``, ``generator`` and others of :class:`GradientMethod`.
 
     Raises:
-        ValueError: If a number is out of its range, or the device has no known variance.
+        ValueError: If a number is out of range, or the device has no known variance.
         UnsupportedModelError: If synapses are not in linear or convolutional layers.
 
     References:
