@@ -506,7 +506,7 @@ KINDS: list[Kind] = [
     ),
     Kind(
         "torch",
-        "a matrix of one's own",
+        "a custom matrix",
         _torch(lambda: nn.Sequential(_Own(), nn.ReLU(), nn.Linear(4, 3)), 6),
     ),
     Kind(

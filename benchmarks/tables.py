@@ -3,7 +3,7 @@
     python benchmarks/tables.py [--check]
 
 A page holds a table between ``<!-- table: NAME -->`` and ``<!-- end -->``. ``--check`` changes
-nothing and fails if a page is not what the results say.
+nothing and fails if a page differs from the results.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pages.compared import (
     conversion_peer,
     conversion_steps,
     corruptions,
-    reenacted,
+    simulated,
 )
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
@@ -75,7 +75,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "step-parts": step_parts,
     "monte-carlo": monte_carlo,
     "designs": designs,
-    "reenacted": reenacted,
+    "simulated": simulated,
     "simulator": simulator,
     "binning": binning,
     "event-input": event_input,

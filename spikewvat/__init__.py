@@ -54,7 +54,7 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> object:
-    """Import a public name when it is asked for: ``import spikewvat`` does not wait for torch."""
+    """Import public names lazily, so that ``import spikewvat`` does not load torch."""
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

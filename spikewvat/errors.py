@@ -1,4 +1,4 @@
-"""Errors that users can act on: each is named after its remedy and says the next move."""
+"""Errors that users can act on: each message states the next step."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class UnsupportedModelError(ValueError):
-    """The model holds something that no adapter knows how to handle."""
+    """The model contains something that no adapter can handle."""
 
 
 class DataError(ValueError):
@@ -15,11 +15,11 @@ class DataError(ValueError):
 
 
 class MissingDataError(DataError):
-    """Data that a user has to bring is not there."""
+    """Data that the user must provide is missing."""
 
 
 class CheckpointError(ValueError):
-    """A saved file cannot be written, read, or does not belong to this run."""
+    """A saved file cannot be written or read, or does not belong to this run."""
 
 
 class RecipeError(ValueError):
@@ -35,16 +35,16 @@ class MissingExtraError(ImportError):
 
 
 class TrainingStalledWarning(UserWarning):
-    """Training under variation does not learn; the message names the remedy."""
+    """Training under variation makes no progress; the message suggests a remedy."""
 
 
 def require(module: str, *, extra: str, purpose: str) -> ModuleType:
-    """Import an optional dependency or say how to install it.
+    """Import an optional dependency, or raise an error that says how to install it.
 
     Args:
         module: Dotted module name, for example ``"snntorch"``.
-        extra: The extra of this package that brings it.
-        purpose: What it is needed for, the start of the error's sentence.
+        extra: The extra of this package that installs it.
+        purpose: Subject of the error message, the feature that needs the module.
 
     Returns:
         The imported module.

@@ -1,8 +1,8 @@
 """Files that survive a crash: atomic writes, and nested tensors in one safetensors file.
 
-Nothing is ever pickled: a file that a user was given cannot run code. The structure of what was
-saved (dicts, lists, tuples, plain scalars) lies as JSON in the metadata of the file; a flat
-``dict[str, Tensor]`` becomes an ordinary safetensors file that any tool reads.
+Nothing is pickled: a file from someone else cannot run code. The structure of the saved tree
+(dicts, lists, tuples, plain scalars) is stored as JSON in the metadata of the file; a flat
+``dict[str, Tensor]`` becomes an ordinary safetensors file that any tool can read.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ Tree: TypeAlias = Any
 """A tensor, None, bool, int, float, str, or a dict (str or int keys), list or tuple of trees."""
 
 _OURS = "spikewvat"
-"""One entry, checksum and structure: of several the library would write any one first."""
+"""One entry for checksum and structure: the library does not fix the order of several."""
 _ENTRY = re.compile(r"[0-9a-f]{64} ")
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:
     """Write a file completely or not at all.
 
-    The content goes to a temporary file in the same folder, is flushed to the disk and then
-    takes the place of the old file, which stays intact if anything goes wrong before that.
+    The content is written to a temporary file in the same folder, flushed to disk, and then moved
+    over the old file, which stays intact if anything fails before that.
 
     Args:
-        path: File to write; missing parent folders are made.
+        path: File to write; missing parent folders are created.
         content: Bytes, or text to encode as UTF-8.
 
     Raises:
-        CheckpointError: If the folder is not writable or the disk is full; a file that was there
-            before is unchanged.
+        CheckpointError: If the folder is not writable or the disk is full; an existing file is
+            unchanged.
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
@@ -62,7 +62,7 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
             raise
         _sync_folder(path.parent)
     except OSError as error:
-        kept = "The version that was there before is intact. " if path.exists() else ""
+        kept = "The previous version is intact. " if path.exists() else ""
         raise CheckpointError(
             f"cannot write {str(path)!r}: {error.strerror or error}. {kept}"
             "Free some space or choose another folder, then run again."
@@ -70,7 +70,7 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush the new name itself; not every file system can, and the content is safe without."""
+    """Flush the directory entry; not every file system can, and the content is safe without it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -84,7 +84,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def check_writable(folder: Path | str) -> None:
-    """Raise CheckpointError unless files can be written into a folder, made if it is missing."""
+    """Raise CheckpointError unless a folder is writable; create it if it is missing."""
     folder = Path(folder)
     probe = folder / f".{secrets.token_hex(4)}.tmp"
     try:
@@ -130,7 +130,7 @@ def check_name(name: str, what: str) -> None:
 
 
 def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Remove the temporary files of writes that were killed half-way."""
+    """Remove the temporary files of interrupted writes."""
     for name in names:
         for leftover in folder.glob(f".{name}.*.tmp"):
             leftover.unlink(missing_ok=True)
@@ -140,7 +140,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     """Return the content of a TOML file.
 
     Raises:
-        RecipeError: If it is missing, no text or no TOML.
+        RecipeError: If it is missing or not valid TOML text.
     """
     path = Path(path)
     try:
@@ -148,7 +148,7 @@ def read_toml(path: Path | str) -> dict[str, Any]:
     except OSError as error:
         raise RecipeError(f"cannot read {str(path)!r}: {error.strerror}.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{str(path)!r} is no TOML file: {error}.") from error
+        raise RecipeError(f"{str(path)!r} is not a TOML file: {error}.") from error
 
 
 def write_toml(path: Path | str, content: Mapping[str, Any]) -> None:
@@ -162,15 +162,15 @@ def write_toml(path: Path | str, content: Mapping[str, Any]) -> None:
 
 
 def gunzip(content: bytes, *, limit: int) -> bytes:
-    """Unpack gzip, but never more than a file of its kind can hold.
+    """Unpack gzip, up to a size limit.
 
     Args:
-        content: The packed file.
-        limit: Largest size of what is in it, in bytes.
+        content: The compressed file.
+        limit: Largest unpacked size, in bytes.
 
     Raises:
-        OSError, EOFError, zlib.error: If it is damaged.
-        ValueError: If it unpacks to more.
+        OSError, EOFError, zlib.error: If the content is damaged.
+        ValueError: If it unpacks to more than the limit.
     """
     with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
         unpacked = file.read(limit + 1)
@@ -184,11 +184,11 @@ def save(path: Path | str, tree: Tree) -> None:
 
     Args:
         path: File to write.
-        tree: What to save; tensors are copied to the CPU, tied ones separately.
+        tree: Values to save; tensors are copied to the CPU, tied ones separately.
 
     Raises:
         CheckpointError: If the file cannot be written.
-        TypeError: If the tree holds something that is neither a tensor nor plain.
+        TypeError: If the tree holds a value that is neither a tensor nor plain.
     """
     library = require("safetensors.torch", extra="cli", purpose="saving weights")
     tensors: dict[str, Tensor] = {}
@@ -199,15 +199,15 @@ def save(path: Path | str, tree: Tree) -> None:
 
 
 def load(path: Path | str) -> Tree:
-    """Load what :func:`save` wrote; of any other safetensors file, its tensors by name.
+    """Load a file written by :func:`save`, or the tensors by name of any other safetensors file.
 
-    What :func:`save` wrote is loaded only if its checksum is right; other files have none.
+    A file written by :func:`save` is loaded only if its checksum matches; other files have none.
 
     Args:
         path: File to read.
 
     Returns:
-        An equal tree; tensors lie on the CPU, bit for bit.
+        An equal tree, bit for bit, with tensors on the CPU.
 
     Raises:
         CheckpointError: If the file is missing, damaged or not a safetensors file.
@@ -232,13 +232,13 @@ def load(path: Path | str) -> Tree:
     except Exception as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise CheckpointError(
-            f"{str(path)!r} is damaged or no safetensors file ({reason}). "
+            f"{str(path)!r} is damaged or not a safetensors file ({reason}). "
             "Restore it from a copy, or delete it and train again."
         ) from error
 
 
 def _checksum(structure: str, tensors: Mapping[str, Tensor]) -> str:
-    """Return a digest of everything that :func:`load` makes its tree of."""
+    """Return a digest of everything from which :func:`load` restores the tree."""
     digest = hashlib.sha256(structure.encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -249,12 +249,12 @@ def _checksum(structure: str, tensors: Mapping[str, Tensor]) -> str:
 def load_weights(path: Path | str) -> dict[str, Tensor]:
     """Load the weights of a network from a safetensors or a torch file.
 
-    Torch files are read without running what may be written in them (``weights_only``). Of a
-    training checkpoint, the weights under ``"model"`` or ``"state_dict"`` are taken; the prefix
+    Torch files are read without running any code in them (``weights_only``). From a training
+    checkpoint, the weights under ``"model"`` or ``"state_dict"`` are used; the prefix
     ``"module."`` of distributed runs is dropped.
 
     Args:
-        path: The file; ``.safetensors``, else one that ``torch.save`` has written.
+        path: A ``.safetensors`` file, or any file written by ``torch.save``.
 
     Returns:
         Tensors by name, on the CPU.
@@ -273,15 +273,15 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise CheckpointError(
                 f"cannot read the weights {str(path)!r}: {reason}. Expected a safetensors file, or "
-                "a state_dict that torch.save has written."
+                "a state_dict written by torch.save."
             ) from error
     for key in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     if not isinstance(content, Mapping) or not content or not _all_tensors(content):
         raise CheckpointError(
-            f"{str(path)!r} holds no tensors by name. Expected a safetensors file, or a "
-            "state_dict that torch.save has written."
+            f"{str(path)!r} holds no tensors by name. Expected a safetensors file, or a state_dict "
+            "written by torch.save."
         )
     return {str(name).removeprefix("module."): tensor for name, tensor in content.items()}
 
@@ -291,12 +291,12 @@ def _all_tensors(content: Mapping[Any, Any]) -> bool:
 
 
 def load_state(module: torch.nn.Module, state: Mapping[str, Tensor], *, source: str) -> None:
-    """Load weights into a model, or say which names and shapes differ.
+    """Load weights into a model, or raise an error that lists differing names and shapes.
 
     Args:
-        module: Model to change; untouched if anything differs.
+        module: Model to load into; untouched if anything differs.
         state: Tensors by name, as in ``module.state_dict()``.
-        source: Where they come from, for the message.
+        source: Where the tensors come from, for the message.
 
     Raises:
         CheckpointError: If a name is missing or unknown, or a shape differs.

@@ -1,4 +1,4 @@
-"""How figures look in tables, pages and on the console."""
+"""Format numbers for tables, pages and the console."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ MISSING = "-"
 
 
 def percent(fraction: float | None, digits: int = 1) -> str:
-    """Return a fraction in percent, without the sign; a dash where it is not defined.
+    """Format a fraction in percent, without the sign; a dash if it is undefined.
 
     Example:
         >>> percent(0.956), percent(None), percent(math.nan)
@@ -22,12 +22,12 @@ def percent(fraction: float | None, digits: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    """Return a difference of fractions in percentage points."""
+    """Format a difference of fractions in percentage points."""
     return f"{percent(difference)} points"
 
 
 def interval(low: float, high: float, form: str = ".2f") -> str:
-    """Return an interval; ``form`` is that of its bounds.
+    """Format an interval; ``form`` is the format of its bounds.
 
     Example:
         >>> interval(-0.5, 1.25), interval(-0.5, 1.25, "+.1f"), interval(math.nan, math.nan)
@@ -37,7 +37,7 @@ def interval(low: float, high: float, form: str = ".2f") -> str:
 
 
 def within(middle: float, low: float, high: float, form: str = ".2f") -> str:
-    """Return a figure with its interval or quartiles in brackets.
+    """Format a number with its interval or quartiles in brackets.
 
     Example:
         >>> within(1.5, 1.25, 2)
@@ -47,7 +47,7 @@ def within(middle: float, low: float, high: float, form: str = ".2f") -> str:
 
 
 def count(number: float) -> str:
-    """Return a mean number of things, to three digits or the last whole one."""
+    """Format a mean count, to three significant digits or the nearest whole number."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
@@ -74,8 +74,8 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, names
 
     Args:
         heads: Headings of the columns.
-        rows: Cells, as many as there are columns.
-        names: How many columns hold text and are aligned to the left; the others hold figures.
+        rows: Texts, one per column.
+        names: Number of leading text columns, aligned to the left; the others hold numbers.
 
     Example:
         >>> print(markdown_table(["", "accuracy"], [["wvat", "95.6"]]))

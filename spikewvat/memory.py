@@ -1,4 +1,4 @@
-"""How the process treats memory that tensors on the CPU have freed."""
+"""How the process handles memory freed by CPU tensors."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ _MORE = 2**26
 
 
 def keep_freed_memory() -> bool:
-    """Let the C library keep freed memory for the next tensors instead of returning it.
+    """Make the C library keep freed memory for later tensors instead of returning it.
 
-    By default glibc hands large blocks back to the system as they are freed, and every training
-    step takes them anew, page by page. A process that keeps them peaks at the same size, stays
-    there, and spends its time on the network. Call it in programs, not in libraries: it concerns
-    the whole process, once and for all.
+    By default glibc returns large blocks to the system as they are freed, and every training step
+    requests them again, page by page. Keeping them avoids that cost; the peak size of the process
+    is the same, but it does not shrink. Call this in programs, not in libraries: it affects the
+    whole process and cannot be undone.
 
     Returns:
-        Whether the settings were taken; only glibc knows them. Elsewhere, as on macOS and
-        Windows, nothing happens.
+        Whether the settings were applied. Only glibc supports them; on macOS and Windows nothing
+        happens.
 
     References:
         mallopt(3), https://man7.org/linux/man-pages/man3/mallopt.3.html

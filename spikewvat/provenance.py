@@ -1,4 +1,4 @@
-"""Which versions and which commit a result was made with."""
+"""Provenance of results: package versions and commit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of every package that results depend on."""
+    """Return the versions of Python and of all packages that results depend on."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """Return the commit of the checkout that the package runs from, None outside of one.
+    """Return the commit of the checkout that the package runs from, or None outside a checkout.
 
     Uncommitted changes to tracked files are marked by ``-dirty``.
     """
@@ -55,5 +55,5 @@ def commit() -> str | None:
 
 
 def provenance() -> dict[str, Any]:
-    """Return versions and commit, as every result file holds them."""
+    """Return versions and commit, as stored in every result file."""
     return {"versions": versions(), "commit": commit()}

@@ -1,4 +1,4 @@
-"""What files of results hold: a row, a converted network, the loss around one, step times."""
+"""Contents of result files: rows, converted networks, loss landscapes, step times."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from spikewvat.serialisation import Fraction
 
 @dataclass(frozen=True, eq=False)
 class Converted:
-    """What a network does after its conversion.
+    """Results of a converted network.
 
     Args:
-        ann: Accuracy before it, a fraction.
+        ann: Accuracy of the ANN, a fraction.
         over_time: Accuracy and costs against the number of time steps.
-        thresholds: Of each layer of neurons.
-        seconds: How long the conversion took.
+        thresholds: Thresholds by layer of neurons.
+        seconds: Duration of the conversion.
     """
 
     ann: Fraction
@@ -38,21 +38,21 @@ class Landscape:
     """The loss around the weights of a network.
 
     Args:
-        method: How it was trained, in a word.
-        device: What the chips are, in words.
-        split: Which samples were evaluated.
+        method: Name of the training method.
+        device: Description of the chips.
+        split: The part of the data that was evaluated.
         loss: Name of the loss.
         lines: Loss along lines to simulated chips.
-        sharpness: How far it rises on chips, and along the steepest ascent.
-        surface: Loss on a plane, None where none was asked for.
-        histograms: Weights of each layer, none where none were asked for.
+        sharpness: Increase of the loss on chips, and along the steepest ascent.
+        surface: Loss on a plane, or None if not requested.
+        histograms: Weights of each layer; empty if not requested.
         scale: Scale of the recipe.
-        seed: Of the training.
+        seed: Seed of the training.
         run: Folder of the run.
-        weights: File of weights in it.
-        recipe: What was run.
-        versions: Of Python and the packages.
-        commit: Of spikewvat.
+        weights: The weights file in that folder.
+        recipe: The recipe of the run.
+        versions: Versions of Python and the packages.
+        commit: Commit of spikewvat.
     """
 
     method: str
@@ -74,15 +74,15 @@ class Landscape:
 
 @dataclass(frozen=True)
 class StepTime:
-    """What a training step of a method takes.
+    """Time of a training step of a method.
 
     Args:
         setup: Network and data.
-        method: How the network is trained.
+        method: Name of the training method.
         ms: Median time of a step, milliseconds.
         ratio: Median over rounds of the time over that of the set-up's baseline.
-        quartiles: Of that ratio.
-        rounds: How many.
+        quartiles: Quartiles of that ratio.
+        rounds: Number of rounds.
     """
 
     setup: str
@@ -95,17 +95,17 @@ class StepTime:
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What training steps take, beside those of each set-up's baseline.
+    """Times of training steps, relative to the baseline of each set-up.
 
     Args:
-        rows: Set-up by set-up.
-        recipe: What was timed, for the record.
-        seeds: Of networks and order.
+        rows: Step times, grouped by set-up.
+        recipe: The recipe that was timed, for the record.
+        seeds: Seeds of the networks and of the order.
         scale: Scale of the recipes.
-        sigma: Size of the variation, None where recipes say it.
-        steps_per_round: Steps between two readings of the clock.
-        versions: Of Python and the packages.
-        commit: Of spikewvat.
+        sigma: Size of the variation, or None if the recipes set it.
+        steps_per_round: Number of steps per time measurement.
+        versions: Versions of Python and the packages.
+        commit: Commit of spikewvat.
     """
 
     rows: tuple[StepTime, ...]
@@ -118,7 +118,7 @@ class StepTimes:
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a table without rows."""
+        """Check that there is at least one row."""
         if not self.rows:
             raise ValueError("there are no step times, expected at least one row.")
 
@@ -133,20 +133,20 @@ class StepTimes:
 
 @dataclass(frozen=True, eq=False)
 class RowResult:
-    """A row: one method on one kind of chips, with all its trainings.
+    """A row: one method on one kind of chip, with all its trainings.
 
     Args:
         seeds: The seed of each training.
         curves: Accuracy against the size of variation or corruption, for each training.
-        seconds: How long each training took; empty where that is not known.
+        seconds: Duration of each training; empty if unknown.
         samples: Numbers of samples by part of the data.
         scale: Scale of the recipes.
-        settings: Numbers that the method was given, by name.
-        converted: What each network does after its conversion; empty where none was converted.
-        landscape: The loss around each network; empty where nobody looked.
-        recipe: What was run, for the record.
-        versions: Of Python and the packages.
-        commit: Of spikewvat.
+        settings: Numeric parameters of the method, by name.
+        converted: Results of each network after its conversion; empty if not converted.
+        landscape: The loss around each network; empty if not evaluated.
+        recipe: The recipe, for the record.
+        versions: Versions of Python and the packages.
+        commit: Commit of spikewvat.
     """
 
     seeds: tuple[int, ...]
@@ -162,15 +162,15 @@ class RowResult:
     commit: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse figures that are not of the same trainings and sizes."""
+        """Check that all figures are for the same trainings and sizes."""
         for name in ("curves", "seconds", "converted", "landscape"):
             count = len(getattr(self, name))
             if count != len(self.seeds) and (count or name == "curves"):
                 raise ValueError(f"{name} are {count}, expected one for each seed {self.seeds}.")
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {self.seeds}, expected each of them once.")
+            raise ValueError(f"seeds are {self.seeds}, expected distinct numbers.")
         if not self.curves or not all(self.curves):
-            raise ValueError("a row without figures, expected at least one size of one training.")
+            raise ValueError("a row without results, expected at least one size of one training.")
         _ = self.pooled  # refuses curves of different sizes
 
     @property
@@ -185,18 +185,18 @@ class RowResult:
 
     @property
     def axis(self) -> Axis:
-        """What the sizes are of."""
+        """The quantity that is swept."""
         return self.curves[0].axis
 
     @property
     def sized(self) -> bool:
-        """Whether a size is swept: that of the device, sigma, or of a corruption."""
+        """Whether a size is swept: the device's sigma or the severity of a corruption."""
         named = self.axis.name is not None
         return named or all(report.sigma is not None for report in self.curves[0])
 
     @property
     def holds_ideal(self) -> bool:
-        """Whether one of the sizes is neither variation nor corruption at all."""
+        """Whether one of the sizes means neither variation nor corruption."""
         return any(report.ideal for report in self.curves[0])
 
     @property
@@ -207,17 +207,17 @@ class RowResult:
 
     @property
     def clean(self) -> float:
-        """Mean over seeds of the accuracy of ideal weights, a fraction."""
+        """Mean over seeds of the accuracy without variation, a fraction."""
         return self._over_seeds(mean_of, lambda curve: curve.clean)
 
     @property
     def clean_std(self) -> float:
-        """Standard deviation over seeds of the accuracy of ideal weights."""
+        """Standard deviation over seeds of the accuracy without variation."""
         return self._over_seeds(sample_std, lambda curve: curve.clean)
 
     @property
     def pooled(self) -> Degradation:
-        """One curve whose chips are those of all training seeds."""
+        """A single curve with the chips of all training seeds."""
         return Degradation.pooled(self.curves)
 
     def mean(self, index: int) -> float:

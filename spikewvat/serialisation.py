@@ -1,8 +1,8 @@
-"""Results as files: every dataclass of a result becomes JSON and is read back here.
+"""Results as JSON files: every result dataclass is written and read here.
 
-A file names the kind of its result and the version of its layout. Numbers that cannot be, such as
-an accuracy of 1.2 or 24 accuracies of 25 chips, are refused on reading; what follows from other
-numbers (means, intervals, yields) is not stored. In a file every item of a table has a line.
+A file states the kind of its result and the version of its layout. Reading rejects invalid numbers,
+such as an accuracy of 1.2 or 24 accuracies for 25 chips. Derived numbers (means, intervals, yields)
+are not stored. Every item of a table has its own line in the file.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ KIND, VERSION = "kind", 1
 
 @dataclass(frozen=True)
 class Numbers:
-    """Says of a field, in ``Annotated``, which numbers it may hold.
+    """Annotates a field with the numbers that it may hold.
 
-    A tensor is read as float64 on the CPU. In a file null stands for what is not finite, and is
-    read as NaN.
+    Tensors are read as float64 on the CPU. In files, null stands for non-finite numbers and is read
+    as NaN.
 
     Args:
-        low: The least number.
-        high: The largest number.
-        missing: Whether a number may be missing, that is NaN.
+        low: The smallest number allowed.
+        high: The largest number allowed.
+        missing: Whether numbers may be missing (NaN).
     """
 
     low: float = -math.inf
@@ -69,9 +69,9 @@ class Numbers:
 
 
 Real: TypeAlias = Annotated[float, Numbers()]
-"""A number, NaN where it is not defined."""
+"""A number, NaN if undefined."""
 Reals: TypeAlias = Annotated[Tensor, Numbers()]
-"""Numbers, NaN where one is not defined."""
+"""Numbers, NaN where undefined."""
 Fraction: TypeAlias = Annotated[float, Numbers(0, 1, missing=False)]
 """A number from 0 to 1."""
 Fractions: TypeAlias = Annotated[Tensor, Numbers(0, 1, missing=False)]
@@ -82,7 +82,7 @@ def write(path: Path | str, result: object) -> None:
     """Write a result file, atomically.
 
     Args:
-        path: File to write; missing parent folders are made.
+        path: File to write; missing parent folders are created.
         result: A dataclass.
 
     Raises:
@@ -96,7 +96,7 @@ def read(path: Path | str, kind: type[Result]) -> Result:
     """Read a result file.
 
     Args:
-        path: File that :func:`write` has written.
+        path: File written by :func:`write`.
         kind: Class of the result.
 
     Raises:
@@ -107,7 +107,7 @@ def read(path: Path | str, kind: type[Result]) -> Result:
 
 
 def plain(result: object) -> dict[str, Any]:
-    """Return a result as plain values, fit for JSON; fields that have their default are left out.
+    """Return a result as plain JSON values; fields with their default value are left out.
 
     Raises:
         MissingExtraError: If pydantic is not installed.
@@ -117,22 +117,22 @@ def plain(result: object) -> dict[str, Any]:
 
 
 def restored(content: Mapping[str, Any], kind: type[Result], *, source: str) -> Result:
-    """Return the result that a file holds.
+    """Return the result stored in a file.
 
     Args:
-        content: The file's, see :func:`read_json`.
+        content: Content of the file, see :func:`read_json`.
         kind: Class of the result.
         source: Names the file in errors.
 
     Raises:
-        DataError: If the content is malformed, or that of another kind of result.
+        DataError: If the content is malformed or holds another kind of result.
         MissingExtraError: If pydantic is not installed.
     """
     expected, named = f"{kind.__name__} {VERSION}", content.get(KIND)
     if named != expected:
         raise DataError(
             f"{source} holds {named or 'no named kind of result'!r}, expected {expected!r}. "
-            "Write it anew with this version of spikewvat, or choose another file."
+            "Recreate it with this version of spikewvat, or choose another file."
         )
     fields = json.dumps([{key: item for key, item in content.items() if key != KIND}])
     from spikewvat.validation import ValidationError
@@ -145,17 +145,17 @@ def restored(content: Mapping[str, Any], kind: type[Result], *, source: str) -> 
         more = f", and {len(others)} more" if others else ""
         raise DataError(
             f"{source} is no {kind.__name__}: {place}: {first['msg']}{more}. "
-            "Delete the file and write it anew."
+            "Delete the file and create it again."
         ) from error
     return found
 
 
 def write_json(path: Path | str, content: Mapping[str, Any]) -> None:
-    """Write plain values, atomically: a key a line, an item of a table a line.
+    """Write plain values, atomically: one line per key, and one per item of a table.
 
     Args:
         path: File to write.
-        content: Plain values; numbers that are not finite become null.
+        content: Plain values; non-finite numbers become null.
 
     Raises:
         CheckpointError: If the file cannot be written.
@@ -168,18 +168,18 @@ def read_json(path: Path | str) -> dict[str, Any]:
     """Read plain values from a file.
 
     Raises:
-        DataError: If the file is missing, or holds no JSON object.
+        DataError: If the file is missing, or is not a JSON object.
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refused)
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
-            f"{str(path)!r} is no result file ({error}). Pass a file that spikewvat has written."
+            f"{str(path)!r} is not a result file ({error}). Pass a file written by spikewvat."
         ) from error
     if not isinstance(content, dict):
         raise DataError(
-            f"{str(path)!r} is no result file: it holds a {type(content).__name__}, expected an "
-            "object. Pass a file that spikewvat has written."
+            f"{str(path)!r} is not a result file: it holds a {type(content).__name__}, expected an "
+            "object. Pass a file written by spikewvat."
         )
     return content
 
@@ -195,11 +195,11 @@ _adapter: Callable[[Any], Any] = functools.cache(_made)
 
 
 def _refused(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _with_nan(value: Any) -> Any:
-    """Return numbers with NaN for None, after a check that they are numbers."""
+    """Return numbers with NaN for None, after checking that they are numbers."""
     if isinstance(value, list):
         return [_with_nan(item) for item in value]
     if value is None:
@@ -210,7 +210,7 @@ def _with_nan(value: Any) -> Any:
 
 
 def _written(value: Any) -> Any:
-    """Return a tensor or number as plain values, None for what is not finite."""
+    """Return a tensor or number as plain values, with None for non-finite numbers."""
     return _finite(value.tolist() if isinstance(value, Tensor) else value)
 
 
@@ -225,7 +225,7 @@ def _finite(value: Any) -> Any:
 
 
 def _laid_out(value: Any, indent: str) -> str:
-    """Return JSON in which only the items of tables, that is lists of containers, have lines."""
+    """Return JSON with line breaks only between the items of tables (lists of containers)."""
     if isinstance(value, Mapping):
         items = (f"{json.dumps(str(k))}: {_laid_out(v, indent)}" for k, v in value.items())
         return "{" + ", ".join(items) + "}"

@@ -1,4 +1,4 @@
-"""What is used of pydantic, for recipes, suites and result files: no other file imports it."""
+"""The parts of pydantic used for recipes, suites and result files; no other file imports it."""
 
 from __future__ import annotations
 

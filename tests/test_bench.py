@@ -56,7 +56,7 @@ def test_setups_of_some_presets_only(suite):
     assert [row.name for row in tables.at(None).rows] == ["plain", "wvat"]
     assert [row.name for row in tables.at("paper").rows] == ["plain", "wvat", "large"]
     assert tables.rows[-1].paper == ((98.0,), (80.0, 2.0))
-    with pytest.raises(RecipeError, match=r"no set-up of 'Tiny' .* 'quick'. Pass --preset paper"):
+    with pytest.raises(RecipeError, match=r"no selected set-up of .* Pass --preset paper"):
         tables.chosen(["large"]).at("quick")
 
 
@@ -193,7 +193,7 @@ def test_tables_of_devices_without_a_size_and_times(suite):
     (suite / "suite.toml").write_text(text.replace('"CNN"', '"CNN"\nbaseline = "plain"'))
     tables = read_suite(suite)
     first, second, note = markdown(tables, {"plain": first_row, "wvat": wvat}).split("\n\n")
-    assert "| ideal weights | on chips | drop | spread" in first
+    assert "| no variation | on chips | drop | spread" in first
     assert first.splitlines()[-1].startswith("| CNN | plain | 90.0 (98.0, -8.0) | 70.0 (80.0,")
     assert first.splitlines()[-1].endswith("| - | 1.00 |")
     assert "| σ = 0 % | σ = 10 % | drop at 10 % |" in second
@@ -357,13 +357,13 @@ def test_wrong_input_is_one_line(suite, tmp_path):
     assert "there is no row 'wvatt'" in error("bench", suite, "--rows", "wvatt", *out)
     assert "no preset 'huge'" in error("bench", suite, "--preset", "huge", *out)
     assert "--seeds '0,x': expected whole" in error("bench", suite, "--seeds", "0,x", *out)
-    assert "a number is there twice" in error("bench", suite, "--seeds", "0,0", *out)
+    assert "a number is repeated" in error("bench", suite, "--seeds", "0,0", *out)
     assert "unknown key 'lrr'" in error("bench", suite, "--override", "training.lrr=1", *out)
     (suite / "suite.toml").write_text(SUITE.replace("plain.toml", "wvat.toml"))
     assert "has two rows named wvat" in error("bench", suite, *out)
     named = SUITE.replace('name = "CNN"', 'name = "CNN"\nbaseline = "plan"')
     (suite / "suite.toml").write_text(named)
-    assert "speaks of a row 'plan'. Did you mean 'plain'?" in error("bench", suite, *out)
+    assert "names an unknown row 'plan'. Did you mean 'plain'?" in error("bench", suite, *out)
     evaluated = SUITE.replace('recipe = "wvat.toml"', 'recipe = "wvat.toml", evaluation = "x"')
     (suite / "suite.toml").write_text(evaluated)
     assert "has no [evaluation.variant.x]" in error("bench", suite, *out)

@@ -14,7 +14,7 @@ from spikewvat.robustness import ChipReport, Degradation
 
 
 def rising(*losses):
-    """Return a row of one seed for each pair of losses, of ideal weights and of chips."""
+    """Return a row of one seed for each pair of losses, without variation and on chips."""
 
     def report(sigma, loss):
         tensor = torch.tensor([loss, loss], dtype=torch.float64)
@@ -115,7 +115,7 @@ def test_words_and_file(tmp_path):
     ]
     found = verdicts(claims, ROWS)
     assert [str(verdict) for verdict in found] == [
-        "reproduced: ascent is more accurate (accuracy of ideal weights: gav 97.0, hsv 93.0; "
+        "reproduced: ascent is more accurate (accuracy without variation: gav 97.0, hsv 93.0; "
         "closest lead +4.00, 95 % CI -8.71 .. +16.71, within chance)",
         "reproduced: noise loses less (points lost at σ = 10 %: hsv 3.0, gav 27.0; "
         "closest lead +24.00, 95 % CI +11.29 .. +36.71, beyond chance)",

@@ -132,7 +132,7 @@ def test_held_out_samples_are_watched(recipe, tmp_path):
 
 
 def test_nothing_is_held_out(recipe, run, tmp_path):
-    message = "evaluation.split = 'validation', but nothing is held out. Train with"
+    message = "evaluation.split = 'validation', but no data is held out. Train with"
     assert message in error("evaluate", run, "--split", "validation")
     assert message in error("train", recipe, "--out", tmp_path / "x", "evaluation.split=validation")
     assert not (tmp_path / "x" / "model.safetensors").exists()

@@ -200,7 +200,7 @@ def test_wrong_input_is_one_line(run, recipe, tmp_path):
     out = ["--out", tmp_path / "x", "--no-progress"]
     assert "there is no run and no file" in error("convert", tmp_path / "gone", *out)
     assert "holds no run" in error("convert", tmp_path, *out)
-    assert "the network is trained already" in error("convert", run, "training.lr=1", *out)
+    assert "the network is already trained" in error("convert", run, "training.lr=1", *out)
     assert "conversion.time_steps = 0" in error("convert", run, "--time-steps", 0, *out)
     assert "conversion.calibration = 0" in error("convert", run, "--calibration", 0, *out)
     assert "only 48 training samples" in error("convert", run, "--calibration", 49, *out)

@@ -100,14 +100,14 @@ def test_mistakes_are_one_line(run):
     assert "got 2.0" in error(*spikes, "deletion", "--severities", "2")
     assert "leaves its sigma open" in error(*spikes, "deletion", "--device", "gaussian")
     line = error(*spikes, "deletion", "--sigma", "0.1")
-    assert "sigmas [0.1] are of weight variation" in line
+    assert "sigmas [0.1] are sizes of weight variation" in line
     assert "Pass --severities" in line
     assert "expected numbers such as" in error(*spikes, "deletion", "--severities", "a")
     line = error(*spikes, "polarity-flip:range=absmax")
     assert "unknown key 'range'" in line
     # Without --corruption there is nothing that has a severity.
     line = error("evaluate", run, "--severities", "0.1")
-    assert "severities [0.1] are of nothing. Pass --corruption too." in line
+    assert "severities [0.1] need a corruption. Pass --corruption too." in line
 
 
 def test_corruptions_by_name():

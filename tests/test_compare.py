@@ -216,7 +216,7 @@ class OneStep(nn.Module):
 
 def test_a_network_of_one_step_is_run_over_time():
     options = {"devices": {"g": Gaussian}, "corruptions": {}, "chips": 2}
-    with pytest.raises(DataError, match="one time step a call.*Pass time=10"):
+    with pytest.raises(DataError, match="one time step per call.*Pass time=10"):
         compare(OneStep(), BATCHES, **options)
     model = OneStep()
     found = compare(model, BATCHES, time=5, **options).row("g", "as it is").curves[0]
@@ -387,13 +387,13 @@ def test_wrong_input(tmp_path):
         compare(linear, (BATCHES, BATCHES), train, methods={})
     with pytest.raises(ValueError, match="methods need a training function"):
         compare(linear, BATCHES, methods=METHODS)
-    with pytest.raises(ValueError, match="devices and corruptions are empty"):
+    with pytest.raises(ValueError, match="devices and corruptions are both empty"):
         compare(linear, BATCHES, devices={}, corruptions={})
-    with pytest.raises(ValueError, match="'jitter' is a device and a corruption"):
+    with pytest.raises(ValueError, match="'jitter' names both a device and a corruption"):
         compare(linear, BATCHES, devices={"jitter": Gaussian})
     with pytest.raises(ValueError, match=r"severities \[0.1\] with 0 corruptions"):
         compare(linear, BATCHES, corruptions={}, severities=[0.1])
-    with pytest.raises(ValueError, match=r"seeds are \[1, 1\], expected different ones"):
+    with pytest.raises(ValueError, match=r"seeds are \[1, 1\], expected one or more distinct"):
         compare(linear, BATCHES, seeds=[1, 1])
     with pytest.raises(ValueError, match="sigma must be a finite"):  # before training
         options = {"corruptions": {}, "sigmas": [0.1, -0.1]}
@@ -504,11 +504,11 @@ def test_the_command(mine, tmp_path):
 def test_who_goes_through_time(mine, tmp_path):
     step = ("compare", "--model", "mine:make_step", "--data", "mine:make_loaders", "--chips", 1)
     step += ("--device", "gaussian", "--out", tmp_path / "out")
-    assert "one time step a call" in error(*step)
+    assert "one time step per call" in error(*step)
     call(*step, "--time", "4")
     assert read(tmp_path / "out/gaussian-as-it-is.json", RowResult).curves[0][0].chips == 1
     call(*step, "--time", "network")
-    assert "have their images at the second axis" in error(*step, "--time", "steps")
+    assert "have their images along the second axis" in error(*step, "--time", "steps")
     assert "--time 0: expected network, steps or a number" in error(*step, "--time", "0")
 
 
@@ -562,14 +562,14 @@ def test_methods_by_name(mine, tmp_path):
         (("--severities", "0,-1"), "--severities 0,-1: expected numbers of at least 0"),
         (("--chips", "0"), "'--chips'.* See .* --help"),
         (("--target", "95"), "'--target'"),
-        (("--seeds", "0,0"), "--seeds '0,0': a number is there twice"),
+        (("--seeds", "0,0"), "--seeds '0,0': a number is repeated"),
         (("--device", "gausian"), "'gaussian'"),
-        (("--device", "gaussian", "--severities", "0"), "--severities 0 are of no corruption"),
+        (("--device", "gaussian", "--severities", "0"), "--severities 0 need a corruption"),
         (("--corruption", "deletions"), "'deletion'"),
         (("--corruption", "dead-neurons"), "neurons"),
         (("--corruption", "deletion"), "'deletion' cannot be applied"),
         (("--corruption", "all", "--corruption", "jitter"), "expected no other --corruption"),
-        (("--corruption", "deletion", "--sigma", "0.1"), "--sigma 0.1 is of no device"),
+        (("--corruption", "deletion", "--sigma", "0.1"), "--sigma 0.1 needs a device"),
         (("--method", "sam"), "--method needs --train"),
         (("--train", "mine:train", "--method", "samm"), "--method = 'samm' is unknown"),
         (("--train", "mine:train", "--method", "sam>>awp"), "expected one method"),

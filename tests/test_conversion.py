@@ -360,7 +360,7 @@ class Parameter(Branches):
         (Twice(), "takes a second input 'y'"),
         (Branches(), "cannot be traced.*branches"),
         (Multiplies(), "operation 'mul'.*cannot be converted"),
-        (Parameter(), "uses its tensor 'fc.bias' outside of a layer"),
+        (Parameter(), "uses its tensor 'fc.bias' outside a layer"),
         (nn.Sequential(nn.ReLU()), "no synaptic weights"),
     ],
     ids=lambda value: "" if isinstance(value, str) else type(value).__name__,

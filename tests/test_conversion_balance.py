@@ -70,7 +70,7 @@ def test_threshold_of_least_error():
 
 
 def test_quantiles_need_values():
-    with pytest.raises(ValueError, match="there are no values yet"):
+    with pytest.raises(ValueError, match="no values have been added"):
         Quantiles().percentile(99)
 
 
@@ -247,7 +247,7 @@ def test_early_exit_stops_when_sure():
     ("call", "match"),
     [
         (lambda s: sweep_time(s, [], [4]), "the loader yields no images"),
-        (lambda s: sweep_time(s, [], []), "there are no steps"),
+        (lambda s: sweep_time(s, [], []), "steps is empty"),
         (lambda s: sweep_time(s, [], [0]), "at least 1, got 0"),
         (lambda s: sweep_time(s, [], [4], margins=[-1]), "margins must be at least 0, got -1"),
         (lambda s: early_exit(s, batches()[0], -1.0), "margin must be at least 0, got -1.0"),

@@ -178,7 +178,7 @@ def plain_twin():
 def test_a_hook_that_changes_values_is_noticed():
     ann = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
     ann[0].register_forward_hook(lambda module, args, output: 1.5 * output)
-    with pytest.raises(UnsupportedModelError, match="does not compute what the model does"):
+    with pytest.raises(UnsupportedModelError, match="does not reproduce the model"):
         convert(ann, [torch.rand(8, 4)], time_steps=4)
 
 

@@ -119,7 +119,7 @@ def test_truncated_file(tmp_path, keep):
     path = tmp_path / "x.safetensors"
     files.save(path, {"w": torch.ones(10)})
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
+    with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
         files.load(path)
 
 
@@ -166,7 +166,7 @@ def test_a_packed_file_that_explodes_is_refused():
 
 def test_a_pickle_is_refused(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "x.safetensors")
-    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
+    with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
         files.load(tmp_path / "x.safetensors")
 
 
@@ -178,7 +178,9 @@ def test_failed_write_keeps_the_old_file_and_no_litter(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CheckpointError, match=r"No space left on device.*before is intact.*Free"):
+    with pytest.raises(
+        CheckpointError, match=r"No space left on device.*previous version is intact.*Free"
+    ):
         files.write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

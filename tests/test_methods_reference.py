@@ -462,7 +462,7 @@ def test_literal_clip_is_that_of_the_other_reference():
         (lambda m: VariableNoise(Gaussian(0.1), spread=-1), "spread must be .* got -1"),
         (
             lambda m: WVAT(m, Gaussian(0.1), worst="momentum"),
-            "worst must say where the worst direction comes from.*, got 'momentum'",
+            "worst must be a source of the worst perturbation.*, got 'momentum'",
         ),
         (
             lambda m: WVAT(m, Gaussian(0.1), mix="both", w_th=0.2),

@@ -341,7 +341,9 @@ def test_impossible_values(make, message):
 
 
 def test_missing_gradients():
-    with pytest.raises(ValueError, match="SAM needs the gradients of a clean pass, got none"):
+    with pytest.raises(
+        ValueError, match="SAM needs the gradients of an unperturbed pass, got none"
+    ):
         SAM()({"w": torch.ones(2)})
     with pytest.raises(ValueError, match="grads has no entry for weight 'w'"):
         SAM()({"w": torch.ones(2)}, {})

@@ -214,7 +214,7 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
             r"\[method.device\]: sigma must be .* at least 0, got -0.1",
         ),
         (["method.name=hsv", "method.device=gaussian"], r"\[method.device\] lacks 'sigma'"),
-        (["method=ptq"], r"method 'ptq' .* but evaluation.device = 'gaussian' quantises nothing"),
+        (["method=ptq"], r"method 'ptq' .* but evaluation.device = 'gaussian' does not quantise"),
         (
             ["method={name='sam', source='momentum'}", "training.optimizer=sgd"],
             r"\[method.source\]: optimizer must keep a momentum, got SGD without one",
@@ -224,7 +224,10 @@ def test_wrong_keys_and_values_of_the_recipe(base, override, message):
             r"method.worst = 'up' is unknown. Valid: 'gradient', 'momentum', 'past'",
         ),
         (["method={name='sam', ascent='past'}"], r"unknown key 'ascent' in \[method\]"),
-        (["method={name='qat', perturbation='qat'}"], r"method.perturbation = 'qat' is no perturb"),
+        (
+            ["method={name='qat', perturbation='qat'}"],
+            r"method.perturbation = 'qat' is not a perturb",
+        ),
         (["method={name='plain', p=0.5}"], r"unknown key 'p' in \[method\]. Valid: none"),
         (["method={name='sam', warmup=0}"], r"\[method\]: steps must be .* at least 1, got 0"),
         (["evaluation.device=gausian"], r"evaluation.device = 'gausian' is unknown. Did you mean"),
@@ -247,7 +250,7 @@ def test_wrong_parameters_of_components(base, overrides, message):
 def test_files_that_are_no_recipes(base, tmp_path):
     with pytest.raises(RecipeError, match=r"cannot read .*gone.toml.*No such file"):
         read_recipe(tmp_path / "gone.toml")
-    with pytest.raises(RecipeError, match=r"is no TOML file.*line 1"):
+    with pytest.raises(RecipeError, match=r"is not a TOML file.*line 1"):
         read_recipe(written(tmp_path / "a.toml", "name = \n"))
     with pytest.raises(RecipeError, match=r"the recipe lacks 'data'"):
         read_recipe(written(tmp_path / "a.toml", 'name = "x"\nmodel = "dense"'))
@@ -258,7 +261,7 @@ def test_files_that_are_no_recipes(base, tmp_path):
     with pytest.raises(RecipeError, match=r"no preset 'papr'. Did you mean 'paper'\?"):
         read_recipe(base, preset="papr")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(RecipeError, match=r"is no TOML file"):
+    with pytest.raises(RecipeError, match=r"is not a TOML file"):
         read_recipe(tmp_path / "binary.toml")
 
 

@@ -106,7 +106,7 @@ def test_the_page_and_its_tables(folder, tmp_path):
     for content in (text, tables):
         assert "2 suites, 3 rows with results; missing or incomplete: 1 row;" in content
         assert "At σ = 10 % WVAT reaches 93.5 %, 12.5 points (95 % CI over 2" in content
-        assert "with ideal weights 0.5 points less" in content
+        assert "without variation 0.5 points less" in content
         assert "CNN: missing" in content
         assert "Minus plain, on the same chips at the largest variation" in content
         assert "large: plain" not in content  # belongs to a scale that was not run
@@ -125,7 +125,7 @@ def test_the_command(folder, tmp_path):
     assert (folder / "report.md").is_file()
     assert "there is no folder" in error("report", tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
-    assert "holds no result of a suite" in error("report", tmp_path / "empty")
+    assert "holds no suite results" in error("report", tmp_path / "empty")
     (tmp_path / "empty" / "strange.json").write_text("{}")
     assert "only empty/strange.json" in error("report", tmp_path / "empty")
 
@@ -170,7 +170,7 @@ def test_what_went_wrong_is_said(folder):
     broken, cut = section.unreadable
     assert "missing.json' is no RowResult: curves.0.reports.1.accuracies: Value error, " in broken
     assert "expected numbers from 0 to 1" in broken
-    assert "swa.json' is no result file (Unterminated string" in cut
+    assert "swa.json' is not a result file (Unterminated string" in cut
     text = write_report(folder).read_text()
     assert "ValueError: no luck" in text
     assert "incomplete: 3 rows; failed: 2 jobs; not readable: 2 files." in text
@@ -179,7 +179,7 @@ def test_what_went_wrong_is_said(folder):
 def test_a_row_whose_file_is_another_measurement(folder):
     (folder / "tiny" / "missing.json").write_text('{"something": "else"}')
     section = next(s for s in collect(folder) if s.folder.name == "tiny")
-    assert "missing'.json is no result of a row" in section.unreadable[0]
+    assert "missing'.json is not the result of a row" in section.unreadable[0]
 
 
 def test_a_malformed_suite_is_an_error(folder):
@@ -254,7 +254,7 @@ def test_whether_the_published_order_is_reproduced():
     assert "alike > plain is undecided (+0.0 points" in summary(found(plain, alike))[1]
     assert "no other method helps here" in summary(found(plain, worse))[0]
     assert summary(found(plain)) == [
-        "At σ = 10 % plain reaches 80.5 %, 17.5 points below its ideal weights."
+        "At σ = 10 % plain reaches 80.5 %, 17.5 points below its accuracy without variation."
     ]
 
 
@@ -348,7 +348,7 @@ def test_devices_without_a_size_and_leagues_of_many_rows(tmp_path):
         write(tmp_path / f"{name}.json", row_result([job(0, one, seconds=1.0 + number)]))
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "On chips m7 reaches 70.0 %" in tables
-    assert "| method | ideal weights | on chips | drop |" in tables
+    assert "| method | no variation | on chips | drop |" in tables
     assert "| m7 | 90.0 | 70.0 | 20.0 | 0.0 | 70.0 | - | 8.00 |" in tables
 
 

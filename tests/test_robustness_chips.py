@@ -325,7 +325,7 @@ def test_a_network_that_works_in_place_does_not_change_the_kept_images():
 
 def test_a_generator_is_enough_when_it_is_kept_and_an_error_when_not():
     assert run(loader=iter(a_loader()), chips=3).chips == 3
-    with pytest.raises(ValueError, match="24 images at the first pass and 0 at a later one"):
+    with pytest.raises(ValueError, match="24 images in the first pass and 0 in a later one"):
         run(loader=iter(a_loader()), chips=3, cache_bytes=0)
 
 
@@ -453,7 +453,7 @@ def test_report_reads_like_a_sentence():
     assert str(a_report([0.5])) == "50.0 % (1 chip)"
     curve = Degradation(0.97, (a_report([0.97], sigma=0.0), a_report([0.9, 0.8])))
     assert str(curve).splitlines()[:2] == [
-        "clean        : 97.0 %",
+        "no variation : 97.0 %",
         "sigma   0.0 %: 97.0 % (1 chip)",
     ]
 

@@ -139,7 +139,7 @@ def test_replaced_parameters_are_found_again():
     found = test.chips(Gaussian(0.1), chips=3)
     expected = simulate_chips(model, a_loader(), Gaussian(0.1), chips=3)
     assert torch.equal(found.accuracies, expected.accuracies)
-    with pytest.raises(ValueError, match="weight 'first' is no parameter of the network any more"):
+    with pytest.raises(ValueError, match="weight 'first' is no longer a parameter of the network"):
         named.chips(Gaussian(0.1))
 
 
@@ -192,7 +192,7 @@ def test_the_landscape_has_a_loss_of_its_own():
 
 def test_impossible_questions():
     test = Evaluator(a_model(), a_loader(), stack=True)
-    with pytest.raises(ValueError, match="stack=True and corruptions do not go together"):
+    with pytest.raises(ValueError, match="stack=True cannot be combined with corruptions"):
         test.corrupt(Deletion, [0.1])
     with pytest.raises(TypeError, match="unexpected keyword argument 'speed'"):
         simulate_chips(a_model(), a_loader(), Gaussian(0.1), speed=2)

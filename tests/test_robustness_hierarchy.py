@@ -264,7 +264,7 @@ def test_comparisons_that_cannot_be_made():
     one = [a_report([0.9, 0.8])]
     with pytest.raises(ValueError, match=r"nothing to compare in \['a'\], expected two methods"):
         paired_differences({"a": one})
-    with pytest.raises(ValueError, match=r"reference 'sgd' is none of the methods \('a', 'b'\)"):
+    with pytest.raises(ValueError, match=r"reference 'sgd' is not one of the methods \('a', 'b'\)"):
         paired_differences({"a": one, "b": one}, reference="sgd")
     with pytest.raises(ValueError, match=r"numbers of trainings are \{'a': 1, 'b': 2\}"):
         paired_differences({"a": one, "b": one * 2})

@@ -171,7 +171,7 @@ def test_impossible_values():
         yield_over_trainings([a_report([0.9])], 90)
     with pytest.raises(ValueError, match="there are no reports"):
         yield_over_trainings([], 0.9)
-    with pytest.raises(ValueError, match="does not tell whether it works"):
+    with pytest.raises(ValueError, match="does not show whether it works"):
         yield_over_trainings([a_report([0.9, 0.8], sampled_from=1000)], 0.9)
     with pytest.raises(ValueError, match="got 3 of 2"):
         share_interval(3, 2)

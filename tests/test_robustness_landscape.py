@@ -133,7 +133,7 @@ def test_a_parabola_along_lines():
     assert found.increase == pytest.approx(2)
     assert found.clean_loss == 25
     assert "6 lines of" in str(found)
-    assert "loss 25 at the ideal weights, +2 at the ends" in str(found)
+    assert "loss 25 without variation, +2 at the ends" in str(found)
 
 
 def test_a_parabola_is_as_sharp_as_it_is():
@@ -206,7 +206,7 @@ def test_a_plane_is_that_of_copies():
             assert float(found.accuracies[i, j]) == expected[0]
             assert float(found.losses[i, j]) == pytest.approx(expected[1], rel=1e-5)
     assert float(found.losses[1, 1]) == found.clean_loss
-    assert "3 x 3 places up to 0.5 filter norms away" in str(found)
+    assert "3 x 3 positions up to 0.5 filter norms away" in str(found)
 
 
 def test_every_filter_keeps_its_length():
@@ -362,7 +362,7 @@ def test_impossible_values():
 
 def test_no_gradient_to_ascend():
     model, batch, adapter, _ = a_case()
-    with pytest.raises(ValueError, match="the loss has no gradient, .* do without the ascent"):
+    with pytest.raises(ValueError, match="the loss has no gradient .* leave out the ascent"):
         test = around(model, batch, loss=lambda out, labels: out.sum().detach())
         test.sharpness(Gaussian(0.1), chips=1)
     adapter.synaptic_weights(model)["layers.1.0.weight"].requires_grad_(False)

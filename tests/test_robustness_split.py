@@ -184,7 +184,7 @@ def test_a_sweep_and_its_rows(through_a_file):
     assert plain(again) == plain(curve[1])
     assert again.sampled_from == 24
     assert str(again).endswith("6 chips x 9 of 24 images")
-    with pytest.raises(ValueError, match="has classified 9 of 24 images, which does not tell"):
+    with pytest.raises(ValueError, match="has classified 9 of 24 images, which does not show"):
         again.yield_at(0.9)
 
 

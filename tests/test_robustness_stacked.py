@@ -278,7 +278,10 @@ def test_lower_precision(monkeypatch):
     [
         ({"stack": "yes"}, "stack must be \"auto\", True or False, got 'yes'"),
         ({"autocast": torch.float64}, "autocast must be torch.bfloat16.*got torch.float64"),
-        ({"stack": True, "autocast": torch.bfloat16}, "stack=True and autocast do not go together"),
+        (
+            {"stack": True, "autocast": torch.bfloat16},
+            "stack=True cannot be combined with autocast",
+        ),
     ],
 )
 def test_impossible_values(keywords, message):

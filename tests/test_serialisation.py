@@ -92,10 +92,10 @@ def test_accuracies_come_back_bit_for_bit(accuracies):
         (REPORT, None, "curves.0.reports.0"),
         (("curves", 0, "clean"), 97.1, "expected numbers from 0 to 1, got 97.1"),
         (("curves", 0, "clean"), [0.5], "expected a number"),
-        (("curves", 0, "reports"), [], "a row without figures"),
+        (("curves", 0, "reports"), [], "a row without results"),
         (("curves",), [], "curves are 0, expected one for each seed"),
         (("seeds",), [3], "curves are 2, expected one for each seed"),
-        (("seeds",), [3, 3], "expected each of them once"),
+        (("seeds",), [3, 3], "expected distinct numbers"),
         (("seconds",), [1.0], "seconds are 1, expected one for each seed"),
     ],
 )
@@ -106,22 +106,22 @@ def test_what_cannot_be_is_refused(path, value, message, tmp_path):
         read(tmp_path / "row.json", RowResult)
     assert "row.json' is no RowResult: " in str(found.value)
     assert message in str(found.value)
-    assert str(found.value).endswith("Delete the file and write it anew.")
+    assert str(found.value).endswith("Delete the file and create it again.")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is no result file"),
-        ("", "is no result file"),
+        ("{", "is not a result file"),
+        ("", "is not a result file"),
         ("[1]", "it holds a list, expected an object"),
-        ('{"kind": "RowResult 1", "seeds": [NaN]}', "NaN is no JSON number"),
+        ('{"kind": "RowResult 1", "seeds": [NaN]}', "NaN is not a JSON number"),
         ('{"kind": "RowResult 2"}', "holds 'RowResult 2', expected 'RowResult 1'"),
         ('{"kind": "Landscape 1"}', "holds 'Landscape 1', expected 'RowResult 1'"),
         ("{}", "holds 'no named kind of result'"),
-        ("[" * 100_000, "is no result file"),
-        (b"\xff\xfe", "is no result file"),
-        (None, "is no result file"),
+        ("[" * 100_000, "is not a result file"),
+        (b"\xff\xfe", "is not a result file"),
+        (None, "is not a result file"),
     ],
 )
 def test_files_that_hold_no_such_result(text, message, tmp_path):

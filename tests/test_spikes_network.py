@@ -550,7 +550,7 @@ def test_misuse_is_explained():
     net = nn.Linear(3, 2)
     with pytest.raises(TypeError, match=r"such as Deletion\(0\.1\), got 0\.1"), corrupt(net, 0.1):
         pass
-    with pytest.raises(TypeError, match="none of EventCorruption"), corrupt(net, Silent()):
+    with pytest.raises(TypeError, match="not an EventCorruption"), corrupt(net, Silent()):
         pass
     with corrupt(net, Deletion(0.1)):
         with pytest.raises(TypeError, match="no tensor of spikes"):

@@ -160,7 +160,7 @@ def test_a_network_that_takes_no_time_axis_runs_over_time():
 @pytest.mark.parametrize("make", SINGLE.values(), ids=SINGLE)
 def test_single_steps_of_still_images_ask_for_their_number(make):
     model, loader = make(), split(*still(6), 0)
-    with pytest.raises(ValueError, match=r"one time step a call: layer .* Pass time=10"):
+    with pytest.raises(ValueError, match=r"one time step per call: layer .* Pass time=10"):
         Evaluator(model, loader).chips(Gaussian(0.1))
     assert (
         Evaluator(model, loader, time=9).accuracy == Evaluator(Looping(model, 9), loader).accuracy
@@ -179,7 +179,7 @@ def test_silent_outputs_of_the_first_step_are_no_sign_of_a_network_without_time(
             part.weight.abs_().mul_(0.3)
             part.bias.zero_()
         assert model(inputs).sum() == 0
-    with pytest.raises(ValueError, match="one time step a call: layer '1'"):
+    with pytest.raises(ValueError, match="one time step per call: layer '1'"):
         _ = Evaluator(model, [(inputs, labels)]).accuracy
 
 
@@ -259,7 +259,7 @@ def test_stacked_chips_run_over_time():
 def test_as_many_steps_as_images():
     single, own = dense_snntorch(), Looping(dense_snntorch())
     square, labels = dynamic(6, steps=8, images=8)
-    with pytest.raises(ValueError, match=r"\(8, 8, 6\) do not tell how many steps"):
+    with pytest.raises(ValueError, match=r"\(8, 8, 6\) do not show how many steps"):
         _ = Evaluator(single, [(square, labels)]).accuracy
     assert Evaluator(single, [(square, labels)], time="steps").accuracy == (
         Evaluator(Looping(single), [(square, labels)]).accuracy
@@ -268,7 +268,7 @@ def test_as_many_steps_as_images():
     assert Evaluator(own, [(square, labels)]).accuracy == (
         Evaluator(own, [(square, labels)], time="network").accuracy
     )
-    with pytest.raises(ValueError, match="as many steps as images: which axis is time"):
+    with pytest.raises(ValueError, match="with as many steps as images, so the time axis"):
         _ = Evaluator(nn.Linear(6, 5), [(square, labels)]).accuracy
 
 

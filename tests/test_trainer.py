@@ -245,7 +245,7 @@ def test_a_broken_checkpoint_and_a_foreign_file(tmp_path):
     fit(tmp_path)
     path = tmp_path / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(CheckpointError, match="damaged or no safetensors file"):
+    with pytest.raises(CheckpointError, match="damaged or not a safetensors file"):
         fit(tmp_path, resume=True)
     files.save(path, {"w": torch.zeros(1)})
     with pytest.raises(CheckpointError, match="no checkpoint of a training run"):
@@ -274,7 +274,7 @@ def test_full_disk_keeps_the_last_good_checkpoint(tmp_path):
     )
     assert done.returncode == 1
     assert "CheckpointError: cannot write" in done.stderr
-    assert "before is intact" in done.stderr
+    assert "previous version is intact" in done.stderr
     assert files.load(tmp_path / "a" / "checkpoint.safetensors")["position"]["epoch"] == 2
     worker.train(tmp_path / "a", "wvat", epochs=5, resume=True)
     worker.train(tmp_path / "b", "wvat", epochs=5)

@@ -1,4 +1,4 @@
-"""Tables of networks: suites beside published figures, conversions over time and beside peers."""
+"""Tables of networks: suites with published figures, conversions over time and against peers."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def corruptions() -> str:
             spikes = mean_of([r.activity.spikes for r in reports if r.activity is not None])
             severity = rows[0].axis.size(rows[0].sigmas[place])
             lines.append([name, severity, *texts, f"{spikes:.0f}"])
-    heads = ["what happens", "severity", *methods, f"spikes, {methods[0]}"]
+    heads = ["corruption", "severity", *methods, f"spikes, {methods[0]}"]
     return markdown_table(heads, lines, names=2)
 
 
-def reenacted() -> str:
-    """Return the table of networks trained on re-enacted and on real recordings."""
+def simulated() -> str:
+    """Return the table of networks trained on simulated and on real recordings."""
     lines = []
-    for folder, source in (("nmnist", "real recordings"), ("reenacted", "re-enacted recordings")):
+    for folder, source in (("nmnist", "real recordings"), ("simulated", "simulated recordings")):
         for row in read_suite("nmnist").chosen(SNNTORCH).rows:
             path = RESULTS / folder / f"{row.name}.json"
             if path.exists():
-                ideal, *_, noisy, _, _, _, _ = cells(read(path, RowResult))
-                lines.append([source, row.method, ideal, noisy])
+                unvaried, *_, noisy, _, _, _, _ = cells(read(path, RowResult))
+                lines.append([source, row.method, unvaried, noisy])
     heads = ["trained on", "method", "real test recordings", "at σ = 10 %"]
     return markdown_table(heads, lines, names=2)
 
@@ -76,7 +76,7 @@ def conversion_steps() -> str:
 
 
 def conversion_peer() -> str:
-    """Return the tables of accuracy and time beside SpikingJelly's ann2snn."""
+    """Return the table of accuracy and time compared with SpikingJelly's ann2snn."""
     result = load("speed", "conversion_peer")
     steps = [row["steps"] for row in result["speed"]]
     chips = f"σ = {100 * result['sigma']:g} %"
@@ -91,11 +91,12 @@ def conversion_peer() -> str:
 
 
 def balancing() -> str:
-    """Return the table of thresholds of clean weights, of many chips, of each chip."""
+    """Return the table of thresholds chosen without variation, over chips, for each chip."""
     lines = []
     for row in load("conversion", "balancing")["rows"]:
         gain = ""
         if "gain" in row:
             gain = within(*(100 * value for value in (row["gain"], *row["gain_ci95"])), "+.2f")
-        lines.append([row["side"], str(row["steps"]), percent(row["mean"], 2), gain])
+        side = row["side"].replace("clean weights", "weights without variation")
+        lines.append([side, str(row["steps"]), percent(row["mean"], 2), gain])
     return markdown_table(["thresholds from", "T", "accuracy", "gain in points (95 % CI)"], lines)

@@ -1,4 +1,4 @@
-"""The table of the study of directions: accuracy, and the paired difference from WVAT."""
+"""The study of perturbations that need one gradient: accuracy, paired difference from WVAT."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def directions() -> str:
         "γ",
         "α",
         "seeds",
-        "ideal",
+        "no variation",
         *(f"σ = {100 * s:g} %" for s in _SIGMAS),
     ]
     heads += [f"minus WVAT at {100 * s:g} %" for s in _SIGMAS]

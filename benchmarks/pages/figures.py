@@ -66,8 +66,8 @@ FIGURES = (
     Figure("Figure 9", "AlexNet on CIFAR-10, binary cells", "cifar10", ("alexnet_*",)),
     Figure(
         "Section 4",
-        "time of a step over plain training's; published 1.49 for the worst direction alone, "
-        "1.16 for WVAT",
+        "time of a step relative to plain training; published 1.49 for the worst direction "
+        "alone, 1.16 for WVAT",
         command="python benchmarks/step_overhead.py",
         result=step_times,
     ),

@@ -37,11 +37,11 @@ def simulator() -> str:
 
     lines = []
     for what, value in (
-        ("events a recording", lambda part: f"{part['events_mean']:.0f}"),
+        ("events per recording", lambda part: f"{part['events_mean']:.0f}"),
         ("ON fraction", lambda part: f"{part['on_fraction']:.3f}"),
         ("centres of the three bursts, ms", bursts),
     ):
-        for label, key in (("real", "real"), ("re-enacted", "re_enacted")):
+        for label, key in (("real", "real"), ("simulated", "re_enacted")):
             lines.append([f"{what}, {label}", *(value(row[key]) for row in rows)])
     correlations = [
         f"{row['map_correlation']['mean']:.3f} ± {row['map_correlation']['std']:.3f}"
@@ -122,7 +122,7 @@ def step_parts() -> str:
 
 
 def monte_carlo() -> str:
-    """Return the table of what a chip costs beside a clean evaluation."""
+    """Return the table of what a chip costs relative to an evaluation without variation."""
     ways = ("chips", "stacked", "plain loop")
     lines = []
     for row in load("speed", "monte_carlo")["rows"]:
@@ -135,16 +135,16 @@ def monte_carlo() -> str:
                 cells.append("cannot")
         name = f"{row['setup']}, {row['images']} images"
         lines.append([name, f"{row['clean_ms']:.0f} ms", *cells])
-    return markdown_table(["", "clean", *ways], lines)
+    return markdown_table(["", "no variation", *ways], lines)
 
 
 def designs() -> str:
     """Return the table of chip-images that an interval of a given width takes."""
     found = load("speed", "monte_carlo")["designs"]
     labels = {
-        "fixed": "as many chips as planned, all images",
-        "stopped": "until narrow, all images",
-        "split": "until narrow, the best split",
+        "fixed": "the planned number of chips, all images",
+        "stopped": "until the interval is narrow, all images",
+        "split": "until the interval is narrow, best split",
     }
     lines = []
     for name, label in labels.items():
@@ -152,7 +152,7 @@ def designs() -> str:
         low, middle, high = (round(count) for count in part["chip_images"])
         cells = [f"{part['chips']:.0f}", f"{part['images']:.0f}", f"{middle} ({low} .. {high})"]
         lines.append([label, *cells, f"{percent(part['covers'], 0)} %"])
-    heads = ["design", "chips", "images each", "chip-images", "intervals that cover"]
+    heads = ["design", "chips", "images per chip", "chip-images", "intervals that cover"]
     return markdown_table(heads, lines)
 
 
@@ -180,7 +180,10 @@ def event_pipeline() -> str:
         cells = [f"{p['ms']:.2f} ms" + ("" if peer else f", {_speed_up(p)}") for p in parts]
         lines.append([row["way"], *cells])
     sizes = [setup["bytes_a_recording"] for setup in setups]
-    for name, what in (("cache", "in the cache"), ("frames", "frames of one byte a place")):
+    for name, what in (
+        ("cache", "size in the cache"),
+        ("frames", "size as frames of one byte per entry"),
+    ):
         lines.append([what, *(f"{size[name] / 1000:.1f} kB" for size in sizes)])
     return markdown_table(["", *(f"T = {setup['time_steps']}" for setup in setups)], lines)
 
@@ -188,7 +191,7 @@ def event_pipeline() -> str:
 def loading_share() -> str:
     """Return the share of training that waits for batches."""
     training = load("speed", "event_pipeline")["training"]
-    return f"Share of an epoch that waits for batches: {percent(training['share'], 0)} %."
+    return f"Waiting for batches takes {percent(training['share'], 0)} % of an epoch."
 
 
 def _speed_up(part: dict[str, Any]) -> str:

@@ -29,14 +29,14 @@ __all__ = [
 
 
 class Adapter(Protocol):
-    """What the rest of the package asks of a framework."""
+    """The interface of a framework to the rest of the package."""
 
     def synaptic_weights(self, model: nn.Module) -> Weights:
-        """Return the live synaptic weights by name, tied ones once."""
+        """Return the live synaptic weights by name; tied weights appear once."""
         ...
 
     def reset_state(self, model: nn.Module) -> None:
-        """Forget all neuron state; call before every forward pass and before any deepcopy."""
+        """Reset all neuron state; call before every forward pass and before any deepcopy."""
         ...
 
 
@@ -45,19 +45,19 @@ class KnowsAccount(Protocol):
     """An adapter that accounts for every parameter."""
 
     def account(self, model: nn.Module) -> Account:
-        """Return what became of every parameter of two or more dimensions."""
+        """Return the account of all parameters with two or more dimensions."""
         ...
 
 
 def account(
     model: nn.Module, adapter: Adapter, weights: Mapping[str, Tensor] | None = None
 ) -> Account:
-    """Return where the devices of a network are, and what was left out and why.
+    """Return the account of a network: weights on devices, and parameters left out and why.
 
     Args:
         model: The model.
         adapter: Its adapter.
-        weights: Live weights that somebody chose himself; by default the adapter's.
+        weights: Live weights selected by the user; by default the adapter's.
     """
     if weights is None and isinstance(adapter, KnowsAccount):
         return adapter.account(model)
@@ -70,14 +70,14 @@ def adapter_for(
     reset_state: ResetState | None = None,
     ignore: Collection[str] = (),
 ) -> Adapter:
-    """Find the adapter for a model by the frameworks that its layers come from.
+    """Find the adapter for a model from the frameworks of its layers.
 
     Args:
         model: A torch, snnTorch or SpikingJelly model; compiled and distributed wrappers too.
         reset_state: Resets layers that no adapter knows; called with the model after the
             adapter's own reset.
-        ignore: Names of parameters, or of modules with all that is in them, that no device
-            holds: a digital output layer, for example.
+        ignore: Names of parameters, or of modules with all their contents, that are not on devices,
+            such as a digital output layer.
 
     Returns:
         The adapter.
@@ -85,7 +85,7 @@ def adapter_for(
     Raises:
         UnsupportedModelError: If the model mixes frameworks, or a layer keeps state that no
             adapter can reset.
-        ValueError: If ``ignore`` names what is not there.
+        ValueError: If ``ignore`` names something that does not exist.
 
     Example:
         >>> net = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
@@ -98,7 +98,7 @@ def adapter_for(
     if len(frameworks) > 1:
         raise UnsupportedModelError(
             "model mixes snnTorch and SpikingJelly layers, expected one framework. "
-            "Port the smaller part, or pass adapter=... of your own."
+            "Port the smaller part, or pass your own adapter=..."
         )
     # Imported only here: neither framework is loaded for a model that does not use it.
     if "snntorch" in frameworks:

@@ -1,4 +1,4 @@
-"""What became of every parameter with two or more dimensions: a synapse, or why it is none."""
+"""The account of all parameters with two or more dimensions: synapses, or left out and why."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Entry:
         name: Its name in the model.
         layer: Class of the module that holds it.
         shape: Its shape.
-        note: How a device acts on a synapse; why a parameter is none.
+        note: How a device acts on a synapse, or why a parameter is not one.
     """
 
     name: str
@@ -29,18 +29,18 @@ class Entry:
 
     @property
     def numel(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)
 
 
 @dataclass(frozen=True)
 class Account:
-    """Where the devices of a network are, and what was left out and why.
+    """The weights of a network that are on devices, and the parameters left out.
 
     Args:
         synapses: Weights that devices hold.
-        left_out: Parameters of two or more dimensions that are no synapses.
-        vectors: Parameters of fewer dimensions: biases, thresholds, time constants.
+        left_out: Parameters with two or more dimensions that are not synapses.
+        vectors: Number of parameters with fewer dimensions: biases, thresholds, time constants.
 
     Example:
         >>> weight = nn.Parameter(torch.ones(2, 3))
@@ -56,7 +56,7 @@ class Account:
 
     @property
     def devices(self) -> int:
-        """How many numbers devices hold."""
+        """Number of weights on devices."""
         return sum(entry.numel for entry in self.synapses)
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Account:
 
 
 def account_of(model: nn.Module, weights: Mapping[str, Tensor]) -> Account:
-    """Return the account of weights that somebody chose himself.
+    """Return the account for weights selected by the user.
 
     Args:
         model: The model.
@@ -100,7 +100,7 @@ def account_of(model: nn.Module, weights: Mapping[str, Tensor]) -> Account:
 
 
 def entry(name: str, layer: nn.Module | None, weight: Tensor, note: str) -> Entry:
-    """Return the line of a weight or parameter."""
+    """Return the entry of a weight or parameter."""
     kind = "" if layer is None else type(layer).__name__
     return Entry(name, kind, tuple(weight.shape), note)
 

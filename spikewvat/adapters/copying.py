@@ -1,4 +1,4 @@
-"""Copies of live networks."""
+"""Copy live networks."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ def copied(model: nn.Module) -> nn.Module:
     """Return a deep copy of a network whose neuron state has been reset.
 
     Tensors that layers compute from their parameters and keep as attributes, as pruning and the
-    older weight normalisation do, are copied without their graph: :func:`copy.deepcopy` alone
-    raises on them. They are computed anew in the copy's next forward pass.
+    older weight normalisation do, are copied without their graph, on which :func:`copy.deepcopy`
+    raises. The next forward pass of the copy computes them again.
 
     Args:
-        model: The network; it stays as it is.
+        model: The network; it is not changed.
 
     Example:
         >>> import torch

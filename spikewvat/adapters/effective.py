@@ -209,7 +209,7 @@ class Tapped:
 
 @dataclass(frozen=True, eq=False)
 class Masked:
-    """A parameter some of whose entries are no synapses, such as connections of a neuron to itself.
+    """A parameter with entries that are not synapses, such as connections of a neuron to itself.
 
     Args:
         layer: Holds it.
@@ -249,7 +249,7 @@ def hooked_names(hook: Any) -> tuple[str, ...]:
 
 
 def seam_of(layer: nn.Module, name: str) -> Parametrized | Hooked | Quantised | None:
-    """Return how a layer of a known kind computes a weight, None where it is a parameter."""
+    """Return how a layer of a known kind computes a weight, or None if it is a parameter."""
     if is_parametrized(layer, name):
         return Parametrized(layer, name)
     if name not in layer._parameters:

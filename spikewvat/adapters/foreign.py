@@ -1,6 +1,6 @@
-"""Frameworks that need no adapter: which of their parameters are synapses, told by name.
+"""Frameworks that need no adapter: their synapses, identified by parameter name.
 
-None of them is imported: a module says by its class where it comes from.
+None of them is imported: the class of a module identifies its framework.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def synapses(module: nn.Module) -> Iterator[str]:
 
 
 def reason(module: nn.Module) -> str | None:
-    """Return why a module's other parameters are no synapses."""
+    """Return why a module's other parameters are not synapses."""
     return "constants of neurons" if home(module) in _NEURONS else None
 
 
 def absent(module: nn.Module, name: str) -> Tensor | None:
-    """Return which entries of a parameter are no synapses, None where all are."""
+    """Return the mask of entries that are not synapses, or None if all are."""
     # Norse's neurons are not connected to themselves: a zero diagonal.
     if home(module) != "norse" or name != "recurrent_weights":
         return None

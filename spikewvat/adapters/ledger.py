@@ -1,4 +1,4 @@
-"""The account of a model while it is being made: every parameter has its place, or an error."""
+"""Build the account of a model: every parameter is entered, or raises an error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COMPUTING = ("WSConv2d", "WSLinear")  # SpikingJelly's, of standardised weights
 
 
 class Ledger:
-    """The account of a model while it is being made."""
+    """The account of a model during its construction."""
 
     def __init__(self, ignore: frozenset[str], reasons: dict[int, str]) -> None:
         self._ignore, self._reasons = ignore, reasons
@@ -41,7 +41,7 @@ class Ledger:
         claimed: tuple[str, ...],
         reason: Callable[[nn.Module, str], str | None],
     ) -> None:
-        """Account for what a module itself holds."""
+        """Account for the parameters that a module holds directly."""
         ahead = f"{prefix}." if prefix else ""
         plain = _computes_as_known(module)
         unknown: dict[str, nn.Parameter] = {}
@@ -70,12 +70,12 @@ class Ledger:
             self._try_out(ahead, module, unknown, claimed)
 
     def closed(self, model: nn.Module) -> tuple[Weights, Account]:
-        """Return weights and account, or raise where something is left unclear."""
+        """Return weights and account, or raise if the role of a parameter is unclear."""
         if self._unclear:
             raise UnsupportedModelError(
-                f"{', '.join(self._unclear)}: may hold synapses, and nothing says so. Pass "
-                "weights={name: parameter} to name all weights that devices hold, or "
-                "ignore=[name, ...] for what they do not."
+                f"{', '.join(self._unclear)}: may hold synapses, but this is not certain. Pass "
+                "weights={name: parameter} to name all weights that devices hold, or ignore=[name, "
+                "...] for those that they do not."
             )
         if not self._weights:
             seen = ", ".join(sorted({type(module).__name__ for module in model.modules()}))

@@ -1,4 +1,4 @@
-"""Layers of spiking neurons as seen from outside: their spikes, thresholds and time constants."""
+"""The external interface of spiking layers: their spikes, thresholds and time constants."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def in_units(x: Tensor, threshold: Tensor | None) -> Tensor:
 
 
 def longer(beta: Tensor, factor: Tensor) -> Tensor:
-    """Return the decay of a step with a time constant that is so many times as long.
+    """Return the decay per step after multiplying the time constant by a factor.
 
     Example:
         >>> longer(torch.tensor([0.25, 0.9]), torch.tensor([2.0, 1.0])).tolist()

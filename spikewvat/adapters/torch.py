@@ -45,7 +45,7 @@ class TorchAdapter:
 
     Raises:
         UnsupportedModelError: If a layer keeps state that nothing here can reset.
-        ValueError: If ``ignore`` names what is not there.
+        ValueError: If ``ignore`` names something that does not exist.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class TorchAdapter:
         self._note_state(model)
 
     def synaptic_weights(self, model: nn.Module) -> Weights:
-        """Return the live synaptic weights by name, tied ones once.
+        """Return the live synaptic weights by name; tied weights appear once.
 
         A weight that its layer computes from parameters (behind a pruning mask, a norm, a
         parametrization, a fake quantiser) is an :class:`~spikewvat.weights.EffectiveWeight`
@@ -80,7 +80,7 @@ class TorchAdapter:
         return self._ledger(model)[0]
 
     def account(self, model: nn.Module) -> Account:
-        """Return what became of every parameter of two or more dimensions.
+        """Return the account of all parameters with two or more dimensions.
 
         Raises:
             UnsupportedModelError: As for :meth:`synaptic_weights`.
@@ -94,7 +94,7 @@ class TorchAdapter:
         return ledger.closed(model)
 
     def reset_state(self, model: nn.Module) -> None:
-        """Forget all neuron state; call before every forward pass and before any deepcopy.
+        """Reset all neuron state; call before every forward pass and before any deepcopy.
 
         Raises:
             UnsupportedModelError: If a layer turns out to keep state that nothing can reset.
@@ -126,7 +126,7 @@ class TorchAdapter:
         return found
 
     def _neurons(self, name: str, module: nn.Module) -> NeuronLayer | None:
-        """Return how to see a module that is a layer of spiking neurons, None for any other."""
+        """Return the interface of a layer of spiking neurons, None for any other module."""
         if isinstance(module, HasNeurons):
             return module.neuron_layer(name)
         return own_layer(name, module)
@@ -211,7 +211,7 @@ def _checked_names(model: nn.Module, names: Collection[str]) -> frozenset[str]:
     for name in names:
         if name not in known:
             raise ValueError(
-                f"ignore names {name!r}, which is no parameter or module of the model. "
+                f"ignore names {name!r}, which is not a parameter or module of the model. "
                 "See model.named_parameters()."
             )
     return frozenset(names)

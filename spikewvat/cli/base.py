@@ -1,4 +1,4 @@
-"""What all commands share: errors as one line, numbers, pictures."""
+"""Shared by all commands: one-line errors, options with numbers, pictures."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ _USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "U
 
 
 class Commands(TyperGroup):
-    """Prints the package's own errors and wrong calls as one line; other errors stay as they are.
+    """Prints the package's own errors and usage errors as one line; others keep their traceback.
 
     Both end with exit code 2.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what comes before the command's name."""
+        """Parse the arguments before the name of the command."""
         with _one_line():
             return super().parse_args(ctx, args)
 
@@ -66,7 +66,7 @@ def _one_line() -> Iterator[None]:
     """Print errors that the user can act on as one line.
 
     Raises:
-        Exit: With 2, if there was one.
+        Exit: With code 2, if there was an error.
     """
     try:
         yield
@@ -88,7 +88,7 @@ def _one_line() -> Iterator[None]:
 
 @contextmanager
 def _stalls_in_one_line() -> Iterator[None]:
-    """Print warnings that training does not learn as one line; others stay as they are."""
+    """Print warnings about stalled training as one line; leave other warnings as they are."""
     shown = warnings.showwarning
 
     def show(
@@ -112,10 +112,10 @@ def _stalls_in_one_line() -> Iterator[None]:
 
 
 def check_writable(*paths: Path | None) -> None:
-    """Notice files that cannot be written before the work is done.
+    """Check before the work starts that files can be written.
 
     Raises:
-        CheckpointError: If the folder of one cannot be written to.
+        CheckpointError: If the folder of a file is not writable.
     """
     from spikewvat import files
 
@@ -125,10 +125,10 @@ def check_writable(*paths: Path | None) -> None:
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Write a figure and say so.
+    """Save a figure and print its path.
 
     Raises:
-        CheckpointError: If it cannot be written, or the ending names no format.
+        CheckpointError: If it cannot be written, or its extension is not a known format.
     """
     from spikewvat.robustness import plots
 
@@ -140,10 +140,10 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def numbers(text: str, option: str) -> list[float]:
-    """Return the numbers of an option such as ``0,0.05,0.10``.
+    """Parse the numbers of an option such as ``0,0.05,0.10``.
 
     Raises:
-        RecipeError: If one is none.
+        RecipeError: If an item is not a number.
     """
     try:
         return [float(part) for part in text.split(",")]
@@ -152,15 +152,15 @@ def numbers(text: str, option: str) -> list[float]:
 
 
 def whole_numbers(text: str, option: str) -> list[int]:
-    """Return the different whole numbers of an option such as ``0,1,2``.
+    """Parse the distinct whole numbers of an option such as ``0,1,2``.
 
     Raises:
-        RecipeError: If one is none, or is there twice.
+        RecipeError: If an item is not a whole number, or is repeated.
     """
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
         raise RecipeError(f"{option} {text!r}: expected whole numbers such as 0,1,2.") from None
     if len(set(found)) < len(found):
-        raise RecipeError(f"{option} {text!r}: a number is there twice.")
+        raise RecipeError(f"{option} {text!r}: a number is repeated.")
     return found

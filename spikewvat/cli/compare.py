@@ -1,4 +1,4 @@
-"""``compare``: methods, devices and corruptions on a network of the user's own."""
+"""``compare``: methods, devices and corruptions on the user's own network."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def compare(
     data: Annotated[
         str,
         typer.Option(
-            metavar="MODULE:FUNCTION", help="Makes the test loader, or (training, test) loaders."
+            metavar="MODULE:FUNCTION", help="Makes the test loader, or a pair (training, test)."
         ),
     ],
     train: Annotated[
         str | None,
         typer.Option(
             metavar="MODULE:FUNCTION",
-            help="Trains it: called with (model, loader, method). Compares methods.",
+            help="Trains the network in place: called with (model, loader, method).",
         ),
     ] = None,
     method: Annotated[
@@ -44,12 +44,12 @@ def compare(
         list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="What chips do to weights: lognormal, quantized:bits=4>>gaussian, ..., or all.",
+            help="Device models: lognormal, quantized:bits=4>>gaussian, ..., or all.",
         ),
     ] = None,
     corruption: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="What happens to spikes: deletion, jitter, ..., or all."),
+        typer.Option(metavar="SPEC", help="Corruptions of spikes: deletion, jitter, ..., or all."),
     ] = None,
     sigma: Annotated[
         str | None,
@@ -57,12 +57,14 @@ def compare(
     ] = None,
     severities: Annotated[
         str | None,
-        typer.Option(metavar="0,0.1", help="Of each --corruption; 0 and three levels by default."),
+        typer.Option(
+            metavar="0,0.1", help="Severities of each --corruption; 0 and three levels by default."
+        ),
     ] = None,
     chips: Annotated[int, typer.Option(min=1, help="Chips at each size.")] = 25,
     target: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Accuracy a chip must reach to work, as a fraction."),
+        typer.Option(min=0, max=1, help="Accuracy that a chip must reach to work, a fraction."),
     ] = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Training seeds.")] = "0",
     time: Annotated[
@@ -81,8 +83,8 @@ def compare(
 ) -> None:
     """Compare methods, devices and corruptions on your own network.
 
-    With --device or --corruption only what they name is tested. Without --train the network is
-    tested as it is.
+    With --device or --corruption, only those are tested. Without --train, the network is tested as
+    it is.
     """
     from spikewvat import comparison
     from spikewvat.lab.suites.compared import ComparisonFolder
@@ -92,9 +94,9 @@ def compare(
         raise RecipeError("--method needs --train MODULE:FUNCTION, which trains the network.")
     devices, corruptions = objects.tests(device or (), corruption or ())
     if sigma is not None and not devices:
-        raise RecipeError(f"--sigma {sigma} is of no device. Add --device.")
+        raise RecipeError(f"--sigma {sigma} needs a device. Add --device.")
     if severities is not None and corruptions == {}:
-        raise RecipeError(f"--severities {severities} are of no corruption. Add --corruption.")
+        raise RecipeError(f"--severities {severities} need a corruption. Add --corruption.")
     count = len(devices) + len(comparison.CORRUPTIONS if corruptions is None else corruptions)
     compared = {text: objects.method(text) for text in method or ()}
     if train is not None:
@@ -152,10 +154,10 @@ def _time(text: str | None) -> Time:
 
 
 def _sizes(text: str, option: str) -> list[float]:
-    """Return sizes of variation, or severities.
+    """Parse sizes of variation, or severities.
 
     Raises:
-        RecipeError: If one is no number of at least 0.
+        RecipeError: If an item is not a number of at least 0.
     """
     found = numbers(text, option)
     if not all(0 <= size < math.inf for size in found):

@@ -1,4 +1,4 @@
-"""``convert``: from a trained network to a spiking one."""
+"""``convert``: turn a trained network into a spiking one."""
 
 from __future__ import annotations
 
@@ -19,47 +19,53 @@ def convert(
     source: Annotated[
         Path,
         typer.Argument(
-            metavar="RUN_OR_CHECKPOINT", help="Folder that train has written, or weights in it."
+            metavar="RUN_OR_CHECKPOINT", help="Folder written by train, or a weights file in it."
         ),
     ],
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Such as conversion.finetune.lr=1e-3."),
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Overrides, such as conversion.finetune.lr=1e-3."
+        ),
     ] = None,
     time_steps: Annotated[int | None, typer.Option(help="Steps T of a pass.")] = None,
     calibration: Annotated[
-        int | None, typer.Option(help="Training images that thresholds are chosen on.")
+        int | None, typer.Option(help="Number of training images for choosing thresholds.")
     ] = None,
     percentile: Annotated[
         float | None,
-        typer.Option(help="Of the activations, as thresholds; the least error by default."),
+        typer.Option(
+            help="Percentile of the activations to use as threshold; least error by default."
+        ),
     ] = None,
     coding: Annotated[
-        str | None, typer.Option(metavar="direct|poisson", help="How images become input.")
+        str | None, typer.Option(metavar="direct|poisson", help="How images are turned into input.")
     ] = None,
     finetune_epochs: Annotated[
         int | None, typer.Option(help="Epochs of fine-tuning by STDB; 0 for none.")
     ] = None,
     variation: Annotated[
         str | None,
-        typer.Option(metavar="SPEC", help="Fine-tune by WVAT, under gaussian:sigma=0.1, ..."),
+        typer.Option(
+            metavar="SPEC", help="Fine-tune with WVAT under this device: gaussian:sigma=0.1, ..."
+        ),
     ] = None,
     sweep: Annotated[
-        str | None, typer.Option(metavar="8,16,32", help="Also test after so many steps.")
+        str | None, typer.Option(metavar="8,16,32", help="Also test after these numbers of steps.")
     ] = None,
     data_root: DataRoot = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the results; RUN/converted by default.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with what was interrupted in --out, if any.")
+        bool, typer.Option("--resume", help="Resume an interrupted conversion in --out, if any.")
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
     """Convert a trained network to a spiking one and evaluate it.
 
-    What is not given is taken from the table [conversion] of the run's recipe, the chips from
-    [evaluation]. Writes recipe.toml, snn.safetensors and result.json into --out.
+    Options left out are taken from [conversion] of the run's recipe, the chips from [evaluation].
+    Writes recipe.toml, snn.safetensors and result.json into --out.
     """
     from spikewvat.lab.recipes import convert as conversions
     from spikewvat.lab.recipes import run as runs
@@ -69,8 +75,8 @@ def convert(
     for override in overrides or ():
         if not override.startswith(_KEYS):
             raise RecipeError(
-                f"override {override!r}: the network is trained already. "
-                "Expected conversion.KEY=VALUE or evaluation.KEY=VALUE."
+                f"override {override!r}: the network is already trained. Expected "
+                "conversion.KEY=VALUE or evaluation.KEY=VALUE."
             )
     folder, _ = conversions.find(source)
     finetune: dict[str, Any] = {"epochs": finetune_epochs}
@@ -87,8 +93,7 @@ def convert(
     recipe = changed(runs.read_run(folder), {"conversion": _given(table)}, overrides or ())
     if variation is not None and recipe.conversion and not recipe.conversion.finetune.epochs:
         raise RecipeError(
-            f"--variation {variation!r} is for fine-tuning, of which there is none. "
-            "Pass --finetune-epochs too."
+            f"--variation {variation!r} applies to fine-tuning only. Pass --finetune-epochs too."
         )
     target = out or folder / "converted"
     result = conversions.convert_run(
@@ -101,13 +106,13 @@ def convert(
 
 
 def _given(table: dict[str, Any]) -> dict[str, Any]:
-    """Return a table without what was not given."""
+    """Return a table without the options left out."""
     tables = {key: _given(v) if isinstance(v, dict) else v for key, v in table.items()}
     return {key: value for key, value in tables.items() if value is not None}
 
 
 def _print_steps(result: Converted) -> None:
-    """Print accuracy and cost against the number of steps."""
+    """Print accuracy and cost by number of steps."""
     from spikewvat.formatting import percent
     from spikewvat.lab.trainer.console import print_table
 

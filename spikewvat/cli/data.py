@@ -8,7 +8,7 @@ from typing import Annotated
 from spikewvat.cli.base import check_writable, typer
 from spikewvat.errors import DataError
 
-app = typer.Typer(no_args_is_help=True, help="Event data sets: make, check, simulate.")
+app = typer.Typer(no_args_is_help=True, help="Event data sets: generate, check, simulate.")
 
 
 @app.command()
@@ -19,7 +19,7 @@ def embedded(
 ) -> None:
     """Generate the embedded event digits and print their folder.
 
-    What is there already is kept.
+    Existing files are kept.
     """
     from spikewvat.data import embedded_root
 
@@ -31,7 +31,7 @@ def check(
     root: Annotated[Path, typer.Argument(help="Folder that holds NMNIST/{Train,Test}.")],
     split: Annotated[str | None, typer.Option(metavar="train|test", help="Only this one.")] = None,
 ) -> None:
-    """Read all recordings of a folder laid out as N-MNIST and describe them."""
+    """Read and summarise all recordings in a folder laid out like N-MNIST."""
     from spikewvat.data.nmnist import NMNIST
     from spikewvat.data.summary import summarize
     from spikewvat.lab.trainer.console import print_table
@@ -58,21 +58,21 @@ def check(
 
 @app.command()
 def simulate(
-    images: Annotated[Path, typer.Argument(help="Images of 28 x 28, idx file, also gzipped.")],
-    labels: Annotated[Path, typer.Argument(help="Their labels, idx file.")],
+    images: Annotated[Path, typer.Argument(help="28 x 28 images, idx file, optionally gzipped.")],
+    labels: Annotated[Path, typer.Argument(help="Labels, idx file.")],
     out: Annotated[Path, typer.Option(help="Root of the recordings: OUT/NMNIST/Train/...")],
     split: Annotated[
         str, typer.Option(metavar="train|test", help="Which part to write.")
     ] = "train",
-    skip: Annotated[int, typer.Option(min=0, help="Leave out the first so many images.")] = 0,
+    skip: Annotated[int, typer.Option(min=0, help="Number of images to skip at the start.")] = 0,
     first: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many of the others.")
+        int | None, typer.Option(min=1, help="Number of images to simulate after those.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the camera's noise.")] = 0,
 ) -> None:
-    """Simulate recordings of images by the saccade camera: MNIST to N-MNIST.
+    """Simulate recordings of images with a saccade camera: MNIST to N-MNIST.
 
-    Recording number i + 1 is image number i, as in N-MNIST.
+    Recording i + 1 shows image i, as in N-MNIST.
     """
     import torch
 
@@ -86,7 +86,7 @@ def simulate(
     if len(pictures) != len(digits):
         raise DataError(
             f"{str(images)!r} holds {len(pictures)} images, {str(labels)!r} {len(digits)} labels. "
-            "Take the two files of one set."
+            "Pass the two files of the same set."
         )
     end = len(pictures) if first is None else min(skip + first, len(pictures))
     if skip >= end:

@@ -13,20 +13,22 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Device models fitted to measurements.")
 
-Table = Annotated[Path, typer.Argument(help="CSV or TSV of measurements, also gzipped.")]
+Table = Annotated[Path, typer.Argument(help="CSV or TSV of measurements, optionally gzipped.")]
 LevelColumn = Annotated[str, typer.Option(help="Target level: header name or 0-based number.")]
 ValueColumn = Annotated[str, typer.Option(help="Measured value, such as a conductance.")]
 TimeColumn = Annotated[str | None, typer.Option(help="Time since programming, in seconds.")]
-Time = Annotated[float | None, typer.Option(help="Time to model, in s; the latest by default.")]
-TargetColumn = Annotated[str | None, typer.Option(help="Value that was aimed at.")]
+Time = Annotated[
+    float | None, typer.Option(help="Time to model, in seconds; the latest by default.")
+]
+TargetColumn = Annotated[str | None, typer.Option(help="Target value.")]
 DeviceColumn = Annotated[
-    str | None, typer.Option(help="Device id; tells inter- from intra-device variation.")
+    str | None, typer.Option(help="Device id; separates inter- from intra-device variation.")
 ]
 ValueRange = Annotated[
     str | None,
-    typer.Option(metavar="LOW,HIGH", help="Values a device can hold; the table's by default."),
+    typer.Option(metavar="LOW,HIGH", help="Values a device can hold; from the table by default."),
 ]
-Plot = Annotated[Path | None, typer.Option(help="Draw the device beside the measurements here.")]
+Plot = Annotated[Path | None, typer.Option(help="Plot device and measurements to this file.")]
 
 
 @app.command()
@@ -41,7 +43,7 @@ def fit(
     device_column: DeviceColumn = None,
     value_range: ValueRange = None,
     smooth: Annotated[
-        bool, typer.Option("--smooth", help="Draw from a smoothed density, not measured errors.")
+        bool, typer.Option("--smooth", help="Sample a smoothed density, not measured errors.")
     ] = False,
     range_rule: Annotated[
         str, typer.Option("--range", help="Range of the weights: six-sigma, absmax, ...")
@@ -72,9 +74,9 @@ def fit(
 
 @app.command()
 def show(
-    file: Annotated[Path, typer.Argument(help="Device file that fit has written.")],
+    file: Annotated[Path, typer.Argument(help="Device file written by fit.")],
     data: Annotated[
-        Path | None, typer.Option(help="Compare with another table than it was fitted to.")
+        Path | None, typer.Option(help="Compare with a table other than the fitted one.")
     ] = None,
     level_column: Annotated[str | None, typer.Option(help="Target level, with --data.")] = None,
     value_column: Annotated[str | None, typer.Option(help="Measured value, with --data.")] = None,
@@ -159,7 +161,7 @@ def _report(device: Empirical, measured: Empirical, name: str, plot: Path | None
 
 
 def _draws(device: Empirical, position: float, count: int = 2000) -> Any:
-    """Return errors that the device makes at a place in its range, the ends for what is beyond."""
+    """Return errors of the device at a level, clipped to the ends of its range."""
     import dataclasses
 
     import torch

@@ -14,47 +14,47 @@ if TYPE_CHECKING:
 
 
 def landscape(
-    run: Annotated[Path, typer.Argument(help="Folder that train has written.")],
+    run: Annotated[Path, typer.Argument(help="Folder written by train.")],
     data_root: DataRoot = None,
     split: Annotated[
         str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
     ] = None,
     device: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="As evaluate takes it; the recipe's.")
+        str | None, typer.Option(metavar="SPEC", help="As for evaluate; the recipe's by default.")
     ] = None,
     sigma: Annotated[
-        float, typer.Option(min=0, help="Variation at the ends, for devices that have a size.")
+        float, typer.Option(min=0, help="Size of variation at the ends, if the device has one.")
     ] = 0.15,
     directions: Annotated[int, typer.Option(min=1, help="Lines through the weights.")] = 10,
     points: Annotated[int, typer.Option(min=2, help="Places on each line.")] = 13,
     chips: Annotated[int, typer.Option(min=1, help="Chips for the sharpness.")] = 25,
     ascent: Annotated[
-        int, typer.Option(min=0, help="Places on the steepest ascent; 0 takes no gradient.")
+        int, typer.Option(min=0, help="Positions on the steepest ascent; 0: no gradient.")
     ] = 5,
     surface: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Also a plane of N x N places, from 2 on.")
+        int, typer.Option(min=0, metavar="N", help="Also a plane of N x N positions, N at least 2.")
     ] = 0,
     histograms: Annotated[
         bool, typer.Option("--histograms", help="Also the weights of each layer.")
     ] = False,
-    images: Annotated[int | None, typer.Option(min=1, help="Evaluate so many images only.")] = None,
+    images: Annotated[int | None, typer.Option(min=1, help="Number of images to evaluate.")] = None,
     loss: Annotated[
-        str | None, typer.Option(help="Another loss than the run was trained with.")
+        str | None, typer.Option(help="Loss; by default the one used in training.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Weights of the best watched epoch, not the final ones.")
+        bool, typer.Option("--best", help="Use the weights of the best epoch, not the final ones.")
     ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write the figures here, JSON.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the results to this JSON file.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Draw the lines here, and what else there is beside it.")
+        Path | None, typer.Option(help="Plot the lines to this file, the rest beside it.")
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Look at the loss around trained weights.
+    """Evaluate the loss around trained weights.
 
     Prints loss and accuracy along lines to simulated chips, how far the loss rises on average,
-    on the worst chip and along the steepest ascent. What is not given is the recipe's.
+    on the worst chip and along the steepest ascent. Options left out are taken from the recipe.
     """
     from spikewvat.errors import RecipeError
     from spikewvat.lab import trainer
@@ -62,7 +62,7 @@ def landscape(
 
     check_writable(out, plot)
     if surface == 1:
-        raise RecipeError("--surface 1: expected at least 2 places along either side, or 0.")
+        raise RecipeError("--surface 1: expected at least 2 positions per side, or 0.")
     found = landscape_run(
         run,
         out,
@@ -92,7 +92,7 @@ def landscape(
 
 
 def _print(title: str, found: Landscape) -> None:
-    """Print one line per place, the sharpness, and one line per layer."""
+    """Print one line per position, the sharpness, and one line per layer."""
     from spikewvat.formatting import MISSING
     from spikewvat.lab.trainer.console import print_table
 

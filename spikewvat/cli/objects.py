@@ -1,4 +1,4 @@
-"""From what is typed to objects: functions of the user's modules, methods, devices, corruptions."""
+"""Turn option texts into objects: the user's functions, methods, devices, corruptions."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ if TYPE_CHECKING:
     from spikewvat.training import GradientMethod
 
 ALL = "all"
-"""Stands for the devices or corruptions that are compared by default."""
+"""Stands for all devices or corruptions that are compared by default."""
 _AVERAGED = "+swa"
 
 
 def imported(text: str, option: str) -> Callable[..., Any]:
-    """Return the function that ``"module:function"`` stands for.
+    """Import the function that ``"module:function"`` names.
 
     Args:
-        text: What was typed.
-        option: Where.
+        text: Text of the option.
+        option: Name of the option, for messages.
 
     Raises:
         RecipeError: If there is no such module or function, or importing the module fails.
@@ -64,7 +64,7 @@ def imported(text: str, option: str) -> Callable[..., Any]:
 
 @contextmanager
 def current_folder_first() -> Iterator[None]:
-    """Find modules in the current folder for a while, as ``python -m`` does."""
+    """Search the current folder for modules within a block, as ``python -m`` does."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
@@ -76,11 +76,11 @@ def current_folder_first() -> Iterator[None]:
 def tests(
     devices: Sequence[str], corruptions: Sequence[str]
 ) -> tuple[Mapping[str, DeviceAt], Mapping[str, CorruptionAt] | None]:
-    """Return devices and corruptions by name, as :func:`spikewvat.compare` takes them.
+    """Return devices and corruptions by name, in the form that :func:`spikewvat.compare` expects.
 
     Args:
-        devices: What was typed; ``"all"`` stands for the default ones.
-        corruptions: As ``devices``. All of both are taken where nothing was typed.
+        devices: Texts of the option; ``"all"`` stands for the default ones.
+        corruptions: As ``devices``. If both are empty, all devices and corruptions are used.
 
     Raises:
         RecipeError: If a name or parameter is unknown.
@@ -97,13 +97,13 @@ def tests(
         on_chips |= DEVICES if text == ALL else {text: read_device(text, "--device")}
     if ALL in corruptions:
         if len(corruptions) > 1:
-            raise RecipeError(f"--corruption {ALL}: expected no other --corruption beside it.")
+            raise RecipeError(f"--corruption {ALL}: expected no other --corruption with it.")
         return on_chips, None
     return on_chips, {text: read_corruption(text, "--corruption") for text in corruptions}
 
 
 def method(text: str) -> Method:
-    """Read ``"name:key=value"``, averaged where it ends in ``+swa``; ``"swa"`` is plain averaging.
+    """Parse ``"name:key=value"``; ``+swa`` adds averaging, ``"swa"`` averages plain training.
 
     Raises:
         RecipeError: If a name or parameter is unknown.

@@ -1,4 +1,4 @@
-"""``report``: one page on everything that suites have measured."""
+"""``report``: one page with the results of all suites."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def report(
     ] = None,
     title: Annotated[str, typer.Option(help="Heading of the page.")] = "",
 ) -> None:
-    """Write one self-contained HTML page, and its tables as Markdown."""
+    """Write a self-contained HTML page, and its tables as Markdown."""
     from spikewvat.lab.report import write_report
 
     typer.echo(f"Written: {write_report(folder, out, title=title)}")

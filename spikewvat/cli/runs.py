@@ -13,14 +13,16 @@ if TYPE_CHECKING:
     from spikewvat.robustness.activity import Activity
 
 DataRoot = Annotated[
-    Path | None, typer.Option(help="Folder with the recipe's data set; its usual place by default.")
+    Path | None,
+    typer.Option(help="Folder with the recipe's data set; its usual location by default."),
 ]
 
 
 def train(
     recipe: Annotated[Path, typer.Argument(help="Recipe, a TOML file.")],
     overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Such as training.lr=1e-4.")
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as training.lr=1e-4."),
     ] = None,
     data_root: DataRoot = None,
     out: Annotated[
@@ -31,7 +33,7 @@ def train(
         str | None, typer.Option(metavar="quick|paper", help="Scale; quick by default.")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the checkpoint in --out, if any.")
+        bool, typer.Option("--resume", help="Resume from the checkpoint in --out, if any.")
     ] = False,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
@@ -56,7 +58,7 @@ def train(
 
 
 def evaluate(
-    out: Annotated[Path, typer.Argument(help="Folder that train has written.")],
+    out: Annotated[Path, typer.Argument(help="Folder written by train.")],
     data_root: DataRoot = None,
     split: Annotated[
         str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
@@ -69,35 +71,40 @@ def evaluate(
         ),
     ] = None,
     sigma: Annotated[
-        str | None, typer.Option(metavar="0,0.05,0.10", help="Sizes, for devices that have one.")
+        str | None,
+        typer.Option(metavar="0,0.05,0.10", help="Sizes of the variation, if the device has one."),
     ] = None,
     corruption: Annotated[
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Sweep what happens to spikes: deletion, jitter, dead-neurons, "
+            help="Sweep a corruption of spikes: deletion, jitter, dead-neurons, "
             "jitter>>dead-neurons:severity=0.05, ...",
         ),
     ] = None,
     severities: Annotated[
         str | None,
-        typer.Option(metavar="0,0.1,0.2", help="Of --corruption; 0 and five levels by default."),
+        typer.Option(
+            metavar="0,0.1,0.2", help="Severities of --corruption; 0 and five levels by default."
+        ),
     ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Annotated[
-        float | None, typer.Option(help="Accuracy a chip must reach to work, as a fraction.")
+        float | None, typer.Option(help="Accuracy that a chip must reach to work, a fraction.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
     best: Annotated[
-        bool, typer.Option("--best", help="Weights of the best watched epoch, not the final ones.")
+        bool, typer.Option("--best", help="Use the weights of the best epoch, not the final ones.")
     ] = False,
-    json: Annotated[Path | None, typer.Option(help="Write the figures here.")] = None,
-    plot: Annotated[Path | None, typer.Option(help="Draw accuracy against sigma here.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Plot accuracy against sigma to this file.")
+    ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Count how many simulated chips work with the weights of a run.
+    """Evaluate the weights of a run on simulated chips.
 
-    What is not given is taken from the run's recipe.
+    Options left out are taken from the run's recipe.
     """
     from spikewvat import serialisation
     from spikewvat.lab import trainer
@@ -126,7 +133,7 @@ def evaluate(
 
 
 def _draw_rows(path: Path, found: RunResult) -> None:
-    """Draw accuracy against sigma or severity; the yield curve of a device without a size."""
+    """Draw accuracy against sigma or severity, or the yield curve of a device without a size."""
     from spikewvat.robustness import plots
 
     if not found.curve:

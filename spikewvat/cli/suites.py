@@ -1,4 +1,4 @@
-"""``bench SUITE``: run the jobs of a suite, show and keep what comes out."""
+"""``bench SUITE``: run the jobs of a suite, print and save the results."""
 
 from __future__ import annotations
 
@@ -25,33 +25,36 @@ def bench(
         str | None, typer.Option(metavar="quick|paper", help="Scale; quick by default.")
     ] = None,
     rows: Annotated[
-        str | None, typer.Option(metavar="NAME,...", help="Only these rows; * stands for anything.")
+        str | None, typer.Option(metavar="NAME,...", help="Only these rows; * is a wildcard.")
     ] = None,
     seeds: Annotated[
         str | None, typer.Option(metavar="0,1,2", help="Training seeds; the preset's by default.")
     ] = None,
     override: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Change a key in every recipe.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Override a key in every recipe.")
     ] = None,
     data_root: Annotated[
-        Path | None, typer.Option(help="Folder with the data sets; their usual places by default.")
+        Path | None,
+        typer.Option(help="Folder with the data sets; their usual locations by default."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs"),
     results: Annotated[
-        Path | None, typer.Option(help="Folder for one result file a row; in --out by default.")
+        Path | None, typer.Option(help="Folder for one result file per row; in --out by default.")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(help="Processes; one for each core.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Number of processes; one per core by default.")
+    ] = None,
     dask: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Run jobs on the workers of this Dask scheduler."),
     ] = None,
-    list_: Annotated[bool, typer.Option("--list", help="List the suites, and stop.")] = False,
+    list_: Annotated[bool, typer.Option("--list", help="List the suites and exit.")] = False,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
-    """Run all rows of a suite with all seeds, and show its table.
+    """Run all rows of a suite with all seeds and print its table.
 
-    Published figures stand beside the measured ones. Finished jobs are kept in --out and not run
-    again; a job that fails does not stop the rest.
+    The table shows published results next to the measured ones. Finished jobs are kept in --out and
+    not run again; a failed job does not stop the others.
     """
     from spikewvat.lab.places import suite_names
     from spikewvat.lab.suites import jobs_of, read_suite, run_suite, trainings_of
@@ -119,7 +122,7 @@ def _bench_steps(
     *,
     progress: bool,
 ) -> None:
-    """Time training steps, one method after the other.
+    """Time training steps of each method in turn.
 
     Raises:
         Exit: If a row failed.
@@ -156,7 +159,7 @@ def _bench_steps(
 
 
 def _timed(found: Timed) -> str:
-    """Return what a step takes in one line."""
+    """Return the time of a step as one line."""
     from spikewvat.lab.suites import JobFailed
 
     if isinstance(found, JobFailed):
@@ -171,10 +174,10 @@ def _finish(
     folder: Path,
     kept: Path,
 ) -> None:
-    """Write and show what came out, and end with an exit code that says whether that is all.
+    """Save and print the results; the exit code tells whether they are complete.
 
     Raises:
-        Exit: If something is missing that was not merely skipped.
+        Exit: If a job failed, other than being skipped.
     """
     from spikewvat.lab.suites import verdicts
     from spikewvat.lab.suites.claims import FILE, write_verdicts
@@ -208,18 +211,18 @@ def _finish(
 
 
 def _ended(found: Found) -> str:
-    """Return what became of a job in one line."""
+    """Return the outcome of a job as one line."""
     from spikewvat.lab.suites import JobFailed
 
     if isinstance(found, JobFailed):
         return f"{'skipped' if found.skipped else 'failed'}: {found.message}"
     curve = found.curve
     reports = [str(curve.reports[-1])] if curve.reports else []
-    return ", ".join([f"clean {100 * curve.clean:.1f} %", *reports])
+    return ", ".join([f"no variation {100 * curve.clean:.1f} %", *reports])
 
 
 def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
-    """Print, write and draw what came out."""
+    """Print, save and plot the results."""
     from spikewvat import files
     from spikewvat.formatting import MISSING
     from spikewvat.lab.recipes.landscape import figures

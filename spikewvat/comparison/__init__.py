@@ -1,4 +1,4 @@
-"""Methods against each other on a network of one's own: devices, corruptions, the same chips."""
+"""Compare training methods on your own network, across devices and corruptions."""
 
 from spikewvat.comparison.methods import METHODS, Method, Steps, Train
 from spikewvat.comparison.results import Comparison, Failure, Row

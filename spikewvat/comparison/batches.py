@@ -1,4 +1,4 @@
-"""The loaders that a user brings, and what must be true of them."""
+"""The user's data loaders, and the checks that they must pass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spikewvat.errors import DataError
 
 Loader: TypeAlias = Iterable[Any]
-"""Batches ``(inputs, labels)``; can be iterated several times."""
+"""Batches ``(inputs, labels)`` that can be iterated several times."""
 Loaders: TypeAlias = Loader | tuple[Loader, Loader]
 """Test batches, or training and test batches."""
 
@@ -21,11 +21,11 @@ def pair_of(loaders: Loaders, *, wanted: bool) -> tuple[Loader, Loader]:
     """Return training and test batches.
 
     Args:
-        loaders: What the user has passed.
+        loaders: The argument that the user passed.
         wanted: Whether training batches are needed.
 
     Raises:
-        DataError: If they are something else, or there are no training batches though wanted.
+        DataError: If the argument is anything else, or lacks training batches that are needed.
     """
     pair = isinstance(loaders, tuple) and len(loaders) == 2
     pair = pair and not any(isinstance(part, Tensor) or _is_batch(part) for part in loaders)
@@ -43,7 +43,7 @@ def pair_of(loaders: Loaders, *, wanted: bool) -> tuple[Loader, Loader]:
 
 
 def samples(loader: Loader) -> int:
-    """Return how many samples a loader yields, without reading them where it says so."""
+    """Return the number of samples in a loader, without reading it if it tells."""
     dataset = getattr(loader, "dataset", None)
     if isinstance(dataset, Sized):
         return len(dataset)
@@ -51,10 +51,10 @@ def samples(loader: Loader) -> int:
 
 
 class TestBatches:
-    """Test batches that are checked as they are read; the first is remembered.
+    """Test batches, checked as they are read; the first one is remembered.
 
     Args:
-        loader: Yields the batches, the same at every pass.
+        loader: Yields the same batches in every pass.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
@@ -68,7 +68,7 @@ class TestBatches:
         """Read the batches.
 
         Raises:
-            DataError: If one is no pair of tensors, or there is none.
+            DataError: If a batch is not a pair of tensors, or there are no batches.
         """
         for batch in self._loader:
             _check_batch(batch, "test")

@@ -1,4 +1,4 @@
-"""Training methods for a training function that the user writes."""
+"""Training methods, as the user's own training function calls them."""
 
 from __future__ import annotations
 
@@ -58,17 +58,17 @@ METHODS: Mapping[str, Method] = {
     "SWA": Method(averaged=True),
     "WVAT": Method(_wvat, averaged=True),
 }
-"""What is compared by default."""
+"""The methods compared by default."""
 
 
 class Steps:
-    """What a training function calls in every step and after every epoch.
+    """The calls that a training function makes in every step and after every epoch.
 
     Args:
         method: The method that the steps belong to.
         model: The network that is trained.
-        adapter: Knows its synapses and its state.
-        generator: Source of the method's randomness.
+        adapter: Finds its synapses and resets its state.
+        generator: Source of randomness for the method.
     """
 
     def __init__(
@@ -104,11 +104,11 @@ class Steps:
         return self._gradient.backward(closure)
 
     def epoch_ended(self, epoch: int, epochs: int) -> None:
-        """Take note of an epoch; methods that average weights do it here.
+        """Mark the end of an epoch; weight averaging happens here.
 
         Args:
-            epoch: The epoch that has ended, counted from 0.
-            epochs: How many there will be.
+            epoch: Number of the epoch that has just ended, counted from 0.
+            epochs: Total number of epochs.
         """
         self._after_step()
         if self._method.averaged:
@@ -124,7 +124,8 @@ class Steps:
             loader: Training batches, for the running statistics of averaged weights.
 
         Raises:
-            ValueError: If weights should have been averaged but no epoch was noted.
+            ValueError: If weights should have been averaged but :meth:`epoch_ended` was never
+                called.
         """
         self._after_step()
         self._adapter.reset_state(self._model)
@@ -132,7 +133,8 @@ class Steps:
             return self._model
         if self._averages is None or self._averages.count == 0:
             raise ValueError(
-                "nothing was averaged. Call method.epoch_ended(epoch, epochs) after every epoch "
+                "no weights were averaged. Call method.epoch_ended(epoch, epochs) after every "
+                "epoch "
                 "of the training function, with epochs counted from 0."
             )
         device = next(self._model.parameters()).device

@@ -1,4 +1,4 @@
-"""What a comparison found: a row for each method on each device and under each corruption."""
+"""Results of a comparison: one row for each method on each device and under each corruption."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Row:
         test: Name of the device or corruption.
         method: Name of the method.
         seeds: Seeds of the trainings.
-        curves: Accuracy against the size of the variation, or the severity of the corruption,
-            for each training in the order of the seeds.
-        seconds: How long each training took.
+        curves: One curve per training, in the order of the seeds: accuracy against the size of the
+            variation or the severity of the corruption.
+        seconds: Duration of each training.
     """
 
     test: str
@@ -34,14 +34,14 @@ class Row:
 
     @cached_property
     def pooled(self) -> Degradation:
-        """One curve with the chips of all trainings."""
+        """A single curve over the chips of all trainings."""
         return Degradation.pooled(self.curves)
 
     def mean(self, index: int) -> float:
         """Return the mean over trainings of the mean accuracy over chips, a fraction.
 
         Args:
-            index: Number of the size or severity, in the order of the sweep.
+            index: Position of the size or severity in the sweep.
         """
         return mean_of(torch.tensor([c.means[index] for c in self.curves], dtype=torch.float64))
 
@@ -63,7 +63,7 @@ class Failure:
 
     Args:
         method: Its name.
-        error: What it raised.
+        error: The exception.
     """
 
     method: str
@@ -76,16 +76,16 @@ class Failure:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Methods compared on devices and under corruptions; prints as a table for each of these.
+    """Methods compared on devices and under corruptions; prints one table for each of them.
 
     Args:
         tests: Names of the devices and corruptions, in the order of the tables.
         methods: Names of the methods, in the order of the rows.
         seeds: Seeds of the trainings.
-        rows: What is known, in the order in which it was found.
+        rows: Results so far, in the order in which they were obtained.
         failures: Methods that raised.
-        skipped: Why a corruption that is tried by default cannot happen to the network.
-        training_samples: How many samples the training loader holds; 0 without training.
+        skipped: Default corruptions that do not apply to the network, each with the reason.
+        training_samples: Number of samples in the training loader; 0 without training.
     """
 
     tests: tuple[str, ...]
@@ -97,10 +97,10 @@ class Comparison:
     training_samples: int = 0
 
     def row(self, test: str, method: str) -> Row:
-        """Return what was found for a device or corruption and a method.
+        """Return the row of a method on a device or under a corruption.
 
         Raises:
-            KeyError: If there is nothing.
+            KeyError: If there is no such row.
         """
         for row in self.rows:
             if (row.test, row.method) == (test, method):

@@ -30,11 +30,11 @@ from spikewvat.robustness.corruptions import (
 from spikewvat.robustness.timing import Time
 
 DeviceAt: TypeAlias = Callable[[float], DeviceModel]
-"""From the size of the variation to what a chip does to weights."""
+"""Makes a device model from the size of its variation."""
 CorruptionAt: TypeAlias = Callable[[float], Corruption]
-"""From a severity to what happens to spikes."""
+"""Makes a corruption from its severity."""
 OnRow: TypeAlias = Callable[[Comparison, Row | Failure | None], object]
-"""Takes what is known so far and what is new in it."""
+"""Takes the results so far and the newest of them."""
 
 DEVICES: Mapping[str, DeviceAt] = {
     "Gaussian": Gaussian,
@@ -44,7 +44,7 @@ DEVICES: Mapping[str, DeviceAt] = {
         lambda sigma: Gaussian(sigma=sigma) >> StuckAt(low=0.005, high=0.005)
     ),
 }
-"""What chips do to weights by default."""
+"""The devices tested by default."""
 CORRUPTIONS: Mapping[str, CorruptionAt] = {
     "deletion": Deletion,
     "insertion": Insertion,
@@ -53,11 +53,11 @@ CORRUPTIONS: Mapping[str, CorruptionAt] = {
     "threshold mismatch": ThresholdMismatch,
     "read noise": ReadNoise,
 }
-"""What happens to spikes by default."""
+"""The corruptions tested by default."""
 SIGMAS = (0.0, 0.05, 0.10)
-"""Sizes of the variation by default."""
+"""The default sizes of the variation."""
 UNTRAINED = "as it is"
-"""Name of the only method where nothing is trained."""
+"""Name of the single method when nothing is trained."""
 
 
 def compare(
@@ -78,46 +78,47 @@ def compare(
     reset_state: ResetState | None = None,
     on_row: OnRow = lambda found, new: None,
 ) -> Comparison:
-    """Train a network by several methods and test it on simulated chips.
+    """Train a network with several methods and test each result on simulated chips.
 
-    The variation of the weights is swept for each device, the severity for each corruption. All
-    networks meet the same chips. Before anything is trained, the network is tried on one batch
+    Sweeps the size of the variation for each device and the severity of each corruption. All
+    networks are put on the same chips. Before training starts, the network is tried on one batch
     with each device and corruption. A method that raises does not stop the others.
 
     Args:
-        model: The network, or a function that makes it; from spikes ``[T, B, ...]`` or images
-            ``[B, ...]`` to output spikes ``[T, B, classes]`` or scores ``[B, classes]``. A
-            network is copied, never changed.
-        loaders: Test batches ``(inputs, labels)``, or a pair of training and test batches. The
-            test batches are read once.
+        model: The network, or a function that makes it. Maps spikes ``[T, B, ...]`` or images
+            ``[B, ...]`` to output spikes ``[T, B, classes]`` or scores ``[B, classes]``. It is
+            copied, never modified.
+        loaders: Test batches ``(inputs, labels)``, or a pair of training and test batches. Test
+            batches are read once.
         train: Trains a network in place: ``train(model, loader, method)`` calls
             :meth:`Steps.backward` in each step and :meth:`Steps.epoch_ended` after each epoch.
-            Without it the network is tested as it is.
-        methods: What to compare, by name; ``METHODS`` by default. Needs ``train``.
-        devices: From sigma to a device model, by name.
-        corruptions: From severity to a corruption, by name; by default those of ``CORRUPTIONS``
-            that can happen to the network and its inputs.
+            If omitted, the network is tested as it is.
+        methods: Methods to compare, by name; ``METHODS`` by default. Requires ``train``.
+        devices: By name, functions that make a device model from sigma.
+        corruptions: By name, functions that make a corruption from its severity; by default those
+            of ``CORRUPTIONS`` that apply to the network and its inputs.
         sigmas: Sizes of the variation.
-        severities: Severities of all corruptions; by default 0 and their levels 1, 3 and 5.
-        chips: Chips at each size.
+        severities: Severities, the same for all corruptions; by default 0 and levels 1, 3 and 5 of
+            each.
+        chips: Number of chips at each size.
         target: Accuracy that a chip must reach to work, a fraction.
         seeds: Seeds of the trainings; torch's global generators are seeded too.
         time: How the network meets time, as :class:`~spikewvat.Evaluator` takes it.
-        adapter: By default the one for the network's framework.
+        adapter: Defaults to the adapter for the network's framework.
         reset_state: Resets layers that no adapter knows.
-        on_row: Called with what is known so far: with None when everything has been tried, then
-            with each new row or failure.
+        on_row: Called with the results so far and the newest row or failure; the first call, after
+            everything has been tried on one batch, passes None for the latter.
 
     Returns:
-        A row for each method on each device and under each corruption.
+        One row for each method on each device and under each corruption.
 
     Raises:
-        ValueError: If there is nothing to compare, a number is out of its range, an option would
-            have no effect, or one of the ``corruptions`` cannot happen to the inputs.
-        DataError: If the loaders are not what they should be, or the network and they do not fit.
+        ValueError: If there is nothing to compare, a number is out of range, an option would have
+            no effect, or one of the ``corruptions`` does not apply to the inputs.
+        DataError: If the loaders are invalid or do not fit the network.
         UnsupportedModelError: If the network has no synaptic weights, a layer keeps state that
-            nothing can reset, or one of the ``corruptions`` cannot happen to it.
-        Exception: What the first method raised, if all of them did.
+            nothing can reset, or one of the ``corruptions`` does not apply to the network.
+        Exception: The first method's exception, if every method raised.
 
     Example:
         >>> batches = [(torch.eye(2), torch.arange(2))]
@@ -185,7 +186,7 @@ def compare(
 
 @dataclass(frozen=True)
 class _Test:
-    """A device or a corruption, and the sizes that are swept."""
+    """A device or corruption with the sizes to sweep."""
 
     name: str
     at: Callable[[float], Any]
@@ -193,13 +194,13 @@ class _Test:
     corrupts: bool
 
     def run(self, network: Evaluator, chips: int, target: float | None) -> Degradation:
-        """Put a network on chips, the same for all networks."""
+        """Test a network on chips that are the same for all networks."""
         sweep = network.corrupt if self.corrupts else network.sweep
         return sweep(self.at, self.sizes, chips=chips, target=target)
 
 
 def _check_fit(network: Evaluator) -> None:
-    """Raise DataError unless a network takes the batches and knows all their classes."""
+    """Raise DataError unless a network accepts the batches and has a score for each class."""
     try:
         _ = network.accuracy
     except DataError:
@@ -217,7 +218,7 @@ def _tests(
     chips: int,
     target: float | None,
 ) -> tuple[list[_Test], dict[str, str]]:
-    """Return what works on one batch, and why some of the default corruptions do not."""
+    """Return the tests that work on one batch, and why some default corruptions do not."""
     tests, skipped = [], {}
     for name, device_at in devices.items():
         test = _Test(name, device_at, tuple(sigmas), corrupts=False)
@@ -242,7 +243,7 @@ def _methods(methods: Mapping[str, Method] | None, train: Train | None) -> Mappi
     """Return the methods by name.
 
     Raises:
-        ValueError: If there are none, or nothing to train them with.
+        ValueError: If there are none, or no training function is given.
     """
     if train is None:
         if methods is not None:
@@ -259,31 +260,33 @@ def _check(
     severities: Sequence[float] | None,
     seeds: Sequence[int],
 ) -> None:
-    """Raise ValueError if there is nothing to do, or something would be done twice or not at all.
+    """Raise ValueError if there is nothing to compare, or an argument is repeated or has no effect.
 
     Raises:
-        ValueError: If so.
+        ValueError: If the arguments do not fit together.
     """
     happens = CORRUPTIONS if corruptions is None else corruptions
     both = sorted(set(devices) & set(happens))
     if not devices and not happens:
-        raise ValueError("devices and corruptions are empty, expected at least one of either.")
+        raise ValueError(
+            "devices and corruptions are both empty, expected at least one device or corruption."
+        )
     if both:
-        raise ValueError(f"{both[0]!r} is a device and a corruption. Rename one of them.")
+        raise ValueError(f"{both[0]!r} names both a device and a corruption. Rename one of them.")
     if severities is not None and not (severities and happens):
         raise ValueError(
             f"severities {list(severities)} with {len(happens)} corruptions, expected at least "
             "one of each. Leave out severities, or pass corruptions."
         )
     if not seeds or len(set(seeds)) < len(seeds):
-        raise ValueError(f"seeds are {list(seeds)}, expected different ones, at least one.")
+        raise ValueError(f"seeds are {list(seeds)}, expected one or more distinct numbers.")
 
 
 def _levels(name: str, at: CorruptionAt) -> tuple[float, ...]:
-    """Return 0 and every other level of a corruption; of a composition, those of its open stage.
+    """Return 0 and every other level of a corruption, or of the open stage of a composition.
 
     Raises:
-        ValueError: If it documents none.
+        ValueError: If it defines no levels.
     """
     swept = [stage for stage in at(0.0).stages if stage.severity == 0 and stage.LEVELS]
     if not swept:
@@ -292,10 +295,10 @@ def _levels(name: str, at: CorruptionAt) -> tuple[float, ...]:
 
 
 def _made(make: Callable[[], nn.Module]) -> nn.Module:
-    """Return what the user's function makes.
+    """Return the network that the user's function makes.
 
     Raises:
-        UnsupportedModelError: If that is no network.
+        UnsupportedModelError: If the function returns anything else.
     """
     network = make()
     if not isinstance(network, nn.Module):

@@ -1,4 +1,4 @@
-"""Threshold balancing: from the input upwards, on one chip or over many."""
+"""Threshold balancing: layer by layer from the input, for one chip or many."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ class Balancing:
     r"""How thresholds are chosen.
 
     Args:
-        statistic: ``"activations"`` looks at the currents of the ANN, all layers in one pass;
-            ``"steps"`` at the currents of every single step, layer by layer, while the layers
-            below spike with their new thresholds (hybrid conversion). Single steps are far more
-            extreme than their mean, so the latter gives higher thresholds and slower networks.
-        percentile: Which of all currents (images, neurons, steps) becomes the threshold; 100 is
-            the maximum, 99.9 leaves outliers out. ``None`` takes the threshold whose spike counts
-            in the network's T steps represent the ANN's activations with the least squared error.
-        scaling: Factor of every threshold in the end; hybrid conversion takes 0.7.
+        statistic: ``"activations"`` uses the currents of the ANN, all layers in one pass;
+            ``"steps"`` uses the currents of every time step, layer by layer, while the layers below
+            spike with their new thresholds (hybrid conversion). Single steps are far more extreme
+            than their mean, so ``"steps"`` gives higher thresholds and slower networks.
+        percentile: Percentile of all currents (images, neurons, steps) that becomes the threshold;
+            100 is the maximum, 99.9 ignores outliers. ``None`` selects the threshold whose spike
+            counts over the network's T steps represent the ANN's activations with the least squared
+            error.
+        scaling: Factor applied to every threshold at the end; hybrid conversion uses 0.7.
         per_channel: One threshold for each channel instead of each layer.
-        chips: Program so many chips and look at all of them; 1 without ``variation``.
-        quantile: Which of the chips' thresholds to take, in [0, 1]; 1, the largest, cuts off no
+        chips: Number of chips to program and measure; 1 without ``variation``.
+        quantile: Quantile of the chips' thresholds to use, in [0, 1]; 1, the largest, clips no
             chip's activations.
 
     Raises:
@@ -78,20 +79,19 @@ class Balancing:
 
 
 class Balancer:
-    """Balances the thresholds of a network, and can be stopped and resumed between batches.
+    """Balances the thresholds of a network; can be interrupted and resumed between batches.
 
-    A resumed run ends with the thresholds of one that was not stopped, bit for bit.
+    A resumed run gives the same thresholds as an uninterrupted one, bit for bit.
 
     Args:
-        snn: The network; its thresholds are replaced, its weights stay.
+        snn: The network; its thresholds are replaced, its weights are not changed.
         balancing: How thresholds are chosen.
-        variation: What a chip does to weights; thresholds then serve an ensemble of chips, a
-            quantile of the chips' quantiles. ``None`` looks at the ideal weights.
-        generator: Source of the chips' and of the coding's seeds; ``None`` uses torch's global
-            one.
+        variation: Device model; each threshold is then a quantile over chips of the chips' own
+            thresholds. ``None`` uses no variation.
+        generator: Source of the seeds of chips and coding; ``None`` uses torch's global one.
 
     Raises:
-        ValueError: If ANN activations are asked for on unit spikes, which carry no scale.
+        ValueError: If ANN activations are requested for unit spikes, which carry no scale.
     """
 
     def __init__(
@@ -119,20 +119,19 @@ class Balancer:
     def run(
         self, loader: Iterable[Any], *, on_batch: Callable[[Balancer], object] | None = None
     ) -> dict[str, Tensor]:
-        """Look at all batches and set the network's thresholds.
+        """Measure all batches and set the network's thresholds.
 
         Args:
-            loader: Calibration images, ``[B, ...]`` or a tuple that begins with them; yields the
-                same batches at every pass, of which there is one for each layer of neurons under
-                ``"steps"``.
+            loader: Calibration images, ``[B, ...]`` or a tuple that starts with them; yields the
+                same batches in every pass. ``"steps"`` makes one pass per layer of neurons.
             on_batch: Called after each batch; save :meth:`state_dict` here.
 
         Returns:
-            Thresholds by layer of neurons, scaled.
+            Scaled thresholds by layer of neurons.
 
         Raises:
             ValueError: If there are no images, they are not finite, do not fit the network, or
-                leave a layer without a current above 0.
+                leave a layer without any current above 0.
             TypeError: If a batch holds no tensor.
         """
         layers = self.snn.neurons()
@@ -152,7 +151,7 @@ class Balancer:
         return scaled
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the thresholds found, the histograms of the layer at work, and the seeds."""
+        """Return the thresholds so far, the histograms of the current layer, and the seeds."""
         return {
             "done": dict(self._done),
             "batches": self._batches,
@@ -161,7 +160,7 @@ class Balancer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken, with the same loader and arguments."""
+        """Resume from a :meth:`state_dict`, with the same loader and arguments."""
         self._seeds = list(state["seeds"])
         self._batches = int(state["batches"])
         self._seen = {}
@@ -184,7 +183,7 @@ class Balancer:
         loader: Iterable[Any],
         on_batch: Callable[[Balancer], object] | None,
     ) -> None:
-        """Find the thresholds of layers that can be looked at in one pass over the data."""
+        """Find the thresholds of layers that are measured in one pass over the data."""
         chips = len(self._seeds) - 1
         if not self._seen:
             self._seen = {name: [self._quantiles() for _ in range(chips)] for name in stage}
@@ -214,7 +213,7 @@ class Balancer:
         return seen.least_error(self.snn.time_steps, initial)
 
     def _look(self, images: Tensor, stage: list[str], chip: int, batch: int) -> None:
-        """Take the currents of a batch into the histograms of a chip."""
+        """Add the currents of a batch to the histograms of a chip."""
 
         def observe(node: Node, inputs: tuple[Tensor, ...], output: Tensor | None) -> None:
             if node.name in self._seen:
@@ -235,7 +234,7 @@ class Balancer:
             ) from error
 
     def _programmed(self, chip: int) -> contextlib.AbstractContextManager[None]:
-        """Hold the weights of a chip for a while."""
+        """Hold the weights of a chip within a block."""
         if self.variation is None:
             return contextlib.nullcontext()
         live = adapter_for(self.snn).synaptic_weights(self.snn)
@@ -253,18 +252,18 @@ def balance(
     checkpoint: Path | str | None = None,
     generator: Generator | None = None,
 ) -> dict[str, Tensor]:
-    """Set a network's thresholds from calibration images at its present weights.
+    """Set a network's thresholds from calibration images, with its present weights.
 
-    Called while the weights of one chip are held (:func:`spikewvat.weights.replaced`), this is
-    per-chip calibration: ``with replaced(weights, chip): balance(snn, loader)``.
+    To calibrate a single chip, call it while the network holds that chip's weights
+    (:func:`spikewvat.weights.replaced`): ``with replaced(weights, chip): balance(snn, loader)``.
 
     Args:
         snn: The network.
         loader: See :meth:`Balancer.run`.
         balancing: How thresholds are chosen.
         variation: See :class:`Balancer`.
-        checkpoint: Keep half-way results in this file after each batch, and go on from it if it
-            is there; delete it to begin anew.
+        checkpoint: File for intermediate results, saved after each batch; if it exists, balancing
+            resumes from it. Delete it to start over.
         generator: See :class:`Balancer`.
 
     Returns:
@@ -287,13 +286,13 @@ def images_of(batch: Any, model: nn.Module) -> Tensor:
     """Return the images of a batch on the model's device.
 
     Raises:
-        TypeError: If there is no tensor.
+        TypeError: If the batch holds no tensor.
         ValueError: If an image is not finite.
     """
     images = batch[0] if isinstance(batch, tuple | list) and batch else batch
     if not isinstance(images, Tensor):
         raise TypeError(
-            f"a batch is a {type(batch).__name__}, expected images [B, ...] or a tuple that begins "
+            f"a batch is a {type(batch).__name__}, expected images [B, ...] or a tuple that starts "
             "with them."
         )
     if not bool(torch.isfinite(images).all()):
@@ -303,11 +302,12 @@ def images_of(batch: Any, model: nn.Module) -> Tensor:
 
 
 def _above_zero(name: str, threshold: Tensor) -> Tensor:
-    """Return thresholds with those of silent channels raised; a silent layer is an error."""
+    """Raise the thresholds of silent channels above 0; a silent layer is an error."""
     largest = threshold.max()
     if not bool(largest > 0):
         raise ValueError(
             f"no current of layer {name!r} is above 0 on the calibration images at this "
-            "percentile, so it would never spike. Raise percentile, or check weights and images."
+            "percentile, so it would never spike. Raise percentile, or check the weights and "
+            "images."
         )
     return threshold.clamp(min=float(largest) * _SMALLEST)

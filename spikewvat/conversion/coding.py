@@ -1,4 +1,4 @@
-"""How still images drive a converted network over time."""
+"""Coding: how still images drive a converted network over time."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from torch import Generator, Tensor
 
 @dataclass(frozen=True)
 class Direct:
-    """The image itself as a constant input current; nothing is drawn.
+    """Direct coding: the image is a constant input current, without randomness.
 
-    The first layer's currents are then the same in every step and are computed once.
+    The currents of the first layer are the same in every step and are computed once.
     """
 
     constant: ClassVar[bool] = True
-    """Every step sees the same."""
+    """Whether every step has the same input."""
 
     def generator(self) -> Generator | None:
-        """Return nothing: there is nothing to draw."""
+        """Return None: nothing is drawn."""
         return None
 
     def __call__(
         self, images: Tensor, time_steps: int, *, generator: Generator | None = None
     ) -> Tensor:
-        """Return the images with a time axis of one step, which stands for all: [1, B, ...]."""
+        """Return the images with a time axis of length 1 that stands for all steps: [1, B, ...]."""
         return images[None]
 
 
 @dataclass(frozen=True)
 class Poisson:
-    r"""Signed random spikes, as frequent as the input is large.
+    r"""Poisson coding: signed random spikes whose rate is the magnitude of the input.
 
     .. math:: s_t = \mathrm{sign}(x)\,[r_t \le |x|], \qquad r_t \sim U(0, 1)
 
     Inputs beyond 1 in magnitude saturate; normalise images with mean and standard deviation 0.5.
 
     Args:
-        seed: With a number, the same spikes are drawn in every pass: chips and time steps are
-            compared on equal input. ``None`` draws from torch's global generator.
+        seed: Seed of the spikes, which are then the same in every pass, so that chips and numbers
+            of steps are compared on equal input. ``None`` draws from torch's global generator.
 
     References:
         Rathi et al., 2020, section 2, https://arxiv.org/abs/2005.01807
@@ -50,7 +50,7 @@ class Poisson:
     constant: ClassVar[bool] = False
 
     def generator(self) -> Generator | None:
-        """Return the source of one pass."""
+        """Return the source of randomness for one pass."""
         return None if self.seed is None else Generator().manual_seed(self.seed)
 
     def __call__(
@@ -68,4 +68,4 @@ class Poisson:
 
 
 Coding: TypeAlias = Direct | Poisson
-"""How an image becomes input over time."""
+"""A coding: turns an image into input over time."""

@@ -1,4 +1,4 @@
-"""Fine-tuning a converted network by surrogate gradients, under weight variation if asked for."""
+"""Fine-tuning of a converted network with surrogate gradients, if wanted under weight variation."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def potential_cross_entropy(
     .. math:: L = \mathrm{CE}(U_T / T, y) \quad\text{or, with time_steps,}\quad \mathrm{CE}(U_T, y)
 
     Args:
-        output: Mean potentials U/T ``[B, classes]``, as a converted network returns them, or
+        output: Mean potentials U/T ``[B, classes]``, as a converted network returns them, or the
             outputs of every step ``[T, B, classes]``, which are averaged.
         labels: Class indices ``[B]``, int64.
-        time_steps: Take the undivided potential U of so many steps, as the official code of 2021
-            does; gradients grow with T.
+        time_steps: Number of steps T, to use the accumulated potential U instead of its mean, as
+            the official code of 2021 does; gradients then grow with T.
 
     Returns:
         The mean over the batch, a 0-dim tensor.
@@ -47,7 +47,7 @@ def potential_cross_entropy(
 
 
 class Encoded(nn.Module):
-    """A converted network that takes what its own encoder has made.
+    """A converted network that takes input already encoded by its own coding.
 
     Args:
         snn: The network.
@@ -58,14 +58,14 @@ class Encoded(nn.Module):
         self.snn = snn
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return scores [B, classes] of an input over time."""
+        """Return scores [B, classes] for an input over time."""
         return self.snn.run(inputs)
 
 
 def finetuning_optimizer(
     snn: nn.Module, *, lr: float = 1e-4, weight_decay: float = 5e-4
 ) -> torch.optim.Optimizer:
-    """Return the optimizer of what the network learns, by default as published.
+    """Return the optimizer for the network's trainable parameters, by default as published.
 
     Args:
         snn: The network.
@@ -92,26 +92,27 @@ def finetune(
 ) -> list[float]:
     """Train a converted network by spike-timing-dependent backpropagation.
 
-    A thin loop over existing parts; in a loop of your own, write
+    This is a thin loop over existing parts; in your own loop, write
     ``inputs = snn.encode(images)`` and ``wvat.backward(lambda: loss(snn.run(inputs), labels))``.
-    Works for a network that SpikingJelly's ``ann2snn`` made too, if it is wrapped to run over time.
+    Also works for networks made by SpikingJelly's ``ann2snn``, if they are wrapped to run over
+    time.
 
     Args:
-        snn: The network; trained in place. Its surrogate is that of its dynamics.
+        snn: The network, trained in place with the surrogate of its dynamics.
         loader: Training batches ``(images, labels)``.
-        epochs: Passes over the data, at least 1.
-        method: Takes the gradients, such as ``WVAT(snn, device)``; plain training by default.
-        optimizer: By default that of :func:`finetuning_optimizer`.
-        loss: From output and labels to a scalar.
-        swa: Average the weights after each epoch; take ``swa.model`` in the end.
-        on_epoch: Called after each epoch with its number from 0 and its mean loss.
+        epochs: Number of epochs, at least 1.
+        method: Gradient method, such as ``WVAT(snn, device)``; plain training by default.
+        optimizer: Defaults to that of :func:`finetuning_optimizer`.
+        loss: Function from output and labels to a scalar.
+        swa: Averages the weights after each epoch; the averaged network is ``swa.model``.
+        on_epoch: Called after each epoch with its number, from 0, and its mean loss.
 
     Returns:
         Mean training loss of each epoch.
 
     Raises:
         ValueError: If ``epochs`` is below 1, the loader yields nothing, or the loss is not finite.
-        TypeError: If a batch is no pair (images, labels).
+        TypeError: If a batch is not a pair (images, labels).
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs!r}.")

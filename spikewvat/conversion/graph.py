@@ -1,4 +1,4 @@
-"""From an ANN to the chain or graph of modules that its spiking twin runs, through torch.fx."""
+"""Trace an ANN with torch.fx into the graph of modules that its spiking network runs."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Node:
     """One application of a module.
 
     Args:
-        name: Unique name of what comes out.
-        inputs: Names of what goes in.
-        path: Where the module lies in the network.
+        name: Unique name of the output.
+        inputs: Names of the inputs.
+        path: Path of the module in the network.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Node:
 
 @dataclass
 class Graph:
-    """What a network computes: modules by path, and their applications in order."""
+    """The computation of a network: modules by path, and their applications in order."""
 
     modules: dict[str, nn.Module]
     nodes: list[Node]
@@ -62,29 +62,29 @@ class Graph:
 
 
 def trace(ann: nn.Module, make_neurons: Callable[[], Neurons]) -> Graph:
-    """Read what an ANN computes, fold its batch norm, and put neurons in place of its ReLUs.
+    """Trace an ANN, fold its batch norm, and replace its ReLUs with neurons.
 
-    ReLU and max pooling commute, so a pool in front of its ReLU is moved behind the neurons.
-    Modules are copied, with the weights that they compute with where those are pruned, normalised
-    or parametrized; the ANN stays as it is. A tensor that is changed in place is read as changed.
+    ReLU and max pooling commute, so a pool before its ReLU is moved behind the neurons. Modules are
+    copied with their effective weights (pruned, normalised or parametrized); the ANN is not
+    changed. In-place changes of tensors are taken into account.
 
     Args:
         ann: Any module whose forward takes one tensor and does not branch on its values.
-        make_neurons: Makes the neurons of one ReLU.
+        make_neurons: Makes the neurons for one ReLU.
 
     Returns:
         The graph.
 
     Raises:
-        UnsupportedModelError: If the ANN does something that has no spiking counterpart; the
+        UnsupportedModelError: If the ANN contains an operation without a spiking counterpart; the
             message names it.
     """
     try:
         traced = InPlaceTracer().trace(ann)
     except Exception as error:  # whatever a forward written for tensors raises on proxies
         raise UnsupportedModelError(
-            f"the forward pass of {type(ann).__name__} cannot be traced: {error} Write it without "
-            "branches on values or shapes, as a chain of torch.nn layers and additions."
+            f"the forward pass of {type(ann).__name__} cannot be traced: {error} Write it as a "
+            "chain of torch.nn layers and additions, without branches on values or shapes."
         ) from error
     builder = _Builder(ann, make_neurons)
     for node in traced.nodes:
@@ -125,8 +125,9 @@ class _Builder:
         for reader in self.memory.note(node):
             if self.env[reader] != before:
                 raise UnsupportedModelError(
-                    f"operation {node.name!r} changes in place what {reader.name!r} is a view of, "
-                    "which is read again later. Write it without in-place operations."
+                    f"operation {node.name!r} changes in place the tensor of which {reader.name!r} "
+                    "is a view, and the view is used again later. Write it without in-place "
+                    "operations."
                 )
             self.env[reader] = self.env[node]
 
@@ -152,8 +153,8 @@ class _Builder:
             self._function(node)
         else:
             raise UnsupportedModelError(
-                f"the model uses its tensor {node.target!r} outside of a layer, which cannot be "
-                f"converted. Only {_CAN} can."
+                f"the model uses its tensor {node.target!r} outside a layer, which cannot be "
+                f"converted. Convertible are only {_CAN}."
             )
 
     def _module(self, node: fx.Node, path: str, module: nn.Module) -> None:
@@ -226,7 +227,7 @@ class _Builder:
         return self.env[first]
 
     def _add(self, node: fx.Node, path: str, module: nn.Module) -> None:
-        """Put an application of a module at the end; a path used again is the same module."""
+        """Append an application of a module; a repeated path refers to the same module."""
         inputs = tuple(self.env[a] for a in nodes(node) if a in self.env)
         if isinstance(module, Dropout) and path in self.modules:
             path = f"{path}_{node.name}"  # each application has a mask of its own
@@ -265,7 +266,7 @@ class _Builder:
         self.env[node] = self._fire(node.name, source, path)
 
     def _rectified(self, name: str) -> bool:
-        """Return whether a value is a layer's spikes, pooled or masked at most."""
+        """Return whether a value is the spikes of a layer, possibly pooled or masked."""
         for node in reversed(self.nodes):
             if node.name == name:
                 module = self.modules[node.path]
@@ -276,7 +277,7 @@ class _Builder:
         return False
 
     def _fire(self, name: str, source: str, path: str) -> str:
-        """Put neurons behind a value; a ReLU applied twice is two layers of neurons."""
+        """Append neurons to a value; a ReLU applied twice becomes two layers of neurons."""
         if path in self.modules:
             path = f"{path}_{name}"
         return self._append(name, (source,), path, self.make_neurons())
@@ -325,7 +326,7 @@ class _Builder:
         self._add(node, path, Affine(scale, shift))
 
     def _uses(self, path: str) -> int:
-        """Return how often the traced forward pass applies a layer."""
+        """Return how many times the traced forward pass applies a layer."""
         own = next(iter(self.env)).graph
         return sum(1 for n in own.nodes if n.op == "call_module" and n.target == path)
 
@@ -340,7 +341,7 @@ class _Builder:
 
 def _advice(module: nn.Module) -> str:
     if isinstance(module, nn.Softmax | nn.LogSoftmax):
-        return "Leave it out: scores are compared, and cross-entropy has its own."
+        return "Leave it out: classification compares scores, and cross-entropy includes it."
     if not list(module.children()) and "activation" in type(module).__module__:
         return "Train the model with nn.ReLU instead."
     return f"Only {_CAN} can."

@@ -1,4 +1,4 @@
-"""The modules that a converted network has beside its synapses."""
+"""The modules of a converted network other than its synapses."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from spikewvat.spiking.stdb import Dynamics, State, neurons
 
 
 class Timed(nn.Module):
-    """A module that remembers something between steps.
+    """A module with memory between steps.
 
-    The memory is handed in and out by the network, which forgets it after a pass: no module keeps
-    state of its own.
+    The network passes the memory in and out and drops it after a pass: no module keeps state
+    itself.
     """
 
     def steps(self, x: Tensor, time_steps: int, state: Any) -> tuple[Tensor, Any]:
-        """Return the output over so many steps [T, B, ...], and what to remember.
+        """Return the output over several steps [T, B, ...], and the new state.
 
         Args:
             x: Input [T, B, ...], or [1, B, ...] if it is the same in every step.
             time_steps: T.
-            state: What the steps before left; None at the first.
+            state: State after the preceding steps; None at the first step.
         """
         raise NotImplementedError
 
     def analog(self, x: Tensor) -> Tensor:
-        """Return what the module stands for in the ANN, of [B, ...]."""
+        """Return what the corresponding ANN layer computes from [B, ...]."""
         raise NotImplementedError
 
 
 class Neurons(Timed):
-    """Spiking neurons in place of a ReLU: currents to spikes times their amplitude.
+    """Spiking neurons in place of a ReLU: map currents to spikes times their amplitude.
 
     Args:
-        dynamics: How they integrate and fire.
+        dynamics: How the neurons integrate and fire.
         leak: Share of the potential left after a step, in (0, 1].
         unit: Emit spikes of amplitude 1 instead of the threshold.
 
@@ -47,9 +47,9 @@ class Neurons(Timed):
         threshold: Firing threshold, 0-dim or one for each channel; a parameter, fixed unless made
             learnable.
         leak: As given; a parameter, fixed unless made learnable.
-        amplitude: Size of a spike. In units of the ANN's activations a spike is worth its
-            threshold, so that the rate times the amplitude is the activation and weights and
-            biases are those of the ANN.
+        amplitude: Size of a spike. In units of the ANN's activations it equals the threshold, so
+            that rate times amplitude is the activation, and weights and biases are those of the
+            ANN.
     """
 
     def __init__(self, dynamics: Dynamics, *, leak: float = 1.0, unit: bool = False) -> None:
@@ -64,7 +64,7 @@ class Neurons(Timed):
         self._leaky = leak < 1
 
     def set_threshold(self, threshold: Tensor) -> None:
-        """Take a threshold for all neurons (0-dim) or one for each channel [C], above 0."""
+        """Set one threshold for all neurons (0-dim) or one for each channel [C], above 0."""
         threshold = threshold.detach().to(self.threshold)
         learns = self.threshold.requires_grad
         self.threshold = nn.Parameter(threshold.clone(), requires_grad=learns)
@@ -84,7 +84,7 @@ class Neurons(Timed):
         return spikes.mul_(amplitude), state
 
     def neuron_layer(self, name: str) -> NeuronLayer:
-        """Return how to see the neurons from outside."""
+        """Return the interface through which corruptions and observers access the neurons."""
         return _SeenNeurons(name, self)
 
     def analog(self, x: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ class Neurons(Timed):
 
 
 class _SeenNeurons(NeuronLayer):
-    """Converted neurons: all that they do scales with the threshold, but for the amplitude."""
+    """Converted neurons: everything except the amplitude scales with the threshold."""
 
     def __init__(self, name: str, module: Neurons) -> None:
         parts: set[Part] = {"spikes", "v_threshold"}
@@ -118,14 +118,14 @@ class _SeenNeurons(NeuronLayer):
 
 
 class MaxPool2d(Timed):
-    r"""Max pooling of spike trains: the output has fired as often as its busiest input.
+    r"""Max pooling of spike trains: the output has fired as often as its most active input.
 
     .. math:: o_t = \max_i N_{i,t} - \max_i N_{i,t-1}, \qquad N_{i,t} = \sum_{s \le t} x_{i,s}
 
-    A count grows by one spike at most, and so does the largest of several: the output is a spike
-    train again, and at every step its rate is exactly the maximum of the input rates. Letting the
-    spikes of the busiest input pass (Rueckauer et al., 2017) loses those that another input fired
-    before it was overtaken.
+    A count grows by at most one spike per step, and so does the maximum of several counts: the
+    output is again a spike train, and at every step its rate is exactly the maximum of the input
+    rates. Passing only the spikes of the most active input (Rueckauer et al., 2017) loses spikes
+    that another input fired before it was overtaken.
 
     Args:
         pool: The ANN's layer.
@@ -150,10 +150,10 @@ class MaxPool2d(Timed):
 
 
 class Dropout(Timed):
-    """Dropout with one mask for all steps of a pass; nothing in evaluation.
+    """Dropout with one mask for all steps of a pass; inactive in evaluation mode.
 
     Args:
-        p: Probability of silencing, in [0, 1].
+        p: Probability of dropping a value, in [0, 1].
     """
 
     def __init__(self, p: float) -> None:
@@ -178,7 +178,7 @@ class Dropout(Timed):
 
 
 class Affine(nn.Module):
-    """A scale and a shift for each channel: batch norm that no layer in front can absorb.
+    """A scale and a shift for each channel: batch norm that no preceding layer can absorb.
 
     Args:
         scale: Factors [C].
@@ -203,7 +203,7 @@ class Add(nn.Module):
     """The sum of two branches."""
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return the sum; a branch of one step is the same in all."""
+        """Return the sum; a branch with a single step is broadcast to all steps."""
         return one + other
 
 
@@ -211,7 +211,7 @@ class Call(nn.Module):
     """A function without weights: slicing, padding, flattening, averages.
 
     Args:
-        function: Called with the input first.
+        function: Function, called with the input first.
         *args: Its other arguments.
         **kwargs: Its named arguments.
     """
@@ -221,7 +221,7 @@ class Call(nn.Module):
         self.function, self.args, self.kwargs = function, args, kwargs
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return what the function makes of [B, ...]."""
+        """Apply the function to [B, ...]."""
         return self.function(x, *self.args, **self.kwargs)
 
     def extra_repr(self) -> str:
@@ -230,11 +230,11 @@ class Call(nn.Module):
 
 
 def fold(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a module without memory to all steps at once, time folded into the batch."""
+    """Apply a module without memory to all steps at once, with time folded into the batch."""
     output: Tensor = module(x.flatten(0, 1))
     return output.view(*x.shape[:2], *output.shape[1:])
 
 
 def _channels(values: Tensor, tail: int) -> Tensor:
-    """Return values of channels [C] shaped to stand before so many more axes."""
+    """Return per-channel values [C], reshaped to broadcast over the given number of axes."""
     return values if values.dim() == 0 else values.reshape(-1, *(1,) * max(tail, 0))

@@ -1,4 +1,4 @@
-"""Which values of a traced network are one tensor in memory, and which operations write to it."""
+"""Track which values of a traced network share memory, and which operations write to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _VIEW_MODULES = (nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)
 
 
 class _Proxy(fx.Proxy):
-    """A proxy that notes ``x += y`` as what it is: torch's own turns it into ``x = x + y``."""
+    """A proxy that records ``x += y`` as in-place; torch's own turns it into ``x = x + y``."""
 
     def __iadd__(self, other: Any) -> fx.Proxy:
         return self._assigned(operator.iadd, other)
@@ -34,15 +34,15 @@ class _Proxy(fx.Proxy):
 
 
 class InPlaceTracer(fx.Tracer):
-    """Traces a network; augmented assignments stay visible."""
+    """Traces a network and keeps augmented assignments visible."""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
-        """Return what stands for a node while the network is traced."""
+        """Return the proxy of a node during tracing."""
         return _Proxy(node, self)
 
 
 class Memory:
-    """Groups the nodes that are one tensor in memory, in the order in which they are read.
+    """Groups the nodes that share memory, in the order in which they are read.
 
     Args:
         ann: The traced network, in evaluation mode.
@@ -54,10 +54,10 @@ class Memory:
         self._place: dict[fx.Node, int] = {}
 
     def note(self, node: fx.Node) -> list[fx.Node]:
-        """Take the next node.
+        """Record the next node.
 
         Returns:
-            Nodes whose tensor it has changed and that are read again afterwards.
+            Nodes whose tensors it changes and that are read again afterwards.
         """
         self._place[node] = len(self._place)
         target = written(node, self._ann)
@@ -77,7 +77,7 @@ class Memory:
 
 
 def written(node: fx.Node, ann: nn.Module) -> fx.Node | None:
-    """Return the node whose tensor an operation changes in place, None if it makes a new one."""
+    """Return the node whose tensor an operation changes in place, or None if it makes a new one."""
     if node.op == "call_module":
         changes = getattr(ann.get_submodule(str(node.target)), "inplace", False) and not isinstance(
             ann.get_submodule(str(node.target)), _VIEW_MODULES

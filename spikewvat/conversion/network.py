@@ -1,4 +1,4 @@
-"""The converted network: a graph of synapses and neurons, run over time."""
+"""The converted network: a graph of synapses and neurons that runs over time."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ _AT_ONCE, _AT_ONCE_CPU = 4096, 256  # images times steps
 
 
 class SpikingNetwork(nn.Module):
-    """An ANN's spiking twin: images to the mean output potential per step.
+    """A converted ANN: maps images to the mean output potential per step.
 
-    Neurons send spikes upwards within the step in which they fire, and nothing flows back from
-    later layers, so a layer runs over many steps before the next one does: time is folded into the
-    batch for synapses, and neurons loop over steps. The output accumulates what it receives,
-    without leak or threshold. Nothing is kept between passes.
+    Neurons send spikes forward within the step in which they fire, and there is no feedback, so
+    each layer runs over many steps before the next one does: synapses fold time into the batch, and
+    neurons loop over steps. The output accumulates its input without leak or threshold. No state is
+    kept between passes.
 
-    Work that is the same in every step is done once: layers that see a constant input, and the
-    layers behind the last neurons, which are linear and see the mean over time.
+    Work that is the same in every step is done once: layers with constant input, and the layers
+    after the last neurons, which are linear and receive the mean over time.
 
     Args:
-        graph: What the network computes.
-        coding: How images drive it.
-        time_steps: Steps T of a pass.
-        chunk: Steps that a layer runs at once; ``None`` takes so many that a large batch stays in
-            the cache and a small one keeps the processor busy.
+        graph: The computation of the network.
+        coding: How images drive the network.
+        time_steps: Number of steps T in a pass.
+        chunk: Number of steps that a layer runs at once; ``None`` chooses it such that large
+            batches stay in the cache and small ones keep the processor busy.
 
     Attributes:
-        layers: The modules at the names that they have in the ANN; synaptic weights are the
-            ANN's, batch norm folded in.
+        layers: The modules under their names in the ANN; synaptic weights are those of the ANN with
+            batch norm folded in.
         time_steps: T; may be changed at any time.
-        every_step: Run the layers behind the last neurons in every step too, as a chip does, for
-            counting and for noise of reading; scores are the same up to rounding.
+        every_step: Whether the layers after the last neurons also run in every step, as on a chip;
+            needed for counting and read noise. Scores are the same up to rounding.
     """
 
     def __init__(
@@ -62,41 +62,41 @@ class SpikingNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Return scores U/T [B, classes] of images [B, ...]: the mean output potential per step.
 
-        They tend to the ANN's scores as T grows. Raw accumulated potentials are T times as large.
+        They converge to the ANN's scores as T grows. Accumulated potentials are T times as large.
         """
         return self._mean(self._coded(images))
 
     def encode(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Return the input over time, for :meth:`run`.
 
-        Encode outside of a closure that runs twice, so that both passes see the same spikes.
+        Call it outside a closure that runs twice, so that both passes see the same spikes.
 
         Args:
             images: ``[B, ...]``.
-            generator: Source of randomness; ``None`` is the coding's own.
+            generator: Source of randomness; ``None`` uses the coding's own.
 
         Returns:
-            ``[T, B, ...]``, or ``[1, B, ...]`` where all steps are equal.
+            ``[T, B, ...]``, or ``[1, B, ...]`` if all steps are equal.
         """
         own = self.coding.generator() if generator is None else generator
         return self.coding(images, self.time_steps, generator=own)
 
     def run(self, inputs: Tensor) -> Tensor:
-        """Return scores U/T [B, classes] of an input over time [T, B, ...] or [1, B, ...]."""
+        """Return scores U/T [B, classes] for an input over time [T, B, ...] or [1, B, ...]."""
         return self._mean(self._given(inputs))
 
     def outputs(
         self, images: Tensor, *, time_steps: int | None = None, observe: Observer | None = None
     ) -> Iterator[Tensor]:
-        """Yield what reaches the output in each step, a few steps [t, B, classes] at a time.
+        """Yield the output currents of each step, a few steps [t, B, classes] at a time.
 
         Args:
             images: ``[B, ...]``.
-            time_steps: Steps in all; ``None`` takes the network's.
-            observe: Sees every module's inputs and output.
+            time_steps: Total number of steps; ``None`` uses the network's.
+            observe: Called with the inputs and output of every module.
 
         Yields:
-            Output currents of the next steps; sum them for the potential.
+            Output currents of the next steps; their sum is the potential.
         """
         state: dict[str, Any] = {}
         for x, steps, constant in self._coded(images, time_steps):
@@ -106,27 +106,28 @@ class SpikingNetwork(nn.Module):
     def observe(
         self, images: Tensor, observe: Observer, *, until: str, time_steps: int | None = None
     ) -> None:
-        """Run up to the inputs of a node and show every module's inputs and output.
+        """Run up to the inputs of a node, and observe the inputs and output of every module.
 
         Args:
             images: ``[B, ...]``.
             observe: Called for each chunk of steps; for the last node without its output.
             until: Name of the node to stop at.
-            time_steps: Steps in all; ``None`` takes the network's.
+            time_steps: Total number of steps; ``None`` uses the network's.
         """
         state: dict[str, Any] = {}
         for x, steps, constant in self._coded(images, time_steps):
             self._advance(x, steps, constant, state, observe=observe, every_step=True, until=until)
 
     def analog(self, images: Tensor, observe: Observer | None = None) -> Tensor:
-        """Return what the ANN computes with these weights: scores [B, classes].
+        """Return the scores [B, classes] of the ANN with these weights.
 
         Args:
             images: ``[B, ...]``.
-            observe: Sees every module's inputs and output, with a time axis of one.
+            observe: Called with the inputs and output of every module, with a time axis of length
+                1.
 
         Returns:
-            The ANN's output; dropout acts in training mode.
+            The ANN's output; dropout is active in training mode.
         """
         values = {INPUT: images}
         for node in self.nodes:
@@ -139,7 +140,7 @@ class SpikingNetwork(nn.Module):
         return values[self.output]
 
     def neurons(self) -> dict[str, Neurons]:
-        """Return the layers of neurons by the name of their node, from the input upwards."""
+        """Return the layers of neurons by node name, from the input onwards."""
         found = {}
         for node in self.nodes:
             module = self.layers.get_submodule(node.path)
@@ -152,7 +153,7 @@ class SpikingNetwork(nn.Module):
         return {name: n.threshold.detach().clone() for name, n in self.neurons().items()}
 
     def set_thresholds(self, thresholds: dict[str, Tensor]) -> None:
-        """Take thresholds by layer of neurons, 0-dim or one for each channel.
+        """Set the thresholds by layer of neurons, 0-dim or one for each channel.
 
         Raises:
             ValueError: If a layer is missing or unknown, or a threshold is not above 0.
@@ -161,7 +162,7 @@ class SpikingNetwork(nn.Module):
         if thresholds.keys() != neurons.keys():
             raise ValueError(
                 f"thresholds are for {sorted(thresholds)}, expected {sorted(neurons)}. "
-                "Take them from balance(...) or thresholds() of the same network."
+                "Use those from balance(...) or thresholds() of the same network."
             )
         for name, threshold in thresholds.items():
             if not bool((torch.isfinite(threshold) & (threshold > 0)).all()):
@@ -171,13 +172,13 @@ class SpikingNetwork(nn.Module):
             neurons[name].set_threshold(threshold)
 
     def learn(self, *, thresholds: bool = False, leak: bool = False) -> None:
-        """Make neurons' constants learnable, or fixed again; amplitudes of spikes stay.
+        """Make constants of neurons learnable, or fixed again; spike amplitudes stay fixed.
 
-        They are no synaptic weights: no device displaces them.
+        They are not synaptic weights, so devices do not vary them.
 
         Args:
-            thresholds: Whether thresholds learn.
-            leak: Whether leaks learn.
+            thresholds: Whether thresholds are learnable.
+            leak: Whether leaks are learnable.
         """
         for neurons in self.neurons().values():
             neurons.threshold.requires_grad_(thresholds)
@@ -201,7 +202,7 @@ class SpikingNetwork(nn.Module):
     def _coded(
         self, images: Tensor, time_steps: int | None = None
     ) -> Iterator[tuple[Tensor, int, bool]]:
-        """Yield the input of the next steps, how many, and whether it is constant."""
+        """Yield the input of the next steps, their number, and whether it is constant."""
         left = self.time_steps if time_steps is None else time_steps
         check_time_steps(left)
         generator = self.coding.generator()
@@ -220,7 +221,7 @@ class SpikingNetwork(nn.Module):
             yield inputs if constant else inputs[start : start + steps], steps, constant
 
     def _chunk(self, images: Tensor) -> int:
-        """Return how many steps to run at once."""
+        """Return the number of steps to run at once."""
         at_once = _AT_ONCE_CPU if images.device.type == "cpu" else _AT_ONCE
         return self.chunk or max(1, at_once // max(1, len(images)))
 
@@ -274,7 +275,7 @@ class SpikingNetwork(nn.Module):
         return values[self.output]
 
     def _linear_tail(self) -> frozenset[str]:
-        """Return the nodes that no neurons come after: they may see the mean over time."""
+        """Return the nodes without neurons after them: they may receive the mean over time."""
         users: dict[str, list[Node]] = {}
         for node in self.nodes:
             for name in node.inputs:
@@ -292,13 +293,13 @@ class SpikingNetwork(nn.Module):
 
 
 def check_time_steps(time_steps: int) -> None:
-    """Raise a ValueError unless there is at least one step."""
+    """Raise a ValueError unless the number of steps is at least 1."""
     if not isinstance(time_steps, int) or time_steps < 1:
         raise ValueError(f"time_steps must be a whole number of at least 1, got {time_steps!r}.")
 
 
 def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Put a module at a dotted path, with empty modules on the way."""
+    """Place a module at a dotted path, creating empty parent modules."""
     *parents, leaf = path.split(".")
     for name in parents:
         if name not in root._modules:

@@ -1,4 +1,4 @@
-"""Networks of other makers that take one step at a time."""
+"""Run single-step networks of other frameworks over time."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from spikewvat.conversion.network import check_time_steps
 
 
 class OverTime(nn.Module):
-    """Show still images to a step-by-step network for some time and average its outputs.
+    """Presents still images to a single-step network for several steps and averages its outputs.
 
-    A network that SpikingJelly's ``ann2snn`` converted can then be tested on chips, fine-tuned and
-    compared by the calls that take our own. Neurons are reset by those, through their framework's
-    adapter; reset them yourself before a pass of your own.
+    This lets networks converted by SpikingJelly's ``ann2snn`` be tested on chips, fine-tuned and
+    compared like our own. Those functions reset the neurons through the adapter of their framework;
+    if you call the network directly, reset them yourself before every pass.
 
     Args:
-        network: Takes images ``[B, ...]`` once for each step and returns that step's output
-            ``[B, classes]``.
-        time_steps: Steps T.
+        network: Called with images ``[B, ...]`` once per step; returns the output ``[B, classes]``
+            of that step.
+        time_steps: Number of steps T.
 
     Raises:
         ValueError: If ``time_steps`` is below 1.

@@ -1,4 +1,4 @@
-"""From a trained ANN to a spiking network in one call."""
+"""Convert a trained ANN to a spiking network in one call."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.spiking.stdb import Dynamics
 
 HYBRID = Dynamics(delayed=True, initial=0.0)
-"""Neurons of hybrid conversion; take Poisson() and ``Balancing("steps", 100.0, scaling=0.7)``."""
+"""Neurons of hybrid conversion, for Poisson() and ``Balancing("steps", 100.0, scaling=0.7)``."""
 
 _COMPARED = 64  # images on which the traced network is compared with the ANN
 _TOLERANCE = 1e-3  # of the largest score
@@ -42,36 +42,35 @@ def convert(
     chunk: int | None = None,
     generator: Generator | None = None,
 ) -> SpikingNetwork:
-    """Turn a ReLU network into a spiking one.
+    """Convert a ReLU network to a spiking network.
 
     The network may be any chain or graph of convolutions, dense layers, average and max pooling,
-    ReLU, dropout, flattening, batch norm and additions. Batch norm is folded into the layer in
-    front of it; neurons take the place of ReLUs, with balanced thresholds; the ANN stays as it is.
-    A network for another number of steps differs in ``time_steps`` alone, unless thresholds were
-    fitted to it.
+    ReLU, dropout, flattening, batch norm and additions. Batch norm is folded into the preceding
+    layer, and ReLUs are replaced by neurons with balanced thresholds; the ANN is not changed. To
+    use another number of steps, change ``time_steps`` alone, unless thresholds were fitted to it.
 
     Args:
-        ann: The trained network, images to class scores.
-        loader: Calibration images, ``[B, ...]`` or a tuple that begins with them, some hundred;
+        ann: The trained network, from images to class scores.
+        loader: Calibration images, ``[B, ...]`` or a tuple that starts with them: a few hundred
             training images, not test images.
-        time_steps: Steps T of a pass.
+        time_steps: Number of steps T in a pass.
         balancing: How thresholds are chosen.
         coding: How images drive the network: as a constant current, or as Poisson spikes.
         dynamics: How neurons integrate and fire.
         leak: Share of the potential left after a step, in (0, 1]; 1 is integrate-and-fire.
-        unit_spikes: Spikes of size 1 instead of the threshold, as published for hybrid conversion.
-            Currents then shrink from layer to layer; only chains without biases keep their
-            meaning.
-        variation: Choose thresholds over chips with this variation.
-        checkpoint: File for half-way results of a long balancing.
-        chunk: Steps that a layer runs at once; see :class:`SpikingNetwork`.
-        generator: Source of chips and of the coding's spikes while balancing.
+        unit_spikes: Use spikes of size 1 instead of the threshold, as published for hybrid
+            conversion. Currents then shrink from layer to layer; this is valid only for chains
+            without biases.
+        variation: Device model; thresholds are chosen over its chips.
+        checkpoint: File for intermediate results of balancing.
+        chunk: Number of steps that a layer runs at once; see :class:`SpikingNetwork`.
+        generator: Source of randomness for chips and coding during balancing.
 
     Returns:
         The network, in evaluation mode, on the ANN's device.
 
     Raises:
-        UnsupportedModelError: If the ANN holds something that cannot be converted, its batch norm
+        UnsupportedModelError: If the ANN contains a layer that cannot be converted, its batch norm
             has no statistics, or a ReLU is missing; the message names the layer.
         ValueError: If an argument is out of range, weights are not finite, or the calibration
             images do not fit.
@@ -115,16 +114,16 @@ def unbalanced(
     unit_spikes: bool = False,
     chunk: int | None = None,
 ) -> SpikingNetwork:
-    """Turn a ReLU network into a spiking one whose thresholds are still to be found or loaded.
+    """Convert a ReLU network to a spiking network without balancing its thresholds.
 
     Args:
-        ann: See :func:`convert`, here and below.
-        time_steps: Steps T of a pass.
+        ann: See :func:`convert` for all arguments.
+        time_steps: Number of steps T in a pass.
         coding: How images drive the network.
         dynamics: How neurons integrate and fire.
         leak: Share of the potential left after a step.
-        unit_spikes: Spikes of size 1 instead of the threshold.
-        chunk: Steps that a layer runs at once.
+        unit_spikes: Use spikes of size 1 instead of the threshold.
+        chunk: Number of steps that a layer runs at once.
 
     Returns:
         The network with thresholds of 1, in evaluation mode, on the ANN's device.
@@ -177,7 +176,7 @@ class _Checked:
 
 
 def _check_weights(ann: nn.Module) -> None:
-    """Raise UnsupportedModelError unless there are weights, and all are made already."""
+    """Raise UnsupportedModelError unless there are weights and all are initialised."""
     unmade = [name for name, parameter in ann.named_parameters() if is_lazy(parameter)]
     if unmade:
         raise UnsupportedModelError(
@@ -191,7 +190,7 @@ def _check_weights(ann: nn.Module) -> None:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode for a while."""
+    """Put every module into evaluation mode within a block."""
     modes = [(module, module.training) for module in model.modules()]
     try:
         model.eval()
@@ -202,9 +201,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
-    """Raise UnsupportedModelError unless the traced network computes what the ANN does.
+    """Raise UnsupportedModelError unless the traced network gives the same output as the ANN.
 
-    Tracing does not see hooks, randomness or what a forward pass hides from torch.
+    Tracing does not see hooks, randomness or operations hidden from torch.
     """
     with evaluating(ann), torch.no_grad(), torch.random.fork_rng():
         try:
@@ -220,10 +219,10 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     error = float((found - expected).abs().max())
     if not error <= largest * max(_TOLERANCE, 64 * torch.finfo(found.dtype).eps):
         raise UnsupportedModelError(
-            f"the converted network does not compute what the model does: scores differ by "
+            f"the converted network does not reproduce the model: scores differ by "
             f"{error:.3g}, of at most {largest:.3g}. Something in its forward pass cannot be "
             "traced, such as a hook that changes values, randomness, or a tensor changed in "
-            "place through an alias. Write it with torch.nn layers alone."
+            "place through an alias. Write it with torch.nn layers only."
         )
 
 

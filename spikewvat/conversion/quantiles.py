@@ -1,4 +1,4 @@
-"""Quantiles of a stream of numbers that is too long to keep."""
+"""Quantiles of a stream of numbers that is too long to store."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _BINS = 4096
 
 
 class Quantiles:
-    """A histogram that widens as larger values come; the maximum is exact.
+    """A histogram that widens as larger values arrive; the maximum is exact.
 
-    Bins divide [0, limit) evenly, for each channel on its own. A larger value doubles the limit
-    and merges pairs of bins, so that a quantile is off by at most a 2048th of the maximum. Values
-    of 0 and below count, but are not told apart.
+    Bins divide [0, limit) evenly, separately for each channel. A larger value doubles the limit and
+    merges pairs of bins, so quantiles are off by at most 1/2048 of the maximum. Values of 0 and
+    below are counted but not distinguished.
 
     Args:
-        per_channel: Keep one histogram for each channel, axis 2 of the values.
+        per_channel: Keep one histogram per channel (axis 2 of the values).
     """
 
     def __init__(self, *, per_channel: bool = False) -> None:
@@ -30,7 +30,7 @@ class Quantiles:
 
     @torch.no_grad()
     def add(self, values: Tensor) -> None:
-        """Take in values [T, B, C, ...]."""
+        """Add values [T, B, C, ...]."""
         channels = values.shape[2] if self.per_channel else 1
         values = values.movedim(2, 0) if self.per_channel else values
         values = values.detach().reshape(channels, -1).float().cpu()
@@ -52,13 +52,13 @@ class Quantiles:
         self._counts += found.view(channels, _BINS)
 
     def percentile(self, percentile: float) -> Tensor:
-        """Return the value that so many percent of the values do not exceed.
+        """Return a percentile of the values.
 
         Args:
             percentile: In [0, 100]; 100 is the maximum.
 
         Returns:
-            0-dim, or [C] per channel; 0 where the quantile is not above 0.
+            0-dim, or [C] per channel; 0 if the quantile is not positive.
 
         Raises:
             ValueError: If nothing has been added.
@@ -72,18 +72,18 @@ class Quantiles:
         return maximum if self.per_channel else maximum[0]
 
     def least_error(self, time_steps: int, initial: float, candidates: int = 128) -> Tensor:
-        r"""Return the threshold whose spike counts represent the values best.
+        r"""Return the threshold whose spike counts represent the values with the least error.
 
         .. math:: \min_\theta \sum_x \left(x - \frac\theta T\,
             \mathrm{clip}\Big(\Big\lfloor \frac{xT}\theta + v_0 \Big\rfloor, 0, T\Big)\right)^2
 
         Args:
-            time_steps: Steps T in which a rate is told.
-            initial: Initial potential :math:`v_0`, a share of the threshold.
-            candidates: How many shares of the maximum to try.
+            time_steps: Number of steps T that encode a rate.
+            initial: Initial potential :math:`v_0` as a share of the threshold.
+            candidates: Number of candidate thresholds, evenly spaced up to the maximum.
 
         Returns:
-            0-dim, or [C] per channel; 0 where no value is above 0.
+            0-dim, or [C] per channel; 0 if no value is positive.
 
         References:
             A Free Lunch From ANN (Li et al., 2021), section 3, https://arxiv.org/abs/2106.06984
@@ -110,12 +110,12 @@ class Quantiles:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Resume from a :meth:`state_dict`."""
         self.total = int(state["total"])
         self._counts = None if state["counts"] is None else state["counts"].clone()
         self._limit, self._maximum = state["limit"].clone(), state["maximum"].clone()
 
     def _seen(self) -> Tensor:
         if self._counts is None:
-            raise ValueError("there are no values yet, expected at least one. Call add first.")
+            raise ValueError("no values have been added, expected at least one. Call add first.")
         return self._counts

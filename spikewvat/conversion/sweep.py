@@ -19,13 +19,13 @@ from spikewvat.spiking.fan_out import fan_out
 
 @dataclass(frozen=True)
 class EarlyExit:
-    """What stopping as soon as the answer is sure gives.
+    """Result of early exit: stopping as soon as the decision is clear.
 
     Args:
-        margin: Lead of the best class over the second, accumulated potential, at which an image
+        margin: Lead of the best class over the second, in accumulated potential, at which an image
             is decided.
-        accuracy: Share of right answers.
-        mean_steps: Steps until the decision, averaged over images.
+        accuracy: Share of correct answers.
+        mean_steps: Mean number of steps until the decision.
     """
 
     margin: float
@@ -35,18 +35,18 @@ class EarlyExit:
 
 @dataclass(frozen=True)
 class TimeSweep:
-    """What a network does within T steps, for several T.
+    """Accuracy and cost of a network within T steps, for several T.
 
     Args:
         steps: Numbers of steps T.
-        accuracies: Share of right answers after T steps.
-        spikes: Spikes of all neurons up to step T, a mean per image.
-        operations: Synaptic operations up to step T, a mean per image: every synapse that an input
-            other than 0 reaches, in every step, behind the first neurons.
-        input_operations: Operations per image of the layers that see the analog or coded input,
-            once: multiplications, which direct coding does not repeat.
-        early: Accuracy and mean steps with early exit, for each margin asked for.
-        images: How many images were tested.
+        accuracies: Share of correct answers after T steps.
+        spikes: Mean number of spikes per image, over all neurons up to step T.
+        operations: Mean number of synaptic operations per image up to step T: in every step, all
+            synapses after the first neurons that a non-zero input reaches.
+        input_operations: Operations per image in the layers that receive the analog or coded input,
+            counted once: these are multiplications, which direct coding does not repeat.
+        early: Accuracy and mean steps with early exit, for each requested margin.
+        images: Number of images tested.
     """
 
     steps: tuple[int, ...]
@@ -58,7 +58,7 @@ class TimeSweep:
     images: int
 
     def __post_init__(self) -> None:
-        """Refuse figures of other numbers of steps."""
+        """Check that all figures are for the same numbers of steps."""
         for name in ("accuracies", "spikes", "operations"):
             if not self.steps or len(getattr(self, name)) != len(self.steps):
                 raise ValueError(
@@ -89,7 +89,7 @@ def sweep_time(
     *,
     margins: Sequence[float] = (),
 ) -> TimeSweep:
-    """Test a network once over the longest time and read its output at every step.
+    """Test a network once over the longest time and evaluate its output at every step.
 
     Args:
         snn: A converted network.
@@ -106,7 +106,7 @@ def sweep_time(
         TypeError: If a batch holds no tensor.
     """
     if not steps:
-        raise ValueError("there are no steps, expected at least one number, such as [16, 64].")
+        raise ValueError("steps is empty, expected at least one number, such as [16, 64].")
     for step in steps:
         check_time_steps(step)
     for margin in margins:
@@ -158,16 +158,16 @@ def sweep_time(
 
 @torch.no_grad()
 def early_exit(snn: SpikingNetwork, images: Tensor, margin: float) -> tuple[Tensor, int]:
-    """Classify images and stop as soon as all of them are sure.
+    """Classify images and stop as soon as all of them are decided.
 
     Args:
-        snn: A converted network, in the mode that it is in.
-        images: ``[B, ...]``; one image stops when itself is sure.
-        margin: Lead of the best class over the second, accumulated potential, at which an image
-            is decided; it keeps the class that it had then.
+        snn: A converted network; its mode is not changed.
+        images: ``[B, ...]``; to stop for each image separately, pass one at a time.
+        margin: Lead of the best class over the second, in accumulated potential, at which an image
+            is decided; the image keeps that class.
 
     Returns:
-        Classes ``[B]``, and the steps that were run.
+        Classes ``[B]``, and the number of steps run.
 
     Raises:
         ValueError: If ``margin`` is negative.
@@ -208,7 +208,7 @@ class _Cost:
         self.start()
 
     def start(self) -> None:
-        """Begin with a new batch."""
+        """Start a new batch."""
         self._at: dict[str, int] = {}
         self._analog = {INPUT}
 
@@ -238,7 +238,7 @@ class _Cost:
         self._at[node.name] = steps.stop
 
     def _reached(self, name: str, module: nn.Module, x: Tensor) -> Tensor:
-        """Return how many synapses each input of a layer has, borders of images included."""
+        """Return the number of synapses of each input of a layer, allowing for image borders."""
         if name not in self._fan_out:
             self._fan_out[name] = fan_out(module, x[0, :1])[0]
         return self._fan_out[name]

@@ -1,4 +1,4 @@
-"""What single nodes of a traced network are."""
+"""Classify single nodes of a traced network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def nodes(node: fx.Node) -> list[fx.Node]:
 
 
 def is_shape(node: fx.Node) -> bool:
-    """Return whether a node only asks for a shape."""
+    """Return whether a node only queries a shape."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
     if node.op == "call_function" and node.target is getattr:
@@ -34,7 +34,7 @@ def is_shape(node: fx.Node) -> bool:
 
 
 def is_flatten(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a call keeps the batch and flattens all that follows."""
+    """Return whether a call keeps the batch axis and flattens all others."""
     if name == "flatten":
         start = args[0] if args else kwargs.get("start_dim", 0)
         end = args[1] if len(args) > 1 else kwargs.get("end_dim", -1)
@@ -55,7 +55,7 @@ _QUOTIENTS = {"truediv", "itruediv", "div", "div_", "divide", "divide_"}
 
 
 def affine(node: fx.Node) -> tuple[fx.Node, float, float] | None:
-    """Return input, scale and shift of a sum, product ... of a tensor and a number; else None.
+    """Return input, scale and shift of an affine operation of a tensor and a number, else None.
 
     Args:
         node: A call of a function or of a tensor's method.
@@ -89,13 +89,12 @@ def _is_number(value: object) -> bool:
 
 
 def plain_copy(module: nn.Module) -> nn.Module:
-    """Return a layer without hooks or parametrizations that computes what another one does.
+    """Return an equivalent layer without hooks or parametrizations.
 
-    Its weight and bias are those that the other one computes with in evaluation: pruned,
-    normalised, parametrized.
+    Its weight and bias are the effective ones in evaluation mode: pruned, normalised, parametrized.
 
     Args:
-        module: A linear or convolutional layer in evaluation mode; it stays as it is.
+        module: A linear or convolutional layer in evaluation mode; it is not changed.
     """
     for hook in module._forward_pre_hooks.values():
         if isinstance(hook, BasePruningMethod | WeightNorm | SpectralNorm):
@@ -123,7 +122,7 @@ def plain_copy(module: nn.Module) -> nn.Module:
 
 
 def keeps_batch(args: tuple[Any, ...]) -> bool:
-    """Return whether an index takes slices of axes after the batch."""
+    """Return whether an index slices only axes after the batch."""
     index = args[0] if isinstance(args[0], tuple) else (args[0],)
     return index[0] in (slice(None), Ellipsis) and all(
         isinstance(i, slice) or i is Ellipsis for i in index
@@ -131,7 +130,7 @@ def keeps_batch(args: tuple[Any, ...]) -> bool:
 
 
 def folded(path: str, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of a batch norm in evaluation."""
+    """Return the scale and shift of a batch norm in evaluation mode."""
     mean, variance, seen = norm.running_mean, norm.running_var, norm.num_batches_tracked
     if mean is None or variance is None or (seen is not None and int(seen) == 0):
         raise UnsupportedModelError(

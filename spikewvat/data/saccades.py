@@ -1,4 +1,4 @@
-"""A camera that re-enacts N-MNIST: three saccades of an event sensor before a still image."""
+"""A camera that simulates N-MNIST recordings: three saccades of an event sensor before an image."""
 
 from __future__ import annotations
 

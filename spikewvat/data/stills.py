@@ -146,7 +146,7 @@ def check_options(
         split: Must be ``"train"`` or ``"test"``.
         limit: Must be at least 1, or None.
         encoding: Must take intensities outside of 0..1 where a scaling makes such.
-        scalings: Options that make such, by name.
+        **scalings: Options that make such, by name.
 
     Raises:
         ValueError: Naming the option.

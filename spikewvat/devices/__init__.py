@@ -1,4 +1,4 @@
-"""Device models: what a chip does to the weights it is given; they compose with ``>>``."""
+"""Device models: how a chip changes the weights programmed onto it; they compose with ``>>``."""
 
 from spikewvat.devices.base import AdditiveErrors, DeviceModel, Ideal, Pipeline
 from spikewvat.devices.cells import BinaryCells

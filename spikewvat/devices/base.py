@@ -1,4 +1,4 @@
-"""What every device model is, and how models compose."""
+"""Base class of device models, and their composition."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DeviceModel(Derived, ABC):
         """Program one chip.
 
         Args:
-            weights: Ideal weights by name, any shapes; read, never modified.
+            weights: Weights to program by name, any shapes; read, never modified.
             generator: Source of randomness; a chip is its seed. ``None`` uses torch's global one.
 
         Returns:
@@ -113,7 +113,7 @@ class AdditiveErrors(DeviceModel):
         """Return the errors of one chip.
 
         Args:
-            weights: Ideal weights by name, any shapes; read, never modified.
+            weights: Weights to program by name, any shapes; read, never modified.
             generator: Source of randomness; a chip is its seed. ``None`` uses torch's global one.
 
         Returns:
@@ -131,7 +131,7 @@ class AdditiveErrors(DeviceModel):
 
 @dataclass(frozen=True)
 class Ideal(DeviceModel):
-    """A chip that holds exactly the weights that it was given: no variation.
+    """No variation: a chip holds exactly the weights that it was given.
 
     Example:
         >>> Ideal().program({"fc": torch.ones(2)})["fc"].tolist()
@@ -155,7 +155,7 @@ class Pipeline(DeviceModel):
         stages: Device models in the order in which they act, at least one.
 
     Raises:
-        ValueError: If there is no stage, or one is no device model.
+        ValueError: If there is no stage, or one is not a device model.
     """
 
     stages: tuple[DeviceModel, ...]

@@ -41,7 +41,7 @@ class RightCensored(AdditiveNoise):
         Improving Realistic Worst-Case Performance of NVCiM DNN Accelerators through Training
         with Right-Censored Gaussian Noise (Yan et al., 2023). The paper searches c
         automatically; the default is our choice, and that it leaves mean and width as censoring
-        makes them (``standardised=False``) is our reading.
+        makes them (``standardised=False``) is our interpretation.
     """
 
     censor: float = 1.0

@@ -65,7 +65,7 @@ class DifferentialPair(DeviceModel):
         check_range(self.range)
 
     def conductances(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the ideal conductances g+ and g- of a weight tensor, in its draw dtype."""
+        """Return the target conductances g+ and g- of a weight tensor, in its draw dtype."""
         # A layer of zeros has no magnitude; any other W maps it to g_min alike.
         largest = self._largest(weight)
         share = weight.detach().to(draw_dtype(weight)) / largest.masked_fill(largest == 0, 1)

@@ -109,7 +109,7 @@ def _min_and_max(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
 class SixSigma:
     """Full width of [mean - 3 std, mean + 3 std], six population standard deviations.
 
-    The default everywhere; reference reading of the interval A in the WVAT paper. A tensor
+    The default everywhere; our interpretation of the interval A in the WVAT paper. A tensor
     with a single entry has width 0.
 
     Args:

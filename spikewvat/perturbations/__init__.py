@@ -1,4 +1,4 @@
-"""What training adds to the weights: pure functions of weights and gradients."""
+"""Perturbations that training adds to the weights: pure functions of weights and gradients."""
 
 from spikewvat.perturbations.base import EPSILON, Perturbation
 from spikewvat.perturbations.length import RandomLength, Warmup

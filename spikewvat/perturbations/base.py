@@ -1,4 +1,4 @@
-"""What every perturbation is, and how a direction is stretched to a length."""
+"""Base class of all perturbations, and how they are scaled to a given length."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ EPSILON = 1e-12
 
 
 class Part:
-    """Something in a training step that may need gradients and remember earlier steps."""
+    """A part of a training step that may need gradients and remember earlier steps."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What this is made of; what it needs, remembers and saves is theirs."""
+        """The parts of this one, which determine what it needs, remembers and saves."""
         return ()
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether a pass at the unperturbed weights has to bring gradients first."""
+        """Whether it needs gradients from a pass at the unperturbed weights."""
         return any(part.needs_gradient for part in self.parts)
 
     @property
@@ -37,7 +37,7 @@ class Part:
         return any(part.remembers for part in self.parts)
 
     def note(self, grads: Weights) -> None:
-        """Take notice of the gradients that a step has left; copy what is to be kept.
+        """Record the gradients of a step; copy anything that must be kept.
 
         Args:
             grads: Gradients of the weights by name, taken at the perturbed weights.
@@ -46,21 +46,21 @@ class Part:
             part.note(grads)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run has to know; mostly nothing."""
+        """Return the state for resuming a run; usually empty."""
         states = [part.state_dict() for part in self.parts]
         return {"parts": states} if any(states) else {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on where :meth:`state_dict` was taken."""
+        """Resume from a :meth:`state_dict`."""
         for part, saved in zip(self.parts, state.get("parts", ()), strict=False):
             part.load_state_dict(saved)
 
 
 class Perturbation(Part, Derived, ABC):
-    """A change of the weights, at which the training gradient is then taken.
+    """A change of the weights; training takes the gradient at the perturbed weights.
 
-    A subclass says in :meth:`plan` what it adds to the weights. One that wants the gradients of
-    the unperturbed weights sets ``needs_gradient = True``.
+    A subclass implements :meth:`plan`, which determines the change. If it needs gradients at the
+    unperturbed weights, it sets ``needs_gradient = True``.
 
     Example:
         >>> from spikewvat.weights import adding
@@ -72,7 +72,7 @@ class Perturbation(Part, Derived, ABC):
     """
 
     def pick(self, *, generator: Generator | None = None) -> Perturbation:
-        """Return the perturbation to use in this step; only those that choose return another."""
+        """Return the perturbation for this step; those that choose return one of several."""
         return self
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Perturbations whose length grows over the first steps, or is drawn anew in every one."""
+"""Perturbations whose length grows over the first steps, or is random in every step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spikewvat.weights import Perturb, Weights, adding
 
 
 class _Scaling(Perturbation):
-    """A perturbation of another length."""
+    """A scaled perturbation."""
 
     perturbation: Perturbation
 
@@ -33,10 +33,10 @@ class _Scaling(Perturbation):
 
 @dataclass(frozen=True)
 class RandomLength(_Scaling):
-    """A perturbation of random length: times a factor that is uniform around 1, one a step.
+    """Scales a perturbation by a random factor, uniform around 1, drawn once per step.
 
     Args:
-        perturbation: What to scale.
+        perturbation: The perturbation to scale.
         spread: Half the width of the factor's range, in [0, 1]; 1 draws it from 0 to 2.
 
     Raises:
@@ -58,14 +58,14 @@ class RandomLength(_Scaling):
 
 @dataclass(eq=False)
 class Warmup(_Scaling):
-    """A perturbation that grows from nothing to its length over the first steps.
+    """Scales a perturbation linearly from 0 to its full length over the first steps.
 
     Args:
-        perturbation: What to scale.
-        steps: Step, counted from 1, that is the first one of whole length; at least 1.
+        perturbation: The perturbation to scale.
+        steps: Number, from 1, of the first step with full length; at least 1.
 
     Raises:
-        ValueError: If ``steps`` is no whole number of at least 1.
+        ValueError: If ``steps`` is not a whole number of at least 1.
     """
 
     perturbation: Perturbation

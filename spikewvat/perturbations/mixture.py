@@ -1,4 +1,4 @@
-"""Noise and the worst direction: one of them, chosen anew in every step, or both at once."""
+"""Combine noise and the worst perturbation: either one in each step, or both at once."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from spikewvat.pieces import InPieces, Together
 from spikewvat.weights import Perturb, Weights
 
 Mix: TypeAlias = Literal["either", "both"]
-"""``"either"`` takes noise or the worst direction in a step, ``"both"`` adds them in every one."""
+"""``"either"`` uses noise or the worst perturbation in a step, ``"both"`` adds them in each."""
 
 
 @dataclass(frozen=True)
 class Mixture(Perturbation):
-    """Random noise or the worst direction, chosen anew for every minibatch.
+    """Random noise or the worst perturbation, chosen at random for every minibatch.
 
-    ``x ~ U(0, 1)`` is drawn and ``noise`` is used where ``x >= w_th``: ``w_th = 0`` is noise
-    only, ``w_th = 1`` the worst direction only. (The WVAT paper's equation compares the other
-    way round; its text, its ablation and its timings all say this.)
+    ``x ~ U(0, 1)`` is drawn, and ``noise`` is used if ``x >= w_th``: ``w_th = 0`` is noise only,
+    ``w_th = 1`` the worst perturbation only. (The equation in the WVAT paper has the comparison
+    reversed; its text, ablation and timings agree with this form.)
 
     Args:
         noise: Used with probability ``1 - w_th``, usually an HSV.
@@ -77,7 +77,7 @@ class Mixture(Perturbation):
 
 @dataclass(frozen=True)
 class Sum(Perturbation):
-    """Two perturbations at once, such as noise around a place ahead.
+    """The sum of two perturbations.
 
     Args:
         first: Drawn first.
@@ -122,19 +122,19 @@ def variation(
     worst: Source = GRADIENT,
     mix: Mix = "either",
 ) -> Perturbation:
-    """Return WVAT's perturbation: noise or the worst direction, or both.
+    """Return WVAT's perturbation: noise, the worst perturbation, or both.
 
     Args:
         device: What the chip does to weights.
-        w_th: Share of steps that use the worst direction, 0.5 by default; 0 is noise only.
-        gamma: Scale of the perturbation: 1 trains at the width that is tested, 0.5 at half.
-        alpha: Length of the worst direction as a share of a noise draw's length.
-        worst: Where the worst direction comes from.
-        mix: ``"either"`` takes noise or the worst direction in a step; ``"both"`` adds them in
-            every step, where ``w_th`` has no meaning.
+        w_th: Share of steps that use the worst perturbation, 0.5 by default; 0 is noise only.
+        gamma: Scale of the perturbation: 1 trains at the tested size of variation, 0.5 at half.
+        alpha: Length of the worst perturbation as a share of a noise draw's length.
+        worst: Source of the worst perturbation.
+        mix: ``"either"`` uses noise or the worst perturbation in a step; ``"both"`` adds them in
+            every step, without ``w_th``.
 
     Raises:
-        ValueError: If a parameter is out of its range or of the wrong kind.
+        ValueError: If a parameter is out of range or has the wrong type.
     """
     # Checked first, so that the message names the argument that was passed here.
     check_at_least_zero("gamma", gamma)

@@ -1,4 +1,4 @@
-"""Noise: what a device does to weights, drawn anew in every training step."""
+"""Noise: the variation of a device, redrawn in every training step."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from spikewvat.weights import Perturb, Weights
 
 @dataclass(frozen=True)
 class HSV(Perturbation):
-    r"""Hardware-simulated variation: what a device would do to the weights, a fresh draw a step.
+    r"""Hardware-simulated variation: the variation of a device, redrawn in every step.
 
     .. math:: \Delta_l = \gamma \, (\mathrm{program}(w_l) - w_l)
 
-    For Gaussian variation that is :math:`\gamma R_l \sigma_v \xi_l` with :math:`\xi \sim N(0, I)`.
+    For Gaussian variation this is :math:`\gamma R_l \sigma_v \xi_l` with :math:`\xi \sim N(0, I)`.
 
     Args:
-        device: What the chip does to weights.
+        device: The device model.
         gamma: Scale of the perturbation (dimensionless), at least 0.
 
     Raises:
@@ -53,16 +53,16 @@ class HSV(Perturbation):
 
 @dataclass(frozen=True)
 class VariableNoise(Perturbation):
-    r"""A device's variation whose width is itself drawn in every step.
+    r"""The variation of a device with a random size in every step.
 
     .. math:: \Delta_l = \gamma \, \max(0, 1 + s \, \epsilon) \, (\mathrm{program}(w_l) - w_l),
               \qquad \epsilon \sim N(0, 1)
 
-    One :math:`\epsilon` serves all tensors of a step: the whole chip is in a quieter or a noisier
-    state, as when temperature or age move the noise away from the width that was assumed.
+    One :math:`\epsilon` is shared by all tensors in a step: the whole chip is less or more noisy,
+    as when temperature or age change the noise from its assumed size.
 
     Args:
-        device: What the chip does to weights at its usual width.
+        device: The device model at its usual size of variation.
         gamma: Mean scale of the perturbation (dimensionless), at least 0.
         spread: Standard deviation s of the scale, as a share of the mean, at least 0.
 
@@ -71,9 +71,9 @@ class VariableNoise(Perturbation):
         ValueError: If ``gamma`` or ``spread`` is negative or not finite.
 
     References:
-        Variance-Aware Noisy Training (Wang et al., 2025), https://arxiv.org/abs/2503.16183. There
-        the noise sits on activations and follows a schedule; on weights, with a normal law that
-        is cut off at 0, it is our reading.
+        Variance-Aware Noisy Training (Wang et al., 2025), https://arxiv.org/abs/2503.16183. That
+        paper perturbs activations and uses a schedule; the use on weights, with a normal
+        distribution cut off at 0, is our interpretation.
     """
 
     device: DeviceModel

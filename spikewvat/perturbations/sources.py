@@ -1,4 +1,4 @@
-"""Where the worst direction comes from: the minibatch, the optimizer or earlier steps."""
+"""Sources of the worst perturbation: the minibatch, the optimizer or earlier steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spikewvat.perturbations.base import Part
 from spikewvat.weights import Weights, check_matching, refuse_computed
 
 Sign: TypeAlias = Literal["ahead", "back"]
-"""``"ahead"`` goes on along the last steps' descent, ``"back"`` returns against it."""
+"""``"ahead"`` continues the descent of the last steps, ``"back"`` reverses it."""
 
 _BUFFERS = ("momentum_buffer", "exp_avg")  # SGD and RMSprop; Adam and its relatives
 # Where wrappers keep what they wrap.
@@ -27,7 +27,7 @@ _WRAPPED = ("optimizer", "_optimizer", "optim", "base_optimizer", "inner_optimiz
 
 
 class Source(Part, ABC):
-    """Where the worst direction comes from; a subclass says in :meth:`direction`."""
+    """Source of the worst perturbation; a subclass implements :meth:`direction`."""
 
     @property
     def factor(self) -> int:
@@ -49,7 +49,7 @@ class Source(Part, ABC):
 
 @dataclass(frozen=True)
 class Gradient(Source):
-    """The gradient of the minibatch: the steepest ascent, for a second pass in every such step."""
+    """The gradient of the minibatch: the steepest ascent, at the cost of a second pass."""
 
     @property
     def needs_gradient(self) -> bool:
@@ -67,7 +67,7 @@ GRADIENT = Gradient()
 
 @dataclass(frozen=True)
 class Momentum(Source):
-    r"""The optimizer's momentum :math:`m`: no pass of its own.
+    r"""The momentum :math:`m` of the optimizer, without an extra pass.
 
     The running average of gradients that the optimizer keeps, so that a descent step moves along
     :math:`-m`. ``sign="ahead"`` (minus, the sign of Momentum-SAM) perturbs towards where momentum
@@ -184,7 +184,7 @@ def _momentum(nested: list[Any], weight: Tensor) -> Tensor | None:
 
 @dataclass(eq=False)
 class Past(Source):
-    r"""The gradients of earlier steps: no pass of its own, whatever the optimizer.
+    r"""The gradients of earlier steps, without an extra pass and for any optimizer.
 
     .. math:: a \leftarrow d \, a + (1 - d) \, g
 
@@ -265,9 +265,9 @@ def _factor_of(sign: Sign) -> int:
 
 
 def check_source(name: str, value: Source) -> None:
-    """Raise ValueError unless ``value`` says where the worst direction comes from."""
+    """Raise ValueError unless ``value`` is a source of the worst perturbation."""
     if not isinstance(value, Source):
         raise ValueError(
-            f"{name} must say where the worst direction comes from: Gradient(), "
-            f"Momentum(optimizer) or Past(), got {value!r}."
+            f"{name} must be a source of the worst perturbation: Gradient(), Momentum(optimizer) "
+            f"or Past(), got {value!r}."
         )

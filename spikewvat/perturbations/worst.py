@@ -1,4 +1,4 @@
-"""The worst direction, as long as a device's variation or as sharpness-aware training has it."""
+"""Worst perturbations, with the length of a device's variation or of sharpness-aware training."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from spikewvat.weights import Perturb, Weights, check_matching
 
 
 class Worst(Perturbation):
-    """The base of all perturbations along a worst direction: they differ in their lengths.
+    """Base class of the worst perturbations, which differ in length.
 
     Args:
-        source: Where the direction comes from, a field of the subclass.
+        source: Source of the perturbation, a field of the subclass.
     """
 
     source: Source
@@ -32,7 +32,7 @@ class Worst(Perturbation):
             return self.source.direction(weights, {})
         if grads is None:
             raise ValueError(
-                f"{type(self).__name__} needs the gradients of a clean pass, got none. "
+                f"{type(self).__name__} needs the gradients of an unperturbed pass, got none. "
                 "Pass grads={name: gradient}."
             )
         check_matching(weights, grads, what="grads")
@@ -41,7 +41,7 @@ class Worst(Perturbation):
 
 @dataclass(frozen=True)
 class GAV(Worst):
-    r"""Gradient-ascent variation: the steepest ascent of the loss, as long as an HSV draw.
+    r"""Gradient-ascent variation: the steepest ascent of the loss, with the length of an HSV draw.
 
     .. math:: v_l = \alpha \, \lVert \Delta_l \rVert_2 \, \frac{g_l}{\lVert g_l \rVert_2 + \epsilon}
 

@@ -1,4 +1,4 @@
-"""How many chips work: accuracy of a network on the weights that simulated chips hold."""
+"""Accuracy of a network on simulated chips: how many of them work."""
 
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions import corrupt

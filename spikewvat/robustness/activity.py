@@ -1,4 +1,4 @@
-"""How busy a network is: spikes, synaptic operations, firing rates by layer."""
+"""Activity of a network: spikes, synaptic operations, firing rates by layer."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Count: TypeAlias = Annotated[float, Numbers(0, missing=False)]
 
 @dataclass(frozen=True)
 class Activity:
-    """What a network does for an image, a mean over images (and chips).
+    """Activity of a network per image, averaged over images (and chips).
 
     Args:
-        spikes: Spikes that leave all neurons.
-        operations: Synaptic operations: every synapse of a linear or convolutional layer that a
-            spike reaches. Layers that see an analog input are left out.
+        spikes: Spikes emitted by all neurons.
+        operations: Synaptic operations: one for each synapse of a linear or convolutional layer
+            that a spike reaches. Layers with analog input are not counted.
         rates: Spikes per neuron and time step by layer of neurons.
     """
 
@@ -28,13 +28,13 @@ class Activity:
     rates: Mapping[str, Fraction]
 
     def shift(self, clean: Activity) -> dict[str, float]:
-        """Return the firing rates by layer minus those of the clean network."""
+        """Return the firing rates by layer minus those of the network without variation."""
         _check_layers((clean, self))
         return {name: rate - clean.rates[name] for name, rate in self.rates.items()}
 
     @classmethod
     def mean(cls, found: Sequence[Activity]) -> Activity:
-        """Return the mean of several, equally weighted.
+        """Return the equally weighted mean of several activities.
 
         Raises:
             ValueError: If they are not of the same layers.

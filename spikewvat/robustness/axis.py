@@ -1,4 +1,4 @@
-"""What an evaluation sweeps: the size of weight variation, or the severity of a corruption."""
+"""The swept quantity: the size of the weight variation, or the severity of a corruption."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Axis:
-    """How sizes along a sweep are written.
+    """How the sizes of a sweep are written.
 
     Args:
-        name: What is swept; None for weight variation, whose size is sigma.
-        unit: What the size of a corruption measures.
+        name: Name of the swept corruption; None for weight variation, whose size is sigma.
+        unit: Meaning of the size of a corruption.
     """
 
     name: str | None = None
@@ -31,10 +31,10 @@ class Axis:
         return f"{'σ =' if self.name is None else self.name} {self.size(value)}"
 
     def note(self, range_label: str) -> str:
-        """Return a clause on what sizes are, for the note under a table.
+        """Return a clause that explains the sizes, for the note under a table.
 
         Args:
-            range_label: What sigma is relative to.
+            range_label: The range that sigma is relative to.
         """
         if self.name is None:
             return f"σ relative to {range_label}"

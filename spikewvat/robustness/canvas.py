@@ -1,6 +1,7 @@
-"""What all pictures share: colours, an empty figure, saving; the only file with matplotlib.
+"""Shared parts of all pictures: colours, empty figures, saving; the only file with matplotlib.
 
-Figures are built without pyplot: nothing is shown, no backend is chosen, none is left open. A
+Figures are built without pyplot: nothing is displayed, no backend is selected, no figure stays
+open. A
 method has the same colour and marker in every picture, from the palette of Okabe and Ito, which
 stays readable for colour-blind readers.
 """
@@ -68,13 +69,13 @@ _KNOWN = {
 
 
 def styles(names: Iterable[str]) -> dict[str, Style]:
-    """Give every method a style: known ones their own, the others what is left, in order.
+    """Assign a style to every method: a fixed one to known methods, the remaining ones in order.
 
     Args:
         names: Methods as they appear in legends; case and spaces do not matter.
 
     Returns:
-        Style by name. Styles repeat with other line patterns after the seventh name.
+        Style by name. After the seventh name, styles repeat with another line pattern.
 
     Example:
         >>> styles(["mine", "WVAT"])["WVAT"] == styles(["wvat"])["wvat"]
@@ -99,14 +100,14 @@ def styles(names: Iterable[str]) -> dict[str, Style]:
 
 
 def save(figure: Figure, path: Path | str) -> None:
-    """Write a figure; the ending of the name chooses the format (png, svg, pdf).
+    """Save a figure; the file extension selects the format (png, svg, pdf).
 
     Args:
-        figure: What one of the functions here returned.
-        path: The file; missing folders are made.
+        figure: A figure returned by one of the functions here.
+        path: The file; missing folders are created.
 
     Raises:
-        ValueError: If the ending names no format.
+        ValueError: If the extension is not a known format.
         CheckpointError: If the folder is not writable or the disk is full.
     """
     path = Path(path)
@@ -161,7 +162,7 @@ def draw_line(axes: Any, x: ArrayLike, y: ArrayLike, style: Style, **keywords: A
 
 
 def add_legend(axes: Any, caption: str) -> None:
-    """Add a legend that says under its title how to read the marks."""
+    """Add a legend whose title explains the marks."""
     legend = axes.legend(
         title=caption or None, fontsize=9, title_fontsize=8, alignment="left", edgecolor="none"
     )
@@ -170,7 +171,7 @@ def add_legend(axes: Any, caption: str) -> None:
 
 
 def cap_percent(axes: Any) -> None:
-    """Keep an axis of percentages from going far past 0 and 100."""
+    """Keep an axis of percentages close to the range 0 to 100."""
     axes.margins(y=0.06)
     low, high = axes.get_ylim()
     axes.set_ylim(max(low, -2.0), min(high, 102.0))

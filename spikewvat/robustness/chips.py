@@ -1,4 +1,4 @@
-"""Simulated chips: which ones, and a report of what each of them does to a network."""
+"""Simulated chips: which ones to simulate, and a report of a network's accuracy on each."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from spikewvat.robustness.stacked import (
 from spikewvat.weights import Weights
 
 Progress: TypeAlias = Callable[[int, int, float], object]
-"""Called after each chip with chips done, chips at most in all, and that chip's accuracy."""
+"""Called after each chip with chips done, the largest total, and that chip's accuracy."""
 
 _SEEDS = 2**32  # torch's CPU generator keeps 32 bits of a seed
 
@@ -39,12 +39,12 @@ class Plan:
     """Which chips to simulate and when to stop.
 
     Args:
-        chips: How many chips at most.
+        chips: Largest number of chips.
         source: A generator that draws the seeds of the chips, or the seed of one.
         target: Accuracy that a chip must reach to work.
-        interval_width: Stop when the interval of the mean is narrower.
+        interval_width: Stop when the interval of the mean is narrower than this.
         min_chips: Chips to simulate before stopping early.
-        images: For each chip, drawn anew; None for all.
+        images: Number of images per chip, redrawn for each; None uses all.
 
     Raises:
         ValueError: If a number is out of its range.
@@ -74,12 +74,12 @@ class Plan:
             )
         if self.images is not None and self.target is not None:
             raise ValueError(
-                f"target is {self.target!r} and images_per_chip {self.images!r}: a part of the "
-                "images does not tell whether a chip works. Leave out one of the two."
+                f"target is {self.target!r} and images_per_chip {self.images!r}: a subset of the "
+                "images does not show whether a chip works. Leave out one of the two."
             )
 
     def is_done(self, accuracies: list[float]) -> bool:
-        """Return whether the interval asked for is reached."""
+        """Return whether the requested interval is reached."""
         if self.interval_width is None or len(accuracies) < self.min_chips:
             return False
         found = torch.tensor(accuracies, dtype=torch.float64)
@@ -87,11 +87,11 @@ class Plan:
 
 
 class Chips:
-    """Chips that a network is put on, one by one or several in a forward pass.
+    """Puts a network on chips, one at a time or several in a forward pass.
 
     Args:
         run: Holds the network.
-        plan: Which chips.
+        plan: The chips to simulate.
         stack: Whether several of them share a forward pass.
     """
 
@@ -111,13 +111,13 @@ class Chips:
         *,
         happens: Corruption | None = None,
     ) -> ChipReport:
-        """Simulate the chips of a device, and on each of them what happens to spikes.
+        """Simulate the chips of a device, each with the corruption of spikes, if any.
 
         Args:
-            device: What chips do to weights.
-            sigma: Magnitude of its variation, for the report.
+            device: The device model.
+            sigma: Size of its variation, for the report.
             progress: Called after each chip.
-            happens: What happens to spikes.
+            happens: The corruption of spikes.
         """
         check_device(device)
         self._run.check_weights()
@@ -151,7 +151,7 @@ class Chips:
         )
 
     def _found(self, device: DeviceModel, happens: Corruption | None) -> Iterator[Found]:
-        """Yield what one chip after the other gives, in groups or one by one."""
+        """Yield the result of each chip, evaluated in groups or one at a time."""
         run, plan, seeds = self._run, self._plan, self._seeds
         if plan.images is not None:
             run.test.images.load(plan.images, run.test.device)
@@ -179,7 +179,7 @@ class Chips:
                 yield found
 
     def _sampled(self, device: DeviceModel, seed: int, images: int) -> Found:
-        """Return what a chip gives on images of its own."""
+        """Return the result of a chip on its own images."""
         generator = Generator().manual_seed(seed)
         chip = device.program(self._run.weights, generator=generator)
         # The next numbers of the same generator: independent of the chip, and the chip's own.
@@ -188,7 +188,7 @@ class Chips:
         return self._run.holding_on(chip, what, chosen, seed)
 
     def _group(self) -> int:
-        """Return how many chips to evaluate at once; the first one alone says what they take."""
+        """Return how many chips to evaluate at once, from the memory that the first one takes."""
         if not (self._stacking and self._activations):
             return 1
         return group_size(self._run.live, self._activations, STACK_BYTES)
@@ -202,11 +202,11 @@ class Chips:
         return chip, what if happens is None else f"{what} with {happens!r}"
 
     def _together(self, chips: list[tuple[Weights, str]], seeds: Sequence[int]) -> list[Found]:
-        """Return what each chip of a group gives, from one forward pass where that works."""
+        """Return the result of each chip of a group, from one forward pass if possible."""
         run = self._run
         try:
             if run.test.draws.seen:
-                raise NotStackableError("it draws random numbers, other ones for each chip")
+                raise NotStackableError("it draws random numbers, which differ from chip to chip")
             if self._stack is None:
                 self._stack = Stack(run.model, run.live, run.adapter.reset_state)
             return run.holding_each(self._stack, chips)
@@ -243,7 +243,7 @@ def source_of_seeds(seed: int | None, generator: Generator | None) -> int | Gene
 
 
 def draw_seeds(count: int, source: int | Generator) -> tuple[int, ...]:
-    """Draw the seeds of chips; number i does not depend on how many there are.
+    """Draw the seeds of chips; seed i does not depend on the number of chips.
 
     Args:
         count: How many.
@@ -258,13 +258,13 @@ def draw_seeds(count: int, source: int | Generator) -> tuple[int, ...]:
 
 
 def sigma_of(device: DeviceModel) -> float | None:
-    """Return the magnitude of a device's variation, None where it has none."""
+    """Return the size of a device's variation, or None if it has none."""
     sigma = getattr(device, "sigma", None)
     return float(sigma) if isinstance(sigma, int | float) else None
 
 
 def shifted(progress: Progress | None, index: int, sizes: int, chips: int) -> Progress | None:
-    """Count chips over all sizes of a sweep."""
+    """Make a progress callback count chips over all sizes of a sweep."""
     if progress is None:
         return None
     return lambda done, total, accuracy: progress(index * chips + done, sizes * chips, accuracy)

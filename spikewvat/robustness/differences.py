@@ -1,4 +1,4 @@
-"""Methods against each other on the same chips and images: differences, not overlapping bars."""
+"""Compare methods by their differences on the same chips and images."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from spikewvat.robustness.statistics import holm
 from spikewvat.serialisation import Real
 
 Trainings: TypeAlias = Sequence[Degradation] | Sequence[ChipReport]
-"""What the trainings of a method reach, in the order of their training seeds."""
+"""Results of a method's trainings, in the order of their training seeds."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One method minus another.
+    """The difference between two methods.
 
     Args:
-        method: The one.
-        reference: The other.
-        found: Mean difference of accuracy, a fraction, with its standard error.
-        p_adjusted: p-value after Holm's correction for all differences of the table.
+        method: The method.
+        reference: The method that is subtracted.
+        found: Mean difference in accuracy, a fraction, with its standard error.
+        p_adjusted: p-value after Holm's correction over all differences in the table.
     """
 
     method: str
@@ -48,12 +48,12 @@ class Difference:
 
 @dataclass(frozen=True)
 class Differences:
-    """All differences between some methods.
+    """The differences between several methods.
 
     Args:
-        device: What the chips are, in words.
-        sigma: Size of the variation, None where the device has none.
-        differences: In the order of the methods.
+        device: Description of the chips.
+        sigma: Size of the variation; None if the device has none.
+        differences: The differences, in the order of the methods.
     """
 
     device: str
@@ -82,28 +82,28 @@ def paired_differences(
     sigma: float | None = None,
     reference: str | None = None,
 ) -> Differences:
-    """Compare methods that were put on the same chips and images.
+    """Compare methods that were tested on the same chips and images.
 
-    Training i of one method is paired with training i of another and chip by chip, so what both
-    share (initial weights, chips, images) drops out of the difference. Its interval is over
-    trainings and chips (:func:`~spikewvat.robustness.hierarchical`) for these images; with a
-    single training it is over chips and holds for these networks only. Intervals are not
-    adjusted for their number, p-values are, by Holm's method over the whole table.
+    Training i of one method is paired with training i of the other, chip by chip, so everything
+    that both share (initial weights, chips, images) cancels. The interval is over trainings and
+    chips (:func:`~spikewvat.robustness.hierarchical`) for these images; with a single training it
+    is over chips and holds for these networks only. The p-values are adjusted for the number of
+    comparisons by Holm's method over the whole table; the intervals are not.
 
     Args:
         methods: Results of :meth:`~spikewvat.Evaluator.sweep` or
             :meth:`~spikewvat.Evaluator.chips` by method, one for each training seed
             and in the same order of seeds.
         sigma: Size of the variation to compare at; by default the last of each curve.
-        reference: Compare every method with this one; by default all pairs, the later of the
-            mapping minus the earlier.
+        reference: Compare every method with this one; by default all pairs, the later method in the
+            mapping minus the earlier one.
 
     Returns:
         The differences.
 
     Raises:
-        ValueError: If there are fewer than two methods, ``reference`` is none of them, numbers
-            of trainings differ, or they were evaluated on other devices, images or chips.
+        ValueError: If there are fewer than two methods, ``reference`` is not one of them, numbers
+            of trainings differ, or devices, images or chips differ.
         KeyError: If ``sigma`` was not swept.
 
     Example:
@@ -120,7 +120,7 @@ def paired_differences(
     """
     if reference is not None and reference not in methods:
         known = ", ".join(repr(name) for name in methods)
-        raise ValueError(f"reference {reference!r} is none of the methods ({known}).")
+        raise ValueError(f"reference {reference!r} is not one of the methods ({known}).")
     if len(methods) < 2:
         raise ValueError(f"there is nothing to compare in {list(methods)}, expected two methods.")
     reports = {name: [_at(item, sigma) for item in items] for name, items in methods.items()}
@@ -145,10 +145,12 @@ def _at(item: Degradation | ChipReport, sigma: float | None) -> ChipReport:
 
 
 def _check_alike(reports: Mapping[str, Sequence[ChipReport]]) -> ChipReport:
-    """Return the first report, after a check that all are of the same kind."""
+    """Return the first report, after checking that all reports are comparable."""
     numbers = {name: len(items) for name, items in reports.items()}
     if len(set(numbers.values())) > 1 or 0 in numbers.values():
-        raise ValueError(f"numbers of trainings are {numbers}, expected as many for each method.")
+        raise ValueError(
+            f"numbers of trainings are {numbers}, expected the same number for each method."
+        )
     first_name, first = next((name, items[0]) for name, items in reports.items())
     for name, items in reports.items():
         for item in items:
@@ -164,7 +166,7 @@ def _check_alike(reports: Mapping[str, Sequence[ChipReport]]) -> ChipReport:
 def _difference(
     ones: Sequence[ChipReport], others: Sequence[ChipReport], one: str, other: str
 ) -> Hierarchy:
-    """Return the paired difference on the chips that both methods were put on."""
+    """Return the paired difference on the chips that both methods were tested on."""
     rows, chips = [], []
     for mine, theirs in zip(ones, others, strict=True):
         known = dict(zip(theirs.seeds, theirs.accuracies.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""What a network draws itself in a forward pass: the same numbers for the same chip."""
+"""Random numbers that a network draws in its forward pass: the same for the same chip."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from torch import Generator
 
 
 class Draws:
-    """The global generators of torch, numpy and Python, seeded by a chip for a while.
+    """Seeds the global generators of torch, numpy and Python with a chip's seed.
 
-    Poisson encoding, random initial potentials and dropout that is kept on draw from them. Every
-    batch has a seed of its own, so that a loader may draw in between.
+    Poisson encoding, random initial potentials and dropout that stays active draw from them. Every
+    batch gets a separate seed, so a loader may draw between batches.
     """
 
     def __init__(self) -> None:
         self.seen = False
-        """Whether the network was seen to draw."""
+        """Whether the network has been observed to draw."""
 
     @contextmanager
     def forked(self, devices: Iterable[torch.device]) -> Iterator[None]:
-        """Leave the generators as they were, whatever happens inside.
+        """Restore the generators at the end of the block, whatever is raised.
 
         Args:
-            devices: Where the network is.
+            devices: Devices of the network's tensors.
         """
         generators = _generators(devices)
         before = [generator.get_state() for generator in generators], _others()
@@ -42,12 +42,12 @@ class Draws:
 
     @contextmanager
     def of(self, seed: int, batch: int, devices: Iterable[torch.device]) -> Iterator[None]:
-        """Seed the generators for one pass; call it inside of :meth:`forked`.
+        """Seed the generators for one pass; call within :meth:`forked`.
 
         Args:
-            seed: Of the chip.
+            seed: Seed of the chip.
             batch: Number of the batch.
-            devices: Where the network is.
+            devices: Devices of the network's tensors.
         """
         number = derived(seed, f"forward pass {batch}")
         generators = _generators(devices)
@@ -67,7 +67,7 @@ class Draws:
 
 
 def derived(seed: int, purpose: str) -> int:
-    """Return the seed of something that is drawn beside others with the same seed."""
+    """Derive a seed for one of several independent draws that share a seed."""
     digest = hashlib.blake2b(f"{seed}/{purpose}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "big")
 

@@ -1,4 +1,4 @@
-"""How many chips work, and all else that is asked of a network and its test set."""
+"""The evaluator: answers questions about a network and its test set."""
 
 from __future__ import annotations
 
@@ -32,56 +32,56 @@ _SHARED = "stacked chips share their images"
 class Evaluator:
     """A network and its test set, tested on simulated chips.
 
-    The network is evaluated in evaluation mode without gradients, neuron state is reset before
-    every forward pass; after each method weights, gradients, modes and state are as before,
-    whatever was raised.
+    The network runs in evaluation mode without gradients, and neuron state is reset before every
+    forward pass. Each method restores weights, gradients, modes and state, whatever was raised.
 
-    A chip is a seed. Every method draws the seeds of its chips with ``seed``, 0 by default, one
-    after the other: chip number i is the same in all methods and for all networks and devices,
-    and does not depend on how many chips there are. A chip is programmed once from the weights as
-    they are, and holds what it has for all images and time steps. What the network draws itself in
-    a forward pass, from the global generators of torch, numpy or Python, has the seed of the chip
-    too (0 without variation); the generators are left as they were. Consecutive chips that hold
-    equal weights (a device without randomness, or no variation) are evaluated once and count each,
-    unless the network draws.
+    A chip is a seed. Every method draws the seeds of its chips from ``seed``, 0 by default, one
+    after the other: the seed of chip i is the same in all methods and for all networks and devices,
+    and does not depend on the number of chips. A chip is programmed once from the present weights
+    and keeps its weights for all images and time steps. Random numbers that the network draws in a
+    forward pass from the global generators of torch, numpy or Python are seeded by the chip too (0
+    without variation); the generators are restored afterwards. Consecutive chips with equal weights
+    (a device without randomness, or no variation) are evaluated once and each is counted, unless
+    the network draws random numbers.
 
-    The accuracy without variation is measured once, and again when a parameter, a buffer, a module
-    or a hook of the network has changed since then. Other changes, such as of a plain attribute,
-    are not noticed: make another evaluator after them.
+    The accuracy without variation is measured once, and again after a parameter, buffer, module or
+    hook of the network has changed. Other changes, such as to a plain attribute, go unnoticed: make
+    a new evaluator after them.
 
     Args:
-        model: Network from spikes ``[T, B, ...]`` to output spikes ``[T, B, classes]``, scores
-            ``[B, classes]``, or a tuple with either first; or one that computes a single time
-            step, see ``time``. Inputs are moved to its weights.
-        loader: Yields ``(inputs, labels)`` batches, the same images at every pass. Iterated once
-            where the images fit into ``cache_bytes``, else once for every chip.
-        time: ``"network"`` if the network runs over time itself and is called once a batch.
-            ``"steps"`` if it computes one step: it is called once for each of the steps of inputs
-            ``[T, B, ...]``, and its outputs are stacked. A number of steps if it has the same
-            input ``[B, ...]`` at each of them. By default the first batch shows which it is;
-            where it does not, that is an error.
-        scores: How outputs become class scores; the default sums over time. For several outputs a
-            class, pass :func:`~spikewvat.robustness.population_scores`.
-        loss: From output and labels to the mean loss over a batch. Reports of chips then hold
-            losses; the landscape takes the cross-entropy of firing rates by default.
+        model: Network that maps spikes ``[T, B, ...]`` to output spikes ``[T, B, classes]``, scores
+            ``[B, classes]``, or a tuple that starts with either; or one that computes a single time
+            step, see ``time``. Inputs are moved to the device of its weights.
+        loader: Yields ``(inputs, labels)`` batches with the same images in every pass. Iterated
+            once if the images fit into ``cache_bytes``, otherwise once per chip.
+        time: ``"network"`` if the network runs over time itself and is called once per batch.
+            ``"steps"`` if it computes one step: it is called once for each step of inputs ``[T, B,
+            ...]``, and its outputs are stacked. A number if it takes the same input ``[B, ...]`` in
+            that many steps. By default this is inferred from the first batch; it is an error if
+            that is not possible.
+        scores: Function from outputs to class scores; the default sums over time. For several
+            outputs per class, pass :func:`~spikewvat.robustness.population_scores`.
+        loss: Function from output and labels to the mean loss of a batch. Chip reports then include
+            losses; the landscape uses the cross-entropy of firing rates by default.
         weights: Live weights that chips hold; by default all synaptic ones. Biases and batch norm
-            stay as they are.
-        adapter: By default the one for the network's framework.
+            are not varied.
+        adapter: Defaults to the adapter for the network's framework.
         reset_state: Resets layers that no adapter knows.
-        ignore: Parameters or modules that no device holds, such as a digital output layer.
-        cache_bytes: Memory that the images may take; 0 keeps none.
-        stack: Whether several chips share a forward pass. ``"auto"`` does where that is faster,
-            for networks of dense layers on a GPU, and where all layers can; ``True`` insists.
+        ignore: Parameters or modules that are not on the device, such as a digital output layer.
+        cache_bytes: Memory for the images; 0 disables caching.
+        stack: Whether several chips share a forward pass. ``"auto"`` does so if it is faster
+            (networks of dense layers on a GPU) and all layers support it; ``True`` requires it.
         autocast: ``torch.bfloat16`` or ``torch.float16`` runs the forward passes in that
             precision, as ``torch.autocast`` does; accuracies then differ a little, and chips
             are not stacked.
 
     Raises:
-        ValueError: If an option is impossible, or ``weights`` is empty. Every method raises it if
-            the loader yields no images or other images at a later pass, outputs have an
-            unexpected shape or are NaN, labels are out of range, weights are not finite, or it is
-            not known how the network meets time.
-        TypeError: By every method, if a batch is no pair of tensors or a device no device model.
+        ValueError: If an option is invalid, or ``weights`` is empty. Every method raises it if the
+            loader yields no images, or different ones in a later pass, outputs have an unexpected
+            shape or are NaN, labels are out of range, weights are not finite, or the time axis
+            cannot be determined.
+        TypeError: From every method, if a batch is not a pair of tensors or a device not a device
+            model.
         UnsupportedModelError: If the model has no synaptic weights, or a layer keeps state that
             nothing can reset.
 
@@ -136,13 +136,13 @@ class Evaluator:
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers without variation."""
+        """Share of correct answers without variation."""
         with self._subject.running(self._loss) as run:
             return run.no_variation().accuracy
 
     @property
     def images(self) -> int:
-        """How many images there are."""
+        """Number of images."""
         images = self._subject.images
         if images.count == 0:
             for _ in images.batches(torch.device("cpu")):
@@ -151,7 +151,7 @@ class Evaluator:
 
     @property
     def landscape(self) -> Landscape:
-        """The loss around the weights: along lines to chips, over a plane, and how it rises."""
+        """The loss around the weights: along lines to chips, over a plane, and its sharpness."""
         return Landscape(self._subject, self._loss or rate_cross_entropy, self._stack)
 
     def chips(
@@ -167,21 +167,21 @@ class Evaluator:
         generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> ChipReport:
-        """Program the network onto many simulated chips and test each of them on all images.
+        """Program the network onto many simulated chips and test each one on all images.
 
         Args:
             device: What a chip does to weights.
-            chips: How many chips at most, at least 1.
-            target: Accuracy that a chip must reach to work, a fraction; the report then has a
-                yield.
+            chips: Largest number of chips, at least 1.
+            target: Accuracy that a chip must reach to work, a fraction; the report then includes
+                the yield.
             interval_width: Stop as soon as the full 95 % interval of the mean accuracy over chips
-                is narrower than this fraction, but not before ``min_chips``. What counts is the
-                cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, wider
-                than the printed one; a failure so rare that the run has met none is not in it.
+                is narrower than this fraction, but not before ``min_chips``. The rule uses the
+                cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, which is
+                wider than the printed one; it does not cover failures too rare to occur in the run.
             min_chips: Chips to simulate before stopping early, at least 2.
-            images_per_chip: Images that each chip classifies, drawn anew for it: a mean accuracy
-                at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`. ``None``
-                takes all.
+            images_per_chip: Number of images per chip, redrawn for each: estimates the mean
+                accuracy at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`.
+                ``None`` uses all images.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip.
@@ -190,7 +190,7 @@ class Evaluator:
             Accuracies of the chips in the order of their seeds.
 
         Raises:
-            ValueError: If a number is out of its range.
+            ValueError: If a number is out of range.
             UnsupportedModelError: If a layer cannot be stacked and ``stack`` is True.
         """
         plan = Plan(
@@ -219,25 +219,26 @@ class Evaluator:
         generator: Generator | None = None,
         progress: Progress | None = None,
     ) -> Degradation:
-        """Simulate chips at several magnitudes of variation, with the same seeds at each.
+        """Simulate chips at several sizes of variation, with the same seeds at each.
 
-        Common seeds make the curve smooth: chip i at one sigma is chip i at another with its
-        deviations scaled. Without variation all chips are one and are evaluated once.
+        Common seeds make the curve smooth: between two sigmas, the deviations of chip i are only
+        scaled. Without variation all chips are equal and are evaluated once.
 
         Args:
-            device_at: From sigma to a device model, for example ``Gaussian`` itself.
-            sigmas: Magnitudes, fractions of a layer's range, each at least 0.
-            chips: How many chips at most at each sigma; here and below see :meth:`chips`.
+            device_at: Function from sigma to a device model, for example ``Gaussian``.
+            sigmas: Sizes of variation as fractions of a layer's range, each at least 0.
+            chips: Largest number of chips at each sigma; for this and the next arguments see
+                :meth:`chips`.
             target: Accuracy that a chip must reach to work.
-            interval_width: Stop at a sigma when its interval is narrower.
+            interval_width: Stop at a sigma when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
-            images_per_chip: Images that each chip classifies; without variation all are.
+            images_per_chip: Number of images per chip; without variation all images are used.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all sigmas.
 
         Returns:
-            Accuracy without variation, and a report for each sigma.
+            Accuracy without variation, and one report per sigma.
 
         Raises:
             ValueError: As :meth:`chips`, or if there is no sigma or one is negative.
@@ -278,37 +279,38 @@ class Evaluator:
     ) -> Degradation:
         """Test the network at several severities of a corruption, on the same chips at each.
 
-        A chip draws its weights as :meth:`sweep` does, defects that are fixed in a chip, and, for
-        each image, noise of its events. Beside accuracy the reports hold what the network does:
-        spikes, synaptic operations, firing rates and their shift against the network without
-        variation and corruption; not so for a network whose spiking neurons no adapter knows.
+        Each chip draws its weights as in :meth:`sweep`, the defects that stay fixed on a chip, and
+        event noise for every image. Besides accuracy, the reports hold spikes, synaptic operations,
+        firing rates and their shift relative to the network without variation and corruption. These
+        are missing if no adapter knows the network's spiking neurons.
 
         Args:
-            corruption_at: From severity to a corruption, for example ``Deletion`` itself.
-            severities: In the corruption's unit, each at least 0.
-            device: What chips do to weights besides; by default nothing.
-            chips: How many chips at most at each severity; here and below see :meth:`chips`.
+            corruption_at: Function from severity to a corruption, for example ``Deletion``.
+            severities: Severities in the corruption's unit, each at least 0.
+            device: Device model for the weights; no variation by default.
+            chips: Largest number of chips at each severity; for this and the next arguments see
+                :meth:`chips`.
             target: Accuracy that a chip must reach to work.
-            interval_width: Stop at a severity when its interval is narrower.
+            interval_width: Stop at a severity when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all severities.
 
         Returns:
-            Accuracy and activity without variation, and a report for each severity.
+            Accuracy and activity without variation, and one report per severity.
 
         Raises:
-            ValueError: As :meth:`chips`; if there is no severity or one is out of range; or if
-                the corruption cannot happen to the input.
-            TypeError: If ``corruption_at`` returns no corruption.
-            UnsupportedModelError: If the corruption cannot happen to the network.
+            ValueError: As :meth:`chips`; if there is no severity or one is out of range; or if the
+                corruption does not apply to the input.
+            TypeError: If ``corruption_at`` does not return a corruption.
+            UnsupportedModelError: If the corruption does not apply to the network.
         """
         _check_sweep("corruption_at", corruption_at, "Deletion", "severities", severities)
         corruptions = [_checked(corruption_at, severity) for severity in severities]
         device = Ideal() if device is None else device
         plan = Plan(chips, source_of_seeds(seed, generator), target, interval_width, min_chips)
-        self._check_alone(True, "corruptions", "what happens to spikes happens on one chip")
+        self._check_alone(True, "corruptions", "corruptions act on one chip at a time")
         reports = []
         with self._subject.running(self._loss, counting=True) as run:
             none, put = run.no_variation(), Chips(run, plan, stack=False)
@@ -320,10 +322,10 @@ class Evaluator:
         return Degradation(none.accuracy, tuple(reports), none.activity)
 
     def on(self, model: nn.Module, *, weights: Weights | None = None) -> Evaluator:
-        """Return an evaluator of another network on the same images, read once for all networks.
+        """Return an evaluator for another network on the same images, which are read only once.
 
         Args:
-            model: The other network; all options but ``weights`` stay.
+            model: The other network; all options except ``weights`` are kept.
             weights: Its live weights that chips hold; by default all synaptic ones.
 
         Raises:
@@ -336,10 +338,10 @@ class Evaluator:
         return other
 
     def _check_alone(self, wanted: bool, what: str, why: str) -> None:
-        """Raise ValueError if chips shall share forward passes but cannot."""
+        """Raise ValueError if chips are required to share forward passes but cannot."""
         if wanted and self._stack is True:
             raise ValueError(
-                f"stack=True and {what} do not go together: {why}. Leave out one of the two."
+                f"stack=True cannot be combined with {what}: {why}. Leave out one of the two."
             )
 
     def __str__(self) -> str:
@@ -368,7 +370,7 @@ def _check_speed(stack: Stacking, autocast: torch.dtype | None) -> None:
         )
     if stack is True and autocast is not None:
         raise ValueError(
-            "stack=True and autocast do not go together: torch.func ignores autocast. "
+            "stack=True cannot be combined with autocast: torch.func ignores autocast. "
             "Leave out one of the two."
         )
 

@@ -1,4 +1,4 @@
-"""Figures over training seeds and chips: what each of the two contributes, and the interval."""
+"""Means over training seeds and chips: variance components and intervals."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from spikewvat.serialisation import Real
 class Hierarchy:
     r"""A mean over training seeds and chips.
 
-    The model is :math:`y_{ij} = \mu + s_i + c_j + e_{ij}` for training i and chip j. The chip's
-    own effect :math:`c_j` can be told apart only where all trainings are put on the same chips.
+    The model is :math:`y_{ij} = \mu + s_i + c_j + e_{ij}` for training i and chip j. The effect of
+    a chip, :math:`c_j`, can be separated only if all trainings are tested on the same chips.
 
     Args:
-        mean: Mean over trainings of the mean over their chips.
-        trainings: How many trainings.
-        chips: How many chips each has; their harmonic mean where it differs.
-        seed_std: Standard deviation of :math:`s`, 0 where none is seen; NaN if undefined.
-        common_std: Standard deviation of :math:`c`; 0 where none is seen or can be.
+        mean: Mean over trainings of the mean over chips.
+        trainings: Number of trainings.
+        chips: Number of chips per training; the harmonic mean if it differs.
+        seed_std: Standard deviation of :math:`s`, 0 if none is detected; NaN if undefined.
+        common_std: Standard deviation of :math:`c`; 0 if none is detected or it cannot be
+            separated.
         chip_std: Standard deviation of :math:`e`; NaN for a single chip.
         std_error: Standard error of the mean; NaN if undefined.
         degrees: Degrees of freedom of its t interval; 0 if undefined.
-        low: Mean, standard error and degrees with one more chip far below the others, None where
-            they are not skewed: the lower bound is the lower one of both, see
+        low: Mean, standard error and degrees of freedom with one more chip far below the others;
+            None unless the values are skewed. The lower of the two lower bounds is used, see
             :func:`~spikewvat.robustness.intervals.chip_interval`.
     """
 
@@ -52,7 +53,7 @@ class Hierarchy:
     low: tuple[float, float, int] | None = None
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """Return the Student-t interval of the mean; NaN bounds where it is not defined.
+        """Return the Student-t interval of the mean; its bounds are NaN if it is undefined.
 
         Raises:
             ValueError: If ``confidence`` lies outside (0, 1).
@@ -69,7 +70,7 @@ class Hierarchy:
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value of the mean being 0; NaN where it is not defined."""
+        """Two-sided p-value for a mean of 0; NaN if it is undefined."""
         if self.degrees < 1:
             return math.nan
         if self.std_error == 0:
@@ -90,28 +91,30 @@ class Hierarchy:
 def hierarchical(
     values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool, skewed: bool = False
 ) -> Hierarchy:
-    r"""Summarise figures of several trainings on several chips each.
+    r"""Summarise values from several trainings with several chips each.
 
-    Chips of one training are no independent trainings: an interval over all of them is too
-    narrow. The variance of the mean is that of the trainings' own means,
+    Chips of one training are not independent trainings: an interval that pools them is too narrow.
+    The variance of the mean is computed from the means of the trainings,
 
     .. math:: \mathrm{Var}(\bar y) = \frac{1}{a} \frac{\sum_i (\bar y_i - \bar y)^2}{a - 1}
         + \frac{\hat\sigma_c^2}{n},
         \qquad \hat\sigma_c^2 = \max\left(0, \frac{M_c - M_e}{a}\right)
 
-    with the mean squares :math:`M` of the two-way layout; without common chips the second term is
-    absent. The t interval has a - 1 degrees of freedom (n - 1 if there are fewer chips and they
-    matter), which is exact without an effect of chips, and errs on the wide side with one:
-    Satterthwaite's larger number covers clearly less than it says for two or three trainings.
-    The components are those of the method of moments, cut at 0.
+    where :math:`M` are the mean squares of the two-way layout; without common chips the second term
+    is absent. The t interval has a - 1 degrees of freedom (n - 1 if there are fewer chips and they
+    matter), which is exact without a chip effect and conservative with one: Satterthwaite's larger
+    number undercovers clearly for two or three trainings. The components are method-of-moments
+    estimates, cut off at 0.
 
-    One training gives the interval over its chips, which says nothing of other trainings.
+    A single training gives the interval over its chips, which says nothing about other trainings.
 
     Args:
-        values: One figure per chip for each training; as many for all where ``same_chips``.
-        same_chips: Whether number j is the same chip for all trainings, that is the same seed.
-        skewed: Values are fractions that a few chips may miss by far: take one more chip, far
-            below the others, into account where there are few, or where some are so already.
+        values: One value per chip for each training; equally many for all trainings if
+            ``same_chips``.
+        same_chips: Whether chip j is the same chip (the same seed) for all trainings.
+        skewed: Whether values are fractions of which a few may be far below the others: adds one
+            such chip to the lower bound if there are few chips or their distribution is already
+            skewed.
 
     Returns:
         The mean with its standard error and components.
@@ -176,10 +179,10 @@ def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:
 
 
 def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
-    """Summarise the accuracies of several trainings, one report each.
+    """Summarise the accuracies of several trainings, one report per training.
 
     Args:
-        reports: Of the same device and images; on the same chips where their seeds are equal.
+        reports: Reports of the same device and images. Equal seeds are the same chips.
 
     Returns:
         As :func:`hierarchical`.
@@ -197,7 +200,7 @@ def _on_same_chips(reports: Sequence[ChipReport]) -> bool:
 
 
 def _crossed(table: Tensor) -> Hierarchy:
-    """Return the summary of a table ``[trainings, chips]`` whose columns are the same chips."""
+    """Return the summary of a table ``[trainings, chips]`` with the same chip in each column."""
     trainings, chips = table.shape
     mean, by_training, by_chip = table.mean(), table.mean(1), table.mean(0)
     rest = table - by_training[:, None] - by_chip[None, :] + mean

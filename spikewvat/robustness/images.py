@@ -1,4 +1,4 @@
-"""The images of a test set: read from a loader once, kept in memory where they fit."""
+"""The images of a test set: read from a loader once and kept in memory if they fit."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SHARE_OF_GPU = 0.25  # of its free memory, up to which images stay there
 
 
 class Images:
-    """Batches of a loader, for as many passes as needed.
+    """The batches of a loader, available for any number of passes.
 
-    Spikes are 0 or 1, so float images that are whole numbers up to 255 are kept as bytes, which
-    loses nothing and takes a quarter of the memory.
+    Spikes are 0 or 1, so float images of whole numbers up to 255 are kept as bytes, without loss
+    and in a quarter of the memory.
 
     Args:
-        loader: Yields ``(inputs, labels)`` batches, the same images at every pass.
-        cache_bytes: Memory that the images may take; 0 keeps none.
+        loader: Yields ``(inputs, labels)`` batches with the same images in every pass.
+        cache_bytes: Memory for the images; 0 disables caching.
     """
 
     def __init__(self, loader: Iterable[Any], cache_bytes: int) -> None:
@@ -34,15 +34,15 @@ class Images:
         self._kept: list[tuple[Tensor, torch.dtype, Tensor]] | None = None
         self._begun: tuple[Any, Iterator[Any]] | None = None  # a batch read ahead, and the rest
         self.count = 0
-        """How many images the first pass has seen; 0 before its end."""
+        """Number of images in the first pass; 0 before its end."""
         self.class_counts: set[int] = set()
-        """Numbers of classes for which every label is known to be one of them."""
+        """Class counts against which all labels have been checked."""
 
     def load(self, images: int, device: torch.device) -> None:
-        """Read all images into memory, to choose ``images`` of them at a time.
+        """Read all images into memory, so that subsets of ``images`` can be drawn.
 
         Raises:
-            ValueError: If there are fewer, they do not fit, or their axis is not clear.
+            ValueError: If there are fewer images, they do not fit, or their axis is ambiguous.
         """
         if self._kept is None:
             for _ in self.batches(device):
@@ -60,14 +60,14 @@ class Images:
         self._axis = image_axis([(packed, labels) for packed, _, labels in self._kept])
 
     def first(self, device: torch.device) -> Batch | None:
-        """Return the first batch, None without one; the next pass goes on from there.
+        """Return the first batch, or None if there is none; the next pass continues from it.
 
         Args:
-            device: Where the inputs go.
+            device: Device of the inputs.
 
         Raises:
-            ValueError: If labels are no class indices.
-            TypeError: If the batch is no pair of tensors.
+            ValueError: If labels are not class indices.
+            TypeError: If the batch is not a pair of tensors.
         """
         if self._kept is not None:
             packed, dtype, labels = self._kept[0]
@@ -85,11 +85,11 @@ class Images:
         """Yield all images.
 
         Args:
-            device: Where the inputs go.
+            device: Device of the inputs.
 
         Raises:
-            ValueError: If there are no images, or other ones than before.
-            TypeError: If a batch is no pair of tensors.
+            ValueError: If there are no images, or different ones than before.
+            TypeError: If a batch is not a pair of tensors.
         """
         if self._kept is not None:
             for packed, dtype, labels in self._kept:
@@ -116,8 +116,8 @@ class Images:
             raise ValueError("the loader yields no images. Check the data set and its split.")
         if self.count not in (0, count):
             raise ValueError(
-                f"the loader yielded {self.count} images at the first pass and {count} at a "
-                "later one. Pass a DataLoader or a list of batches, or raise cache_bytes."
+                f"the loader yielded {self.count} images in the first pass and {count} in a later "
+                "one. Pass a DataLoader or a list of batches, or raise cache_bytes."
             )
         # Only a pass that has come to its end has seen all images.
         self.count = count
@@ -127,11 +127,11 @@ class Images:
             self._room = 0
 
     def chosen(self, numbers: Tensor, device: torch.device) -> Iterator[Batch]:
-        """Yield some of the kept images, in batches about as large as the largest of the loader.
+        """Yield some of the cached images, in batches about as large as the loader's largest.
 
         Args:
-            numbers: Which ones, counted from 0; call :meth:`load` first.
-            device: Where the inputs go.
+            numbers: Indices of the images, from 0; call :meth:`load` first.
+            device: Device of the inputs.
         """
         kept = self._kept or []
         most = max(len(labels) for _, _, labels in kept)
@@ -158,7 +158,7 @@ class Images:
 def _near(
     kept: list[tuple[Tensor, torch.dtype, Tensor]], device: torch.device
 ) -> list[tuple[Tensor, torch.dtype, Tensor]]:
-    """Return the images on the network's GPU where that has room for them."""
+    """Return the images on the network's GPU if it has room for them."""
     if device.type != "cuda":
         return kept
     free = torch.cuda.mem_get_info(device)[0]
@@ -168,13 +168,13 @@ def _near(
 
 
 def image_axis(batches: list[tuple[Tensor, Tensor]]) -> int:
-    """Return which axis of the inputs holds the images: 1 after time, or 0.
+    """Return the axis of the inputs that holds the images: 1 after time, or 0.
 
     Args:
         batches: Inputs and labels.
 
     Raises:
-        ValueError: If it is none of them, or could be both.
+        ValueError: If neither axis fits, or both do.
     """
     fits = [
         axis
@@ -184,7 +184,7 @@ def image_axis(batches: list[tuple[Tensor, Tensor]]) -> int:
     if len(fits) != 1:
         shapes = sorted({tuple(x.shape) for x, _ in batches})
         raise ValueError(
-            f"inputs of shapes {shapes} do not tell which axis holds the images. "
+            f"inputs of shapes {shapes} do not show which axis holds the images. "
             "Pass batches of another size."
         )
     return fits[0]
@@ -197,7 +197,7 @@ def _other_shape(one: Tensor, other: Tensor, axis: int) -> bool:
 
 
 def _joined(parts: list[tuple[Tensor, Tensor]], axis: int) -> tuple[Tensor, Tensor]:
-    """Return several batches as one."""
+    """Join several batches."""
     if len(parts) == 1:
         return parts[0]
     return torch.cat([x for x, _ in parts], axis), torch.cat([labels for _, labels in parts])
@@ -220,7 +220,7 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
 
 
 def _packed(inputs: Tensor) -> Tensor:
-    """Return a copy, as bytes where that loses nothing."""
+    """Return a copy, as bytes if that loses nothing."""
     if inputs.is_sparse:
         return inputs.detach().clone()
     if inputs.is_floating_point():
@@ -231,7 +231,7 @@ def _packed(inputs: Tensor) -> Tensor:
 
 
 def _size(inputs: Tensor) -> int:
-    """Return how many bytes a tensor takes."""
+    """Return the size of a tensor in bytes."""
     if inputs.is_sparse:
         inputs = inputs.coalesce()
         return inputs.indices().nbytes + inputs.values().nbytes
@@ -239,7 +239,7 @@ def _size(inputs: Tensor) -> int:
 
 
 def described(value: object) -> str:
-    """Return what a value is, for messages."""
+    """Describe a value, for messages."""
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, tuple | list):

@@ -1,4 +1,4 @@
-"""Intervals that hold for accuracies of chips: left-skewed, shares near 1, a finite test set."""
+"""Intervals with the stated coverage for chip accuracies: skewed, near 1, on a finite test set."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ _SKEWED, _FEW = -1.0, 10
 def chip_interval(
     accuracies: Tensor, *, confidence: float = 0.95, cautious: bool = False
 ) -> Interval:
-    """Return the interval of the mean accuracy over chips, which may be skewed to the left.
+    """Return an interval of the mean accuracy over chips that allows for skewness to the left.
 
-    Student's interval misses too often where a few chips are much worse than the others. With at
-    most ten chips, or a skewness below -1, its lower bound is therefore that of a sample with one
-    more chip, as far below the worst as the best is above it, where that is lower. Coverage is
-    measured in ``benchmarks/coverage.py``; no narrow interval holds where a failure is so rare
-    that it may not have been seen (Bahadur and Savage, 1956), see :func:`unseen_share`.
+    Student's interval misses the mean too often if a few chips are much worse than the others. With
+    at most ten chips, or a skewness below -1, one more chip is added to the sample, as far below
+    the worst chip as the best is above it, and the lower of the two lower bounds is used.
+    ``benchmarks/coverage.py`` measures the coverage. No narrow interval is valid if failures are so
+    rare that the sample may contain none (Bahadur and Savage, 1956), see :func:`unseen_share`.
 
     Args:
-        accuracies: One for each chip ``[chips]``, fractions.
+        accuracies: One fraction per chip ``[chips]``.
         confidence: Coverage, between 0 and 1.
-        cautious: Take the one more chip into account in any case.
+        cautious: Always add the extra chip.
 
     Returns:
         The interval, cut to [0, 1]; NaN bounds for a single chip.
 
     Raises:
-        ValueError: If there are no values or ``confidence`` is out of its range.
+        ValueError: If there are no values or ``confidence`` is out of range.
 
     References:
         The nonexistence of certain statistical procedures in nonparametric problems (Bahadur and
@@ -57,7 +57,7 @@ def chip_interval(
 
 
 def with_phantom(accuracies: Tensor) -> Tensor:
-    """Return accuracies ``[..., chips]`` and one that is as far below the worst as the best above.
+    """Append one accuracy, as far below the worst of ``[..., chips]`` as the best is above it.
 
     Args:
         accuracies: Fractions.
@@ -71,12 +71,12 @@ def with_phantom(accuracies: Tensor) -> Tensor:
 
 
 def is_skewed(accuracies: Tensor) -> bool:
-    """Return whether Student's interval is in doubt: at most ten chips, or a skewness below -1."""
+    """Return whether Student's interval is unreliable: at most ten chips, or skewness below -1."""
     return len(accuracies) <= _FEW or skewness(accuracies) < _SKEWED
 
 
 def skewness(values: Tensor) -> float:
-    """Return the skewness of a sample, 0 where all values are equal."""
+    """Return the skewness of a sample, 0 if all values are equal."""
     centred = values.double() - values.double().mean()
     spread = float(centred.square().mean().sqrt())
     return 0.0 if spread < 1e-12 else float(centred.pow(3).mean()) / spread**3
@@ -84,20 +84,20 @@ def skewness(values: Tensor) -> float:
 
 @lru_cache(maxsize=4096)
 def share_interval(successes: int, trials: int, *, confidence: float = 0.95) -> Interval:
-    """Return Clopper and Pearson's interval of a share, whose coverage is never below what it says.
+    """Return Clopper and Pearson's interval of a share; its coverage is never below ``confidence``.
 
-    Wilson's, 7 to 15 % narrower, covers .86 to .91 for shares above .985.
+    Wilson's interval is 7 to 15 % narrower, but covers only .86 to .91 for shares above .985.
 
     Args:
-        successes: How many of the trials succeeded, for example working chips.
-        trials: Their number, at least 1.
+        successes: Number of successes, for example working chips.
+        trials: Number of trials, at least 1.
         confidence: Coverage, between 0 and 1.
 
     Returns:
         The interval.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     References:
         The use of confidence or fiducial limits (Clopper and Pearson, 1934),
@@ -115,7 +115,7 @@ def share_interval(successes: int, trials: int, *, confidence: float = 0.95) -> 
     tail = (1 - check_confidence(confidence)) / 2
 
     def bound(failures: int) -> float:
-        """Return the largest share of failures that gives so few with the tail's probability."""
+        """Return the failure rate at which this few failures have the tail's probability."""
         if failures == trials:
             return 1.0
         low, high = failures / trials, 1.0
@@ -139,17 +139,17 @@ def share_interval(successes: int, trials: int, *, confidence: float = 0.95) -> 
 
 
 def unseen_share(chips: int, *, confidence: float = 0.95) -> float:
-    r"""Return how many chips may be worse than the worst of a sample: :math:`1 - (1 - c)^{1/n}`.
+    r"""Bound the share of chips worse than the worst of a sample: :math:`1 - (1 - c)^{1/n}`.
 
-    With this confidence, at most such a share of all chips lies below the worst that was seen,
-    whatever their distribution.
+    With this confidence, at most this share of all chips is worse than the worst of the sample,
+    whatever the distribution.
 
     Args:
         chips: Size of the sample n, at least 1.
         confidence: c, between 0 and 1.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     References:
         Determination of sample sizes for setting tolerance limits (Wilks, 1941),
@@ -172,28 +172,28 @@ def over_images(
     hits: Tensor | None = None,
     confidence: float = 0.95,
 ) -> Interval:
-    r"""Return the interval of a mean accuracy for new images, too, not only for these.
+    r"""Extend the interval of a mean accuracy from the images at hand to new images.
 
-    The half-width over chips and Wilson's over images are added in quadrature,
+    The half-widths over chips and of Wilson's interval over images are added in quadrature,
 
     .. math:: \text{low} = \bar p - \sqrt{(\bar p - l)^2 + (\bar p - w(m_\text{eff}))^2},
         \qquad m_\text{eff} = \min\left(\frac{\bar p (1 - \bar p)}{v / m},\; 2m\right)
 
-    and likewise above; v is the variance over images of the share of chips that are right.
+    and likewise for the upper bound; v is the variance over images of the share of correct chips.
 
     Args:
-        interval: Over chips, or trainings and chips, for these images.
+        interval: Interval over chips, or trainings and chips, for these images.
         mean: The mean accuracy, a fraction.
-        images: How many images there are, m.
-        hits: Share of chips that classify each image rightly ``[images]``; without it
-            :math:`m_\text{eff} = m`, which holds but is wider.
+        images: Number of images, m.
+        hits: Share of chips that classify each image correctly ``[images]``; without it
+            :math:`m_\text{eff} = m`, which is valid but wider.
         confidence: Coverage, between 0 and 1.
 
     Returns:
-        The interval, cut to [0, 1]; NaN bounds stay.
+        The interval, cut to [0, 1]; NaN bounds are kept.
 
     Raises:
-        ValueError: If ``images`` is below 1 or ``mean`` is no fraction.
+        ValueError: If ``images`` is below 1 or ``mean`` is not a fraction.
 
     References:
         Construction of confidence limits about effect measures (Zou and Donner, 2008),
@@ -226,26 +226,26 @@ def over_images(
 
 
 def running_interval(accuracies: Tensor, planned: int, *, confidence: float = 0.95) -> Interval:
-    r"""Return an interval of the mean that holds at all numbers of chips at once.
+    r"""Return an interval of the mean that is valid at all numbers of chips simultaneously.
 
-    One may look after every chip and stop whenever one likes. A mixture of t statistics:
+    You may look at it after every chip and stop at any time. It is a mixture of t statistics:
 
     .. math:: \bar x \pm s \sqrt{\frac{(n - 1)\, u}{n}}, \quad
         u = \frac{A - 1}{1 - A / k}, \quad A = \left(\frac{\sqrt k}{1 - c}\right)^{2/n},
         \quad k = 1 + n g, \quad g = 8.8 / n_\text{planned}
 
-    It is infinite as long as :math:`A \ge k`, and takes 2.5 to 2.9 times the chips.
+    It is infinite while :math:`A \ge k`, and needs 2.5 to 2.9 times as many chips.
 
     Args:
-        accuracies: Of the chips up to now ``[n]``.
-        planned: About how many chips it shall be narrowest at, at least 2.
+        accuracies: Accuracies of the chips so far ``[n]``.
+        planned: Approximate number of chips at which it should be narrowest, at least 2.
         confidence: Coverage c, between 0 and 1.
 
     Returns:
         The interval, cut to [0, 1].
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     References:
         On confidence sequences (Lai, 1976), https://doi.org/10.1214/aos/1176343406; Time-uniform

@@ -1,4 +1,4 @@
-"""Counts what a network does while it runs."""
+"""Count spikes and synaptic operations while a network runs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from spikewvat.weights import Weights
 
 
 class Observer:
-    """Counts what a network does while it is watched.
+    """Counts the spikes and synaptic operations of a network while it is watched.
 
     Args:
         model: Network, called with its input first.
         adapter: Finds its neurons.
         weights: Live synaptic weights.
-        image_axis: Of the input; by default as :func:`~spikewvat.robustness.corrupt` takes it.
+        image_axis: Axis of the images in the input; default as for
+            :func:`~spikewvat.robustness.corrupt`.
 
     Raises:
-        UnsupportedModelError: If no layer of spiking neurons is known.
+        UnsupportedModelError: If the adapter knows none of the layers of spiking neurons.
     """
 
     def __init__(
@@ -53,20 +54,22 @@ class Observer:
         self.forget()
 
     def forget(self) -> None:
-        """Begin to count anew."""
+        """Reset the counts."""
         self._images = 0
         self._fired = dict.fromkeys(self._neurons, 0.0)
         self._places = dict.fromkeys(self._neurons, 0)
         self._operations = 0.0
 
     def found(self) -> Activity:
-        """Return what was counted.
+        """Return the activity counted so far.
 
         Raises:
-            ValueError: If nothing was watched.
+            ValueError: If no image was watched.
         """
         if self._images == 0:
-            raise ValueError("no image was watched, expected a pass. Call the model first.")
+            raise ValueError(
+                "no image was watched, expected at least one pass. Call the model first."
+            )
         return Activity(
             spikes=sum(self._fired.values()) / self._images,
             operations=self._operations / self._images,
@@ -78,7 +81,7 @@ class Observer:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Count for a while; open it inside of what corrupts the network."""
+        """Count within a block; enter it inside the block that corrupts the network."""
         with ExitStack() as stack:
             stack.callback(self._model.register_forward_pre_hook(self._begin).remove)
             for name, layer in self._neurons.items():
@@ -126,7 +129,7 @@ class Observer:
         return inner(x, *args)
 
     def _count(self, name: str, module: nn.Module, x: Tensor) -> float:
-        """Return the synapses that the spikes in an input reach."""
+        """Return the number of synapses reached by the spikes of an input."""
         timed = x.dim() != flat_dims(module)
         sample = x.shape[2:] if timed else x.shape[1:]
         if (name, sample) not in self._fan_out:

@@ -1,4 +1,4 @@
-"""How many chips to simulate for an interval of a wanted width."""
+"""The number of chips to simulate for an interval of a given width."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from spikewvat.robustness.statistics import check_confidence, student_t_quantile
 
 
 def chips_needed(spread: ChipReport | float, width: float, *, confidence: float = 0.95) -> int:
-    r"""Return the smallest number of chips whose interval of the mean is narrow enough.
+    r"""Return the smallest number of chips for a narrow enough interval of the mean.
 
     .. math:: 2\, t_{n-1,\,(1+c)/2}\, s / \sqrt n \le w
 
-    The spread of the real run is random too: half of the time its interval is a little wider.
+    The spread of the actual run is random too: about half of the time its interval is a little
+    wider.
 
     Args:
         spread: Standard deviation over chips, a fraction, or a report of a pilot run.
-        width: Wanted full width of the interval, a fraction, above 0.
+        width: Full width of the interval, a fraction, above 0.
         confidence: Coverage, between 0 and 1.
 
     Returns:
         Number of chips, at least 2.
 
     Raises:
-        ValueError: If an argument is out of its range, or a report has a single chip.
+        ValueError: If an argument is out of range, or a report has a single chip.
 
     Example:
         >>> chips_needed(0.01, width=0.01)
@@ -36,7 +37,7 @@ def chips_needed(spread: ChipReport | float, width: float, *, confidence: float 
     std = spread.std if isinstance(spread, ChipReport) else spread
     if math.isnan(std) or std < 0:
         raise ValueError(
-            f"spread must be at least 0, got {std!r}. A pilot run needs two chips or more."
+            f"spread must be at least 0, got {std!r}. A pilot run needs at least two chips."
         )
     check_above_zero("width", width)
     check_confidence(confidence)
@@ -50,15 +51,15 @@ def chips_needed(spread: ChipReport | float, width: float, *, confidence: float 
 def chips_needed_per_training(
     found: Hierarchy, width: float, *, trainings: int | None = None, confidence: float = 0.95
 ) -> int:
-    r"""Return the smallest number of chips for each of several trainings.
+    r"""Return the smallest number of chips per training, for several trainings.
 
     .. math:: 2\, t \sqrt{\frac{\sigma_s^2 + \sigma_e^2 / n}{a} + \frac{\sigma_c^2}{n}} \le w
 
-    More chips cannot make up for too few trainings: the first term stays.
+    More chips cannot make up for too few trainings: the first term remains.
 
     Args:
-        found: Components of a pilot run, see :func:`~spikewvat.robustness.hierarchical`.
-        width: Wanted full width of the interval, a fraction, above 0.
+        found: Variance components of a pilot run, see :func:`~spikewvat.robustness.hierarchical`.
+        width: Full width of the interval, a fraction, above 0.
         trainings: Number of trainings, at least 2; by default that of the pilot run.
         confidence: Coverage, between 0 and 1.
 
@@ -66,8 +67,8 @@ def chips_needed_per_training(
         Number of chips, at least 2.
 
     Raises:
-        ValueError: If an argument is out of its range, the components are not known, or no number
-            of chips is enough; the message then names the number of trainings that could be.
+        ValueError: If an argument is out of range, the components are unknown, or no number of
+            chips is sufficient; the message then gives a sufficient number of trainings.
 
     Example:
         >>> from spikewvat.robustness import hierarchical
@@ -79,8 +80,8 @@ def chips_needed_per_training(
     seed, common, chip = found.seed_std, found.common_std, found.chip_std
     if math.isnan(seed) or math.isnan(chip):
         raise ValueError(
-            f"components of {found.trainings} trainings x {found.chips:g} chips are not known. "
-            "A pilot run needs two of each or more."
+            f"components of {found.trainings} trainings x {found.chips:g} chips are not known. A "
+            "pilot run needs at least two of each."
         )
     if count < 2:
         raise ValueError(f"trainings must be at least 2, got {count!r}.")

@@ -1,4 +1,4 @@
-"""Pictures of what chips do to accuracy: degradation, yield, chips one by one, fitted devices."""
+"""Pictures of accuracy on chips: degradation, yield, individual chips; and of fitted devices."""
 
 from __future__ import annotations
 
@@ -44,27 +44,29 @@ def accuracy_against_sigma(
     range_label: str = "6-sigma width of a layer's weights",
     title: str = "",
 ) -> Figure:
-    """Draw mean accuracy over chips against the magnitude of variation, or a severity.
+    """Draw mean accuracy over chips against the size of variation, or the severity of a corruption.
 
     Args:
         curves: Results of :meth:`~spikewvat.Evaluator.sweep` or
             :meth:`~spikewvat.Evaluator.corrupt` by method.
-        range_label: What sigma is a fraction of.
-        title: Above the picture.
+        range_label: The range that sigma is a fraction of.
+        title: Title of the picture.
 
     Returns:
-        A figure with a line for each method, and a band from the 10th to the 90th percentile of
-        its chips.
+        A figure with one line per method and a band from the 10th to the 90th percentile of its
+        chips.
 
     Raises:
-        ValueError: If there are no curves, or they sweep different things.
+        ValueError: If there are no curves, or they sweep different quantities.
         MissingExtraError: If matplotlib is not installed.
     """
     _check_any(curves, "curves")
     axis, *others = dict.fromkeys(curve.axis for curve in curves.values())
     if others:
         names = ", ".join(one.name or "sigma" for one in (axis, *others))
-        raise ValueError(f"curves sweep {names}, expected the same. Draw a picture for each.")
+        raise ValueError(
+            f"curves sweep {names}, expected the same quantity. Draw one picture for each."
+        )
     scale = 100 if axis.name is None else 1  # sigma is drawn in percent
     figure, (axes,) = blank(1, title)
     for name, style in styles(curves).items():
@@ -88,18 +90,18 @@ def accuracy_against_sigma(
 def yield_curve(
     reports: Mapping[str, ChipReport], *, target: float | None = None, title: str = ""
 ) -> Figure:
-    """Draw the share of chips that reach an accuracy against that accuracy.
+    """Draw the share of chips that reach an accuracy, against that accuracy.
 
     Args:
         reports: Results of :meth:`~spikewvat.Evaluator.chips` by method.
         target: Accuracy to mark, a fraction.
-        title: Above the picture.
+        title: Title of the picture.
 
     Returns:
-        A figure with a step line for each method, and Wilson's 95 % interval as its band.
+        A figure with one step line per method and Wilson's 95 % interval as its band.
 
     Raises:
-        ValueError: If there are no reports, or ``target`` is no fraction.
+        ValueError: If there are no reports, or ``target`` is not a fraction.
         MissingExtraError: If matplotlib is not installed.
     """
     _check_any(reports, "reports")
@@ -142,10 +144,10 @@ def sorted_chips(reports: Mapping[str, ChipReport], *, title: str = "") -> Figur
 
     Args:
         reports: Results of :meth:`~spikewvat.Evaluator.chips` by method.
-        title: Above the picture.
+        title: Title of the picture.
 
     Returns:
-        A figure with a point for each chip and a thin line at each method's mean.
+        A figure with one point per chip and a thin line at the mean of each method.
 
     Raises:
         ValueError: If there are no reports.
@@ -189,18 +191,18 @@ def device_fit(
     Args:
         levels: Programmed level of each measurement ``[N]``, in any unit.
         errors: Measured minus programmed, as a fraction of the range ``[N]``.
-        fitted_levels: Levels of draws from the fitted device ``[M]``, in the same unit.
+        fitted_levels: Levels of the draws from the fitted device ``[M]``, in the same unit.
         fitted_errors: Errors of these draws, as fractions of the range ``[M]``.
-        level_label: What a level is, with its unit.
-        title: Above the picture.
+        level_label: Name of the level axis, with its unit.
+        title: Title of the picture.
 
     Returns:
-        A figure: on the left quantiles of the error by level (5, 25, 50, 75, 95 %; more than 64
-        distinct levels are gathered into bins of equal count), on the right its distribution
+        A figure with, on the left, quantiles of the error by level (5, 25, 50, 75, 95 %; more than
+        64 distinct levels are grouped into bins of equal count) and, on the right, its distribution
         over all levels.
 
     Raises:
-        ValueError: If there is nothing to draw, or levels and errors are not of one length.
+        ValueError: If there is nothing to draw, or levels and errors differ in length.
         MissingExtraError: If matplotlib is not installed.
     """
     measured = _levels_and_errors(levels, errors, "measured")
@@ -265,14 +267,14 @@ def _levels_and_errors(
     y = 100 * np.asarray(errors, dtype=np.float64).ravel()
     if len(x) == 0 or len(x) != len(y):
         raise ValueError(
-            f"{what} levels and errors have {len(x)} and {len(y)} entries, expected as many of "
-            "each, and at least one."
+            f"{what} levels and errors have {len(x)} and {len(y)} entries, expected equally many, "
+            "and at least one."
         )
     return x, y
 
 
 def _level_edges(levels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return edges that part the levels: between neighbours, or into bins of equal count."""
+    """Return bin edges: between neighbouring levels, or for bins of equal count."""
     known = np.unique(levels)
     if len(known) > _MOST_LEVELS:
         return np.unique(np.quantile(levels, np.linspace(0, 1, _MOST_LEVELS // 2 + 1)))[1:-1]
@@ -282,7 +284,7 @@ def _level_edges(levels: NDArray[np.float64]) -> NDArray[np.float64]:
 def _quantiles_by_level(
     levels: NDArray[np.float64], errors: NDArray[np.float64], edges: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean level of each bin that holds any, and its five quantiles ``[5, bins]``."""
+    """Return the mean level and five quantiles ``[5, bins]`` of each bin that is not empty."""
     group = np.digitize(levels, edges)
     held = np.unique(group)
     x = np.array([levels[group == g].mean() for g in held])

@@ -1,4 +1,4 @@
-"""What an evaluation over simulated chips found: one report, or one per magnitude."""
+"""Results of an evaluation on simulated chips: one report, or one per size of variation."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from spikewvat.serialisation import Fraction, Fractions, Reals
 
 @dataclass(frozen=True)
 class Yield:
-    """How many chips reach an accuracy.
+    """Number of chips that reach an accuracy.
 
     Args:
         target: Accuracy that a chip must reach to work, a fraction.
-        working: How many chips reach it.
-        chips: How many chips were simulated.
+        working: Number of chips that reach it.
+        chips: Number of chips simulated.
     """
 
     target: float
@@ -38,12 +38,12 @@ class Yield:
 
     @property
     def share(self) -> float:
-        """Working chips over all chips."""
+        """Share of working chips."""
         return self.working / self.chips
 
     @property
     def ci95(self) -> Interval:
-        """Clopper and Pearson's 95 % interval of the share over all chips of this network."""
+        """Clopper and Pearson's 95 % interval of the share among all chips of this network."""
         return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
@@ -54,26 +54,26 @@ class Yield:
 class ChipReport:
     """Accuracy of one network on many simulated chips.
 
-    The 95 % interval is over chips, for this network on these images, a second one for new images
-    as well; neither says anything of other trainings. Where each chip has classified images of its
-    own, a part of all, the spread and the interval are over chips and images, and one chip's
-    accuracy says little.
+    The 95 % interval is over chips, for this network on these images; a second one covers new
+    images as well. Neither says anything about other trainings. If each chip has classified its own
+    sample of the images, spread and interval are over chips and images, and the accuracy of a
+    single chip means little.
 
     Args:
-        device: The device model in words, its ``repr``.
-        sigma: Magnitude of the variation where the device has one, else None.
-        accuracies: Share of right answers of each chip ``[chips]``, float64 on the CPU.
+        device: The device model, its ``repr``.
+        sigma: Size of the variation, or None if the device has none.
+        accuracies: Share of correct answers of each chip ``[chips]``, float64 on the CPU.
         seeds: The seed of each chip; ``device.program(weights, generator=torch.Generator()
-            .manual_seed(seed))`` makes that chip again.
-        images: How many images each chip has classified.
-        losses: Mean loss of each chip ``[chips]``, or None where no loss was asked for.
+            .manual_seed(seed))`` reproduces that chip.
+        images: Number of images that each chip has classified.
+        losses: Mean loss of each chip ``[chips]``, or None if no loss was requested.
         target: Accuracy that a chip must reach to work, a fraction, or None.
-        corruption: Name of what happens to spikes, or None.
-        severity: Its size.
-        unit: What its size measures.
-        activity: Spikes, operations and rates, a mean over chips, or None if not counted.
-        sampled_from: How many images each chip's own were drawn from; None if all chips have
-            classified all images.
+        corruption: Name of the corruption, or None.
+        severity: Severity of the corruption.
+        unit: Meaning of the severity.
+        activity: Spikes, operations and rates, averaged over chips, or None if not counted.
+        sampled_from: Number of images from which each chip's sample was drawn; None if every chip
+            has classified all images.
     """
 
     device: str
@@ -90,7 +90,7 @@ class ChipReport:
     sampled_from: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse figures of other numbers of chips."""
+        """Check that all figures are for the same number of chips."""
         for name, values in (("accuracies", self.accuracies), ("losses", self.losses)):
             if values is not None and values.shape != (len(self.seeds),):
                 raise ValueError(
@@ -105,7 +105,7 @@ class ChipReport:
 
     @property
     def size(self) -> float:
-        """Where the report stands in a sweep: severity of a corruption, else sigma, else 0."""
+        """Position of the report in a sweep: severity of a corruption, else sigma, else 0."""
         return (self.sigma if self.corruption is None else self.severity) or 0.0
 
     @property
@@ -132,7 +132,7 @@ class ChipReport:
 
     @property
     def ci95(self) -> Interval:
-        """95 % interval of the mean over chips on these images; NaN for one chip.
+        """95 % interval of the mean over chips on these images; NaN for a single chip.
 
         See :func:`~spikewvat.robustness.intervals.chip_interval`.
         """
@@ -140,7 +140,7 @@ class ChipReport:
 
     @property
     def ci95_new_images(self) -> Interval:
-        """95 % interval of the mean over chips for new images as well; NaN for one chip.
+        """95 % interval of the mean over chips for new images as well; NaN for a single chip.
 
         See :func:`~spikewvat.robustness.intervals.over_images`.
         """
@@ -148,7 +148,7 @@ class ChipReport:
 
     @property
     def unseen(self) -> float:
-        """Largest share of chips that may be worse than the worst, with 95 % confidence."""
+        """Upper 95 % confidence bound of the share of chips worse than the worst one here."""
         return unseen_share(self.chips)
 
     @property
@@ -163,16 +163,17 @@ class ChipReport:
             target: Accuracy as a fraction, between 0 and 1.
 
         Returns:
-            The count with its interval.
+            The number of working chips with its interval.
 
         Raises:
-            ValueError: If ``target`` is no fraction, or chips have classified a part of the images.
+            ValueError: If ``target`` is not a fraction, or chips have classified samples of the
+                images.
         """
         check_target(target)
         if self.sampled_from is not None:
             raise ValueError(
                 f"each chip has classified {self.images} of {self.sampled_from} images, which does "
-                "not tell whether it works. Leave out images_per_chip for a yield."
+                "not show whether it works. Leave out images_per_chip to compute a yield."
             )
         return Yield(target, int((self.accuracies >= target).sum()), self.chips)
 
@@ -180,14 +181,14 @@ class ChipReport:
         """Count the chips that reach each of several accuracies.
 
         Args:
-            targets: Accuracies as fractions; by default all that some chip has, where the share
-                falls. It is flat in between.
+            targets: Accuracies as fractions; by default the accuracies of the chips, where the
+                share drops. It is constant in between.
 
         Returns:
-            A count with its interval for each target.
+            One count with its interval per target.
 
         Raises:
-            ValueError: If a target is no fraction.
+            ValueError: If a target is not a fraction.
         """
         chosen = sorted(set(self.accuracies.tolist())) if targets is None else targets
         return tuple(self.yield_at(target) for target in chosen)
@@ -212,13 +213,12 @@ class ChipReport:
 
 @dataclass(frozen=True, eq=False)
 class Degradation:
-    """How accuracy falls as a variation or corruption grows, on the same chips at every size.
+    """Accuracy against the size of a variation or corruption, on the same chips at every size.
 
     Args:
-        clean: Accuracy of the ideal weights, a fraction.
-        reports: One report for each magnitude, in the order asked for.
-        activity: That of the network with ideal weights and without corruption, or None if not
-            counted.
+        clean: Accuracy without variation, a fraction.
+        reports: One report per size, in the requested order.
+        activity: Activity of the network without variation and corruption, or None if not counted.
     """
 
     clean: Fraction
@@ -227,7 +227,7 @@ class Degradation:
 
     @property
     def axis(self) -> Axis:
-        """What the magnitudes are of."""
+        """The quantity that is swept."""
         first = self.reports[0] if self.reports else None
         if first is None or first.corruption is None:
             return Axis()
@@ -235,12 +235,12 @@ class Degradation:
 
     @property
     def sigmas(self) -> tuple[float, ...]:
-        """The magnitudes: of the variation, or severities of a corruption."""
+        """Sizes of the variation, or severities of a corruption."""
         return tuple(report.size for report in self.reports)
 
     @property
     def rate_shifts(self) -> tuple[dict[str, float], ...]:
-        """Firing rate by layer minus that of the clean network, at each magnitude."""
+        """Firing rate by layer minus that without variation and corruption, at each size."""
         if self.activity is None:
             return tuple({} for _ in self.reports)
         clean = self.activity
@@ -248,14 +248,14 @@ class Degradation:
 
     @property
     def means(self) -> tuple[float, ...]:
-        """Mean accuracy over chips at each magnitude."""
+        """Mean accuracy over chips at each size."""
         return tuple(report.mean for report in self.reports)
 
     @property
     def reference(self) -> float:
-        """What drops are counted from: accuracy at magnitude 0, or else that of ideal weights.
+        """Baseline of the drops: accuracy at size 0 if swept, else that without variation.
 
-        They differ where the device changes weights at any magnitude, as by quantising them.
+        The two differ if the device changes weights at any size, for example by quantising them.
         """
         for report in self.reports:
             if (report.sigma is not None or report.corruption is not None) and report.size == 0:
@@ -264,14 +264,14 @@ class Degradation:
 
     @property
     def drops(self) -> tuple[float, ...]:
-        """:attr:`reference` minus mean accuracy over chips at each magnitude, as fractions."""
+        """:attr:`reference` minus mean accuracy over chips at each size, as fractions."""
         return tuple(self.reference - mean for mean in self.means)
 
     def at(self, sigma: float) -> ChipReport:
-        """Return the report for a magnitude.
+        """Return the report for a size.
 
         Raises:
-            KeyError: If it was not swept.
+            KeyError: If the size was not swept.
         """
         for report in self.reports:
             swept = report.sigma is not None or report.corruption is not None
@@ -283,16 +283,16 @@ class Degradation:
 
     @classmethod
     def pooled(cls, curves: Sequence[Degradation]) -> Degradation:
-        """Put the chips of several trainings together, for pictures and yields.
+        """Pool the chips of several trainings, for pictures and yields.
 
-        The intervals of the result take the chips for independent, which those of one training
-        are not: compare trainings by the means of their own curves.
+        Intervals of the result treat all chips as independent, but chips of one training are not.
+        To compare trainings, use the means of their own curves.
 
         Args:
-            curves: Curves of the same magnitudes, one for each training.
+            curves: Curves over the same sizes, one per training.
 
         Raises:
-            ValueError: If there is none, or their magnitudes differ.
+            ValueError: If there are no curves, or their sizes differ.
         """
         if not curves or len({(curve.axis, curve.sigmas) for curve in curves}) > 1:
             got = [(curve.axis.name or "sigma", curve.sigmas) for curve in curves]
@@ -322,13 +322,13 @@ class Degradation:
     def __str__(self) -> str:
         if self.axis.name is not None:
             rows = [f"{self.axis.heading(r.size)}: {r}" for r in self]
-            return "\n".join([f"clean: {100 * self.clean:.1f} %", *rows])
+            return "\n".join([f"no variation: {100 * self.clean:.1f} %", *rows])
         rows = [f"sigma {100 * r.sigma:5.1f} %: {r}" for r in self if r.sigma is not None]
-        return "\n".join([f"clean        : {100 * self.clean:.1f} %", *rows])
+        return "\n".join([f"no variation : {100 * self.clean:.1f} %", *rows])
 
 
 def check_target(target: float) -> None:
-    """Raise ValueError unless an accuracy is a fraction."""
+    """Raise ValueError unless a target accuracy is a fraction."""
     if not (isinstance(target, Real) and 0 <= target <= 1):
         raise ValueError(
             f"target must be a fraction between 0 and 1, got {target!r}. Write 0.95 for 95 %."
@@ -336,6 +336,6 @@ def check_target(target: float) -> None:
 
 
 def _mean(found: Sequence[Activity | None]) -> Activity | None:
-    """Return the mean activity where all were counted."""
+    """Return the mean activity if all were counted."""
     counted = [one for one in found if one is not None]
     return Activity.mean(counted) if len(counted) == len(found) else None

@@ -1,4 +1,4 @@
-"""A network in evaluation, other weights put into it and taken out again."""
+"""Evaluate a network with other weights, and restore its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spikewvat.weights import Weights, replaced
 
 
 class Found(NamedTuple):
-    """What an evaluation found: accuracy, loss (NaN without one), activity if it was counted."""
+    """Result of an evaluation: accuracy, loss (NaN without one), activity if counted."""
 
     accuracy: float
     loss: float
@@ -29,16 +29,16 @@ class Found(NamedTuple):
 
 @dataclass
 class Run:
-    """A network in evaluation mode for one question, ready to hold other weights.
+    """A network in evaluation mode, ready to hold other weights.
 
     Args:
         model: The network.
-        adapter: Of its framework.
-        live: Its weights that chips hold.
+        adapter: Adapter for its framework.
+        live: The weights that chips hold.
         test: The network with its images.
-        image_axis: Of its inputs, None if it is not known.
-        observer: Counts spikes and operations of every evaluation; None counts nothing.
-        known: What the network without variation gave, if that is known.
+        image_axis: Axis of the images in its inputs, or None if unknown.
+        observer: Counts spikes and operations in every evaluation; None counts nothing.
+        known: Result without variation, if already known.
     """
 
     model: nn.Module
@@ -53,11 +53,11 @@ class Run:
 
     @property
     def weights(self) -> Weights:
-        """The weights without variation, detached; not to be written to."""
+        """The weights without variation, detached; do not write to them."""
         return {name: weight.detach() for name, weight in self.live.items()}
 
     def no_variation(self) -> Found:
-        """Evaluate the weights as they are, once."""
+        """Evaluate the network without variation; the result is cached."""
         if self.known is None:
             self.check_weights()
             self.known = self._evaluate("the network without variation")
@@ -67,13 +67,13 @@ class Run:
     def holding(
         self, values: Weights, what: str, *, happens: Corruption | None = None, seed: int = 0
     ) -> Found:
-        """Evaluate other values in the weights.
+        """Evaluate the network with other weights.
 
         Args:
-            values: Equal names and shapes.
-            what: What they are, for messages.
-            happens: What happens to spikes.
-            seed: Of the chip.
+            values: Weights with equal names and shapes.
+            what: Description of the weights, for messages.
+            happens: The corruption of spikes.
+            seed: Seed of the chip.
         """
         same = happens is None or not happens.active
         if same and self._last is not None and self._gives_equal(self._last[0], values):
@@ -85,21 +85,21 @@ class Run:
         return found
 
     def holding_on(self, values: Weights, what: str, chosen: Tensor, seed: int) -> Found:
-        """Evaluate other values in the weights on some of the images."""
+        """Evaluate the network with other weights on some of the images."""
         self.check_chip(values, what)
         self._last = None
         with replaced(self.live, values):
             return self._evaluate(what, seed=seed, chosen=chosen)
 
     def holding_each(self, stack: Stack, chips: list[tuple[Weights, str]]) -> list[Found]:
-        """Evaluate several chips together, equal neighbours once.
+        """Evaluate several chips together; consecutive equal chips are evaluated once.
 
         Args:
-            stack: Of the same network.
-            chips: Values of each, and what it is.
+            stack: Stack for the same network.
+            chips: Weights and description of each chip.
 
         Raises:
-            NotStackableError: If a layer does not work on stacked weights.
+            NotStackableError: If a layer does not support stacked weights.
         """
         before = [None if self._last is None else self._last[0], *(values for values, _ in chips)]
         new = [
@@ -129,7 +129,7 @@ class Run:
         seed: int = 0,
         chosen: Tensor | None = None,
     ) -> Found:
-        """Test the weights that the network holds."""
+        """Test the network with the weights it holds now."""
         with ExitStack() as stack:
             if happens is not None:
                 chip = corrupt(
@@ -148,7 +148,7 @@ class Run:
             return Found(*self.test.evaluate(what, chosen, seed), self.observer.found())
 
     def _gives_equal(self, one: Weights, other: Weights) -> bool:
-        """Return whether two chips give the same: what a network draws differs between them."""
+        """Return whether two chips must give equal results: equal weights, and no random draws."""
         return not self.test.draws.seen and _equal(one, other)
 
     def check_weights(self) -> None:

@@ -1,4 +1,4 @@
-"""Chips in one line."""
+"""The one-line way to simulate chips."""
 
 from __future__ import annotations
 
@@ -54,16 +54,16 @@ def simulate_chips(
     Args:
         model: See :class:`Evaluator`.
         loader: Batches of images.
-        device: What a chip does to weights; here and below see :meth:`Evaluator.chips`.
-        chips: How many chips at most.
+        device: Device model; for this and the next arguments see :meth:`Evaluator.chips`.
+        chips: Largest number of chips.
         target: Accuracy that a chip must reach to work.
-        interval_width: Stop when the interval of the mean accuracy is narrower.
+        interval_width: Stop when the interval of the mean accuracy is narrower than this.
         min_chips: Chips to simulate before stopping early.
-        images_per_chip: Images that each chip classifies; ``None`` takes all.
+        images_per_chip: Number of images per chip; ``None`` uses all.
         seed: The seeds of the chips are drawn with it, 0 by default.
         generator: Draws them instead of a generator of that seed, and goes on.
         progress: Called after each chip.
-        **options: Those of :class:`Evaluator`.
+        **options: Options of :class:`Evaluator`.
 
     Returns:
         Accuracies of the chips in the order of their seeds.

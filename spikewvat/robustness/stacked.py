@@ -14,7 +14,7 @@ from torch.func import functional_call, vmap
 from spikewvat.weights import Weights
 
 Stacking: TypeAlias = Literal["auto"] | bool
-"""Whether chips share a forward pass: always, never, or where it is faster."""
+"""Whether chips share a forward pass: always, never, or if it is faster."""
 
 STACK_BYTES = 2**30
 _functorch: Any = torch._C._functorch
@@ -22,15 +22,15 @@ _UNSEEN = 4  # what neurons and sums hold beside the outputs of modules, as a fa
 
 
 class NotStackableError(Exception):
-    """A network that cannot hold several chips at once; the message says why."""
+    """The network cannot hold several chips at once; the message gives the reason."""
 
 
 def pays(weights: Mapping[str, Tensor]) -> bool:
-    """Return whether stacked chips are faster than one after the other.
+    """Return whether stacking chips is faster than evaluating one after the other.
 
-    Dense layers of one chip leave a GPU waiting for its next kernel; convolutions fill it, and a
-    processor is busy with one chip. A rule, not a stopwatch: equal runs take equal paths, to the
-    last bit.
+    The dense layers of a single chip do not keep a GPU busy; convolutions do, and a CPU is busy
+    with one chip. This is a fixed rule, not a timing, so that equal runs take equal paths and give
+    equal bits.
     """
     return all(weight.is_cuda and weight.dim() <= 2 for weight in weights.values())
 
@@ -38,15 +38,16 @@ def pays(weights: Mapping[str, Tensor]) -> bool:
 class Stack:
     """A copy of a network that evaluates a group of chips at once.
 
-    What lies in front of the first layer with weights of a chip is computed once for the group.
+    Everything before the first layer with a chip's weights is computed once for the group.
 
     Args:
-        model: The network, in evaluation mode; it is copied, never changed.
-        live: Its weights that chips hold, by any name.
-        reset: Forgets all neuron state of a network.
+        model: The network, in evaluation mode; it is copied, never modified.
+        live: The weights that chips hold, by any name.
+        reset: Resets all neuron state of a network.
 
     Raises:
-        NotStackableError: If the network cannot be copied, or a weight is none of its parameters.
+        NotStackableError: If the network cannot be copied, or a weight is not one of its
+            parameters.
     """
 
     def __init__(self, model: nn.Module, live: Weights, reset: Callable[[nn.Module], None]) -> None:
@@ -71,13 +72,13 @@ class Stack:
         Args:
             inputs: One batch.
             chips: Weights of each chip, under the names of ``live``.
-            reduce: From the output of one chip to what is wanted of it.
+            reduce: Function from the output of one chip to the required result.
 
         Returns:
-            What is wanted, with the chips in front.
+            The results, with a leading axis for the chips.
 
         Raises:
-            NotStackableError: If a layer does not work on stacked weights.
+            NotStackableError: If a layer does not support stacked weights.
         """
         together = {
             own: torch.stack([chip[name] for chip in chips]) for name, own in self._names.items()
@@ -99,7 +100,7 @@ class Stack:
 
 @contextmanager
 def _without_fallback() -> Iterator[None]:
-    """Let operations without a rule for stacked tensors fail instead of looping, slowly, inside."""
+    """Make operations without a rule for stacked tensors fail instead of looping slowly."""
     before = _functorch._is_vmap_fallback_enabled()
     _functorch._set_vmap_fallback_enabled(False)
     try:
@@ -110,10 +111,10 @@ def _without_fallback() -> Iterator[None]:
 
 @contextmanager
 def measured(model: nn.Module) -> Iterator[Callable[[], int]]:
-    """Watch the forward passes of a network for a while.
+    """Measure the forward passes of a network within a block.
 
     Yields:
-        Gives the bytes of all outputs of innermost modules in the largest pass so far.
+        A function that returns the bytes of all leaf modules' outputs in the largest pass so far.
     """
     seen = largest = 0
 
@@ -139,12 +140,12 @@ def measured(model: nn.Module) -> Iterator[Callable[[], int]]:
 
 
 def group_size(live: Weights, activations: int, memory: int) -> int:
-    """Return how many chips fit into so many bytes, at least 1.
+    """Return how many chips fit into the given memory, at least 1.
 
     Args:
         live: Weights of one chip.
-        activations: Bytes of the outputs of its modules in one pass, see :func:`measured`.
-        memory: Bytes that a group may take.
+        activations: Bytes of module outputs in one pass, see :func:`measured`.
+        memory: Memory for a group, in bytes.
     """
     one = sum(weight.nbytes for weight in live.values()) + _UNSEEN * activations
     return max(1, memory // max(one, 1))

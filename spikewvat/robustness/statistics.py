@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class Interval(NamedTuple):
-    """A closed interval; its bounds are NaN where it is not defined.
+    """A closed interval; its bounds are NaN if it is undefined.
 
     Args:
         low: Lower bound.
@@ -77,7 +77,7 @@ def mean_interval(values: Tensor | Sequence[float], *, confidence: float = 0.95)
         The interval; NaN bounds for a single value, whose spread is unknown.
 
     Raises:
-        ValueError: If there are no values or ``confidence`` is out of its range.
+        ValueError: If there are no values or ``confidence`` is out of range.
 
     References:
         The probable error of a mean (Student, 1908), https://doi.org/10.1093/biomet/6.1.1
@@ -97,11 +97,11 @@ def mean_interval(values: Tensor | Sequence[float], *, confidence: float = 0.95)
 
 @lru_cache(maxsize=1024)
 def student_t_quantile(probability: float, degrees: int) -> float:
-    r"""Return the quantile of Student's t distribution with a whole number of degrees.
+    r"""Return a quantile of Student's t distribution with a whole number of degrees of freedom.
 
-    With :math:`\theta = \arctan(t / \sqrt\nu)` the probability of :math:`|T| \le t` is a finite
-    sum of powers of :math:`\cos\theta`, all of them positive, so it is exact to rounding; the
-    quantile is found by bisection over :math:`\theta`.
+    With :math:`\theta = \arctan(t / \sqrt\nu)` the probability of :math:`|T| \le t` is a finite sum
+    of positive powers of :math:`\cos\theta`, exact up to rounding; the quantile is found by
+    bisection over :math:`\theta`.
 
     Args:
         probability: Between 0 and 1, both excluded.
@@ -111,7 +111,7 @@ def student_t_quantile(probability: float, degrees: int) -> float:
         t such that P(T <= t) = ``probability``.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     References:
         Handbook of Mathematical Functions (Abramowitz and Stegun, 1964), Eq. 26.7.3 and 26.7.4
@@ -145,7 +145,7 @@ def student_t_p_value(t: float, degrees: int) -> float:
         P(|T| >= |t|), exact to about 1e-15.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     Example:
         >>> round(student_t_p_value(2.776445, 4), 6)
@@ -160,12 +160,12 @@ def student_t_p_value(t: float, degrees: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    r"""Adjust p-values for their number, so that any false finding among them is as rare as one.
+    r"""Adjust p-values by Holm's method, which controls the family-wise error rate.
 
     .. math:: \tilde p_{(i)} = \max_{j \le i} \min(1, (m - j + 1)\, p_{(j)})
 
     Args:
-        p_values: One for each comparison of the family, in any order.
+        p_values: One per comparison in the family, in any order.
 
     Returns:
         Adjusted p-values in the same order.
@@ -193,22 +193,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def wilson_interval(successes: float, trials: float, *, confidence: float = 0.95) -> Interval:
-    r"""Return Wilson's score interval of a share; it never leaves [0, 1] nor has width 0.
+    r"""Return Wilson's score interval of a share; it stays within [0, 1] and never has width 0.
 
     .. math:: \frac{1}{1 + z^2/n} \left( \hat p + \frac{z^2}{2n} \pm
         z \sqrt{\frac{\hat p (1 - \hat p)}{n} + \frac{z^2}{4 n^2}} \right)
 
     Args:
-        successes: How many of the trials succeeded, for example working chips; an effective
-            number need not be whole.
-        trials: Their number n, at least 1.
+        successes: Number of successes, for example working chips; an effective number need not be
+            whole.
+        trials: Number of trials n, at least 1.
         confidence: Coverage, between 0 and 1.
 
     Returns:
         The interval.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     References:
         Probable inference, the law of succession, and statistical inference (Wilson, 1927),

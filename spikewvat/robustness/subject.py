@@ -1,4 +1,4 @@
-"""The network under test with its images, and what is known of it without variation."""
+"""The network under test, its images, and its cached results without variation."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from spikewvat.weights import Weights, refresh
 
 @dataclass
 class Subject:
-    """A network and its images, between one question and the next.
+    """A network and its images, with what is cached between evaluations.
 
     Args:
         model: The network.
-        images: What it classifies.
-        scores: How outputs become class scores; None sums over time.
+        images: The images that it classifies.
+        scores: Function from outputs to class scores; None sums over time.
         given: Live weights that chips hold; None for all synaptic ones.
-        own_adapter: None for that of the network's framework.
+        own_adapter: Adapter; None for that of the network's framework.
         reset_state: Resets layers that no adapter knows.
         autocast: Lower precision of the forward passes.
-        ignore: Parameters or modules that no device holds.
-        time: How the network meets time; None to find out.
+        ignore: Parameters or modules that are not on the device.
+        time: How the network handles time; None to infer it.
     """
 
     model: nn.Module
@@ -64,10 +64,10 @@ class Subject:
         self.live()
 
     def live(self) -> Weights:
-        """Return the weights that chips hold, found anew: parameters may have been replaced.
+        """Return the weights that chips hold, looked up again because parameters may be replaced.
 
         Raises:
-            ValueError: If a given weight is no parameter of the network any more.
+            ValueError: If a given weight is no longer a parameter of the network.
             UnsupportedModelError: If the network has no synaptic weights.
         """
         if self.given is None:
@@ -76,23 +76,23 @@ class Subject:
         for name in self._own:
             if id(self.given[name]) not in parameters:
                 raise ValueError(
-                    f"weight {name!r} is no parameter of the network any more: something has "
-                    "replaced it since. Make another Evaluator with the present weights."
+                    f"weight {name!r} is no longer a parameter of the network: it has been "
+                    "replaced. Make a new Evaluator with the present weights."
                 )
         refresh(self.given)
         return dict(self.given)
 
     def account(self) -> Account:
-        """Return where devices are, and what was left out and why."""
+        """Return the account of all parameters: on devices, or left out and why."""
         return account(self.model, self.adapter, self.given)
 
     @contextmanager
     def running(self, loss: ChipLoss | None, *, counting: bool = False) -> Iterator[Run]:
-        """Put the network into evaluation mode for one question, and all back afterwards.
+        """Put the network into evaluation mode within a block, then restore everything.
 
         Args:
-            loss: Of a batch, from output and labels.
-            counting: Count spikes and operations, where a layer of spiking neurons is known.
+            loss: Function from output and labels to the loss of a batch.
+            counting: Count spikes and operations, if any layer of spiking neurons is known.
         """
         live = self.live()
         modes = [(module, module.training) for module in self.model.modules()]
@@ -133,7 +133,7 @@ class Subject:
                 self._seen = Snapshot.of(self.model, live)
 
     def _meets_time(self, device: torch.device) -> Met:
-        """Return how the network meets time, found out from the first batch once."""
+        """Return how the network handles time, inferred once from the first batch."""
         if self._met is None:
             batch = self.images.first(device)
             if batch is None:
@@ -154,18 +154,18 @@ class Subject:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a network computes with: its tensors, and modules and hooks by identity."""
+    """A snapshot of a network: its tensors, and modules and hooks by identity."""
 
     tensors: list[Tensor]
     parts: list[object]
 
     @classmethod
     def of(cls, model: nn.Module, live: Weights) -> Snapshot:
-        """Copy what a network and its weights hold."""
+        """Take a snapshot of a network and its weights."""
         return cls([held.detach().clone() for held in _tensors(model, live)], _parts(model))
 
     def shows(self, model: nn.Module, live: Weights) -> bool:
-        """Return whether a network still is as it was."""
+        """Return whether the network is unchanged since the snapshot."""
         present = _tensors(model, live)
         return self.parts == _parts(model) and all(
             (was.dtype, was.device) == (now.dtype, now.device) and torch.equal(was, now)
@@ -178,7 +178,7 @@ def _tensors(model: nn.Module, live: Weights) -> list[Tensor]:
 
 
 def _parts(model: nn.Module) -> list[object]:
-    """Return what says which modules there are and what is hooked onto them."""
+    """Return the identities of the modules and of the hooks on them."""
     parts: list[object] = []
     for name, module in model.named_modules():
         parts += [name, type(module), len(list(module.parameters(recurse=False)))]

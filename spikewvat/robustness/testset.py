@@ -1,4 +1,4 @@
-"""A network that classifies the images of a test set, with one chip's weights or several chips'."""
+"""Classify the images of a test set with the weights of one chip or several chips."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from spikewvat.spiking.losses import class_scores
 from spikewvat.weights import Weights, taken
 
 Scores: TypeAlias = Callable[[Any], Tensor]
-"""From a network's output to the score of every class, ``[B, classes]``."""
+"""Function from a network's output to class scores ``[B, classes]``."""
 
 ChipLoss: TypeAlias = Callable[[Any, Tensor], Tensor]
-"""From a network's output and labels to the mean loss over the batch, a 0-dim tensor."""
+"""Function from a network's output and labels to the mean loss of the batch, a 0-dim tensor."""
 
 _Forward: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
-"""From inputs and labels to scores ``[chips, B, classes]`` and, with a loss, that ``[chips]``."""
+"""Function from inputs and labels to scores ``[chips, B, classes]`` and any losses ``[chips]``."""
 
 _MANY, _ENOUGH = 10, 50  # outputs for each label, and images, that are no accident
 
 
 @dataclass(frozen=True)
 class TestSet:
-    """A network in evaluation mode and the images that it is tested on.
+    """A network in evaluation mode and its test images.
 
     Args:
-        model: The network; whatever weights it holds at the time are tested.
-        images: What it classifies.
-        device: Where the inputs go.
-        reset: Forgets all neuron state of the network.
-        scores: From an output to the score of every class, ``[B, classes]``; None sums over time
-            and refuses what looks like several outputs for every class.
-        loss: From output and labels to the mean loss over the batch, or None.
+        model: The network; tested with the weights that it holds at the time.
+        images: The images that it classifies.
+        device: Device of the inputs.
+        reset: Resets all neuron state of the network.
+        scores: Function from an output to class scores ``[B, classes]``; None sums over time and
+            raises if there seem to be several outputs per class.
+        loss: Function from output and labels to the mean loss of the batch, or None.
         autocast: Lower precision of the forward passes, None for that of the weights.
-        draws: Seeds what the network draws itself.
+        draws: Seeds the random numbers that the network draws.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
@@ -63,17 +63,17 @@ class TestSet:
         """Classify all images.
 
         Args:
-            what: What is evaluated, for messages.
-            seed: Of what the network draws itself.
-            chosen: Numbers of some images, after :meth:`Images.load`; by default all.
+            what: Description of the weights, for messages.
+            chosen: Indices of the images to use, after :meth:`Images.load`; by default all.
+            seed: Seed of the random numbers that the network draws.
 
         Returns:
-            Share of right answers, and the mean loss over images, NaN if there is no loss.
+            Share of correct answers, and the mean loss over images, NaN without a loss.
 
         Raises:
-            ValueError: If there are no images, or other ones than before; if outputs have an
+            ValueError: If there are no images, or different ones than before; if outputs have an
                 unexpected shape or are NaN; if labels are out of range.
-            TypeError: If a batch is no pair of tensors.
+            TypeError: If a batch is not a pair of tensors.
         """
 
         def forward(inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
@@ -91,15 +91,15 @@ class TestSet:
         """Classify all images on several chips at once.
 
         Args:
-            stack: Of the same network.
+            stack: Stack for the same network.
             chips: Weights of each chip.
-            whats: What each of them is, for messages.
+            whats: Description of each chip, for messages.
 
         Returns:
             As :meth:`evaluate`, for each chip.
 
         Raises:
-            NotStackableError: If a layer does not work on stacked weights.
+            NotStackableError: If a layer does not support stacked weights.
             ValueError: As :meth:`evaluate`.
         """
 
@@ -109,7 +109,7 @@ class TestSet:
         return self._evaluated(forward, whats, self.images.batches(self.device))
 
     def _reduced(self, output: Any, labels: Tensor) -> tuple[Tensor, ...]:
-        """Return scores, and the loss if there is one."""
+        """Return the scores and, if there is one, the loss."""
         scores = self._scores(output)
         _check_shape(scores, labels)
         if scores.shape[1] not in self.images.class_counts:
@@ -165,8 +165,8 @@ class TestSet:
         frozen = [name for name, weight in weights.items() if not weight.requires_grad]
         if frozen:
             raise ValueError(
-                f"weights {', '.join(map(repr, frozen))} are frozen, expected to take gradients. "
-                "Call requires_grad_() on them, or do without the ascent."
+                f"weights {', '.join(map(repr, frozen))} are frozen, expected parameters that "
+                "require gradients. Call requires_grad_() on them, or leave out the ascent."
             )
         total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
         with torch.enable_grad(), taken(weights), self.draws.forked([self.device]):
@@ -178,8 +178,8 @@ class TestSet:
                     loss = self.loss(output, labels) * len(labels) if self.loss else None
                 if loss is None or not loss.requires_grad:
                     raise ValueError(
-                        "the loss has no gradient, expected one through the network. "
-                        "Use surrogate gradients, or do without the ascent."
+                        "the loss has no gradient with respect to the weights. Use surrogate "
+                        "gradients, or leave out the ascent."
                     )
                 parts = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
                 for name, part in zip(weights, parts, strict=True):
@@ -194,7 +194,7 @@ class TestSet:
 
     @contextmanager
     def _pass(self, seed: int, batch: int) -> Iterator[None]:
-        """Run a pass in the precision that was asked for, with a chip's random state."""
+        """Run a pass in the requested precision, with a chip's random state."""
         precision = torch.autocast(
             self.device.type, self.autocast, enabled=self.autocast is not None
         )
@@ -203,7 +203,7 @@ class TestSet:
 
 
 def _check_shape(scores: Any, labels: Tensor) -> None:
-    """Raise unless there is a row of scores for every image."""
+    """Raise unless there is one row of scores per image."""
     if not isinstance(scores, Tensor) or scores.dim() != 2 or len(scores) != len(labels):
         raise ValueError(
             f"class scores are {described(scores)}, expected [{len(labels)}, classes] for "
@@ -212,7 +212,7 @@ def _check_shape(scores: Any, labels: Tensor) -> None:
 
 
 def _check_labels(labels: Tensor, classes: int) -> None:
-    """Raise unless every label is a class."""
+    """Raise unless every label is a class index."""
     if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise ValueError(
             f"labels range from {int(labels.min())} to {int(labels.max())}, but the network has "
@@ -221,7 +221,7 @@ def _check_labels(labels: Tensor, classes: int) -> None:
 
 
 def _check_population(answers: list[tuple[Tensor, Tensor]], outputs: int) -> None:
-    """Raise if every class seems to have several outputs."""
+    """Raise if there seem to be several outputs per class."""
     labels = torch.cat([labels for _, labels in answers])
     given = torch.cat([own for own, _ in answers], 1)[0]
     classes, images = int(labels.max()) + 1, len(labels)
@@ -235,8 +235,8 @@ def _check_population(answers: list[tuple[Tensor, Tensor]], outputs: int) -> Non
     luck = 1 / classes + 4 * math.sqrt((classes - 1) / images) / classes
     if right > luck or (each >= _MANY and images >= _ENOUGH):
         raise ValueError(
-            f"labels are 0 .. {classes - 1}, but the network has {outputs} outputs and answers "
-            f"mostly with others. If {each} outputs stand for each class, pass "
+            f"labels are 0 .. {classes - 1}, but the network has {outputs} outputs and mostly "
+            f"answers with higher ones. If {each} outputs stand for each class, pass "
             f"scores=population_scores({classes}) from spikewvat.robustness; if there are "
             f"{outputs} classes, pass scores=class_scores from there."
         )

@@ -1,4 +1,4 @@
-"""Who owns the time axis: a network that runs over time itself, or one that computes a step."""
+"""Who runs the loop over time: the network itself, or the evaluator for a single-step network."""
 
 from __future__ import annotations
 
@@ -18,39 +18,40 @@ from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.watching import Seen, watched
 
 Time: TypeAlias = Literal["network", "steps"] | int | None
-"""How a network meets time; see :class:`~spikewvat.robustness.Evaluator`."""
+"""How a network handles time; see :class:`~spikewvat.robustness.Evaluator`."""
 
 _IMAGES = 16  # of the first batch: enough to see how the network meets time
 
 
 @dataclass(frozen=True)
 class Loop:
-    """Calls a network that computes one time step once for every step.
+    """Calls a single-step network once for every time step.
 
     Args:
-        steps: How often the same input is given; None for inputs ``[T, B, ...]``, step by step.
+        steps: Number of steps with the same input; None for inputs ``[T, B, ...]``, one step at a
+            time.
     """
 
     steps: int | None = None
 
     def __call__(self, step: Callable[..., Any], x: Tensor, *args: Any, **kw: Any) -> Any:
-        """Return the outputs of all steps, stacked along a first axis."""
+        """Return the outputs of all steps, stacked along a leading axis."""
         inputs = (x for _ in range(self.steps)) if self.steps else (x[t] for t in range(len(x)))
         return _stacked([step(one, *args, **kw) for one in inputs])
 
     @contextmanager
     def around(self, model: nn.Module) -> Iterator[None]:
-        """Let a network run over time for a while; hooks on it see whole passes."""
+        """Make a network run over time within a block; hooks on it see whole passes."""
         with overridden(model, "forward", self):
             yield
 
 
 class Met(NamedTuple):
-    """How a network meets time.
+    """How a network handles time.
 
     Args:
-        loop: To be put around the network; None if it owns its loop.
-        image_axis: Of its inputs; None if it could be either.
+        loop: The loop to put around the network; None if it runs over time itself.
+        image_axis: Axis of the images in its inputs; None if it could be either.
     """
 
     loop: Loop | None
@@ -58,7 +59,7 @@ class Met(NamedTuple):
 
 
 def check_time(time: object) -> None:
-    """Raise ValueError unless this says how a network meets time."""
+    """Raise ValueError unless ``time`` is a valid option."""
     number = isinstance(time, int) and not isinstance(time, bool) and time >= 1
     if time not in (None, "network", "steps") and not number:
         raise ValueError(
@@ -75,17 +76,17 @@ def meet(
     *,
     summed: bool,
 ) -> Met:
-    """Find out how a network meets time, from a few images, and that no state survives a reset.
+    """Infer from a few images how a network handles time, and check that resets clear its state.
 
     Args:
-        model: The network, in evaluation mode; neuron state is forgotten.
+        model: The network, in evaluation mode; its neuron state is reset.
         adapter: Resets it.
-        batch: Inputs, where the network is, and labels.
-        time: What is known already.
+        batch: Inputs, on the network's device, and labels.
+        time: The option given by the user.
         summed: Whether 3-dimensional outputs are taken as ``[T, B, classes]``.
 
     Raises:
-        ValueError: If it cannot be known, or is not as ``time`` says.
+        ValueError: If it cannot be inferred, or contradicts ``time``.
         UnsupportedModelError: If state survives a reset.
     """
     meeting = _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed)
@@ -113,11 +114,11 @@ class _Meeting:
 
     @property
     def image_axis(self) -> int | None:
-        """Which axis of the inputs holds the images; None if it could be either or is none."""
+        """The axis of the inputs that holds the images; None if it could be either or neither."""
         return self._axes[0] if len(self._axes) == 1 else None
 
     def loop(self, time: Time) -> Loop | None:
-        """Return the loop to put around the network, checked."""
+        """Return the loop to put around the network, after checking it."""
         loop = self._told(time) if time is not None else self._found()
         if loop is not None:
             with loop.around(self._model):
@@ -133,7 +134,7 @@ class _Meeting:
         if time == "steps":
             if 1 not in self._axes:
                 raise ValueError(
-                    f'time is "steps", but inputs of shape {shape} do not have their images at '
+                    f'time is "steps", but inputs of shape {shape} do not have their images along '
                     "the second axis, expected [T, B, ...]. Pass the number of steps if every "
                     "step has the same input."
                 )
@@ -143,7 +144,7 @@ class _Meeting:
             if shape[0] != given or 0 in self._axes:
                 raise ValueError(
                     f"time is {given}, but inputs of shape {shape} can be read as [T, B, ...] "
-                    f'with {shape[0]} steps. Pass time="steps" to take them one by one, or '
+                    f'with {shape[0]} steps. Pass time="steps" to run them one by one, or '
                     "batches of another size."
                 )
             return Loop()
@@ -165,9 +166,9 @@ class _Meeting:
             raise
         if _hands_state_back(seen.output):
             raise ValueError(
-                "the network returns the state of its neurons beside the output of one time step, "
-                "to be given back with the next step. Wrap it in a module that owns the loop over "
-                'time, or pass time="network" if one call is all.'
+                "the network returns the state of its neurons besides the output of one time step, "
+                "and expects it back with the next step. Wrap it in a module that runs over "
+                'time, or pass time="network" if one call is enough.'
             )
         layers = seen.one_step()
         if layers and self._goes_on(self._few, layers):
@@ -179,7 +180,7 @@ class _Meeting:
         return None
 
     def _check(self, seen: Seen | None) -> None:
-        """Run twice; the first pass of a network that takes no part of a batch is on all of it."""
+        """Run twice; use the full batch if the network does not accept part of one."""
         images = self._few
         try:
             self._pass_twice(images, seen)
@@ -200,7 +201,7 @@ class _Meeting:
             raise
 
     def _step_by_step(self) -> list[str]:
-        """Return the layers that keep state from one step to the next, if steps can be given."""
+        """Return the layers that keep state between steps, if the network can run step by step."""
         # The step with most in it: nothing moves neurons without a bias.
         most = [float(self._few[t].float().abs().sum()) for t in range(len(self._few))]
         step, seen = self._few[most.index(max(most))], Seen()
@@ -215,7 +216,7 @@ class _Meeting:
         return layers if images and self._goes_on(step, layers) else []
 
     def _goes_on(self, x: Tensor, layers: list[str]) -> bool:
-        """Return whether a second call, without a reset, goes on from where the first one ended."""
+        """Return whether a second call without a reset continues from the state of the first."""
         if not layers:
             return False
         modules = dict(self._model.named_modules())
@@ -232,15 +233,15 @@ class _Meeting:
         module = dict(self._model.named_modules())[layers[0]]
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         raise ValueError(
-            f"the network computes one time step a call: layer {layers[0]!r} ({kind}) is called "
+            f"the network computes one time step per call: layer {layers[0]!r} ({kind}) is called "
             "once and keeps its state for the next call. Inputs of shape "
-            f"{tuple(self._whole.shape)} do not tell how many steps there are. Pass time=10 to "
-            'give the same input at each of 10 steps, time="steps" if inputs are [T, B, ...], or '
-            'time="network" if one call is all.'
+            f"{tuple(self._whole.shape)} do not show how many steps there are. Pass time=10 to "
+            'repeat the same input for 10 steps, time="steps" if inputs are [T, B, ...], or '
+            'time="network" if one call is enough.'
         )
 
     def _refuse_batch_first(self, error: Exception) -> None:
-        """Raise if the network takes steps of inputs whose images come first."""
+        """Raise if the network expects time first but the inputs have images first."""
         if self._whole.dim() < 3:
             return
         whole, few = self._whole, self._few
@@ -256,7 +257,7 @@ class _Meeting:
             ) from error
 
     def _check_axes(self, spikes: Tensor) -> None:
-        """Raise unless outputs are [T, B, classes], or no outputs of several steps."""
+        """Raise if outputs of several steps are not [T, B, classes]."""
         if spikes.dim() != 3 or not self._axes:
             return
         axis, shape = self._axes[-1], spikes.shape
@@ -274,19 +275,19 @@ class _Meeting:
         if len(self._axes) == 2 and shape[0] == shape[1] == images > 1 and not self._goes_down():
             raise ValueError(
                 f"inputs of shape {tuple(self._whole.shape)} give outputs of shape "
-                f"{tuple(shape)}, as many steps as images: which axis is time is not "
-                'known. Pass batches of another size, time="network" if outputs are '
+                f"{tuple(shape)}, with as many steps as images, so the time axis is "
+                'ambiguous. Pass batches of another size, time="network" if outputs are '
                 "[T, B, classes], or scores=lambda output: output.sum(1) if they are "
                 "[B, T, classes]."
             )
 
     def _goes_down(self) -> bool:
-        """Return whether steps are seen to go on, and an image to stay, along the first axis."""
+        """Return whether state propagates along the first axis and images stay independent."""
         down, across = self._moved(1)
         return down and not across and self._moved(0)[0]
 
     def _moved(self, axis: int) -> tuple[bool, bool]:
-        """Change the first entry along an axis of the inputs.
+        """Change the first entry along an axis of the inputs and compare the outputs.
 
         Returns:
             Whether outputs ``[N, N, classes]`` change below the first row, and right of the first
@@ -302,7 +303,7 @@ class _Meeting:
         return bool(moved[1:].any()), bool(moved[:, 1:].any())
 
     def _once(self, x: Tensor) -> Tensor:
-        """Return the outputs of a pass from the beginning, with the same random state."""
+        """Return the outputs of a pass from a reset state, with the same random state."""
         self._adapter.reset_state(self._model)
         try:
             with Draws().of(0, 0, {p.device for p in self._model.parameters()}):
@@ -318,12 +319,12 @@ def _part(inputs: Tensor, axis: int, images: int) -> Tensor:
 
 
 def _spikes(output: Any) -> Any:
-    """Return what is first in an output."""
+    """Return the first element of an output."""
     return output[0] if isinstance(output, tuple | list) and output else output
 
 
 def _others(first: Tensor, of: Tensor) -> Iterator[Tensor]:
-    """Yield other values of some inputs: turned round, and so large that any neuron notices."""
+    """Yield changed inputs: inverted ones, and ones large enough to affect any neuron."""
     numbers = of.float()
     yield numbers.amax() + numbers.amin() - first.float()
     if first.is_floating_point():
@@ -334,7 +335,7 @@ def _others(first: Tensor, of: Tensor) -> Iterator[Tensor]:
 
 
 def _hands_state_back(output: Any) -> bool:
-    """Return whether a state in a container beside the output is that of each of its samples."""
+    """Return whether the output comes with a container of states, one per sample."""
     spikes = _spikes(output)
     if spikes is output or not isinstance(spikes, Tensor):
         return False
@@ -350,7 +351,7 @@ def _hands_state_back(output: Any) -> bool:
 
 
 def _stacked(outputs: list[Any]) -> Any:
-    """Return the outputs of all steps as one, tuple by tuple."""
+    """Stack the outputs of all steps, element by element for tuples."""
     first = outputs[0]
     if isinstance(first, Tensor):
         return torch.stack(outputs)
@@ -358,6 +359,6 @@ def _stacked(outputs: list[Any]) -> Any:
         alike = zip(*outputs, strict=False)
         return tuple(torch.stack(part) for part in alike if isinstance(part[0], Tensor))
     raise ValueError(
-        f"the network gives a {type(first).__name__} at each step, expected a tensor, or a tuple "
+        f"the network returns a {type(first).__name__} at each step, expected a tensor, or a tuple "
         "with output spikes first. Wrap it in a module that returns its output spikes."
     )

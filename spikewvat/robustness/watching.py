@@ -1,4 +1,4 @@
-"""What a pass shows of the layers that keep state for the next call."""
+"""Observe in one pass which layers keep state for the next call."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from spikewvat.adapters.state import Noted, kept
 
 @dataclass
 class Seen:
-    """What a pass showed.
+    """Observations of a pass.
 
     Args:
-        output: Of the network.
-        calls: How often each module was called.
-        inputs: Shape of the first input of each.
-        written: Shapes of tensors that each has written and keeps.
-        weighted: Modules with parameters of their own.
+        output: Output of the network.
+        calls: Number of calls of each module.
+        inputs: Shape of the first input of each module.
+        written: Shapes of the tensors that each module has written and keeps.
+        weighted: Modules that hold parameters directly.
     """
 
     output: Any = None
@@ -32,7 +32,7 @@ class Seen:
     weighted: set[str] = field(default_factory=set)
 
     def one_step(self) -> list[str]:
-        """Return the layers that have computed one step and keep state for the next one."""
+        """Return the layers that computed a single step and keep state for the next one."""
         return [
             name
             for name, shapes in self.written.items()
@@ -55,7 +55,7 @@ class Seen:
 
 @contextmanager
 def watched(model: nn.Module, seen: Seen) -> Iterator[None]:
-    """Note what the next pass shows, once."""
+    """Observe the next pass."""
     modules = dict(model.named_modules())
     before = {name: Noted.of(kept(module, buffers=True)) for name, module in modules.items()}
     seen.weighted = {name for name, module in modules.items() if module._parameters}
@@ -93,5 +93,5 @@ def watched(model: nn.Module, seen: Seen) -> Iterator[None]:
 
 
 def _alike(state: torch.Size, x: torch.Size) -> bool:
-    """Return whether a state is that of as many samples as an input has, with as many axes."""
+    """Return whether a state has as many samples and axes as an input."""
     return len(state) == len(x) >= 2 and state[0] == x[0]

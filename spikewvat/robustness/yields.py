@@ -1,4 +1,4 @@
-"""How many chips of further trainings work: intervals that hold, and what they assume."""
+"""The yield of further trainings: intervals and their assumptions."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ _TINY = 1e-12
 
 @dataclass(frozen=True)
 class TrainingYield:
-    """Working chips of several trainings, and what that says of further ones.
+    """Working chips of several trainings, and the resulting intervals for further trainings.
 
     Args:
         target: Accuracy that a chip must reach to work, a fraction.
-        working: How many chips reach it.
-        chips: How many there are, over all trainings.
-        trainings: How many trainings.
-        model: Interval of the yield of further trainings if these differ like normal noise; of
-            this network's, if there is one training.
-        free: The same without that assumption; [0, 1] for one training.
+        working: Number of chips that reach it.
+        chips: Number of chips over all trainings.
+        trainings: Number of trainings.
+        model: Interval of the yield of further trainings, assuming normal differences between
+            trainings; of this network's yield if there is a single training.
+        free: The same without that assumption; [0, 1] for a single training.
         confidence: Coverage of both.
     """
 
@@ -48,7 +48,7 @@ class TrainingYield:
 
     @property
     def share(self) -> float:
-        """Working chips over all chips."""
+        """Share of working chips."""
         return self.working / self.chips
 
     def __str__(self) -> str:
@@ -73,17 +73,16 @@ class TrainingYield:
 def yield_over_trainings(
     reports: Sequence[ChipReport], target: float, *, confidence: float = 0.95
 ) -> TrainingYield:
-    """Return how many chips of further trainings reach an accuracy.
+    """Estimate the share of chips of further trainings that reach an accuracy.
 
     Args:
-        reports: One for each training, of the same device and images; on the same chips where
-            their seeds are equal.
+        reports: One per training, of the same device and images. Equal seeds are the same chips.
         target: Accuracy that a chip must reach to work, a fraction.
         confidence: Coverage, between 0 and 1.
 
     Raises:
-        ValueError: If there is no report, a number is out of its range, or chips have classified
-            a part of the images.
+        ValueError: If there is no report, a number is out of range, or chips have classified
+            samples of the images.
     """
     check_target(target)
     if not reports:
@@ -108,22 +107,22 @@ def training_yield(
     confidence: float = 0.95,
     generator: Generator | None = None,
 ) -> TrainingYield:
-    """Return how many chips of further trainings reach an accuracy.
+    """Estimate the share of chips of further trainings that reach an accuracy.
 
-    Two intervals, see :func:`model_interval` and :func:`free_interval`; with a single training
-    that of its own yield.
+    Computes two intervals, see :func:`model_interval` and :func:`free_interval`; for a single
+    training, the interval of its own yield.
 
     Args:
-        accuracies: Of the chips of each training ``[chips]``, fractions.
+        accuracies: Accuracies of the chips of each training ``[chips]``, fractions.
         target: Accuracy that a chip must reach to work, a fraction.
-        images: How many images each chip has classified.
-        same_chips: Whether number j is the same chip for all trainings.
+        images: Number of images that each chip has classified.
+        same_chips: Whether chip j is the same chip for all trainings.
         confidence: Coverage, between 0 and 1.
-        generator: Source of the draws that stand for integrals; by default one of seed 0, so that
-            equal accuracies give equal intervals.
+        generator: Source of the Monte-Carlo draws; by default one with seed 0, so that equal
+            accuracies give equal intervals.
 
     Raises:
-        ValueError: If there are no accuracies or a number is out of its range.
+        ValueError: If there are no accuracies or a number is out of range.
     """
     check_confidence(confidence)
     works = [(values >= target).double() for values in accuracies]
@@ -154,16 +153,16 @@ def model_interval(
     confidence: float,
     generator: Generator,
 ) -> Interval:
-    r"""Return the interval of the yield where trainings are shifted like normal noise.
+    r"""Return the interval of the yield, assuming normal shifts between trainings.
 
     The variance of the shifts is a generalised pivot, :math:`V = s_L^2 (a - 1) / \chi^2_{a - 1}`,
-    where L are the medians of the trainings; the distribution of chips stays free, a Bayesian
-    bootstrap over them with one more chip that may or may not work.
+    where L are the medians of the trainings. The distribution of chips is not assumed: it is a
+    Bayesian bootstrap over them, with one extra chip that may or may not work.
 
     Args:
-        accuracies: Of the chips of each training, at least two trainings.
-        target: Accuracy that a chip must exceed, less half an image.
-        same_chips: Whether number j is the same chip for all trainings.
+        accuracies: Accuracies of the chips of each training, at least two trainings.
+        target: Accuracy that a chip must exceed, reduced by half an image.
+        same_chips: Whether chip j is the same chip for all trainings.
         confidence: Coverage.
         generator: Source of the draws.
 
@@ -214,16 +213,16 @@ def model_interval(
 def free_interval(
     works: Sequence[Tensor], *, same_chips: bool, confidence: float, generator: Generator
 ) -> Interval:
-    r"""Return the interval of the yield whatever the distribution of trainings.
+    r"""Return the interval of the yield for any distribution of trainings.
 
-    Gaffke's bound for the mean of the trainings' shares, which is that of Clopper and Pearson for
-    shares of 0 and 1 and is conjectured to hold for all. The effect of common chips is added in
-    quadrature. With a trainings whose chips all work, its lower bound is
-    :math:`((1 - c) / 2)^{1/a}`, however many chips there are.
+    This is Gaffke's bound for the mean of the trainings' shares. For shares of 0 and 1 it equals
+    Clopper and Pearson's; it is conjectured to be valid for all shares. The effect of common chips
+    is added in quadrature. If all chips of :math:`a` trainings work, the lower bound is :math:`((1
+    - c) / 2)^{1/a}`, whatever the number of chips.
 
     Args:
-        works: 1 for each chip that works, else 0, of each training ``[chips]``.
-        same_chips: Whether number j is the same chip for all trainings.
+        works: For each training ``[chips]``, 1 for each working chip, else 0.
+        same_chips: Whether chip j is the same chip for all trainings.
         confidence: Coverage c.
         generator: Source of the draws.
 

@@ -1,4 +1,4 @@
-"""Training methods: what takes the gradients, in any training loop."""
+"""Training methods: compute the gradients, in any training loop."""
 
 from spikewvat.training.base import Backward, Closure, GradientMethod
 from spikewvat.training.perturbed import PerturbedGradient

@@ -1,4 +1,4 @@
-"""What every training method is: it takes the gradients, in any training loop."""
+"""Base class of training methods, which compute the gradients in any training loop."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ Backward: TypeAlias = Callable[[Tensor], object]
 
 
 class GradientMethod(ABC):
-    """A way of training that changes what ``loss.backward()`` leaves behind.
+    """A training method that replaces ``loss.backward()``.
 
     ``backward`` runs the user's closure once or several times, resets neuron state before every
     pass, leaves the gradients in ``.grad`` (added to what is there, as ``loss.backward()`` does)
-    and puts the weights back bit for bit, whatever is raised. Clipping, accumulation, loss
-    scaling, schedulers and any optimizer work as in plain training. Call :meth:`after_step`
+    and puts the weights back bit for bit, whatever is raised. Clipping, accumulation, loss scaling,
+    schedulers and all optimizers work as in plain training. Call :meth:`after_step`
     after ``optimizer.step()``: most methods do nothing there, some clip the weights.
 
     Running statistics of batch norm, and all other buffers, change once a step, on the pass that

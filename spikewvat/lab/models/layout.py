@@ -104,7 +104,7 @@ def check_sizes(input_shape: Sequence[int], *, width: float = 1.0, **positive: i
     Args:
         input_shape: Must be channels, height and width.
         width: A factor of channels, must be above 0 and finite.
-        positive: What must be at least 1, by name.
+        **positive: What must be at least 1, by name.
 
     Raises:
         ValueError: Naming the size.

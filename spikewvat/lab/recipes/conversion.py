@@ -1,4 +1,4 @@
-"""What the table ``[conversion]`` of a recipe stands for."""
+"""The conversion that the table ``[conversion]`` of a recipe describes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _NOT_NEURONS = ("ann", "loader", "time_steps", "balancing", "coding", "dynamics"
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """What the table stands for.
+    """The checked conversion of a recipe.
 
     Args:
-        table: With the defaults of its parts written out.
+        table: The table, with all defaults filled in.
         coding: Turns images into input over time.
         balancing: How thresholds are chosen.
-        variation: The device whose chips they serve, if any.
+        variation: The device over whose chips thresholds are chosen, if any.
         neurons: Arguments of :func:`spikewvat.conversion.convert` that describe neurons.
-        method: Makes what takes the gradients of fine-tuning.
+        method: Makes the gradient method for fine-tuning.
     """
 
     table: Conversion
@@ -46,10 +46,10 @@ class ConversionPlan:
 
 
 def read(conversion: Conversion) -> ConversionPlan:
-    """Check every part and make it, before anything is loaded.
+    """Check and make every part, before anything is loaded.
 
     Raises:
-        RecipeError: If a key is unknown or a value impossible.
+        RecipeError: If a key is unknown or a value invalid.
     """
     coding = factory(
         CODINGS, conversion.coding.name, conversion.coding.parameters, f"{KEY}.coding"
@@ -86,18 +86,18 @@ def _neurons(table: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def restored(ann: nn.Module, plan: ConversionPlan, path: Path) -> SpikingNetwork:
-    """Make a converted network of its file, without looking at images.
+    """Restore a converted network from its file, without calibration images.
 
     Args:
         ann: A network like the one that was converted; its weights do not matter.
-        plan: How it was converted.
+        plan: The conversion that was used.
         path: File of the converted network's weights and thresholds.
 
     Returns:
         The network, in evaluation mode.
 
     Raises:
-        CheckpointError: If the file is missing, broken or of another network.
+        CheckpointError: If the file is missing, damaged or belongs to another network.
     """
     state = files.load(path)
     for module in ann.modules():

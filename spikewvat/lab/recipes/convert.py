@@ -1,4 +1,4 @@
-"""Convert what a run has trained: calibrate, fine-tune, test over time and on chips."""
+"""Convert the network of a run: calibrate, fine-tune, test over time and on chips."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _BALANCING = "balancing-{}.safetensors"  # half-way results, named after all the
 
 
 def find(source: Path | str) -> tuple[Path, str]:
-    """Return the folder of a run and the file of weights in it that is meant.
+    """Return the folder of a run and the weights file to use.
 
     Args:
-        source: Folder that ``train`` has written, or a file of weights in one.
+        source: Folder written by ``train``, or a weights file in it.
 
     Raises:
-        CheckpointError: If there is neither.
+        CheckpointError: If ``source`` is neither.
     """
     path = Path(source)
     if path.is_dir():
@@ -53,7 +53,7 @@ def find(source: Path | str) -> tuple[Path, str]:
         return path.parent, path.name
     raise CheckpointError(
         f"there is no run and no file {str(path)!r}. "
-        "Pass the --out folder of spikewvat train, or a file of weights in it."
+        "Pass the --out folder of spikewvat train, or a weights file in it."
     )
 
 
@@ -66,29 +66,29 @@ def convert_run(
     resume: bool = False,
     progress: bool = True,
 ) -> RunResult:
-    """Convert a trained network, fine-tune it if the recipe says so, and test it.
+    """Convert a trained network, fine-tune it if the recipe asks for it, and test it.
 
-    Writes ``recipe.toml``, ``snn.safetensors`` and ``result.json``, while fine-tuning also
-    ``checkpoint.safetensors``.
+    Writes ``recipe.toml``, ``snn.safetensors`` and ``result.json``, and ``checkpoint.safetensors``
+    during fine-tuning.
 
     Args:
-        source: Folder that ``train`` has written, or a file of weights in one.
+        source: Folder written by ``train``, or a weights file in it.
         out: Folder for the files.
-        resolved: The run's recipe; its ``conversion`` says how.
-        data_root: Where the recipe's data set lies; by default its usual place.
-        resume: Go on from what an interrupted conversion has left in ``out``.
+        resolved: The run's recipe, including its ``conversion``.
+        data_root: Folder of the recipe's data set; its usual location by default.
+        resume: Resume an interrupted conversion in ``out``.
         progress: Show progress bars.
 
     Returns:
         The content of ``result.json``.
 
     Raises:
-        RecipeError: If there is no conversion in the recipe, or a value is impossible.
+        RecipeError: If the recipe has no conversion, or a value is invalid.
         UnsupportedModelError: If the network cannot be converted.
         DataError: If the data is missing or malformed.
         CheckpointError: If there is no trained network, files cannot be written or belong to
             another run.
-        DivergedError: If the loss of the fine-tuning is no longer finite.
+        DivergedError: If the fine-tuning loss is no longer finite.
     """
     conversion, out = resolved.conversion, Path(out)
     if conversion is None:
@@ -150,10 +150,10 @@ def convert_run(
 
 
 def _claim(out: Path, source: Path, recipe: Recipe, *, resume: bool) -> None:
-    """Write the recipe into a folder that is free, or that an equal conversion has begun in."""
+    """Write the recipe into a new folder, or one in which the same conversion has started."""
     if out.resolve() == source.resolve():
         raise CheckpointError(
-            f"--out {str(out)!r} is the folder of the run that is converted. Choose another one."
+            f"--out {str(out)!r} is the folder of the run to convert. Choose another one."
         )
     files.check_writable(out)
     path = out / runs.RECIPE
@@ -177,7 +177,7 @@ def _converted(
     *,
     progress: bool,
 ) -> SpikingNetwork:
-    """Convert, with thresholds from training images that the seed chooses."""
+    """Convert, with thresholds from training images selected by the seed."""
     samples: Any = data.train.dataset
     table = plan.table
     if table.calibration > len(samples):
@@ -206,7 +206,7 @@ def _converted(
 
 
 def _fractions(time_steps: int) -> list[int]:
-    """Return an eighth, a quarter and half of the steps, as far as there are whole ones."""
+    """Return an eighth, a quarter and half of the steps, in whole steps above 0."""
     return [time_steps // n for n in (8, 4, 2) if time_steps >= n]
 
 

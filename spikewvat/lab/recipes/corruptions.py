@@ -13,15 +13,16 @@ from spikewvat.robustness.corruptions import Corruption
 
 
 def read_corruption(spec: Spec, key: str) -> Sized[Corruption]:
-    """Check a corruption; its size is the severity, and at least one stage leaves it open.
+    """Parse and check a corruption; at least one stage must leave its severity open.
 
     Args:
-        spec: Stages as devices are written, see :func:`spikewvat.lab.recipes.devices.stages`.
+        spec: Stages, written like those of devices, see
+            :func:`spikewvat.lab.recipes.devices.stages`.
         key: Dotted key or option that holds it, for messages.
 
     Raises:
-        RecipeError: If a name or parameter is unknown, a value impossible, or every stage sets
-            its severity.
+        RecipeError: If a name or parameter is unknown, a value invalid, or every stage sets its
+            severity.
 
     Example:
         >>> read_corruption("deletion>>dead-neurons:severity=0.05", "corruption")(0.2)
@@ -33,14 +34,14 @@ def read_corruption(spec: Spec, key: str) -> Sized[Corruption]:
     if not found.is_open:
         raise RecipeError(
             f"{key} = {found.label!r} sets every severity, so there is nothing to sweep. "
-            "Leave out that of one stage."
+            "Leave out the severity of one stage."
         )
     found()  # impossible values
     return found
 
 
 def levels(corruption: Sized[Corruption]) -> tuple[float, ...]:
-    """Return 0 and the five levels of the first stage whose severity is swept."""
+    """Return 0 and the five levels of the first stage with an open severity."""
     swept: Any = next(stage for stage in corruption.stages if stage.is_open).make.target
     return (0.0, *swept.LEVELS)
 

@@ -29,11 +29,11 @@ _PER_CHANNEL = "-per-channel"
 
 
 def stages(spec: Spec, key: str) -> list[dict[str, Any]]:
-    """Return the tables that a device is written with, one per stage.
+    """Parse the specification of a device into tables, one per stage.
 
     Args:
-        spec: ``"name"``, ``"name:k=v,k=v>>name"``, the path of a device file, a table with a
-            name (or a file), or a list of those.
+        spec: ``"name"``, ``"name:k=v,k=v>>name"``, the path of a device file, a table with a name
+            (or file), or a list of these.
         key: Dotted key or option that holds it, for messages.
 
     Raises:
@@ -56,12 +56,12 @@ def stages(spec: Spec, key: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Stage:
-    """One device or corruption, whose size may be open.
+    """A single device or corruption, whose size may be open.
 
     Args:
-        make: Makes it.
-        size: Parameter that is its size, where that is open.
-        inner: The device in it, where it has one.
+        make: Makes the device or corruption.
+        size: Name of the parameter for its size, if that is open.
+        inner: The device that it wraps, if any.
     """
 
     make: Factory
@@ -70,22 +70,22 @@ class Stage:
 
     @property
     def is_open(self) -> bool:
-        """Whether it needs a size."""
+        """Whether the size is open."""
         return self.size is not None or (self.inner is not None and self.inner.is_open)
 
     def __call__(self, size: float) -> Any:
-        """Make it."""
+        """Make the device or corruption."""
         extra: dict[str, Any] = {} if self.inner is None else {"inner": self.inner(size)}
         return self.make(**extra) if self.size is None else self.make(**extra, **{self.size: size})
 
 
 @dataclass(frozen=True)
 class Sized(Generic[Made]):
-    """A device or corruption whose size may be open; called with a size, it is made.
+    """A device or corruption whose size may be open; call it with a size to make it.
 
     Args:
-        stages: What comes one after the other, at least one.
-        label: All of it in one line, for tables and file names.
+        stages: The stages in order, at least one.
+        label: One-line description, for tables and file names.
     """
 
     stages: tuple[Stage, ...]
@@ -93,29 +93,29 @@ class Sized(Generic[Made]):
 
     @property
     def is_open(self) -> bool:
-        """Whether a stage leaves its size open."""
+        """Whether any stage leaves its size open."""
         return any(stage.is_open for stage in self.stages)
 
     def __call__(self, size: float = 0.0) -> Made:
-        """Make it with this size in the stages that leave theirs open.
+        """Make the device or corruption, with this size in all open stages.
 
         Raises:
-            RecipeError: If a value is impossible.
+            RecipeError: If a value is invalid.
         """
         made: Made = functools.reduce(operator.rshift, (stage(size) for stage in self.stages))
         return made
 
 
 def read_device(spec: Spec, key: str, *, closed: bool = False) -> Sized[DeviceModel]:
-    """Check a device and everything in it.
+    """Parse and check a device with all its parts.
 
     Args:
         spec: See :func:`stages`.
         key: Dotted key or option that holds it, for messages.
-        closed: Refuse a stage that lacks its ``sigma``, rather than leave it open.
+        closed: Raise an error for a stage without ``sigma`` instead of leaving it open.
 
     Raises:
-        RecipeError: If a name or parameter is unknown or a value impossible.
+        RecipeError: If a name or parameter is unknown or a value invalid.
         DataError: If a device file is missing or malformed.
     """
     found = tuple(_read_stage(table, key, closed=closed) for table in stages(spec, key))
@@ -127,12 +127,12 @@ def read_device(spec: Spec, key: str, *, closed: bool = False) -> Sized[DeviceMo
 
 
 def build_device(spec: Spec, key: str) -> DeviceModel:
-    """Make a device that leaves no size open, see :func:`read_device`."""
+    """Make a device with no open size, see :func:`read_device`."""
     return read_device(spec, key, closed=True)()
 
 
 def describe(spec: Spec, key: str) -> str:
-    """Return a device as one line, for tables and file names."""
+    """Describe a device in one line, for tables and file names."""
     parts = []
     for table in stages(spec, key):
         name = table.get("name") or str(table["file"])
@@ -174,10 +174,10 @@ def _read_stage(table: Mapping[str, Any], key: str, *, closed: bool) -> Stage:
 
 
 def build_range(spec: object, key: str) -> Any:
-    """Make a range rule of ``"absmax"``, ``"absmax-per-channel"`` or a table with a name.
+    """Make a range rule from ``"absmax"``, ``"absmax-per-channel"`` or a table with a name.
 
     Raises:
-        RecipeError: If there is no such rule, or its parameters are impossible.
+        RecipeError: If there is no such rule, or its parameters are invalid.
     """
     if isinstance(spec, str):
         name = spec.removesuffix(_PER_CHANNEL)
@@ -189,7 +189,7 @@ def build_range(spec: object, key: str) -> Any:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Split a text at a separator outside of quotes and brackets."""
+    """Split a text at a separator outside quotes and brackets."""
     nested = r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|\"[^\"]*\""
     holes = re.sub(nested, lambda match: "_" * len(match[0]), text)
     parts, start = [], 0

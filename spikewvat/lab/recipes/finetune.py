@@ -1,4 +1,4 @@
-"""Fine-tuning of a converted network by the trainer of ordinary runs: checkpoints and resuming."""
+"""Fine-tune a converted network with the ordinary trainer, including checkpoints and resuming."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ def fine_tuned(
 
     Args:
         snn: The network.
-        data: The recipe's.
-        recipe: Seeds, augmentation and accelerator.
-        plan: How to fine-tune.
+        data: Data of the recipe.
+        recipe: Sets seeds, augmentation and accelerator.
+        plan: The conversion, with its fine-tuning.
         out: Folder for checkpoints.
-        digest: Stands for the weights that were converted; a checkpoint of others is refused.
-        resume: Go on from a checkpoint in ``out``, if there is one.
+        digest: Digest of the converted weights; checkpoints with another digest are rejected.
+        resume: Resume from a checkpoint in ``out``, if there is one.
         progress: Show a progress bar.
 
     Returns:
-        The history, empty where there are no epochs.
+        The history, empty if there are no epochs.
 
     Raises:
-        RecipeError: If a value is impossible.
+        RecipeError: If a value is invalid.
         CheckpointError: If the checkpoint belongs to another run.
         DivergedError: If the loss is no longer finite.
     """
@@ -98,11 +98,11 @@ def fine_tuned(
 
 
 class SomeOf(Sampler[int]):
-    """A few samples of a data set, others in each epoch.
+    """A random subset of a data set, redrawn in each epoch.
 
     Args:
-        samples: How many there are.
-        count: How many of them an epoch takes.
+        samples: Number of samples in the data set.
+        count: Number of samples per epoch.
     """
 
     def __init__(self, samples: int, count: int) -> None:
@@ -110,9 +110,9 @@ class SomeOf(Sampler[int]):
         self._samples, self._count = samples, min(count, samples)
 
     def __iter__(self) -> Iterator[int]:
-        """Yield the numbers of an epoch's samples."""
+        """Yield the indices of an epoch's samples."""
         yield from torch.randperm(self._samples, generator=self.generator)[: self._count].tolist()
 
     def __len__(self) -> int:
-        """Return how many samples an epoch takes."""
+        """Return the number of samples per epoch."""
         return self._count

@@ -1,4 +1,4 @@
-"""The loss landscape of what a run has trained."""
+"""The loss landscape of a trained run."""
 
 from __future__ import annotations
 
@@ -50,30 +50,30 @@ def landscape_run(
     Args:
         run: Folder of a training run.
         out: File for the result, JSON; none is written by default.
-        data_root: Where its data set lies; by default its usual place.
-        split: ``"train"``, ``"validation"`` or ``"test"``; by default the
-            recipe's, like device and seed.
+        data_root: Folder of its data set; its usual location by default.
+        split: ``"train"``, ``"validation"`` or ``"test"``; split, device and seed default to the
+            recipe's.
         device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
-        sigma: Size of the variation at the ends of the lines, where the device leaves its open.
-        directions: Lines, at least 1.
-        points: Places on each line, at least 2.
-        chips: Chips for the sharpness, at least 1.
-        ascent_points: Places on the steepest ascent; 0 takes no gradient.
-        surface: Places along either side of a plane; 0 evaluates none.
+        sigma: Size of the variation at the ends of the lines, if the device leaves it open.
+        directions: Number of lines, at least 1.
+        points: Positions on each line, at least 2.
+        chips: Number of chips for the sharpness, at least 1.
+        ascent_points: Positions on the steepest ascent; 0 computes no gradient.
+        surface: Positions along each side of a plane; 0 evaluates none.
         histograms: Count the weights of each layer.
-        images: Evaluate only so many images, spread over the split.
-        loss: Name of a loss; by default the one that the run was trained with.
+        images: Number of images to evaluate, evenly spaced over the split; all by default.
+        loss: Name of a loss; by default the training loss.
         seed: Seed of the chips.
-        weights: File of weights in ``run``; of a conversion its network by default.
+        weights: Weights file in ``run``; by default the converted network of a conversion.
         progress: Show a progress bar.
 
     Returns:
-        Lines, sharpness, plane and histograms with what was run.
+        Lines, sharpness, plane and histograms, with provenance.
 
     Raises:
         CheckpointError: If ``run`` holds no run, its weights do not fit its recipe, or ``out``
             cannot be written.
-        RecipeError: If the device or the loss cannot be made, or a number is impossible.
+        RecipeError: If the device or the loss cannot be made, or a number is invalid.
         DataError: If the data is missing or malformed.
     """
     recipe = runs.evaluated_otherwise(
@@ -118,14 +118,14 @@ def landscape_run(
 
 
 def figures(methods: Mapping[str, Landscape], *, title: str = "") -> dict[str, Figure]:
-    """Draw what was found around the weights of some runs.
+    """Draw the loss landscapes of several runs.
 
     Args:
         methods: Results of :func:`landscape_run` by method.
-        title: Above the pictures.
+        title: Title of the pictures.
 
     Returns:
-        Figures by name: ``"lines"``, and ``"surface"`` and ``"histograms"`` where all have them.
+        Figures by name: ``"lines"``, and ``"surface"`` and ``"histograms"`` if all runs have them.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -143,5 +143,5 @@ def figures(methods: Mapping[str, Landscape], *, title: str = "") -> dict[str, F
 
 
 def _named(device: Sized[DeviceModel], sigma: float) -> str:
-    """Return a device in words, with its size where that was filled in."""
+    """Describe a device, with its size if that was open."""
     return f"{device.label}, sigma {sigma:g}" if device.is_open else device.label

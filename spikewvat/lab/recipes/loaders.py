@@ -1,4 +1,4 @@
-"""The data of a run, in loaders."""
+"""The data loaders of a run."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ class Data:
         return getattr(self._any, "classes", None)
 
     def part(self, split: str) -> DataLoader[Any]:
-        """Return what to evaluate on: ``"train"``, ``"validation"`` or ``"test"``.
+        """Return the batches to evaluate on: ``"train"``, ``"validation"`` or ``"test"``.
 
         Raises:
             RecipeError: If nothing was held out for validation.
         """
         if split == "validation" and self.watching != "validation":
             raise RecipeError(
-                "evaluation.split = 'validation', but nothing is held out. "
-                "Train with training.validation = 0.2, a share of the training data."
+                "evaluation.split = 'validation', but no data is held out. Train with "
+                "training.validation = 0.2, a share of the training data."
             )
         names = {"train": "train_in_order", "validation": "watch", "test": "test"}
         loader: DataLoader[Any] = getattr(self, names[split])
@@ -148,11 +148,11 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
 
     Args:
         name: A name of the table ``DATA``.
-        root: Folder that the user gave.
+        root: Folder given by the user.
 
     Raises:
         DataError: If there is no such folder.
-        MissingDataError: If none is known.
+        MissingDataError: If no folder is known.
     """
     if root is not None:
         if not Path(root).is_dir():
@@ -183,7 +183,7 @@ def open_data(resolved: Resolved, root: Path | str | None = None) -> Data:
 
 
 def spread(dataset: Any, images: int | None) -> Any:
-    """Return so many samples, evenly spaced over a data set; all where there are no more or None.
+    """Return a number of samples, evenly spaced over a data set; all of them for None.
 
     Test sets are not in random order: the first half of MNIST's is easier than the second.
     """
@@ -193,11 +193,11 @@ def spread(dataset: Any, images: int | None) -> Any:
 
 
 def augmentation(recipe: Recipe, black: Level = 0.0) -> Augmentation | None:
-    """Make what changes training batches, None where the recipe has nothing that does.
+    """Make the augmentation of training batches, or None if the recipe has none.
 
     Args:
-        recipe: Says how far to shift and whether to mirror.
-        black: Value of the pixels that a shift brings in.
+        recipe: Sets the size of shifts, and mirroring.
+        black: Value of pixels shifted in from outside.
     """
     steps: list[Augmentation] = []
     if recipe.training.shift:

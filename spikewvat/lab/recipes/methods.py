@@ -1,4 +1,4 @@
-"""Training methods by name: plain, WVAT, and those of others."""
+"""Training methods by name: plain, WVAT, and other authors' methods."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
     "spread": (RandomLength, "spread"),
     "warmup": (Warmup, "steps"),
 }
-"""What may be wrapped around any perturbation, and its parameter, from the inside out."""
+"""Wrappers for any perturbation with their parameter, from the inside out."""
 _NOT_IN_RECIPES = ("model", "weights", "adapter", "reset_state", "generator", "optimizer")
 _SPECS = ("device", "worst", "source", "perturbation")
-"""Parameters that are written as a name with parameters of its own."""
+"""Parameters whose value is a name with its own parameters."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A method, perturbation or source whose parameters were checked; called, it is made.
+    """A method, perturbation or source with checked parameters; call it to make it.
 
     Args:
         target: Its class.
-        given: Its parameters; parts, where these are made of the optimizer.
+        given: Its parameters; those that need the optimizer are themselves parts.
         key: Dotted key of its table, for messages.
-        lengths: What is wrapped around it, from the inside out: class, parameter and value.
+        lengths: Its wrappers, from the inside out: class, parameter and value.
     """
 
     target: Any
@@ -52,7 +52,7 @@ class Part:
     lengths: tuple[tuple[type[Perturbation], str, Any], ...] = ()
 
     def __call__(self, optimizer: Optimizer | None, **extra: Any) -> Any:
-        """Make it; ``extra`` holds what no recipe says."""
+        """Make it; ``extra`` holds arguments that do not come from the recipe."""
         if "optimizer" in parameters(self.target):
             extra["optimizer"] = optimizer
         given = {k: v(optimizer) if isinstance(v, Part) else v for k, v in self.given.items()}
@@ -64,12 +64,12 @@ class Part:
 
 @dataclass(frozen=True)
 class MethodFactory:
-    """A training method whose parameters were checked; called with a network, it is made.
+    """A training method with checked parameters; call it with a network to make it.
 
     Args:
         part: The method.
-        options: Parameters of every method; None where it takes none.
-        table: Name and parameters, defaults written out.
+        options: Parameters shared by all methods; None if the method has none.
+        table: Name and parameters, with all defaults filled in.
     """
 
     part: Part
@@ -79,15 +79,15 @@ class MethodFactory:
     def __call__(
         self, model: nn.Module, optimizer: Optimizer | None = None, *, seed: int
     ) -> GradientMethod:
-        """Make what takes the gradients.
+        """Make the gradient method.
 
         Args:
-            model: The network that is trained.
-            optimizer: Trains the network; some methods look at its momentum.
+            model: The network to train.
+            optimizer: Optimizer of the network; some methods use its momentum.
             seed: Seed of the noise.
 
         Raises:
-            RecipeError: If a parameter is impossible.
+            RecipeError: If a parameter is invalid.
         """
         options: dict[str, Any] = {}
         if self.options is not None:
@@ -99,15 +99,16 @@ class MethodFactory:
 def read_method(
     method: Component, key: str = "method", *, optimizer: Optimizer | None = None
 ) -> MethodFactory:
-    """Check a method and everything in it.
+    """Parse and check a method with all its parts.
 
     Args:
         method: Name and parameters.
         key: Dotted key of the table, for messages.
-        optimizer: One like that which trains; with it, the method is tried on a small network.
+        optimizer: An optimizer of the training's kind; if given, the method is tried on a small
+            network.
 
     Raises:
-        RecipeError: If the name or a parameter is unknown, or a value impossible.
+        RecipeError: If the name or a parameter is unknown, or a value invalid.
     """
     target, given = _checked(method, key)
     reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
@@ -125,14 +126,14 @@ def read_method(
 
 
 def _perturbation(target: Any, given: dict[str, Any], key: str) -> Part:
-    """Return a perturbation of its checked parameters, another length around it if asked for."""
+    """Return a perturbation with checked parameters, with any wrappers around it."""
     wrappers = _wrappers(target)
     lengths = tuple((*wrappers[name], given.pop(name)) for name in wrappers if name in given)
     return Part(target, _read(given, key), key, lengths)
 
 
 def _read(given: dict[str, Any], key: str) -> dict[str, Any]:
-    """Return parameters with devices and parts in the place of those that are written as names."""
+    """Return the parameters, with names replaced by devices and parts."""
     for name in filter(given.__contains__, _SPECS):
         where = f"{key}.{name}"
         if name == "device":
@@ -142,13 +143,15 @@ def _read(given: dict[str, Any], key: str) -> dict[str, Any]:
         else:
             target, inner = _checked(component(given[name], where), where)
             if _is_method(target):
-                raise RecipeError(f"{where} = {given[name]!r} is no perturbation, such as hsv.")
+                raise RecipeError(
+                    f"{where} = {given[name]!r} is not a perturbation. Use one such as hsv."
+                )
             given[name] = _perturbation(target, inner, where)
     return given
 
 
 def read_source(spec: object, key: str) -> Part:
-    """Check where the worst direction comes from, a name or a table with one.
+    """Parse and check the source of the worst perturbation, a name or a table.
 
     Args:
         spec: ``"momentum"``, or ``{name = "past", decay = 0.9}``.
@@ -163,38 +166,38 @@ def read_source(spec: object, key: str) -> Part:
 
 
 def check_evaluation(recipe: Recipe) -> None:
-    """Raise RecipeError where a method asks for another device in the evaluation."""
+    """Raise RecipeError if the method requires another device for the evaluation."""
     if recipe.method.name != "ptq":
         return
     names = [table.get("name") for table in stages(recipe.evaluation.device, "evaluation.device")]
     if "quantized" not in names:
         raise RecipeError(
-            "method 'ptq' trains plainly and quantises what is tested, but evaluation.device = "
-            f"{recipe.evaluation.device!r} quantises nothing. "
-            'Write evaluation.device = "quantized:bits=8>>gaussian".'
+            "method 'ptq' trains plainly and quantises the tested network, but evaluation.device = "
+            f"{recipe.evaluation.device!r} does not quantise. Write "
+            'evaluation.device = "quantized:bits=8>>gaussian".'
         )
 
 
 def _is_method(target: Any) -> bool:
-    """Return whether a name stands for a whole method; otherwise it is a perturbation."""
+    """Return whether a name is a method, as opposed to a perturbation."""
     return inspect.isclass(target) and issubclass(target, GradientMethod)
 
 
 def _takes_options(target: Any) -> bool:
-    """Return whether a target takes the options of all methods; plain training has none."""
+    """Return whether a target accepts the options shared by methods; plain training does not."""
     kinds = {parameter.kind for parameter in inspect.signature(target).parameters.values()}
     return not _is_method(target) or inspect.Parameter.VAR_KEYWORD in kinds
 
 
 def _wrappers(target: Any) -> dict[str, tuple[type[Perturbation], str]]:
-    """Return what may be wrapped around a perturbation, by key; its own keys come first."""
+    """Return the wrappers for a perturbation by key; its own keys take precedence."""
     if _is_method(target):
         return {}
     return {name: kind for name, kind in _LENGTHS.items() if name not in parameters(target)}
 
 
 def _checked(method: Component, key: str) -> tuple[Any, dict[str, Any]]:
-    """Return the method's class and its parameters, checked."""
+    """Return the method's class and its checked parameters."""
     target = lookup(METHODS, method.name, f"{key}.name")
     given = method.parameters
     own = parameters(target, reserved=_NOT_IN_RECIPES)

@@ -1,4 +1,4 @@
-"""Recipes from TOML files: what extends what, presets, changes on the command line, checks."""
+"""Read recipes from TOML files: extension, presets, variants, overrides, checks."""
 
 from __future__ import annotations
 
@@ -25,14 +25,15 @@ def read_recipe(
 
     Args:
         path: A TOML file.
-        preset: Take the keys of ``[preset.<name>]`` too; ``"quick"``, the default, needs none.
-        variants: ``{"evaluation": "drift"}`` takes the keys of ``[evaluation.variant.drift]`` for
-            those of ``[evaluation]``; also for the other tables that may have variants.
-        overrides: ``"training.lr=1e-4"``: dotted keys and TOML values, a bare word is a string.
+        preset: Also apply ``[preset.<name>]``; ``"quick"``, the default, needs no such table.
+        variants: ``{"evaluation": "drift"}`` applies ``[evaluation.variant.drift]`` to
+            ``[evaluation]``; likewise for other tables with variants.
+        overrides: Such as ``"training.lr=1e-4"``: dotted keys and TOML values; a bare word is a
+            string.
         seed: Replaces the recipe's seed.
 
     Raises:
-        RecipeError: If a file is missing or no TOML, a key unknown or a value impossible.
+        RecipeError: If a file is missing or not TOML, a key unknown or a value invalid.
     """
     content = _extended(Path(path), ())
     presets = _tables(content.pop("preset", {}), "preset", path)
@@ -52,10 +53,10 @@ def read_recipe(
 
 
 def recipe_from(content: Mapping[str, Any]) -> Recipe:
-    """Make a recipe of plain nested values.
+    """Make a recipe from plain nested values.
 
     Raises:
-        RecipeError: If a key is unknown or a value impossible; names key, value, expectation.
+        RecipeError: If a key is unknown or a value invalid; names key, value and expectation.
     """
     return validated(Recipe, content, "the recipe")
 
@@ -63,7 +64,7 @@ def recipe_from(content: Mapping[str, Any]) -> Recipe:
 def _with_variants(
     content: dict[str, Any], chosen: Mapping[str, str], path: Path
 ) -> dict[str, Any]:
-    """Merge the chosen variants over their tables, and drop the others."""
+    """Merge the selected variants into their tables, and drop the others."""
     merged = dict(content)
     for key in VARIED:
         name = chosen.get(key)
@@ -91,7 +92,7 @@ def _tables(value: Any, key: str, path: Path | str) -> dict[str, dict[str, Any]]
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Return a recipe's content merged over that of the recipe that it extends."""
+    """Return the content of a recipe merged over the recipe that it extends."""
     if path.resolve() in seen:
         raise RecipeError(f"{str(path)!r} extends itself.")
     content = files.read_toml(path)
@@ -104,15 +105,15 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:
-    """Return a recipe with other values.
+    """Return a copy of a recipe with changed values.
 
     Args:
-        recipe: Stays as it is.
-        changes: Nested values.
+        recipe: The recipe; it is not changed.
+        changes: Nested values to change.
         overrides: See :func:`read_recipe`.
 
     Raises:
-        RecipeError: If a key is unknown or a value impossible.
+        RecipeError: If a key is unknown or a value invalid.
     """
     content = merge(recipe.content(), changes)
     for override in overrides:
@@ -121,7 +122,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any], overrides: Iterable[str]
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, top: bool = True) -> dict[str, Any]:
-    """Merge tables deeply; one with another name replaces: parameters belong to the name."""
+    """Merge tables recursively; a table with another name replaces the old one entirely."""
     if not top and "name" in over and "name" in base and over["name"] != base["name"]:
         return dict(over)
     merged = dict(base)
@@ -147,7 +148,7 @@ def parsed(override: str) -> dict[str, Any]:
 
 
 def toml_value(text: str) -> Any:
-    """Return what a text means in TOML; a bare word is a string.
+    """Parse a TOML value; a bare word is a string.
 
     Example:
         >>> toml_value("1e-4"), toml_value("[1, 2]"), toml_value("adam")

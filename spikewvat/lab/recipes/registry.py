@@ -1,4 +1,4 @@
-"""From a name and plain parameters to an object, with errors that name the nearest valid key."""
+"""Make objects from names and plain parameters, with errors that suggest the nearest valid key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
-    """Return the sentence that helps with a mistyped word.
+    """Return a suggestion for a misspelt word.
 
     Example:
         >>> nearest("epoch", ["epochs", "lr"])
@@ -44,7 +44,7 @@ def check_keys(given: Iterable[str], valid: Collection[str], key: str) -> None:
 
     Args:
         given: Keys as written.
-        valid: Keys that exist.
+        valid: Valid keys.
         key: Dotted key of the table, ``""`` for the recipe itself.
 
     Raises:
@@ -57,15 +57,15 @@ def check_keys(given: Iterable[str], valid: Collection[str], key: str) -> None:
 
 
 def validated(kind: type[Model], content: Mapping[str, Any], source: str) -> Model:
-    """Make a table of plain nested values.
+    """Make a table from plain nested values.
 
     Args:
-        kind: The table.
+        kind: Class of the table.
         content: Its keys.
-        source: Where it is written, for messages: ``"the recipe"`` or a file.
+        source: Origin of the content, for messages: ``"the recipe"`` or a file.
 
     Raises:
-        RecipeError: If a key is unknown or a value impossible; names key, value, expectation.
+        RecipeError: If a key is unknown or a value invalid; names key, value and expectation.
     """
     try:
         return kind.model_validate(content)
@@ -93,17 +93,17 @@ def validated(kind: type[Model], content: Mapping[str, Any], source: str) -> Mod
 
 
 def lookup(table: Mapping[str, str], name: object, key: str) -> Target:
-    """Return what a name stands for.
+    """Return the object that a name stands for.
 
     Args:
-        table: From names to ``"module:attribute"``; imported only here, so that a name costs
-            nothing before it is used.
-        name: A name.
+        table: Maps names to ``"module:attribute"``, imported only here, so that unused names cost
+            nothing.
+        name: The name.
         key: Dotted key that holds it, for the message.
 
     Raises:
-        RecipeError: If the table has no such name.
-        MissingExtraError: If it needs a framework that is not installed.
+        RecipeError: If the table lacks the name.
+        MissingExtraError: If the object needs a framework that is not installed.
     """
     if not isinstance(name, str) or name not in table:
         raise RecipeError(f"{key} = {name!r} is unknown. {nearest(str(name), table)}")
@@ -117,7 +117,7 @@ def parameters(target: Target, *, reserved: Collection[str] = ()) -> dict[str, i
 
     Args:
         target: A class or a function.
-        reserved: Parameters that are not for recipes, such as ``generator``.
+        reserved: Parameters that recipes may not set, such as ``generator``.
     """
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {
@@ -136,7 +136,7 @@ def checked(
         target: A class or a function.
         given: Plain values by parameter.
         key: Dotted key of the table, for messages.
-        reserved: Parameters that are not for recipes.
+        reserved: Parameters that recipes may not set.
 
     Returns:
         The values, converted to the annotated types.
@@ -156,11 +156,11 @@ def checked(
 
 
 def construct(target: Target, given: Mapping[str, Any], key: str, **extra: Any) -> Any:
-    """Call a class or function and turn its complaints into a RecipeError.
+    """Call a class or function and turn its errors into a RecipeError.
 
     Args:
         target: A class or a function.
-        given: Parameters of the recipe, checked.
+        given: Checked parameters of the recipe.
         key: Dotted key of the table, for messages.
         **extra: Parameters that do not come from the recipe.
 
@@ -179,13 +179,13 @@ def construct(target: Target, given: Mapping[str, Any], key: str, **extra: Any) 
 
 @dataclasses.dataclass(frozen=True)
 class Factory:
-    """What a name stands for, with parameters that were checked; called, it makes one.
+    """A class or function with checked parameters; call it to make an object.
 
     Args:
         target: A class or a function.
-        given: Values of the parameters that were written, of the annotated types.
+        given: Values of the given parameters, converted to the annotated types.
         key: Dotted key of the table, for messages.
-        complete: The parameters as they were written, with the defaults of the others.
+        complete: The parameters as written, with the defaults of the others.
     """
 
     target: Target
@@ -194,7 +194,7 @@ class Factory:
     complete: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __call__(self, **extra: Any) -> Any:
-        """Make one; ``extra`` are parameters that do not come from the recipe."""
+        """Make an object; ``extra`` holds parameters that do not come from the recipe."""
         return construct(self.target, self.given, self.key, **extra)
 
 
@@ -207,15 +207,15 @@ def factory(
     name_key: str | None = None,
     reserved: Collection[str] = (),
 ) -> Factory:
-    """Look a name up and check its parameters, both for good.
+    """Look up a name and check its parameters.
 
     Args:
         table: See :func:`lookup`.
-        name: A name in it.
+        name: A name in the table.
         given: Plain values by parameter.
         key: Dotted key of the table that holds them, for messages.
-        name_key: Dotted key of the name, where it is another.
-        reserved: Parameters that are not for recipes.
+        name_key: Dotted key of the name, if different.
+        reserved: Parameters that recipes may not set.
 
     Raises:
         RecipeError: If the name or a key is unknown, a required one missing, or a value of the
@@ -230,7 +230,7 @@ def factory(
 def filled(
     target: Target, given: Mapping[str, Any], *, reserved: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return the parameters with the defaults of those that were not given, as far as plain."""
+    """Return the parameters with defaults for those not given, if the defaults are plain values."""
     defaults = {
         name: list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
         for name, parameter in parameters(target, reserved=reserved).items()
@@ -240,7 +240,7 @@ def filled(
 
 
 def _table_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the table that a key holds, alone or one of several; None where it holds none."""
+    """Return the table class in a type hint, alone or in a union; None if there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_table_of, typing.get_args(annotation))), None)
@@ -251,7 +251,7 @@ def _name(target: Target) -> str:
 
 
 def _hints(target: Target) -> dict[str, Any]:
-    """Return resolved type hints; none where they cannot be resolved."""
+    """Return resolved type hints, or none if they cannot be resolved."""
     where: Any = target
     if inspect.isclass(target) and not dataclasses.is_dataclass(target):
         where = target.__init__  # fields of a dataclass may be named in modules of its bases

@@ -1,4 +1,4 @@
-"""A recipe resolved once: names looked up, parameters checked, defaults written out."""
+"""Resolve a recipe once: look up names, check parameters, fill in defaults."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _MOST_STEPS = 100_000
 
 @dataclass(frozen=True)
 class Optimization:
-    """Makes an optimizer and, unless the learning rate is constant, its schedule.
+    """Makes an optimizer and its schedule, if the learning rate is not constant.
 
     Args:
-        make: The optimizer.
-        factor: Of the first learning rate, by epoch; None where it is constant.
+        make: Makes the optimizer.
+        factor: Factor of the initial learning rate by epoch; None if it is constant.
     """
 
     make: Factory
@@ -57,19 +57,19 @@ class Optimization:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A recipe and all that it names, ready to be made.
+    """A recipe with makers for everything that it names.
 
     Args:
-        recipe: With the defaults of its components written out.
+        recipe: The recipe, with the defaults of its components filled in.
         data: Opens a part of the data set; called with ``root`` and ``split``.
         network: Makes the network, see :meth:`build_model`.
-        loss: A function of output and labels.
-        optimization: Makes optimizer and schedule; called with weights.
-        method: Makes what takes the gradients, see :meth:`build_method`.
-        start: Gives a network the weights that its training starts from, if any.
+        loss: Function from output and labels to the loss.
+        optimization: Makes optimizer and schedule; called with the weights.
+        method: Makes the gradient method, see :meth:`build_method`.
+        start: Loads initial weights into a network, if any.
         device: Makes the device of ``evaluation``; called with a size.
         corruption: Makes the corruption of ``evaluation``, if any; called with a severity.
-        conversion: How to turn the network into a spiking one, if at all.
+        conversion: The conversion to a spiking network, if any.
     """
 
     recipe: Recipe
@@ -84,7 +84,7 @@ class Resolved:
     conversion: conversion.ConversionPlan | None
 
     def build_model(self) -> nn.Module:
-        """Make the network, its initial weights drawn from the recipe's seed."""
+        """Make the network, with initial weights drawn from the recipe's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(self.recipe.seed, "model"))
             try:
@@ -98,25 +98,25 @@ class Resolved:
         return model
 
     def build_method(self, model: nn.Module, optimizer: Optimizer | None = None) -> GradientMethod:
-        """Make what takes the gradients; noise comes from the seed.
+        """Make the gradient method; its noise is drawn from the recipe's seed.
 
         Args:
-            model: The network that is trained.
-            optimizer: Trains it; some methods look at its momentum.
+            model: The network to train.
+            optimizer: Optimizer of the network; some methods use its momentum.
         """
         return self.method(model, optimizer, seed=derived_seed(self.recipe.seed, "method"))
 
     def build_averaging(self, model: nn.Module) -> SWA | None:
-        """Make the weight averaging, None where the recipe has none."""
+        """Make the weight averaging, or None if the recipe has none."""
         if not self.recipe.averaging.enabled:
             return None
         return SWA(model, start=averaging_start(self.recipe))
 
     def check_classes(self, classes: int | None) -> None:
-        """Raise unless the network has a score for every class of the data, where both are known.
+        """Raise unless the network has a score for every class of the data, if both are known.
 
         Raises:
-            RecipeError: Naming both numbers.
+            RecipeError: If the numbers differ; names both.
         """
         scores = self.network.complete.get("classes")
         if classes is not None and isinstance(scores, int) and scores < classes:
@@ -126,13 +126,13 @@ class Resolved:
             )
 
     def evaluated(self, **changes: Any) -> Resolved:
-        """Return the recipe with other plain values in its table ``[evaluation]``."""
+        """Return the recipe with changed values in its table ``[evaluation]``."""
         evaluation = self.recipe.evaluation.model_copy(update=changes)
         recipe = self.recipe.model_copy(update={"evaluation": evaluation})
         return dataclasses.replace(self, recipe=recipe)
 
     def with_input_shape(self, shape: Iterable[int]) -> Resolved:
-        """Return the recipe with the network's ``input_shape`` that the data has, if it has one."""
+        """Return the recipe with the network's ``input_shape`` set from the data, if it has one."""
         made, model = self.network, self.recipe.model
         if "input_shape" not in parameters(made.target) or "input_shape" in made.given:
             return self
@@ -146,9 +146,9 @@ def resolve(recipe: Recipe) -> Resolved:
     """Look up every name and check every parameter, before anything is loaded.
 
     Raises:
-        RecipeError: If a name or a key is unknown or a value impossible; names the dotted key.
+        RecipeError: If a name or a key is unknown or a value invalid; names the dotted key.
         MissingExtraError: If a framework is not installed.
-        MissingDataError: If the file of a measured device is not there.
+        MissingDataError: If the file of a measured device is missing.
     """
     data = _data(recipe)
     network = factory(
@@ -167,9 +167,9 @@ def resolve(recipe: Recipe) -> Resolved:
         corruption = read_corruption(evaluation.corruption, "evaluation.corruption")
         if device.is_open:
             raise RecipeError(
-                f"evaluation.device = {device.label!r} leaves its sigma open, but what "
-                f"is swept is the severity of {corruption.label!r}. Write "
-                'device = "gaussian:sigma=0.05", or leave it out for ideal weights.'
+                f"evaluation.device = {device.label!r} leaves its sigma open, but the sweep is "
+                f"over the severity of {corruption.label!r}. Write "
+                'device = "gaussian:sigma=0.05", or leave it out for no variation.'
             )
         if evaluation.sigmas is None:
             evaluation = evaluation.model_copy(update={"sigmas": levels(corruption)})
@@ -204,12 +204,12 @@ def resolve(recipe: Recipe) -> Resolved:
 
 
 def averaging_start(recipe: Recipe) -> int:
-    """Return the first epoch that is averaged."""
+    """Return the first epoch to be averaged."""
     return int(recipe.averaging.start * recipe.training.epochs + 1e-9)
 
 
 def _data(recipe: Recipe) -> Factory:
-    """Return what opens the data set, its encoding made."""
+    """Return a function that opens the data set, with its encoding."""
     given, encoding = recipe.data.parameters, recipe.data.parameters.get("encoding")
     if isinstance(encoding, Mapping):
         table = dict(encoding)
@@ -230,7 +230,7 @@ def _data(recipe: Recipe) -> Factory:
 
 
 def _loss(recipe: Recipe, network: Factory) -> Loss:
-    """Return the loss, tried on as many time steps as the network's output has."""
+    """Return the loss, after trying it on as many time steps as the network's output has."""
     table, key = recipe.training.loss, "training.loss"
     made = factory(LOSSES, table.name, table.parameters, key, reserved=("output", "labels"))
     output = torch.zeros(_time_steps(recipe, network), 1, 2)
@@ -239,7 +239,7 @@ def _loss(recipe: Recipe, network: Factory) -> Loss:
 
 
 def _time_steps(recipe: Recipe, network: Factory) -> int:
-    """Return how many steps the network's output has, 1 where nothing in the recipe says so."""
+    """Return the number of steps in the network's output, 1 if the recipe does not set it."""
     data, encoding = recipe.data.parameters, recipe.data.parameters.get("encoding")
     tables = [*([encoding] if isinstance(encoding, Mapping) else []), data, network.complete]
     found = [table["time_steps"] for table in tables if "time_steps" in table]
@@ -252,9 +252,9 @@ def _time_steps(recipe: Recipe, network: Factory) -> int:
 
 
 def _optimization(recipe: Recipe) -> Optimization:
-    """Return what makes optimizer and schedule.
+    """Return the maker of optimizer and schedule.
 
-    Under averaging with a learning rate of its own, that rate is reached where averaging starts.
+    If averaging has its own learning rate, the schedule reaches it when averaging starts.
     """
     training, averaging = recipe.training, recipe.averaging
     options: dict[str, Any] = {"lr": training.lr, "weight_decay": training.weight_decay}
@@ -278,7 +278,7 @@ def _optimization(recipe: Recipe) -> Optimization:
         if horizon < 1:
             raise RecipeError(
                 f"averaging.lr = {averaging.lr}: averaging starts with the first epoch, so there "
-                "is nothing to decay from. Set training.lr instead."
+                "is no decay before it. Set training.lr instead."
             )
     elif training.schedule == "decay":
         last = training.final_lr if training.final_lr is not None else training.lr / 100
@@ -289,8 +289,8 @@ def _optimization(recipe: Recipe) -> Optimization:
     elif training.schedule == "exponential":
         if training.decay is None:
             raise RecipeError(
-                "training.schedule = 'exponential' lacks its factor of an epoch. "
-                "Add training.decay = 0.95."
+                "training.schedule = 'exponential' lacks its factor per epoch. Add training.decay "
+                "= 0.95."
             )
         factor = functools.partial(exponential_factor, decay=training.decay)
     return Optimization(Factory(target, options, "training"), factor)

@@ -1,4 +1,4 @@
-"""What a run has found: the content of its result file, and that of a row of several runs."""
+"""Results of a run, and of a row of several runs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from spikewvat.serialisation import Fraction
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """How a network was trained.
+    """Record of a training.
 
     Args:
-        epochs: How many.
-        samples: Numbers of samples by part of the data.
-        history: A row for each epoch, with its ``seconds``.
-        stopped_early: Whether it did not get better.
-        averaged_epochs: Over how many epochs the weights were averaged.
-        best_epoch: The best watched one, None where nothing was watched.
+        epochs: Number of epochs.
+        samples: Number of samples in each part of the data.
+        history: One row per epoch, including its ``seconds``.
+        stopped_early: Whether training stopped early for lack of improvement.
+        averaged_epochs: Number of epochs over which weights were averaged.
+        best_epoch: The best watched epoch, or None if nothing was watched.
         best_accuracy: Its accuracy.
-        watching: What was watched.
+        watching: The data that was watched.
     """
 
     epochs: int
@@ -37,31 +37,31 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """Time of all epochs."""
+        """Total time of all epochs."""
         return float(sum(epoch["seconds"] for epoch in self.history))
 
 
 @dataclass(frozen=True, eq=False)
 class RunResult:
-    """What a run has found.
+    """The results of a run.
 
     Args:
-        recipe: What was run, for the record.
-        seed: Of the training.
+        recipe: The recipe, for the record.
+        seed: Seed of the training.
         scale: Scale of the recipe.
-        method: How the network was trained, in a word.
-        split: Which samples it was tested on.
-        device: What the chips are, in words.
-        curve: Accuracy without variation and on chips; no reports where no chip was asked for.
-        corruption: What happens to spikes, in words, or None.
+        method: Name of the training method.
+        split: The part of the data used for testing.
+        device: Description of the chips.
+        curve: Accuracy without variation and on chips; without reports if no chips were requested.
+        corruption: Description of the corruption of spikes, or None.
         run: Folder of the run that was evaluated.
-        weights: File of weights in it.
-        training: How it was trained, or fine-tuned after a conversion.
-        settings: Numbers that the method was given, by name.
-        converted: What it does after its conversion, or None.
+        weights: The weights file in that folder.
+        training: Record of the training, or of fine-tuning after a conversion.
+        settings: Numeric parameters of the method, by name.
+        converted: Results after its conversion, or None.
         landscape: The loss around its weights, or None.
-        versions: Of Python and the packages.
-        commit: Of spikewvat.
+        versions: Versions of Python and the packages.
+        commit: Commit of spikewvat.
     """
 
     recipe: Mapping[str, Any]
@@ -86,10 +86,10 @@ def row_result(runs: Sequence[RunResult]) -> RowResult:
     """Join the runs of a row.
 
     Args:
-        runs: One for each training seed.
+        runs: One run per training seed.
 
     Raises:
-        ValueError: If there is none, or they were evaluated differently.
+        ValueError: If there are no runs, or they were evaluated differently.
     """
     if not runs:
         raise ValueError("a row without runs, expected at least one.")

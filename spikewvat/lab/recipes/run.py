@@ -1,4 +1,4 @@
-"""A whole run: train what a recipe says, evaluate it on simulated chips, write the results."""
+"""A whole run: train a recipe, evaluate it on simulated chips, write the results."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ def train(
     ``checkpoint.safetensors`` and ``result.json``.
 
     Args:
-        resolved: What to run.
+        resolved: The recipe to run.
         out: Folder for the files.
-        data_root: Where the recipe's data set lies; by default its usual place.
-        resume: Go on from the checkpoint in ``out`` if there is one.
-        test: Test the network on chips; else only with its ideal weights.
+        data_root: Folder of the recipe's data set; its usual location by default.
+        resume: Resume from the checkpoint in ``out``, if there is one.
+        test: Test the network on chips, not only without variation.
         progress: Show progress bars.
 
     Returns:
-        The content of ``result.json``; None where another process of the run writes it.
+        The content of ``result.json``; None if another process of the run writes it.
 
     Raises:
         RecipeError: If the network or the split does not fit the data.
         DataError: If the data is missing or malformed.
         CheckpointError: If files cannot be written or belong to another run, another process
-            trains in ``out``, or the weights to start from are missing or of another network.
+            trains in ``out``, or the initial weights are missing or belong to another network.
         DivergedError: If loss or weights are no longer finite.
     """
     with alone_in(out):
@@ -159,27 +159,27 @@ def evaluate(
 
     Args:
         out: Folder of a training run.
-        data_root: Where its data set lies; by default its usual place.
-        split: ``"train"``, ``"validation"`` or ``"test"``; this and what follows is the
-            recipe's by default.
+        data_root: Folder of its data set; its usual location by default.
+        split: ``"train"``, ``"validation"`` or ``"test"``; this and the next arguments default to
+            the recipe's.
         device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
-        sigmas: Sizes of the variation, for devices that leave theirs open.
-        corruption: What happens to spikes or neurons, see
-            :func:`spikewvat.lab.recipes.corruptions.read_corruption`. The recipe's device is
-            then left out if its size is open.
-        severities: Its severities; 0 and five levels by default.
-        chips: Chips at each size.
+        sigmas: Sizes of the variation, if the device leaves its size open.
+        corruption: Corruption of spikes or neurons, see
+            :func:`spikewvat.lab.recipes.corruptions.read_corruption`. The recipe's device is then
+            ignored if its size is open.
+        severities: Severities of the corruption; 0 and five levels by default.
+        chips: Number of chips at each size.
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
-        weights: File of weights in ``out``; of a conversion its network by default.
+        weights: Weights file in ``out``; by default the converted network of a conversion.
         progress: Show a progress bar.
 
     Returns:
-        Accuracies without variation and on chips, with what was run.
+        Accuracies without variation and on chips, with provenance.
 
     Raises:
         CheckpointError: If ``out`` holds no run, or its weights do not fit its recipe.
-        RecipeError: If the device or what happens to spikes cannot be made.
+        RecipeError: If the device or the corruption cannot be made.
         DataError: If the data is missing or malformed.
     """
     given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
@@ -188,12 +188,15 @@ def evaluate(
     if (corruption or recipe.evaluation.corruption) is not None:
         if sigmas is not None:
             raise RecipeError(
-                f"sigmas {list(sigmas)} are of weight variation, but what is swept is what happens "
-                "to spikes. Pass --severities, and --device gaussian:sigma=0.05 for varied weights."
+                f"sigmas {list(sigmas)} are sizes of weight variation, but the sweep is over a "
+                "corruption. Pass --severities, and --device gaussian:sigma=0.05 for varied "
+                "weights."
             )
         sizes = severities
     elif severities is not None:
-        raise RecipeError(f"severities {list(severities)} are of nothing. Pass --corruption too.")
+        raise RecipeError(
+            f"severities {list(severities)} need a corruption. Pass --corruption too."
+        )
     if corruption is not None:  # what the recipe says of weight variation is no severity
         forgotten = recipe.evaluation.model_copy(update={"sigmas": None})
         recipe = recipe.model_copy(update={"evaluation": forgotten})
@@ -215,20 +218,20 @@ def evaluate_as(
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> RunResult:
-    """Evaluate a trained network as a recipe says.
+    """Evaluate a trained network according to a recipe.
 
     Args:
-        resolved: Says which network it is and, in its ``evaluation``, which chips to simulate.
+        resolved: The recipe: its network and, in ``evaluation``, the chips to simulate.
         out: Folder of a training run.
-        weights: File of weights in ``out``.
-        data_root: Where the recipe's data set lies; by default its usual place.
+        weights: Weights file in ``out``.
+        data_root: Folder of the recipe's data set; its usual location by default.
         progress: Show a progress bar.
 
     Returns:
-        Accuracies without variation and on chips, with what was run.
+        Accuracies without variation and on chips, with provenance.
 
     Raises:
-        CheckpointError: If the weights are missing, or of another network.
+        CheckpointError: If the weights are missing, or belong to another network.
         DataError: If the data is missing or malformed.
     """
     data = open_data(resolved, data_root)
@@ -245,13 +248,13 @@ def evaluate_as(
 def run_result(
     resolved: Resolved, curve: Degradation, *, is_converted: bool = False, **found: Any
 ) -> RunResult:
-    """Return what a run has found, with what was run.
+    """Return the results of a run, with provenance.
 
     Args:
-        resolved: What was run.
+        resolved: The recipe of the run.
         curve: Accuracies without variation and on chips.
         is_converted: Whether the network was converted.
-        found: What else there is, see :class:`RunResult`.
+        **found: Further fields of :class:`RunResult`.
     """
     recipe, corruption = resolved.recipe, resolved.corruption
     content = recipe.content()
@@ -276,10 +279,10 @@ def run_result(
 
 
 def method_label(recipe: Recipe, *, converted: bool = False) -> str:
-    """Return how a recipe trains in a word, for legends: ``"wvat"``, ``"swa"``, ``"adam"``.
+    """Return a short name of a recipe's training, for legends: ``"wvat"``, ``"swa"``, ``"adam"``.
 
     Args:
-        recipe: What was run.
+        recipe: The recipe of the run.
         converted: Whether the network was converted: ``"wvat, converted, STDB under wvat"``.
     """
     name = recipe.method.name
@@ -309,10 +312,10 @@ def read_run(out: Path | str) -> Recipe:
 
 
 def evaluated_otherwise(recipe: Recipe, **given: Any) -> Recipe:
-    """Return a recipe with other values in its table ``[evaluation]``; None keeps what is there.
+    """Return a recipe with changed values in its table ``[evaluation]``; None keeps a value.
 
     Raises:
-        RecipeError: If a value is impossible.
+        RecipeError: If a value is invalid.
     """
     content = recipe.content()
     content["evaluation"] |= {key: value for key, value in given.items() if value is not None}
@@ -320,7 +323,7 @@ def evaluated_otherwise(recipe: Recipe, **given: Any) -> Recipe:
 
 
 def final_weights(out: Path | str) -> str:
-    """Return the file of the network that a run has made, a converted one where there is one."""
+    """Return the weights file of a run's final network, the converted one if there is one."""
     return CONVERTED if (Path(out) / CONVERTED).is_file() else FINAL
 
 
@@ -330,10 +333,10 @@ def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> 
     Args:
         out: Folder of the run.
         resolved: The run's recipe.
-        weights: File in ``out``; a checkpoint, or the network of a run that has converted one.
+        weights: File in ``out``: a checkpoint, or the network of a conversion.
 
     Raises:
-        CheckpointError: If the weights are missing, broken or of another model.
+        CheckpointError: If the weights are missing, damaged or belong to another model.
     """
     path = Path(out) / weights
     model = resolved.build_model()
@@ -350,7 +353,7 @@ def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> 
 def on_chips(
     model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
 ) -> Degradation:
-    """Return the accuracy without variation and, if ``test``, a report for each size of it."""
+    """Return the accuracy without variation and, if ``test``, a report for each size."""
     plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     sizes = list(plan.sigmas or ()) if test else []
@@ -368,12 +371,12 @@ def on_chips(
 
 
 def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:
-    """Return a block that quantises a network's activations, if its recipe says so.
+    """Return a context that quantises the network's activations, if the recipe asks for it.
 
     Args:
-        recipe: Says how many bits, if any.
-        model: The network that is tested.
-        data: Whose training samples the ranges are taken from.
+        recipe: Sets the number of bits, if any.
+        model: The network to test.
+        data: Data with the training samples that set the ranges.
     """
     plan = recipe.evaluation
     if plan.activation_bits is None:

@@ -1,6 +1,6 @@
-"""A run as data: recipes in TOML, and the only tables from names to classes.
+"""The schema of recipes, and the tables from names to classes.
 
-A recipe names a data set, a network, a training method and an evaluation. ``extends`` takes over
+A recipe names a data set, a network, a training method and an evaluation. ``extends`` builds on
 another recipe, ``[preset.paper]`` changes some keys for a run at the paper's scale, and
 ``key=value`` on the command line changes single ones.
 """
@@ -24,7 +24,7 @@ DATA = {
 GENERATED = {
     "embedded": "spikewvat.data.embedded:embedded_root",
 }
-"""Data sets that need no folder: what makes theirs."""
+"""Data sets that need no folder, with the function that generates them."""
 ENCODINGS = {
     "rate": "spikewvat.data.encodings:Rate",
     "latency": "spikewvat.data.encodings:Latency",
@@ -62,7 +62,7 @@ PUBLISHED = {
     "mobilenetv2": "spikewvat.lab.models.vision:mobilenet_v2_weights",
     "efficientnet-b0": "spikewvat.lab.models.vision:efficientnet_b0_weights",
 }
-"""Networks whose trained weights a library downloads: what fetches them by name."""
+"""Networks with downloadable trained weights, with the function that fetches them by name."""
 CORRUPTIONS = {
     "deletion": "spikewvat.robustness.corruptions:Deletion",
     "insertion": "spikewvat.robustness.corruptions:Insertion",
@@ -124,7 +124,7 @@ SOURCES = {
     "momentum": "spikewvat.perturbations:Momentum",
     "past": "spikewvat.perturbations:Past",
 }
-"""Where the worst direction comes from."""
+"""Sources of the worst perturbation."""
 OPTIMIZERS = {
     "adam": "torch.optim:Adam",
     "adamw": "torch.optim:AdamW",
@@ -151,17 +151,17 @@ Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Spec = str | dict[str, Any] | list[dict[str, Any]]
-"""A device: ``"quantized:bits=4>>gaussian"``, a table with a name, a list of such, or a file."""
+"""A device: ``"quantized:bits=4>>gaussian"``, a table with a name, a list of these, or a file."""
 
 
 class Table(BaseModel):
-    """Named keys, none but those."""
+    """A table that rejects unknown keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Component(BaseModel):
-    """Something with a name; its other keys are the parameters of what the name stands for.
+    """A named component; its other keys are the parameters of the named object.
 
     A bare name stands for a table without parameters.
     """
@@ -194,7 +194,7 @@ def component(value: Any, key: str) -> Component:
 
 
 class Training(Table):
-    """How to train."""
+    """Settings of the training."""
 
     optimizer: str = "adam"
     lr: PositiveFloat = 1e-3
@@ -203,26 +203,26 @@ class Training(Table):
     schedule: Literal["constant", "decay", "step", "exponential"] = "constant"
     """``"decay"`` is that of Izmailov et al., ``"step"`` divides by 10 at 60, 80 and 90 %."""
     final_lr: PositiveFloat | None = None
-    """Last learning rate of ``schedule = "decay"``; one hundredth of the first by default."""
+    """Final learning rate of ``schedule = "decay"``; a hundredth of the initial one by default."""
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
-    """Factor of the learning rate from epoch to epoch of ``schedule = "exponential"``."""
+    """Factor of the learning rate per epoch for ``schedule = "exponential"``."""
     start: str | None = None
-    """Weights to begin with: a file, or the name of some that the network's library downloads."""
+    """Initial weights: a file, or the name of weights that the network's library downloads."""
     epochs: Positive = 20
     batch_size: Positive = 64
     loss: Component = Component(name="rate-cross-entropy")
     clip_norm: PositiveFloat | None = None
     clamp: PositiveFloat | None = None
-    """Keep synaptic weights between minus and plus so much after every step."""
+    """Clip synaptic weights to plus or minus this value after every step."""
     shift: Annotated[int, Field(ge=0)] = 0
-    """Shift each training sample by up to so many pixels, anew in every epoch."""
+    """Shift each training sample by up to this many pixels, redrawn in every epoch."""
     flip: bool = False
-    """Mirror half of the training samples left to right, anew in every epoch."""
+    """Mirror half of the training samples left to right, redrawn in every epoch."""
     validation: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the training data that is held out, watched for the best epoch and early stop.
+    """Share of the training data held out to select the best epoch and stop early.
 
-    Where it is 0 the test data is watched, which flatters ``best.safetensors`` and early stops;
-    ``model.safetensors`` of a run without early stop is unaffected.
+    If it is 0, the test data is watched, which biases ``best.safetensors`` and early stopping
+    optimistically; ``model.safetensors`` of a run without early stopping is unaffected.
     """
     patience: Positive | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
@@ -238,31 +238,31 @@ class Averaging(Table):
 
     enabled: bool = False
     start: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the epochs that pass before averaging starts."""
+    """Share of the epochs before averaging starts."""
     lr: PositiveFloat | None = None
-    """Learning rate while averaging, reached by the schedule of Izmailov et al.; else unchanged."""
+    """Learning rate during averaging, after Izmailov et al.'s schedule; unchanged by default."""
 
 
 class Evaluation(Table):
-    """Which chips to simulate after training."""
+    """The chips to simulate after training."""
 
     split: Literal["train", "validation", "test"] = "test"
-    """``"validation"`` is what ``training.validation`` holds out."""
+    """``"validation"`` is the data held out by ``training.validation``."""
     device: Spec = "gaussian"
-    """``"ideal"`` by default where something happens to spikes."""
+    """``"ideal"`` (no variation) by default if there is a corruption."""
     corruption: Spec | None = None
-    """What happens to spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
+    """Corruption of spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
     sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)
-    """Sizes of the variation; of a corruption the severities, None for 0 and its five levels."""
+    """Sizes of the variation, or severities of a corruption; None is 0 and its five levels."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
     images: Positive | None = None
-    """Evaluate on so many samples, evenly spaced over the split; on all by default."""
+    """Number of samples to evaluate on, evenly spaced over the split; all by default."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the chips: the same one for all recipes, so that methods meet the same chips."""
+    """Seed of the chips: the same for all recipes, so that methods are tested on the same chips."""
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
-    """Quantise what goes into each layer of synapses, calibrated on training data."""
+    """Quantise the inputs of each layer of synapses, calibrated on training data."""
 
     @model_validator(mode="before")
     @classmethod
@@ -273,28 +273,28 @@ class Evaluation(Table):
 
 
 class Finetuning(Table):
-    """How to train a converted network by surrogate gradients, with Adam."""
+    """Fine-tuning of a converted network with surrogate gradients and Adam."""
 
     epochs: Annotated[int, Field(ge=0)] = 0
-    """0 leaves the network as it was converted."""
+    """Number of epochs; 0 keeps the converted network as it is."""
     images: Positive | None = None
-    """Training images of an epoch, others in each; all by default."""
+    """Number of training images per epoch, redrawn in each; all by default."""
     batch_size: Positive = 64
     lr: PositiveFloat = 1e-4
     weight_decay: Size = 5e-4
     method: Component = Component(name="plain")
     thresholds: bool = False
-    """Learn thresholds too."""
+    """Also train the thresholds."""
     leak: bool = False
     """Learn leaks too."""
 
 
 class Conversion(Table):
-    """How to turn the trained network into a spiking one."""
+    """Conversion of the trained network to a spiking one."""
 
     time_steps: Positive = 16
     calibration: Positive = 512
-    """How many training images thresholds are chosen on."""
+    """Number of training images for choosing thresholds."""
     coding: Component = Component(name="direct")
     neurons: dict[str, Any] = Field(default_factory=dict)
     """Arguments of ``Dynamics``, ``surrogate`` by name, and ``leak``, ``unit_spikes``."""
@@ -302,15 +302,15 @@ class Conversion(Table):
     """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
     finetune: Finetuning = Finetuning()
     sweep: tuple[Positive, ...] = ()
-    """Also test after so many steps; by default after fractions of ``time_steps``."""
+    """Also test after these numbers of steps; by default after fractions of ``time_steps``."""
     batch_size: Positive = 100
-    """Images that are calibrated on and tested at once."""
+    """Batch size for calibration and testing."""
     images: Positive | None = None
-    """Test chips on so many samples, evenly spaced, but steps on all; by default both on all."""
+    """Number of evenly spaced samples for testing chips; all by default, as always for steps."""
 
 
 class Landscape(Table):
-    """How to look at the loss around the weights."""
+    """Evaluation of the loss around the weights."""
 
     device: Spec = "gaussian"
     sigma: Size = 0.15
@@ -319,26 +319,26 @@ class Landscape(Table):
     points: Annotated[int, Field(ge=2)] = 7
     """Places on each line."""
     chips: Positive = 25
-    """Chips for the sharpness."""
+    """Number of chips for the sharpness."""
     ascent_points: Annotated[int, Field(ge=0)] = 5
     surface: Annotated[int, Field(ge=0)] = 0
-    """Places along either side of a plane; 0 evaluates none."""
+    """Positions along each side of a plane; 0 evaluates none."""
     histograms: bool = False
     images: Positive | None = None
 
 
 VARIED = ("evaluation", "conversion", "landscape")
-"""Tables about what comes after training; ``[<table>.variant.<name>]`` changes keys of one."""
+"""Tables for the steps after training; ``[<table>.variant.<name>]`` changes keys of one."""
 
 
 class Recipe(Table):
-    """Everything that a run depends on, beside the data on disk."""
+    """Everything that a run depends on, except the data on disk."""
 
     name: str
     description: str = ""
     seed: Annotated[int, Field(ge=0)] = 0
     scale: str = "quick"
-    """The preset that was chosen."""
+    """The selected preset."""
     data: Component
     model: Component
     training: Training = Training()
@@ -349,11 +349,11 @@ class Recipe(Table):
     landscape: Landscape | None = None
 
     def content(self) -> dict[str, Any]:
-        """Return plain nested values, as TOML and JSON hold them."""
+        """Return plain nested values, for TOML and JSON."""
         return self.model_dump(exclude_none=True)
 
     def training_content(self) -> dict[str, Any]:
-        """Return what the trained weights depend on: neither names nor what comes afterwards."""
+        """Return the keys that the trained weights depend on, without names and later steps."""
         content = self.content()
         for key in ("name", "description", "scale", *VARIED):
             content.pop(key, None)

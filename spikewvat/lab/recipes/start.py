@@ -1,4 +1,4 @@
-"""Weights to start a training from: a file, or what a library publishes."""
+"""Initial weights of a training: from a file, or published by a library."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Start: TypeAlias = Callable[[nn.Module], None]
 
 
 def start_of(recipe: Recipe) -> Start | None:
-    """Return what gives a network the weights that a recipe starts from, None where it has none.
+    """Return a function that loads a recipe's initial weights, or None if it has none.
 
-    The returned function raises CheckpointError for a file that is damaged or of another network,
+    The function raises CheckpointError for a file that is damaged or belongs to another network,
     and DataError for published weights that are unknown or cannot be downloaded.
 
     Raises:
@@ -38,7 +38,7 @@ def start_of(recipe: Recipe) -> Start | None:
     if looks_like_a_file or recipe.model.name not in PUBLISHED:
         raise RecipeError(
             f"training.start = {start!r}: there is no such file. Pass the path of a safetensors "
-            "file, or of a state_dict that torch.save has written."
+            "file, or of a state_dict written by torch.save."
         )
     published = lookup(PUBLISHED, recipe.model.name, "model.name")
     read = functools.partial(published, start)

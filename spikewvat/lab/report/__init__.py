@@ -1,4 +1,4 @@
-"""One page of everything that suites have measured: tables, pictures, a summary in words."""
+"""One page with the results of all suites: tables, pictures and a summary."""
 
 from spikewvat.lab.report.collect import Section, collect
 from spikewvat.lab.report.content import Part, Picture, Table

@@ -1,4 +1,4 @@
-"""Statements, published or a suite's own, each held against the results of the suite."""
+"""Claims, published or a suite's own, compared with the results of the suite."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spikewvat.lab.suites.claims import FILE
 
 
 def claims(section: Section) -> list[Part]:
-    """Return a part on what is said of the rows of a suite, if anything is."""
+    """Return a part on the claims about the rows of a suite, if there are any."""
     found = verdicts(section.suite.claims, section.results)
     if not found:
         return []

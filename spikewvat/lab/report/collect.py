@@ -1,4 +1,4 @@
-"""What lies in a folder of results: suites, their rows, what failed, what is missing."""
+"""Collect a folder of results: suites, their rows, failures and missing results."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from spikewvat.results import Landscape, RowResult, StepTimes
 from spikewvat.serialisation import KIND, read, read_json, restored
 
 JOB = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
-"""The name of a job's folder, see ``RowJob.folder``: row, seed, digest of the recipe."""
+"""Name of a job's folder, see ``RowJob.folder``: row, seed, digest of the recipe."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """A suite and what there is of it.
+    """A suite with its results.
 
     Args:
-        suite: Its rows, in the order of the table.
-        folder: Where the results lie.
+        suite: The suite, with its rows in the order of the table.
+        folder: Folder of the results.
         results: Results by row name.
-        landscapes: The loss around single networks, by file name without its ending.
-        step_times: What training steps take, by file name without its ending.
-        others: Names of the files that no report shows, without their ending.
-        unreadable: Files that hold no result, and why.
-        failures: Names of the jobs that failed, by error.
-        skipped: Names of the jobs whose data is not there, by what was missing.
+        landscapes: The loss around single networks, by file name without extension.
+        step_times: Times of training steps, by file name without extension.
+        others: Names of files that the report does not show, without extension.
+        unreadable: Files without a valid result, and why.
+        failures: Names of failed jobs, by error.
+        skipped: Names of jobs skipped for missing data, by the missing data.
     """
 
     suite: Suite
@@ -54,7 +54,7 @@ class Section:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Rows without a result, and those that lack seeds which their neighbours have."""
+        """Rows without results, or with fewer seeds than other rows."""
         scales = {result.scale for result in self.results.values()}
         measured = {
             (row.setup, row.method) for times in self.step_times.values() for row in times.rows
@@ -79,31 +79,33 @@ def collect(folder: Path | str) -> list[Section]:
     """Read all suites in a folder of results.
 
     Args:
-        folder: Holds a folder for each suite, as ``spikewvat bench --out`` and ``--results``
-            write them, or is one of these.
+        folder: Contains one folder per suite, as written by ``spikewvat bench --out`` or
+            ``--results``, or is itself such a folder.
 
     Returns:
-        A section for each suite, in alphabetical order.
+        One section per suite, in alphabetical order.
 
     Raises:
-        DataError: If there is no such folder, or no result in it.
+        DataError: If there is no such folder, or it contains no result.
     """
     root = Path(folder)
     if not root.is_dir():
-        raise DataError(f"there is no folder {str(root)!r}. Pass the --out folder of a bench.")
+        raise DataError(
+            f"there is no folder {str(root)!r}. Pass the --out folder of spikewvat bench."
+        )
     inner = (path for path in root.iterdir() if path.is_dir() and path.name != TRAINED)
     folders = [root, *sorted(inner)]
     sections = [section for path in folders if (section := _section(path)) is not None]
     if not sections:
         raise DataError(
-            f"{str(root)!r} holds no result of a suite. "
-            "Run spikewvat bench SUITE --out DIR first, and pass DIR."
+            f"{str(root)!r} holds no suite results. Run spikewvat bench SUITE --out DIR first, and "
+            "pass DIR."
         )
     return sections
 
 
 def _section(folder: Path) -> Section | None:
-    """Return what lies in a suite's folder; None where nothing does."""
+    """Return the section for a suite's folder, or None if it is empty."""
     if (folder / RESULT).is_file():
         return None  # a single run
     found: dict[type, dict[str, Any]] = {RowResult: {}, Landscape: {}, StepTimes: {}}
@@ -134,7 +136,7 @@ def _section(folder: Path) -> Section | None:
     failures = {why: names for why, names in stopped.items() if why not in skipped}
     suite = _suite(folder, results)
     lost = [row.name for row in suite.rows if row.name in others]
-    unreadable += [f"{str(folder / name)!r}.json is no result of a row" for name in lost]
+    unreadable += [f"{str(folder / name)!r}.json is not the result of a row" for name in lost]
     return Section(
         suite,
         folder,
@@ -149,9 +151,9 @@ def _section(folder: Path) -> Section | None:
 
 
 def _jobs(folder: Path) -> dict[str, list[RunResult]]:
-    """Return the finished jobs of each row by seed, of the recipe that finished last.
+    """Return the finished jobs of each row by seed, for the most recently finished recipe.
 
-    A bench that was cut off leaves them without a file that joins them.
+    They remain without a joint file if the suite was interrupted.
     """
     groups: dict[str, dict[str, list[tuple[float, RunResult]]]] = {}
     for name, run in _runs(folder):
@@ -174,7 +176,7 @@ def _jobs(folder: Path) -> dict[str, list[RunResult]]:
 
 
 def _stopped(folder: Path) -> dict[str, tuple[str, ...]]:
-    """Return the jobs without a result by error."""
+    """Return the jobs without a result, by error."""
     jobs: dict[str, list[str]] = {}
     for path in sorted(folder.glob(f"*/{ERROR}")):
         text = path.read_text(encoding="utf-8", errors="replace").strip()
@@ -191,7 +193,7 @@ def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _suite(folder: Path, results: Mapping[str, RowResult]) -> Suite:
-    """Return the suite that results are of, made from the results where none is known.
+    """Return the suite of some results, reconstructed from them if it is unknown.
 
     Raises:
         DataError: If its file is malformed.

@@ -1,4 +1,4 @@
-"""What a report consists of, and how it looks as Markdown."""
+"""The parts of a report, and their Markdown."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Table:
     """A table whose first column names the rows.
 
     Args:
-        columns: Heads.
-        rows: Cells, as many as there are columns.
-        title: Above the table, where a part has several.
+        columns: Headings.
+        rows: Texts, one per column.
+        title: Title of the table, if the part has several.
     """
 
     columns: Sequence[str]
@@ -33,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure and what it shows, for those who do not see it."""
+    """A figure with a text alternative."""
 
     figure: Figure
     text: str
@@ -41,16 +41,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Part:
-    """A comparison: what it says, its tables and pictures.
+    """A comparison: summary, tables and pictures.
 
     Args:
-        name: Heading.
-        shows: Names of the result files that it shows.
-        sentences: A summary, made from the figures.
-        tables: What was found.
-        pictures: The same to look at.
-        note: What the figures are.
-        runs: How each row was run, by row.
+        name: Heading of the part.
+        shows: Names of the result files shown.
+        sentences: Summary, generated from the results.
+        tables: Tables of the results.
+        pictures: Pictures of the results.
+        note: Explanation of the numbers.
+        runs: Details of the run of each row.
     """
 
     name: str

@@ -14,7 +14,7 @@ from spikewvat.robustness.statistics import mean_of
 
 
 def conversion(section: Section) -> list[Part]:
-    """Return a part for each set-up of converted networks that were tested over time."""
+    """Return one part per set-up of converted networks that were tested over time."""
     parts = []
     for setup in section.suite.setups:
         found = {
@@ -57,8 +57,7 @@ def _part(setup: Setup, found: Mapping[str, Sequence[Converted]], names: frozens
         sentences=sentences,
         tables=[Table(columns, rows)],
         pictures=[Picture(figure, f"{setup.name}: accuracy against time steps")],
-        note="Ideal weights; accuracy in %, spikes and operations a mean per image, means over "
-        "training seeds.",
+        note="No variation; accuracy in %, spikes and operations per image, means over seeds.",
     )
 
 

@@ -1,4 +1,4 @@
-"""The kinds of results that a report knows, in the order of the page."""
+"""The kinds of results in a report, in the order of the page."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ KINDS: tuple[Callable[[Section], list[Part]], ...] = (
     landscape,
     overhead,
 )
-"""Each returns the parts that it can make of a section, none where it finds nothing."""
+"""Each returns its parts of a section, none if it finds no results."""
 
 
 def parts_of(section: Section) -> list[Part]:
-    """Return everything that there is to show of a section."""
+    """Return all parts of a section."""
     return [part for kind in KINDS for part in kind(section)]

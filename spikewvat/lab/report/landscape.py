@@ -20,7 +20,7 @@ _TEXTS = {
 
 
 def landscape(section: Section) -> list[Part]:
-    """Return a part for each device around which the loss was looked at."""
+    """Return one part per device for which the loss landscape was evaluated."""
     by_device: dict[str, dict[str, Landscape]] = {}
     rows = {  # of the first seed
         row.name: replace(result.landscape[0], method=row.method)
@@ -51,9 +51,9 @@ def _part(device: str, files: Mapping[str, Landscape]) -> Part:
             Picture(figure, f"{', '.join(methods)}: {_TEXTS[name]}")
             for name, figure in figures(methods).items()
         ],
-        note="Loss of the ideal weights, and mean loss and accuracy (%) at both ends of the lines; "
-        "rise of the loss over chips, mean and worst, and along the steepest ascent as far as the "
-        "device goes.",
+        note="Loss without variation, and mean loss and accuracy (%) at both ends of the lines; "
+        "increase of the loss over chips, mean and worst, and along the steepest ascent up to the "
+        "device's variation.",
         runs=[(name, _run(found)) for name, found in methods.items()],
     )
 
@@ -74,7 +74,7 @@ def _row(name: str, lines: LossLines, rise: Sharpness) -> list[str]:
 
 
 def _words(rises: Mapping[str, Sharpness]) -> list[str]:
-    """Say around which weights the loss rises least, and most."""
+    """Summarise around which weights the loss rises least and most."""
     flat = min(rises, key=lambda name: rises[name].expected)
     steep = max(rises, key=lambda name: rises[name].expected)
     text = f"On chips the loss rises by {rises[flat].expected:.3g} for {flat}"

@@ -1,4 +1,4 @@
-"""What a training step of each method costs beside plain training."""
+"""Cost of a training step of each method relative to plain training."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from spikewvat.results import StepTime, StepTimes
 
 
 def overhead(section: Section) -> list[Part]:
-    """Return a part for each measurement of step times."""
+    """Return one part per measurement of step times."""
     return [_part(name, found) for name, found in section.step_times.items()]
 
 

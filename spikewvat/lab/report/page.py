@@ -1,4 +1,4 @@
-"""The page as HTML, with its pictures inside, and the tables as Markdown."""
+"""The report as a single HTML page with embedded pictures, and its tables as Markdown."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TITLE = "Robustness of spiking networks"
 
 
 class _Chapter(NamedTuple):
-    """A section with all that is shown of it."""
+    """A section with all of its parts."""
 
     section: Section
     parts: Sequence[Part]
@@ -34,24 +34,24 @@ class _Chapter(NamedTuple):
 
     @property
     def headline(self) -> str:
-        """What the first part says, and whether what is published is reproduced, if it says so."""
+        """The first sentence of the first part, and the verdict on published results, if any."""
         said = [part for part in self.parts if part.sentences]
         said = said[: 2 if self.section.suite.claims else 1]
         return " ".join(f"{part.name}: {part.sentences[0]}" for part in said)
 
 
 def write_report(folder: Path | str, out: Path | str | None = None, *, title: str = "") -> Path:
-    """Write one page on all suites in a folder of results, and their tables as Markdown.
+    """Write one page for all suites in a folder of results, and their tables as Markdown.
 
-    The page is one file: nothing is loaded from elsewhere, tables sort by a click on a column.
+    The page is one self-contained file; clicking on a column sorts a table.
 
     Args:
         folder: See :func:`spikewvat.lab.report.collect`.
-        out: Folder for ``report.html`` and ``report.md``; by default the same.
-        title: Heading of the page.
+        out: Folder for ``report.html`` and ``report.md``; by default ``folder``.
+        title: Title of the page.
 
     Returns:
-        Where the page lies.
+        Path of the page.
 
     Raises:
         DataError: If there are no results.
@@ -62,8 +62,8 @@ def write_report(folder: Path | str, out: Path | str | None = None, *, title: st
     chapters, others = _chapters(collect(folder))
     if not chapters:
         raise DataError(
-            f"{str(folder)!r} holds no result that a report knows, only {', '.join(others)}. "
-            "Pass the --out or --results folder of a bench."
+            f"{str(folder)!r} holds no results that a report can show, only {', '.join(others)}. "
+            "Pass the --out or --results folder of spikewvat bench."
         )
     target = Path(out or folder)
     files.check_writable(target)
@@ -88,7 +88,7 @@ def _template(name: str) -> str:
 
 
 def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
-    """Return what there is to show, and the files that no kind of results claims."""
+    """Return the chapters, and the files that belong to no kind of result."""
     chapters, others = [], []
     for section in sections:
         parts = parts_of(section)
@@ -114,7 +114,7 @@ def _by_error(jobs: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _overview(chapters: Sequence[_Chapter]) -> str:
-    """Return how much there is and how much is missing, in a sentence."""
+    """Return one sentence on the numbers of available and missing results."""
 
     def count(number: int, what: str, many: str) -> str:
         return f"{number} {what if number == 1 else many}"
@@ -146,7 +146,7 @@ def _markdown(title: str, chapters: Sequence[_Chapter]) -> str:
 
 
 def _picture(figure: Figure) -> str:
-    """Return a figure as a ``data:`` address."""
+    """Return a figure as a ``data:`` URL."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Software": None}  # the same figures are the same page
     figure.savefig(buffer, format="png", dpi=130, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Pictures that several kinds of results share: lines with bands, dots with error bars."""
+"""Pictures for several kinds of results: lines with bands, dots with error bars."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Line(NamedTuple):
-    """Values and, where there are any, the bounds of a band around them."""
+    """Values and, optionally, the bounds of a band around them."""
 
     x: Sequence[float]
     y: Sequence[float]
@@ -32,10 +32,10 @@ def lines(
 
     Args:
         curves: By method.
-        x_label: What goes to the right, with its unit.
-        y_label: What goes up, with its unit.
-        caption: How to read the marks, in the legend.
-        powers_of_two: Whether x doubles from tick to tick.
+        x_label: Label of the horizontal axis, with its unit.
+        y_label: Label of the vertical axis, with its unit.
+        caption: Explanation of the marks, in the legend.
+        powers_of_two: Whether ticks are at powers of two.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
@@ -60,11 +60,11 @@ def lines(
 
 
 def dots(groups: Mapping[str, Mapping[str, tuple[float, float, float]]], *, x_label: str) -> Figure:
-    """Draw a dot with error bars for each name, side by side for each group.
+    """Draw a dot with an error bar for each name, side by side within each group.
 
     Args:
-        groups: By group and name: the value, the lower and the upper end of its error bar.
-        x_label: What goes to the right, with its unit.
+        groups: By group and name, the value and the lower and upper ends of its error bar.
+        x_label: Label of the horizontal axis, with its unit.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""Rows of accuracy against the magnitude of weight variation."""
+"""Accuracy against the size of weight variation, row by row."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from spikewvat.results import RowResult
 from spikewvat.robustness import plots
 
 _FEW = 6
-"""Up to so many rows are drawn as lines; more would hide each other."""
+"""Largest number of rows drawn as lines; more would overlap."""
 
 
 def variation(section: Section) -> list[Part]:
-    """Return a part for each set-up that has results."""
+    """Return one part per set-up that has results."""
     return [
         _part(setup, found, section.suite.source)
         for setup in section.suite.setups
@@ -64,7 +64,7 @@ def _part(setup: Setup, found: Found, source: str) -> Part:
 
 
 def _figures(setup: Setup, group: Found, absent: Sequence[Row]) -> Table:
-    """Return the table of a group, in the order of the set-up, rows without a result too."""
+    """Return the table of a group in the order of the set-up, including rows without results."""
     results = {row.name: result for row, result in group}
     taken = times(setup, results)
     columns = [*header(results.values()), *(["training time"] if taken else [])]
@@ -79,7 +79,7 @@ def _figures(setup: Setup, group: Found, absent: Sequence[Row]) -> Table:
 
 
 def _pictures(setup: Setup, group: Found) -> list[Picture]:
-    """Return lines over the sizes and, of a single size or many rows, dots at the largest."""
+    """Return lines over sizes or, for a single size or many rows, dots at the largest size."""
     drawn = []
     curves = {row.method: result.pooled for row, result in group}
     sizes = len(group[0][1].sigmas)
@@ -99,7 +99,7 @@ def _pictures(setup: Setup, group: Found) -> list[Picture]:
 
 
 def _differences(group: Found) -> list[Table]:
-    """Return the table of differences from the first row, none where they cannot be paired."""
+    """Return the table of differences from the first row; none if rows cannot be paired."""
     found = differences(group)
     if not found:
         return []
@@ -119,7 +119,7 @@ def _differences(group: Found) -> list[Table]:
 
 
 def how_run(result: RowResult) -> str:
-    """Return in words how a row was run."""
+    """Describe the runs of a row."""
     last, samples = result.curves[0][-1], result.samples
     parts = [f"{result.scale} scale"] if result.scale else []
     seeds = ", ".join(map(str, result.seeds))

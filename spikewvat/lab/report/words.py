@@ -1,4 +1,4 @@
-"""A summary in words, every one of which comes from the figures."""
+"""The summary in words, generated entirely from the results."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Found = Sequence[tuple[Row, RowResult]]
 
 
 class Gain(NamedTuple):
-    """How much more accurate one method is than another, on the same chips.
+    """Gain in accuracy of one method over another, on the same chips.
 
     Args:
         mean: The difference, a fraction.
-        interval: Its 95 % interval over trainings and chips; None where the methods did not meet
-            the same chips, or there is one chip only.
-        trainings: How many trainings of each were compared.
+        interval: Its 95 % interval over trainings and chips; None if the methods were not tested on
+            the same chips, or there is a single chip.
+        trainings: Number of trainings of each method.
     """
 
     mean: float
@@ -46,10 +46,10 @@ def differences(found: Found) -> tuple[Difference, ...]:
     """Compare every row of a set-up with the first, at the largest variation.
 
     Args:
-        found: Rows evaluated at the same magnitudes.
+        found: Rows evaluated at the same sizes of variation.
 
     Returns:
-        The differences over the training seeds that all rows have; none where rows did not meet
+        The differences over the training seeds shared by all rows; none if rows were not tested on
         the same chips.
     """
     common = [seed for seed in found[0][1].seeds if all(seed in r.by_seed for _, r in found)]
@@ -66,7 +66,7 @@ def gain(base: tuple[Row, RowResult], other: tuple[Row, RowResult]) -> Gain:
     """Compare two rows at the largest variation.
 
     Args:
-        base: The row that is compared with.
+        base: The row to compare with.
         other: The row that may be better.
     """
     for difference in differences([base, other]):
@@ -77,26 +77,27 @@ def gain(base: tuple[Row, RowResult], other: tuple[Row, RowResult]) -> Gain:
 
 
 def summary(found: Found) -> list[str]:
-    """Return what the rows of a set-up say: the best method, its gain and price, the order.
+    """Summarise the rows of a set-up: the best method, its gain and cost, the published order.
 
     Args:
-        found: Rows evaluated at the same magnitudes, at least one; the first is the baseline.
+        found: Rows evaluated at the same sizes of variation, at least one; the first is the
+            baseline.
     """
     return [_best(found), *_published(found)]
 
 
 def where(result: RowResult) -> str:
-    """Return the largest variation that a row was tested at, as the start of a sentence."""
+    """Return the largest variation of a row, as the start of a sentence."""
     return f"At {result.axis.heading(result.sigmas[-1])}" if result.sized else "On chips"
 
 
 def _best(found: Found) -> str:
-    """Say what keeps the most accuracy under the largest variation, and what that costs."""
+    """Name the method with the highest accuracy under the largest variation, and its cost."""
     ranked = sorted(found, key=lambda pair: pair[1].mean(-1), reverse=True)
     row, best = ranked[0]
     text = f"{where(best)} {row.method} reaches {percent(best.mean(-1))} %"
     if len(ranked) == 1:
-        return f"{text}, {points(best.clean - best.mean(-1))} below its ideal weights."
+        return f"{text}, {points(best.clean - best.mean(-1))} below its accuracy without variation."
     base_row, base = found[0]
     if base is best:
         return (
@@ -109,12 +110,12 @@ def _best(found: Found) -> str:
         price = "as much"
     return (
         f"{text}, {gain(found[0], ranked[0]).words} more than {base_row.method} "
-        f"({percent(base.mean(-1))} %); with ideal weights {price}."
+        f"({percent(base.mean(-1))} %); without variation {price}."
     )
 
 
 def _published(found: Found) -> list[str]:
-    """Say which neighbours in the published order stand in it here too."""
+    """Tell which neighbours in the published order are in the same order here."""
     known = [(figure, pair) for pair in found if (figure := published(*pair)) is not None]
     theirs = [pair for _, pair in sorted(known, key=lambda item: -item[0])]
     if len(theirs) < 2:

@@ -1,4 +1,4 @@
-"""Suites of recipes: which rows a table has, running their jobs, the table."""
+"""Suites of recipes: the rows of a table, their jobs, and the table."""
 
 from spikewvat.lab.suites.claims import Verdict, verdicts
 from spikewvat.lab.suites.compared import ComparisonFolder

@@ -1,4 +1,4 @@
-"""Published statements held against results: reproduced or not, and by which numbers."""
+"""Compare published claims with results: reproduced or not, and by how much."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from spikewvat.serialisation import plain, write_json
 
 FILE = "claims.json"
 _Figures: TypeAlias = Mapping[int, Mapping[int, float]]
-"""By the training's seed and the chip's; ideal weights are one chip."""
+"""Values by the seeds of training and chip; no variation counts as one chip."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A claim and what was found.
+    """A claim and the results for it.
 
     Args:
-        claim: The statement.
-        better: Accuracy or drop in %, or rise of the loss, of the rows that should be ahead, by
-            name, means over the seeds that all rows share, or over a row's own where there are
-            not two; None where there is no result.
-        worse: The same of the others.
-        axis: What the claim's sigma is of.
-        lead: By how much the closest of the rows that should be ahead is ahead of the closest
-            of the others, paired by training and chip; None where that cannot be.
+        claim: The claim.
+        better: Accuracy or drop in %, or increase of the loss, of the rows that should lead, by
+            name: means over the seeds shared by all rows, or over a row's own seeds if fewer than
+            two are shared; None if there is no result.
+        worse: The same for the other rows.
+        axis: The quantity that the claim's sigma measures.
+        lead: Smallest lead of a row that should be ahead over one of the others, paired by training
+            and chip; None if they cannot be paired.
     """
 
     claim: Claim
@@ -46,9 +46,9 @@ class Verdict:
 
     @property
     def reproduced(self) -> bool | None:
-        """Whether each is ahead of all others by more than the margin; None if one is missing.
+        """Whether every row leads all others by more than the margin; None if one is missing.
 
-        Of equal figures neither is ahead.
+        Equal values are not a lead.
         """
         sign = 1 if self.claim.of == "accuracy" else -1
         leads = []
@@ -60,7 +60,7 @@ class Verdict:
 
     @property
     def beyond_chance(self) -> bool | None:
-        """Whether the lead's 95 % interval lies on one side of the margin; None without one."""
+        """Whether the lead's 95 % interval excludes the margin; None without an interval."""
         if self.lead is None or self.lead.degrees < 1:
             return None
         low, high = self.lead.interval()
@@ -77,23 +77,23 @@ class Verdict:
         where = (
             "on chips" if self.claim.sigma is None else f"at {self.axis.heading(self.claim.sigma)}"
         )
-        where = "of ideal weights" if self.claim.sigma == 0 else where
+        where = "without variation" if self.claim.sigma == 0 else where
         numbers = self.numbers("no result")
         lead = f"; closest lead {self.lead_text}" if self.lead_text else ""
         return f"{self.word}: {self.claim.text} ({self.what} {where}: {numbers}{lead})"
 
     @property
     def what(self) -> str:
-        """What the numbers are, in words."""
+        """Description of the numbers."""
         return {"accuracy": "accuracy", "drop": "points lost", "rise": "rise of the loss"}[
             self.claim.of
         ]
 
     def numbers(self, missing: str) -> str:
-        """Return the figures that are compared, those that should lead first.
+        """Return the compared values, those that should lead first.
 
         Args:
-            missing: Stands for a row without a result.
+            missing: Text for a row without a result.
         """
         digits = ".3g" if self.claim.of == "rise" else ".1f"
         return ", ".join(
@@ -103,7 +103,7 @@ class Verdict:
 
     @property
     def lead_text(self) -> str:
-        """The lead with its interval, and whether chance could do it; empty without a lead."""
+        """The lead with its interval, and whether it may be due to chance; empty without a lead."""
         if self.lead is None or self.beyond_chance is None:
             return ""
         low, high = self.lead.interval()
@@ -113,14 +113,14 @@ class Verdict:
 
 
 def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
-    """Hold claims against results.
+    """Compare claims with results.
 
     Args:
-        claims: A suite's.
+        claims: Claims of a suite.
         results: Results by row name.
 
     Returns:
-        One verdict for each claim that any result speaks of.
+        One verdict for each claim with at least one result.
     """
     found = []
     for claim in claims:
@@ -154,7 +154,7 @@ def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
 
 
 def _figures(claim: Claim, result: RowResult) -> _Figures | None:
-    """Return what a claim compares, in %; None where the row was not tested so."""
+    """Return the values that a claim compares, in %; None if the row was not tested that way."""
     figures = {
         seed: _of_training(claim, curve, result.axis) for seed, curve in result.by_seed.items()
     }
@@ -163,7 +163,7 @@ def _figures(claim: Claim, result: RowResult) -> _Figures | None:
 
 
 def _shared(figures: Mapping[str, _Figures | None]) -> dict[str, _Figures | None]:
-    """Leave out trainings whose seed not all rows have, unless fewer than two would be left."""
+    """Keep only trainings whose seed all rows have, unless fewer than two would remain."""
     known = [set(figure) for figure in figures.values() if figure is not None]
     common = set.intersection(*known) if known else set()
     if len(common) < 2:
@@ -203,7 +203,7 @@ def _mean(figures: _Figures | None) -> float | None:
 
 
 def _lead(claim: Claim, figures: Mapping[str, _Figures | None]) -> Hierarchy | None:
-    """Return the smallest lead of one row over another; None if a pair has nothing in common."""
+    """Return the smallest lead of one row over another; None if a pair shares no chips."""
     sign = 1 if claim.of == "accuracy" else -1
     leads = []
     for ahead, behind in itertools.product(claim.better, claim.worse):

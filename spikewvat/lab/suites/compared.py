@@ -1,4 +1,4 @@
-"""A comparison on a network of one's own as a suite: its folder is one that the report reads."""
+"""Store a comparison on the user's own network as a suite, which the report can read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from spikewvat.provenance import provenance
 from spikewvat.results import RowResult
 
 SCALE = "own"
-"""What result files name as the scale of a comparison."""
+"""The scale of a comparison in result files."""
 
 
 class ComparisonFolder:
-    """Writes a comparison into a folder, as it grows or when it has ended.
+    """Writes a comparison into a folder, row by row or at the end.
 
-    Pass it to :func:`spikewvat.compare` as ``on_row`` to have each row written as soon as it is
-    known, or call it with what ``compare`` has returned. Rows of an earlier comparison with the
-    same names are removed first.
+    Pass it to :func:`spikewvat.compare` as ``on_row`` to write each row as soon as it is available,
+    or call it with the result of ``compare``. Rows of an earlier comparison with the same names are
+    removed first.
 
     Args:
-        folder: Where to write.
-        title: What tables and reports call the comparison.
+        folder: Folder to write to.
+        title: Title of the comparison in tables and reports.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -47,19 +47,19 @@ class ComparisonFolder:
         self.path = Path(folder)
         self.title = title
         self.results: dict[str, RowResult] = {}
-        """The rows by name, as the suite's tables take them."""
+        """The rows by name, in the form of the suite's tables."""
         self._provenance: dict[str, Any] = {}
 
     def __call__(self, found: Comparison, new: Compared | Failure | None = None) -> None:
-        """Write what is new; everything where that is None.
+        """Write the new part, or everything if it is None.
 
         Args:
-            found: What is known so far.
-            new: The part of it that is not written yet.
+            found: The results so far.
+            new: The part of them that is not written yet.
 
         Raises:
-            RecipeError: If two names are the same in file names.
-            CheckpointError: If the folder cannot be written to.
+            RecipeError: If two names give the same file name.
+            CheckpointError: If the folder is not writable.
         """
         if new is not None:
             self._write(found, new)
@@ -81,12 +81,12 @@ class ComparisonFolder:
         """Return the rows as those of a suite.
 
         Raises:
-            RecipeError: If two names are the same in file names.
+            RecipeError: If two names give the same file name.
         """
         for names in (found.tests, found.methods):
             if "" in map(slug, names) or len(set(map(slug, names))) < len(names):
                 raise RecipeError(
-                    f"names {list(names)} become names of files. Expected names that differ in "
+                    f"names {list(names)} are used as file names. Expected names that differ in "
                     "letters or digits."
                 )
         setups = tuple(
@@ -123,7 +123,7 @@ class ComparisonFolder:
 
 
 def slug(name: str) -> str:
-    """Return a name as a part of a file's name."""
+    """Convert a name for use in a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 

@@ -1,4 +1,4 @@
-"""The jobs of a suite: networks that are trained, each once, and rows that test them."""
+"""The jobs of a suite: trainings, each run once, and rows that test the networks."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ ERROR = "error.txt"
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A network that is trained: a recipe without what comes afterwards.
+    """A training: a recipe without the steps after training.
 
     Args:
-        recipe: What is run.
-        resolved: The same, ready to be made, or why it is not.
+        recipe: The recipe to run.
+        resolved: The resolved recipe, or the error that it raised.
     """
 
     recipe: Recipe
@@ -50,16 +50,16 @@ class Training:
 
     @cached_property
     def identity(self) -> str:
-        """Name of its folder; equal trainings of different suites have one."""
+        """Name of its folder; equal trainings of different suites share it."""
         content = self.recipe.training_content()
         return f"{self._kind.replace(' ', '-')}-seed{self.recipe.seed}-{_digest(content)}"
 
     def folder(self, out: Path) -> Path:
-        """Return where its files lie."""
+        """Return the folder of its files."""
         return out / TRAINED / self.identity
 
     def run(self, out: Path, data_root: Path | None) -> RunResult | None:
-        """Train, or go on from a checkpoint."""
+        """Train, or resume from a checkpoint."""
         folder = self.folder(out)
         resume = (folder / CHECKPOINT).is_file()
         return runs.train(
@@ -79,9 +79,9 @@ class RowJob:
     Args:
         suite: Name of its suite.
         row: Name of its row.
-        recipe: Says how the network is tested, and converted before that if it is.
-        resolved: The same, ready to be made, or why it is not.
-        training: What trains the network.
+        recipe: Sets how the network is tested and, if at all, converted first.
+        resolved: The resolved recipe, or the error that it raised.
+        training: The training of the network.
     """
 
     suite: str
@@ -94,7 +94,7 @@ class RowJob:
         return f"{self.row}, seed {self.recipe.seed}"
 
     def folder(self, out: Path) -> Path:
-        """Return where its files lie; another recipe of the same name has another folder."""
+        """Return the folder of its files; another recipe of the same name has a different one."""
         content = {
             **self.recipe.content(),
             "name": self.training.identity,
@@ -103,7 +103,7 @@ class RowJob:
         return out / self.suite / f"{self.row}-seed{self.recipe.seed}-{_digest(content)}"
 
     def run(self, out: Path, data_root: Path | None) -> RunResult:
-        """Test the trained network, converted if the recipe says so."""
+        """Test the trained network, after conversion if the recipe asks for it."""
         source, folder = self.training.folder(out), self.folder(out)
         resolved = _ready(self.resolved)
         trained = serialisation.read(source / runs.RESULT, RunResult)
@@ -120,17 +120,17 @@ class RowJob:
 
 
 Job = Training | RowJob
-"""What one process does at a time."""
+"""A unit of work for one process."""
 
 
 @dataclass(frozen=True)
 class JobFailed:
-    """A job without a result.
+    """A job that ended without a result.
 
     Args:
         message: The error in one line.
         log: File with the traceback.
-        skipped: Whether nothing is wrong but that data is not there.
+        skipped: Whether the only reason is missing data.
     """
 
     message: str
@@ -139,22 +139,22 @@ class JobFailed:
 
 
 Found = RunResult | JobFailed
-"""What became of a job: the content of its ``result.json``, or why there is none."""
+"""Outcome of a job: the content of its ``result.json``, or the reason for its absence."""
 
 
 def jobs_of(
     suite: Suite, *, preset: str | None, seeds: Iterable[int], overrides: Iterable[str] = ()
 ) -> list[RowJob]:
-    """Read and check the recipes of a suite, before the first one runs.
+    """Read and check all recipes of a suite, before the first one runs.
 
     Args:
-        suite: Names the rows.
+        suite: The suite with its rows.
         preset: Scale of the recipes.
         seeds: Training seeds of each row.
-        overrides: ``"training.lr=1e-4"``, for all jobs alike.
+        overrides: Such as ``"training.lr=1e-4"``, for all jobs.
 
     Returns:
-        Row by row; jobs that test one network share its training.
+        The jobs, row by row; jobs that test the same network share its training.
 
     Raises:
         RecipeError: If a recipe is malformed.
@@ -182,7 +182,7 @@ def jobs_of(
 
 
 def finished(folder: Path) -> RunResult | None:
-    """Return what a job has found, None where it has not ended well."""
+    """Return the result of a job, or None if it has not finished successfully."""
     try:
         return serialisation.read(folder / runs.RESULT, RunResult)
     except DataError:  # none, or none that can be read
@@ -190,20 +190,20 @@ def finished(folder: Path) -> RunResult | None:
 
 
 def failed(folder: Path, error: Exception) -> JobFailed:
-    """Note in a job's folder the exception that is being handled, see :func:`given_up`."""
+    """Record the exception being handled in a job's folder, see :func:`given_up`."""
     message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
     message = message if skipped else f"{type(error).__name__}: {message}"
     return given_up(folder, message, traceback.format_exc(), skipped=skipped)
 
 
 def given_up(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> JobFailed:
-    """Note in a job's folder why it has no result, and return that.
+    """Record in a job's folder why it has no result, and return that outcome.
 
     Args:
-        folder: The job's.
+        folder: Folder of the job.
         message: The error in one line.
-        log: Traceback.
-        skipped: Whether nothing is wrong but that data is not there.
+        log: The traceback.
+        skipped: Whether the only reason is missing data.
     """
     path = folder / ERROR
     # The disk may be full, perhaps the very reason: then the message is all there is.
@@ -225,7 +225,7 @@ def _looked_around(
     trained: RunResult,
     data_root: Path | None,
 ) -> RunResult:
-    """Evaluate the loss around the weights; the places on its lines are chips of a row, too."""
+    """Evaluate the loss around the weights; positions on its lines also serve as chips of a row."""
     plan = resolved.recipe.landscape
     assert plan is not None  # the caller has looked
     options = {key: getattr(plan, key) for key in type(plan).model_fields}
@@ -243,10 +243,10 @@ def _looked_around(
 
 
 def chips_of_lines(lines: LossLines) -> Degradation:
-    """Return the places from ideal weights on, each line a chip.
+    """Return the curve from no variation outwards, with each line as a chip.
 
     Args:
-        lines: What was found along them.
+        lines: Losses and accuracies along the lines.
     """
     reports = [
         ChipReport(

@@ -1,4 +1,4 @@
-"""A suite of step times: what a training step of each row costs beside the set-up's baseline."""
+"""A suite of step times: the cost of each row's training step relative to a baseline."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from spikewvat.results import StepTime, StepTimes
 FILE = "methods.json"
 Batch: TypeAlias = tuple[Tensor, Tensor]
 Timed: TypeAlias = StepTime | JobFailed
-"""What a step of a row takes, or why it could not be timed."""
+"""Time of a row's step, or the reason why it could not be measured."""
 
 
 @dataclass(frozen=True)
 class SuiteTimes:
-    """What became of a suite of step times.
+    """Outcome of a suite of step times.
 
     Args:
-        times: What could be timed, None where nothing could.
+        times: The measured times, or None if there are none.
         failed: The rows without a result, by name.
     """
 
@@ -50,19 +50,19 @@ def run_step_times(
     rounds: int | None = None,
     on_row: Callable[[Row, Timed], None] = lambda row, found: None,
 ) -> SuiteTimes:
-    """Time the methods of each set-up in turn, in this process, with one thread.
+    """Time the methods of each set-up in turn, in this process with a single thread.
 
     Args:
-        suite: Names set-ups, each with a baseline.
+        suite: The suite; every set-up has a baseline.
         out: Folder for the errors of rows that fail.
         preset: Scale of the recipes.
-        overrides: ``"training.lr=1e-4"``, for all rows alike.
-        data_root: Where the data sets lie; their usual places by default.
-        rounds: How often each method has its turn; the suite's by default.
-        on_row: Called as each row is known.
+        overrides: Such as ``"training.lr=1e-4"``, for all rows.
+        data_root: Folder of the data sets; their usual locations by default.
+        rounds: Number of rounds; the suite's by default.
+        on_row: Called with each row as it becomes available.
 
     Returns:
-        The times of what could be run.
+        The measured times, and the rows that failed.
 
     Raises:
         RecipeError: If a recipe is malformed.
@@ -113,7 +113,7 @@ def _steps(
     out: Path,
     lost: dict[str, JobFailed],
 ) -> dict[str, Step]:
-    """Return what makes a step of each row, and note those that cannot make one."""
+    """Return a step function for each row, and record the rows without one."""
     steps: dict[str, Step] = {}
     batches: dict[str, Batch] = {}  # by what they depend on
     for row in setup.rows:
@@ -132,7 +132,7 @@ def _steps(
 
 
 def _step(resolved: Resolved, batch: Batch) -> Step:
-    """Return what makes a step as a recipe says."""
+    """Return the step function of a recipe."""
     inputs, labels = batch
     resolved = resolved.with_input_shape(inputs.shape[-3:])
     model = resolved.build_model()

@@ -1,4 +1,4 @@
-"""Jobs side by side in processes, each once; any process may be killed."""
+"""Run jobs in parallel processes, each once, even if processes are killed."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from typing import Any, TypeAlias
 import torch
 
 from spikewvat.errors import RecipeError, require
+from spikewvat.lab.recipes.lock import filelock
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites.jobs import ERROR, Found, Job, failed, finished, given_up
 from spikewvat.memory import keep_freed_memory
 
 joblib = require("joblib", extra="cli", purpose="running suites")
-filelock = require("filelock", extra="cli", purpose="running suites")
 
 LOCK = "job.lock"
 RUNNING = "running.txt"
-"""Holds the process that runs a job; left behind only by one that was killed."""
+"""Holds the id of the process that runs a job; remains only if that process was killed."""
 Task: TypeAlias = tuple[int, Job, Path, Path | None, bool, int | None]
 Ran: TypeAlias = tuple[int, Found | None]
 Each: TypeAlias = Callable[[Sequence[Task]], Iterable[Ran]]
@@ -42,22 +42,22 @@ def run_all(
     processes: int = 1,
     dask: str | None = None,
 ) -> Iterator[tuple[Job, Found]]:
-    """Run jobs and yield each as it ends; those that have ended before come first.
+    """Run jobs and yield each as it ends; already finished ones come first.
 
-    When a process is killed, joblib gives up all that are under way; Dask, after some tries of
-    its own, only what ran in it. The jobs that were running are then run alone, one after the
-    other, each going on from its checkpoint, and the rest as before. A job whose process is
-    killed again while nothing else runs is given up.
+    When a process is killed, joblib abandons all running jobs; Dask, after some retries, only the
+    job in that process. Jobs that were running are then run again one at a time, each resuming from
+    its checkpoint, and the others as before. A job is given up if its process is killed again while
+    no other job runs.
 
     Args:
-        jobs: What to run, in this order as far as processes are free.
+        jobs: The jobs, started in this order as processes become free.
         out: Folder of all suites.
-        data_root: Where the data sets lie.
-        processes: How many; with one, jobs run in this process.
-        dask: Address of a scheduler, on whose workers jobs run instead.
+        data_root: Folder of the data sets.
+        processes: Number of processes; with one, jobs run in this process.
+        dask: Address of a scheduler; jobs then run on its workers instead.
 
     Yields:
-        The job and what became of it.
+        Each job with its outcome.
 
     Raises:
         RecipeError: If no scheduler answers, or a worker would run several jobs at once.
@@ -102,7 +102,7 @@ def run_all(
 def _run(
     number: int, job: Job, out: Path, data_root: Path | None, wait: bool, parent: int | None
 ) -> Ran:
-    """Run a job, or read back what it has found; None where another bench runs it."""
+    """Run a job or read its result; None if another process is running it."""
     folder = job.folder(out)
     if os.getpid() != parent and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
@@ -147,7 +147,7 @@ def end_with(parent: int) -> None:
 
 @contextmanager
 def _backend(processes: int, dask: str | None) -> Iterator[tuple[Each, type[Exception]]]:
-    """Return what runs tasks as they come free, and what it raises where a process is killed."""
+    """Return the function that runs tasks, and the exceptions it raises if a process is killed."""
     if dask is None:
         # One at a time: joblib would hand out several quick ones, and lose them together.
         options = {"return_as": "generator_unordered", "batch_size": 1}
@@ -185,9 +185,9 @@ def _backend(processes: int, dask: str | None) -> Iterator[tuple[Each, type[Exce
 
 
 def _on_workers(library: Any, client: Any, tasks: Sequence[Task]) -> Iterator[Ran]:
-    """Run tasks on the workers of a cluster; raise at the end if a task's workers were killed.
+    """Run tasks on the workers of a cluster; raise at the end if a worker was killed.
 
-    Not through joblib, which waits for ever for a task that Dask has given up.
+    This does not use joblib, which waits forever for a task that Dask has given up.
     """
     killed = None
     futures = [client.submit(_run, *task, pure=False) for task in tasks]

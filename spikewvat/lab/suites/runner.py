@@ -1,4 +1,4 @@
-"""Running a suite: its jobs side by side, each once, none stopped by another's failure."""
+"""Run a suite: jobs in parallel, each once, independent of failures of others."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from spikewvat.results import RowResult
 
 @dataclass(frozen=True)
 class SuiteResult:
-    """What became of a suite.
+    """Outcome of a suite.
 
     Args:
-        rows: Results by row name, of the seeds that ended well.
+        rows: Results by row name, over the seeds that succeeded.
         failed: The jobs without a result.
     """
 
@@ -27,11 +27,11 @@ class SuiteResult:
 
 
 def trainings_of(jobs: Sequence[RowJob], out: Path) -> list[Training]:
-    """Return the networks that unfinished jobs test, each once.
+    """Return the trainings that unfinished jobs need, each once.
 
     Args:
         jobs: See :func:`jobs_of`.
-        out: Folder that holds a folder for each suite.
+        out: Folder that contains one folder per suite.
     """
     unfinished = (job for job in jobs if finished(job.folder(out)) is None)
     return list(dict.fromkeys(job.training for job in unfinished))
@@ -46,27 +46,27 @@ def run_suite(
     dask: str | None = None,
     on_job: Callable[[Job, Found], None] = lambda job, found: None,
 ) -> SuiteResult:
-    """Run jobs in processes of one thread each, and join the seeds of each row.
+    """Run jobs in single-threaded processes, and join the seeds of each row.
 
-    A finished job is read back, one that was cut off goes on from its checkpoint, one that raises
-    does not stop the others, one that another bench runs is waited for. Networks are trained
-    once, and before any is tested.
+    The result of a finished job is read back. An interrupted job resumes from its checkpoint, a
+    failed job does not stop the others, and a job that another process is running is awaited. All
+    networks are trained, once each, before any is tested.
 
     Args:
         jobs: See :func:`jobs_of`.
-        out: Folder that holds a folder for each suite, and one for trained networks.
-        data_root: Where the data sets lie; their usual places by default. Generated ones have
-            no other.
+        out: Folder that contains one folder per suite, and one for trained networks.
+        data_root: Folder of the data sets; their usual locations by default. Generated data sets
+            are always there.
         processes: Number of processes.
-        dask: Address of a Dask scheduler, on whose workers jobs run instead; they need the
-            package, the data and ``out`` under the same paths.
-        on_job: Called as each training and each job ends.
+        dask: Address of a Dask scheduler; jobs then run on its workers, which need the package, the
+            data and ``out`` under the same paths.
+        on_job: Called when a training or a job ends.
 
     Returns:
         The rows and the failures, in the order of the jobs.
 
     Raises:
-        RecipeError: If no scheduler answers.
+        RecipeError: If the scheduler does not answer.
     """
     run = functools.partial(run_all, out=out, data_root=data_root, processes=processes, dask=dask)
     found: dict[Job, Found] = {}

@@ -1,7 +1,7 @@
-"""How long training steps take, method beside method.
+"""Compare the time of a training step across methods.
 
-Each round runs a few steps of every method, in random order; a method's ratio is its time in a
-round over plain training's in the same round, so that whatever else the machine does hits all
+Each round runs a few steps of every method, in random order. The ratio of a method is its time over
+that of plain training in the same round, so that other load on the machine affects all methods
 alike.
 """
 
@@ -19,7 +19,7 @@ from spikewvat.training import GradientMethod
 
 Step: TypeAlias = Callable[[], object]
 STEPS = 10
-"""Steps of one method in a row; methods that draw what they do average over them."""
+"""Consecutive steps of one method; averages methods that choose at random what to do."""
 
 
 def step_of(
@@ -30,14 +30,14 @@ def step_of(
     *,
     method: GradientMethod,
 ) -> Step:
-    """Return a function that makes one training step, always on the same batch.
+    """Return a function that runs one training step, always on the same batch.
 
     Args:
         model: The network.
-        optimizer: Of its parameters.
-        loss: From the network's output to a scalar.
+        optimizer: Optimizer of its parameters.
+        loss: Function from the network's output to a scalar.
         inputs: The batch.
-        method: Takes the gradients.
+        method: The gradient method.
     """
 
     def closure() -> tuple[Tensor, Any]:
@@ -59,14 +59,14 @@ def interleaved(
     """Time steps of several methods in turn.
 
     Args:
-        steps: What makes a step, by method; each is run once before the first round.
-        baseline: Method whose time is the unit.
-        rounds: How often each method has its turn.
-        seed: Seed of their order in a round.
+        steps: Step functions by method; each is run once before the first round.
+        baseline: The method whose time is the unit.
+        rounds: Number of rounds.
+        seed: Seed of the order within a round.
 
     Returns:
-        By method ``ratio`` (median over rounds), its ``quartiles``, ``ms`` of a step (median) and
-        ``rounds``.
+        For each method its ``ratio`` (median over rounds), ``quartiles`` of the ratio, median
+        ``ms`` per step, and ``rounds``.
 
     Raises:
         ValueError: If there is no baseline, or fewer than one round.
@@ -90,7 +90,7 @@ def interleaved(
 
 
 def _summary(seconds: list[float], unit: list[float]) -> dict[str, Any]:
-    """Return median and quartiles over rounds of the time, in units of another's."""
+    """Return the median and quartiles over rounds of the time relative to the baseline."""
     taken, plain = (torch.tensor(values, dtype=torch.float64) for values in (seconds, unit))
     points = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     low, middle, high = (taken / plain).quantile(points).tolist()

@@ -1,4 +1,4 @@
-"""A suite: the set-ups and methods of one table, each a recipe, beside published figures."""
+"""A suite: the set-ups and methods of one table as recipes, with published results."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ class Row(Table):
     recipe: str
     """File of the recipe, relative to the suite's."""
     name: str = ""
-    """Names files; by default that of the recipe without its ending, and the variants'."""
+    """Name of the row's files; by default that of the recipe, with the names of the variants."""
     overrides: tuple[str, ...] = ()
-    """Keys of the recipe that this row changes, such as ``"method.w_th=0.25"``."""
+    """Overrides of the recipe for this row, such as ``"method.w_th=0.25"``."""
     evaluation: str | None = None
-    """Test the network that the recipe trains as ``[evaluation.variant.<name>]`` says."""
+    """Test the trained network according to ``[evaluation.variant.<name>]``."""
     conversion: str | None = None
-    """Convert the network that the recipe trains, as ``[conversion.variant.<name>]`` says."""
+    """Convert the trained network according to ``[conversion.variant.<name>]``."""
     landscape: str | None = None
-    """Look at the loss around its weights, as ``[landscape.variant.<name>]`` says."""
+    """Evaluate the loss around its weights according to ``[landscape.variant.<name>]``."""
     paper: tuple[tuple[float] | tuple[float, float], ...] = ()
-    """Published accuracy in % and, where there is one, its standard deviation, for each sigma."""
+    """Published accuracy in % and, if available, its standard deviation, for each sigma."""
 
     @model_validator(mode="before")
     @classmethod
@@ -52,36 +52,36 @@ class Row(Table):
 
     @property
     def variants(self) -> dict[str, str]:
-        """The variants of the recipe's tables that were chosen."""
+        """The selected variants of the recipe's tables."""
         chosen = {key: getattr(self, key) for key in VARIED}
         return {key: name for key, name in chosen.items() if name is not None}
 
 
 class Setup(Table):
-    """One network on one data set, and the methods that are compared on it."""
+    """One network on one data set, and the methods compared on it."""
 
     name: str
     rows: Annotated[tuple[Row, ...], Field(min_length=1)]
     presets: tuple[str, ...] = ()
-    """Presets that it belongs to; all by default."""
+    """Presets that include it; all by default."""
     baseline: str | None = None
-    """Row whose time of training is the unit of the others'; none shows no times."""
+    """Row whose training time is the unit; without it, times are not shown."""
 
 
 class Claim(Table):
-    """A published statement in a form that results can be held against."""
+    """A published statement in a form that can be checked against results."""
 
     text: str
     better: Annotated[tuple[str, ...], Field(min_length=1)]
-    """One row or several, of which each is above all of ``worse``; of drop and rise, below."""
+    """One or more rows, each above all rows of ``worse`` (for drop and rise: below)."""
     worse: Annotated[tuple[str, ...], Field(min_length=1)]
     sigma: Annotated[float, Field(ge=0)] | None = None
-    """Size of the variation; 0 means ideal weights. None is for devices without a size."""
+    """Size of the variation; 0 means no variation. None is for devices without a size."""
     of: Literal["accuracy", "drop", "rise"] = "accuracy"
-    """What is compared: the mean over chips, how far it is below that of ideal weights, or how
-    far the loss is above that of ideal weights."""
+    """The compared quantity: the mean over chips, its drop from the accuracy without variation, or
+    the rise of the loss over that without variation."""
     margin: float = 0.0
-    """By more than how many points; below zero, how many points it may be worse."""
+    """Required lead in points; a negative value is an allowed deficit."""
 
     @field_validator("better", "worse", mode="before")
     @classmethod
@@ -90,24 +90,24 @@ class Claim(Table):
 
 
 class Suite(Table):
-    """What a table shows."""
+    """The content of a table."""
 
     title: str
     source: str = ""
-    """Where the published figures come from."""
+    """Source of the published results."""
     seeds: dict[str, tuple[int, ...]]
     """Training seeds of each preset."""
     hint: str = ""
-    """What to try next, shown at the end."""
+    """A hint on the next step, shown at the end."""
     setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
     """Statements about the rows."""
     published: bool = True
-    """Whether the claims were published elsewhere; otherwise they are the suite's own questions."""
+    """Whether the claims were published elsewhere; otherwise they are the suite's own."""
     measures: Literal["accuracy", "step-time"] = "accuracy"
-    """Train rows and test them on chips, or only time their training steps."""
+    """Train the rows and test them on chips, or only time their training steps."""
     rounds: Annotated[int, Field(gt=0)] = 30
-    """How often each method has its turn where step times are measured."""
+    """Number of rounds for measuring step times."""
     folder: Path = Path()
 
     @property
@@ -129,16 +129,16 @@ class Suite(Table):
         return self.seeds[name]
 
     def at(self, preset: str | None) -> Suite:
-        """Return the suite with only the set-ups that belong to a preset, ``"quick"`` by default.
+        """Return the suite with only the set-ups of a preset, ``"quick"`` by default.
 
         Raises:
-            RecipeError: If there are none.
+            RecipeError: If the preset has none.
         """
         name = preset or "quick"
         setups = tuple(s for s in self.setups if not s.presets or name in s.presets)
         if not setups:
             raise RecipeError(
-                f"no set-up of {self.title!r} that was chosen belongs to the preset {name!r}. "
+                f"no selected set-up of {self.title!r} belongs to the preset {name!r}. "
                 f"Pass --preset {self.setups[0].presets[0]}."
             )
         return self.model_copy(update={"setups": setups})
@@ -149,10 +149,10 @@ class Suite(Table):
         """Read the recipe of a job.
 
         Args:
-            row: One of the suite's.
+            row: A row of the suite.
             preset: See :func:`spikewvat.lab.recipes.read_recipe`.
             seed: Seed of the training.
-            overrides: ``"training.lr=1e-4"``, for all jobs alike, over the row's own.
+            overrides: Such as ``"training.lr=1e-4"``, for all jobs; applied after the row's own.
 
         Raises:
             RecipeError: If the recipe is missing or malformed.
@@ -169,13 +169,13 @@ class Suite(Table):
         return recipe.model_copy(update=dropped)
 
     def chosen(self, patterns: Sequence[str]) -> Suite:
-        """Return the suite with only the rows that one of the patterns names.
+        """Return the suite with only the rows that match one of the patterns.
 
         Args:
-            patterns: Row names, in which ``*`` stands for anything; none keep all rows.
+            patterns: Row names with ``*`` as wildcard; without patterns all rows are kept.
 
         Raises:
-            RecipeError: If a pattern names no row.
+            RecipeError: If a pattern matches no row.
         """
         if not patterns:
             return self
@@ -195,11 +195,11 @@ def read_suite(name: str | Path) -> Suite:
     """Read a suite.
 
     Args:
-        name: One that comes with the package, or a folder with a ``suite.toml``.
+        name: Name of a suite in the package, or a folder with a ``suite.toml``.
 
     Raises:
-        RecipeError: If there is none, a key is unknown, two rows have one name, or a claim or a
-            baseline names no row.
+        RecipeError: If there is no such suite, a key is unknown, two rows share a name, or a claim
+            or baseline names an unknown row.
     """
     ours = suite_names()
     # Resolved: results lie in a folder of its last part's name, which is not to be "..".
@@ -220,7 +220,7 @@ def read_suite(name: str | Path) -> Suite:
 
 
 def _check_names(suite: Suite, path: Path) -> None:
-    """Raise RecipeError unless rows have names of their own, and nothing names another row."""
+    """Raise RecipeError unless row names are unique and all references to rows are valid."""
     names = [row.name for row in suite.rows]
     for name in names:
         files.check_name(name, f"{str(path)!r}: row")
@@ -239,4 +239,6 @@ def _check_names(suite: Suite, path: Path) -> None:
             wanted.append((setup.baseline, [row.name for row in setup.rows]))
     for name, known in wanted:
         if name not in known:
-            raise RecipeError(f"{str(path)!r} speaks of a row {name!r}. {nearest(name, known)}")
+            raise RecipeError(
+                f"{str(path)!r} names an unknown row {name!r}. {nearest(name, known)}"
+            )

@@ -1,4 +1,4 @@
-"""Rows in a table, beside published figures."""
+"""Tables of rows, with published results."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ _RANGES = {
 
 
 def published(row: Row, result: RowResult) -> float | None:
-    """Return the published accuracy in % at the largest variation, None where there is none."""
+    """Return the published accuracy in % at the largest variation, or None."""
     without_ideal = len(row.paper) == len(result.sigmas)
     with_ideal = not result.holds_ideal and len(row.paper) == len(result.sigmas) + 1
     return row.paper[-1][0] if without_ideal or with_ideal else None
 
 
 def header(results: Iterable[RowResult]) -> list[str]:
-    """Return the columns of a table of rows that were evaluated alike."""
+    """Return the headings of a table of rows evaluated at the same sizes."""
     some = next(iter(results))
     axis = some.axis
     last = axis.size(some.sigmas[-1])
     return [
-        *([] if some.holds_ideal else ["ideal weights"]),
+        *([] if some.holds_ideal else ["no variation"]),
         *([axis.heading(size) for size in some.sigmas] if some.sized else ["on chips"]),
         f"drop at {last}" if some.sized else "drop",
         "spread over chips",
@@ -44,18 +44,18 @@ def header(results: Iterable[RowResult]) -> list[str]:
 
 
 def cells(result: RowResult, row: Row | None = None) -> list[str]:
-    """Return the cells of one row, published figures and the difference from them in brackets.
+    """Return the texts of one row, with published results and differences in brackets.
 
     Args:
-        result: Our figures.
-        row: Holds the published ones, if there are any.
+        result: Our results.
+        row: Holds the published results, if any.
     """
     figures = [(result.mean(i), result.std(i)) for i in range(len(result.sigmas))]
     paper = () if row is None else row.paper
     if not result.holds_ideal:
         figures.insert(0, (result.clean, result.clean_std))
         if 0 < len(paper) <= len(result.sigmas):
-            paper = ((math.nan,), *paper)  # published without the accuracy of ideal weights
+            paper = ((math.nan,), *paper)  # published without the accuracy for no variation
     texts = []
     for index, (mean, std) in enumerate(figures):
         text = percent(mean)
@@ -87,10 +87,10 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
 
 
 def times(setup: Setup, results: Mapping[str, RowResult]) -> dict[str, str]:
-    """Return how long rows were trained by name, in units of the set-up's baseline.
+    """Return the training times of rows by name, relative to the set-up's baseline.
 
     Args:
-        setup: Names the baseline; without one nothing is returned.
+        setup: Set-up with the baseline; without a baseline the result is empty.
         results: Results by row name.
     """
     if setup.baseline is None or setup.baseline not in results:
@@ -102,12 +102,12 @@ def times(setup: Setup, results: Mapping[str, RowResult]) -> dict[str, str]:
 
 
 def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
-    """Return the table of a suite with a note on what its figures are.
+    """Return the table of a suite with a note that explains its numbers.
 
     Args:
-        suite: Its rows, in the order of the table. Set-ups that were evaluated at other sizes
-            get a table of their own.
-        results: Results by row name; a row without one is shown as missing.
+        suite: The suite, with rows in the order of the table. Set-ups evaluated at different sizes
+            get separate tables.
+        results: Results by row name; rows without a result are shown as missing.
 
     Raises:
         DataError: If no row has a result.
@@ -134,8 +134,8 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     )
     if any(result.counted for result in results.values()):
         note += (
-            " Spikes and synaptic operations are means per image, in brackets the change against "
-            "the network with ideal weights and without corruption."
+            " Spikes and synaptic operations are means per image, in brackets the change from the "
+            "network without variation and corruption."
         )
     if any(setup.baseline for setup in suite.setups):
         note += " Training time is in units of the first method's."
@@ -145,12 +145,12 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
 
 
 def sizes_note(results: Iterable[RowResult]) -> str:
-    """Return a clause on what the sizes of rows are."""
+    """Return a clause that explains the sizes of rows."""
     return "; ".join(dict.fromkeys(result.axis.note(_range(result)) for result in results))
 
 
 def _range(result: RowResult) -> str:
-    """Return what sigma is a fraction of, as the device says it."""
+    """Return the range that sigma is a fraction of, from the device's description."""
     device = result.curves[0].reports[-1].device
     if device.startswith("Lognormal"):
         return "the logarithm of each weight"
@@ -159,7 +159,7 @@ def _range(result: RowResult) -> str:
 
 
 def _columns(setup: Setup, results: Mapping[str, RowResult]) -> tuple[str, ...]:
-    """Return the headings of a set-up's results, none where it has no result."""
+    """Return the headings of a set-up's results; none if it has no result."""
     found = [results[row.name] for row in setup.rows if row.name in results]
     if not found:
         return ()
@@ -174,7 +174,7 @@ def _table(
     *,
     several: bool,
 ) -> str:
-    """Return one table; ``runs`` says how large each run was, where they differ."""
+    """Return one table; ``runs`` gives the scale of each run, if they differ."""
     heads = [*columns, *(["run"] if runs else [])]
     lines = []
     for setup in setups:
@@ -191,12 +191,12 @@ def _table(
 
 
 def _changed(value: float, clean: float) -> str:
-    """Return a count and its change."""
+    """Format a count and its change."""
     return f"{value:.4g}" + (f" ({100 * (value / clean - 1):+.0f} %)" if clean else "")
 
 
 def _run(result: RowResult) -> str:
-    """Return how large a run was: scale, seeds, samples."""
+    """Describe the extent of a run: scale, seeds, samples."""
     seeds, samples = len(result.seeds), result.samples
     return (
         f"{result.scale} scale, {seeds} training seed{'s' if seeds > 1 else ''}, "

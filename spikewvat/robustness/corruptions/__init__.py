@@ -1,4 +1,4 @@
-"""What chips do to spikes: corruptions of events, of neurons and of what lies between them."""
+"""Corruptions of spikes: of input events, neurons, transmission and synapses."""
 
 from spikewvat.robustness.corruptions.base import (
     Composed,

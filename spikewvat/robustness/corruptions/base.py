@@ -1,4 +1,4 @@
-"""What can happen to spikes: the protocol of corruptions, and how they compose."""
+"""Base classes of corruptions, and their composition."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from spikewvat.devices.base import check_at_least_zero, check_probability
 
 
 class Corruption(ABC):
-    """Something that happens to the spikes of a network, of a size called its severity.
+    """A corruption of a network's spikes, whose size is called its severity.
 
     A subclass is a frozen dataclass with a field ``severity`` in a natural unit; severity 0
     changes nothing. Corruptions compose with ``>>``.
 
     Attributes:
-        UNIT: What severity measures.
+        UNIT: The quantity that severity measures.
         LEVELS: Severities of levels 1 to 5.
     """
 
@@ -31,27 +31,27 @@ class Corruption(ABC):
 
     @property
     def name(self) -> str:
-        """The class's name in words, such as ``"dead neurons"``."""
+        """Name of the class in words, such as ``"dead neurons"``."""
         return re.sub(r"(?<!^)(?=[A-Z])", " ", type(self).__name__).lower()
 
     @property
     def unit(self) -> str:
-        """What severity measures."""
+        """The quantity that severity measures."""
         return self.UNIT
 
     @property
     def stages(self) -> tuple[Corruption, ...]:
-        """The corruptions that this one is composed of, itself if of none."""
+        """The corruptions that make up this one, in order; just itself unless composed."""
         return (self,)
 
     @property
     def active(self) -> bool:
-        """Whether it changes anything."""
+        """Whether the corruption changes anything."""
         return self.severity > 0
 
     @classmethod
     def at_level(cls, level: int) -> Corruption:
-        """Return the corruption at one of five documented levels.
+        """Return this corruption at one of its five levels.
 
         Args:
             level: 1 (mild) to 5 (severe).
@@ -73,13 +73,13 @@ class Corruption(ABC):
 
 @dataclass(frozen=True)
 class Composed(Corruption):
-    """Several corruptions at once; those of the events act in the order given.
+    """Several corruptions at once; those of events act in the given order.
 
     Args:
-        parts: At least one, each of its own severity.
+        parts: At least one corruption, each with its own severity.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there are no parts.
     """
 
     parts: tuple[Corruption, ...]
@@ -90,7 +90,7 @@ class Composed(Corruption):
 
     @property
     def severity(self) -> float:  # type: ignore[override]
-        """The severity of the strongest part; a sweep names its own."""
+        """The largest severity of the parts; a sweep reports its own."""
         return max(part.severity for part in self.parts)
 
     @property
@@ -100,7 +100,7 @@ class Composed(Corruption):
 
     @property
     def unit(self) -> str:
-        """What severity measures, where it is the same for all parts."""
+        """The quantity that severity measures, if it is the same for all parts."""
         units = {part.unit for part in self.parts}
         return units.pop() if len(units) == 1 else self.UNIT
 
@@ -121,8 +121,8 @@ class EventCorruption(Corruption):
         severity: Size, in the unit of the class.
 
     Attributes:
-        STATIC: Drawn once for a chip, as a broken pixel is, the same for all of its images;
-            else anew for each image.
+        STATIC: Whether it is drawn once per chip and holds for all of its images, as a broken pixel
+            does; otherwise it is drawn anew for each image.
     """
 
     severity: float
@@ -134,14 +134,14 @@ class EventCorruption(Corruption):
 
         Args:
             spikes: 0/1, ``[T, B, C, H, W]`` or ``[T, B, N]``; read, never modified.
-            generator: Source of randomness; ``None`` uses torch's global one. What is static
-                depends on it and on the shape of a step of one image, not on B or T.
+            generator: Source of randomness; ``None`` uses torch's global one. Static draws depend
+                on it and on the shape of one step of one image, not on B or T.
 
         Returns:
             Spikes 0/1 of the same shape, dtype and device.
 
         Raises:
-            ValueError: If the input has another shape or other values.
+            ValueError: If the input has an unexpected shape or unexpected values.
         """
 
 
@@ -153,10 +153,11 @@ class NeuronCorruption(Corruption):
         severity: Size, in the unit of the class.
 
     Attributes:
-        PART: What it acts on: ``"spikes"`` on their way out (the corruption is then callable
-            like one of events, on the spikes ``[t, B, ...]`` of a layer), or a constant of each
-            neuron, ``"v_threshold"`` or ``"tau_mem"`` (it then has :meth:`factors`).
-        STATIC: Drawn once for each layer of a chip; else anew for each pass and step.
+        PART: The part of a neuron that it changes: ``"spikes"`` as they leave (the corruption is
+            then called with the spikes ``[t, B, ...]`` of a layer), or a constant,
+            ``"v_threshold"`` or ``"tau_mem"`` (it then implements :meth:`factors`).
+        STATIC: Whether it is drawn once for each layer of a chip; otherwise it is drawn anew for
+            each pass and step.
     """
 
     severity: float
@@ -174,7 +175,7 @@ class NeuronCorruption(Corruption):
 
 @dataclass(frozen=True)
 class SynapseCorruption(Corruption):
-    """Acts on the weights of every layer of synapses, in every step anew.
+    """Acts on the weights of every layer of synapses, drawn anew in every step.
 
     Args:
         severity: Size, in the unit of the class.
@@ -184,7 +185,7 @@ class SynapseCorruption(Corruption):
 
     @abstractmethod
     def read(self, weight: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Return a layer's weights as they are read in one step."""
+        """Return the weights of a layer as the chip reads them in one step."""
 
 
 def check_share(severity: float) -> None:
@@ -203,7 +204,7 @@ def check_spikes(spikes: Tensor, what: object) -> None:
         raise ValueError(
             f"{what!r} got an input of shape {tuple(spikes.shape)}, expected spikes "
             "[T, B, C, H, W] or [T, B, N], time first. Encode still images as spikes, or use a "
-            "corruption inside of the network."
+            "corruption inside the network."
         )
     if not bool(((spikes == 0) | (spikes == 1)).all()):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""A network that is corrupted for a while."""
+"""Corrupt a network within a block."""
 
 from __future__ import annotations
 
@@ -35,30 +35,31 @@ def corrupt(
     weights: Weights | None = None,
     image_axis: int | None = None,
 ) -> Iterator[None]:
-    """Corrupt everything that a network does for a while.
+    """Corrupt the events, neurons and synapses of a network within a block.
 
-    Inside of the block a call ``model(spikes)`` sees corrupted events, its neurons and synapses
-    are those of one chip. Afterwards all is as before, bit for bit, whatever was raised. Reset
-    neuron state before every pass, as always. Blocks nest, in each other and in
+    Within the block, ``model(spikes)`` receives corrupted events, and its neurons and synapses are
+    those of one chip. Afterwards everything is restored bit for bit, whatever was raised. Reset
+    neuron state before every pass, as always. Blocks nest within each other and within
     :func:`~spikewvat.weights.perturbed` and :func:`~spikewvat.weights.replaced`.
 
-    What is drawn depends on the seed alone, and not on the device of the network. Noise of events
-    is drawn for each image, counted from the start of the block: it is the same in batches of any
-    size.
+    Draws depend on the seed alone, not on the device of the network. Event noise is drawn per
+    image, counted from the start of the block, so it does not depend on the batch size.
 
     Args:
         model: Network, called with its input first.
-        corruption: What happens.
-        seed: Of the chip; those of a report are in its ``seeds``.
+        corruption: The corruption to apply.
+        seed: Seed of the chip; a report lists its own in ``seeds``.
         adapter: By default the one for the model's framework.
-        weights: Live weights that are synapses; by default those that the adapter finds.
-        image_axis: Of the network's input, 0 or 1; by default 1 in spikes [T, B, N] and
+        weights: Live synaptic weights; by default those that the adapter finds.
+        image_axis: Axis of the images in the network's input, 0 or 1; by default 1 in spikes [T, B,
+            N] and
             [T, B, C, H, W], and 0 in all other inputs.
 
     Raises:
-        UnsupportedModelError: If the network has no neurons or synapses that this can happen to.
-        ValueError: If the input of a pass is none that it can happen to.
-        TypeError: If ``corruption`` is none.
+        UnsupportedModelError: If the corruption applies to none of the network's neurons or
+            synapses.
+        ValueError: If the corruption does not apply to the input of a pass.
+        TypeError: If ``corruption`` is not a corruption.
 
     Example:
         >>> from spikewvat.robustness.corruptions import Deletion
@@ -93,17 +94,17 @@ def corrupt(
                     stack.enter_context(overridden(module, "forward", read))
             else:
                 raise TypeError(
-                    f"{stage!r} is none of EventCorruption, NeuronCorruption and "
-                    "SynapseCorruption. Derive it from one of them."
+                    f"{stage!r} is not an EventCorruption, NeuronCorruption or SynapseCorruption. "
+                    "Derive it from one of these."
                 )
         yield
 
 
 def tappable(model: nn.Module, adapter: Adapter, stage: NeuronCorruption) -> list[NeuronLayer]:
-    """Return the layers of neurons that something happens to.
+    """Return the layers of neurons that a corruption acts on.
 
     Raises:
-        UnsupportedModelError: If there are none, or it cannot happen to one of them.
+        UnsupportedModelError: If there are none, or the corruption does not apply to one of them.
     """
     layers = known_neurons(model, adapter)
     for name, layer in layers.items():
@@ -133,7 +134,7 @@ def known_neurons(model: nn.Module, adapter: Adapter) -> dict[str, NeuronLayer]:
 
 @dataclass
 class _Chip:
-    """What is drawn for a chip: seeds for purposes, and where in the test set it is."""
+    """The draws of a chip: a seed for each purpose, and the position in the test set."""
 
     seed: int
     image_axis: int | None = None
@@ -211,7 +212,7 @@ def _change_events(
 
 
 def _tap(stage: NeuronCorruption, chip: _Chip) -> Tap:
-    """Return what a corruption does to a layer of neurons."""
+    """Return the effect of a corruption on a layer of neurons."""
     if stage.PART == "spikes":
         draw = chip.static if stage.STATIC else chip.running
         return Tap(spikes=lambda spikes: stage(spikes, generator=draw()))

@@ -37,7 +37,7 @@ class Deletion(EventCorruption):
         check_share(self.severity)
 
     def __call__(self, spikes: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Return what is left: one draw for each event, in the order of ``nonzero``."""
+        """Return the remaining events: one draw for each event, in the order of ``nonzero``."""
         check_spikes(spikes, self)
         return lost(spikes, self.severity, generator)
 
@@ -61,7 +61,7 @@ class Insertion(EventCorruption):
         check_share(self.severity)
 
     def __call__(self, spikes: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Return events and background; where both fall together there is one event."""
+        """Return the events and the background; where they coincide, one event remains."""
         check_spikes(spikes, self)
         background = uniform(spikes.shape, generator) < self.severity
         return spikes.masked_fill(background.to(spikes.device), 1)
@@ -73,7 +73,7 @@ class Jitter(EventCorruption):
 
     .. math:: t' = t + \mathrm{round}(\sigma\, \epsilon), \qquad \epsilon \sim N(0, 1)
 
-    Events that leave the recording are lost; those of one address that fall together are one.
+    Events that leave the recording are lost; events that coincide at one address become one.
 
     Args:
         severity: Standard deviation :math:`\sigma`, in time steps.
@@ -156,7 +156,7 @@ class DroppedBins(EventCorruption):
         check_share(self.severity)
 
     def __call__(self, spikes: Tensor, *, generator: Generator | None = None) -> Tensor:
-        """Return what is left: one draw for each step and image."""
+        """Return the remaining events: one draw for each step and image."""
         check_spikes(spikes, self)
         gone = uniform(spikes.shape[:2], generator) < self.severity
         gone = gone.view(*gone.shape, *(1,) * (spikes.dim() - 2))
@@ -168,7 +168,7 @@ class DeadPixels(EventCorruption):
     """Each pixel of the sensor is dead with probability p: it sends nothing in any image.
 
     Args:
-        severity: p, a share of the pixels (of the inputs where they are no image).
+        severity: p, a share of the pixels (of the inputs if they are not images).
 
     Raises:
         ValueError: If ``severity`` is no probability.
@@ -192,10 +192,10 @@ class DeadPixels(EventCorruption):
 class HotPixels(EventCorruption):
     """Each pixel of the sensor is hot with probability p: it fires all the time, in every image.
 
-    A hot pixel of a sensor with several channels (polarities) fires in one of them, drawn once.
+    With several channels (polarities), a hot pixel fires in one of them, drawn once.
 
     Args:
-        severity: p, a share of the pixels (of the inputs where they are no image).
+        severity: p, a share of the pixels (of the inputs if they are not images).
         period: Steps between the spikes of a hot pixel, whose phase is drawn once; 1 for a spike
             in every step.
 
@@ -230,7 +230,7 @@ class HotPixels(EventCorruption):
 
 
 def lost(spikes: Tensor, share: float, generator: Generator | None) -> Tensor:
-    """Return spikes of which each is lost with a probability: one draw for each of them."""
+    """Drop each spike with the same probability: one draw for each of them."""
     places = spikes.nonzero()
     gone = uniform(places.shape[:1], generator) < share
     kept = spikes.clone()
@@ -239,11 +239,11 @@ def lost(spikes: Tensor, share: float, generator: Generator | None) -> Tensor:
 
 
 def uniform(shape: torch.Size, generator: Generator | None) -> Tensor:
-    """Return numbers of [0, 1) on the generator's device, the same for every dtype of spikes."""
+    """Draw numbers in [0, 1) on the generator's device, the same for every dtype of spikes."""
     device = generator_device(generator)
     return torch.rand(shape, generator=generator, device=device, dtype=torch.float32)
 
 
 def _pixels(spikes: Tensor) -> torch.Size:
-    """Return the shape of the sensor: height and width, or one sample's where it is no image."""
+    """Return the shape of the sensor: height and width, or the shape of a sample without them."""
     return spikes.shape[-2:] if spikes.dim() == 5 else spikes.shape[2:]

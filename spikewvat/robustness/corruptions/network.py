@@ -1,4 +1,4 @@
-"""Corruptions inside of a network: its neurons, what lies between layers, and its synapses."""
+"""Corruptions inside a network: of neurons, of transmission between layers, and of synapses."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class StuckNeurons(NeuronCorruption):
 class TransmissionLoss(NeuronCorruption):
     """Each spike that a neuron sends is lost with probability p, drawn for each spike.
 
-    It is lost on all synapses that it would have reached: in the next layer, in recurrent
-    synapses, and, for output neurons, at the counter that reads them. Events that go into the
-    network are not affected; :class:`~spikewvat.robustness.corruptions.Deletion` loses those.
+    A lost spike reaches no synapse: neither in the next layer nor in recurrent connections; a spike
+    of an output neuron is not counted. Input events are not affected;
+    :class:`~spikewvat.robustness.corruptions.Deletion` loses those.
 
     Args:
         severity: p, a share of the spikes of each layer.
@@ -96,7 +96,7 @@ class TransmissionLoss(NeuronCorruption):
 
 @dataclass(frozen=True)
 class ThresholdMismatch(NeuronCorruption):
-    r"""Every neuron has a threshold of its own. Drawn once for a chip.
+    r"""Thresholds differ from neuron to neuron. Drawn once for a chip.
 
     .. math:: \theta_i = \theta\, e^{\sigma \epsilon_i}, \qquad \epsilon_i \sim N(0, 1)
 
@@ -121,15 +121,15 @@ class ThresholdMismatch(NeuronCorruption):
 
 @dataclass(frozen=True)
 class LeakMismatch(NeuronCorruption):
-    r"""Every neuron has a membrane time constant of its own. Drawn once for a chip.
+    r"""Membrane time constants differ from neuron to neuron. Drawn once for a chip.
 
     .. math::
         \tau_i = \tau_{mem}\, e^{\sigma \epsilon_i}, \qquad \epsilon_i \sim N(0, 1), \qquad
         \beta_i = e^{-dt/\tau_i} = \beta^{\,\tau_{mem}/\tau_i}
 
-    :math:`\beta` is the share of the potential that is left after a step, whatever the framework
-    calls it (``beta``, ``1 - 1/tau``, ``leak``). Neurons without leak, and SLAYER's, which share
-    a kernel, cannot be varied.
+    :math:`\beta` is the share of the potential left after a step; frameworks call it by different
+    names (``beta``, ``1 - 1/tau``, ``leak``). It does not apply to neurons without leak, nor to
+    SLAYER's, which share a kernel.
 
     Args:
         severity: :math:`\sigma`; for small values the relative standard deviation.
@@ -156,8 +156,8 @@ class ReadNoise(SynapseCorruption):
 
     .. math:: w' = w + \sigma R\, \epsilon, \qquad \epsilon \sim N(0, 1)
 
-    with R the size of the layer's range, taken from the weights that the chip holds. A layer that
-    a network applies once for several steps (to a constant input) is read once.
+    where R is the size of the layer's range, computed from the chip's weights. A layer that is
+    applied once for several steps (to a constant input) is read once.
 
     Args:
         severity: :math:`\sigma`, a fraction of the range.

@@ -1,4 +1,4 @@
-"""Layers of synapses: which weights they hold, and how many steps and images they see."""
+"""Layers of synapses: their weights, and the numbers of steps and images in their inputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from spikewvat.weights import EffectiveWeight, Weights
 def synapse_layers(
     model: nn.Module, weights: Weights
 ) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
-    """Yield the modules that hold synaptic weights themselves, tied ones in each of them.
+    """Yield the modules that hold synaptic weights directly; tied weights appear in each of them.
 
-    Where a layer computes its weight, it is yielded with the parameters that the weight is
-    computed from.
+    A layer that computes its weight is yielded with the parameters it computes the weight from.
     """
     live = {id(weight) for weight in weights.values()}
     for weight in weights.values():
@@ -37,8 +36,7 @@ def steps_of(module: nn.Module, x: Tensor, batch: int) -> tuple[int, int]:
         batch: Images B.
 
     Returns:
-        Steps, and how many rows of the first axis one of them takes; one step where that is
-        not known.
+        The number of steps, and the rows of the first axis in each; one step if unknown.
     """
     flat = flat_dims(module)
     if flat is not None and x.dim() == flat + 1 and x.shape[1] == batch:
@@ -49,7 +47,7 @@ def steps_of(module: nn.Module, x: Tensor, batch: int) -> tuple[int, int]:
 
 
 def flat_dims(module: nn.Module) -> int | None:
-    """Return how many axes a batch without time has, None for layers that are no such map."""
+    """Return the number of axes of a batch without time; None for any other kind of layer."""
     if isinstance(module, nn.Linear):
         return 2
     for dims, kinds in enumerate(

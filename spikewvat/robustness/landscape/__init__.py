@@ -1,4 +1,4 @@
-"""The loss around trained weights: along what devices do, over a plane, and how steep it is."""
+"""The loss around trained weights: along lines to chips, over a plane, and its sharpness."""
 
 from spikewvat.robustness.landscape.histograms import LayerHistogram, weight_histograms
 from spikewvat.robustness.landscape.landscape import Landscape

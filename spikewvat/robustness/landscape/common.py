@@ -1,4 +1,4 @@
-"""What lines and planes share: positions, a network held beside its weights, tables of numbers."""
+"""Shared by lines and planes: positions, evaluation at perturbed weights, tables of numbers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from spikewvat.weights import Weights
 
 
 class Surroundings:
-    """Loss and accuracy beside the weights of a network; these themselves are evaluated once.
+    """Loss and accuracy around the weights of a network; the weights themselves are evaluated once.
 
     Args:
         run: Holds the network.
-        points: How many evaluations there will be, for the progress.
-        progress: Called after each with the number done, the number of all, and the accuracy.
+        points: Number of evaluations, for the progress.
+        progress: Called after each one with the number done, the total, and the accuracy.
     """
 
     def __init__(self, run: Run, points: int, progress: Progress | None) -> None:
@@ -29,7 +29,7 @@ class Surroundings:
         self.accuracy, self.loss, _ = run.no_variation()
 
     def at(self, steps: Sequence[tuple[float, Weights]], what: str) -> tuple[float, float]:
-        """Return accuracy and loss at the weights plus a sum of scaled perturbations."""
+        """Return accuracy and loss at the weights plus the sum of the scaled perturbations."""
         found = self.accuracy, self.loss
         taken = [(scale, perturbation) for scale, perturbation in steps if scale != 0]
         if taken:
@@ -46,10 +46,10 @@ class Surroundings:
 
 
 def positions(points: int) -> tuple[float, ...]:
-    """Return evenly spaced numbers from -1 to 1, exact at the ends and in the middle.
+    """Return evenly spaced numbers from -1 to 1, exact at both ends and in the middle.
 
     Raises:
-        ValueError: If there are fewer than two.
+        ValueError: If ``points`` is below 2.
     """
     if points < 2:
         raise ValueError(f"points must be at least 2, got {points!r}.")
@@ -62,7 +62,7 @@ def table(values: Any) -> Tensor:
 
 
 def check_shapes(found: Any, first: int, second: int) -> None:
-    """Raise ValueError unless losses and accuracies are tables of so many places."""
+    """Raise ValueError unless losses and accuracies have the given shape."""
     for name in ("losses", "accuracies"):
         shape = tuple(getattr(found, name).shape)
         if shape != (first, second):

@@ -1,4 +1,4 @@
-"""How the weights of each layer are distributed: Figures 8, 14 and 15 of the WVAT paper."""
+"""Distributions of the weights of each layer: Figures 8, 14 and 15 of the WVAT paper."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class LayerHistogram:
     """The distribution of one weight tensor.
 
     Args:
-        name: The parameter's.
-        size: How many weights.
+        name: Name of the parameter.
+        size: Number of weights.
         mean: Their mean.
-        std: Their population standard deviation; the range of the paper is six of them.
-        kurtosis: Fourth standardised moment minus that of a normal distribution; large where a few
-            weights lie far out. NaN where all weights are equal.
+        std: Their population standard deviation; the paper's range is six times as wide.
+        kurtosis: Fourth standardised moment minus that of a normal distribution; large if a few
+            weights are outliers. NaN if all weights are equal.
         edges: Bounds of the bins, from the smallest weight to the largest.
-        counts: Weights in each bin, one less than there are edges.
+        counts: Number of weights in each bin; one entry fewer than ``edges``.
     """
 
     name: str
@@ -60,18 +60,18 @@ def weight_histograms(
     reset_state: ResetState | None = None,
     weights: Weights | None = None,
 ) -> tuple[LayerHistogram, ...]:
-    """Count the synaptic weights of each layer by their value.
+    """Count the synaptic weights of each layer by value.
 
     Args:
         model: The network.
-        bins: Bins between the smallest and the largest weight of a layer, at least 1; by default
-            twice the cube root of the number of its weights, at most 200.
-        adapter: By default the one for the model's framework.
+        bins: Number of bins from the smallest to the largest weight of a layer, at least 1; by
+            default twice the cube root of the number of weights, at most 200.
+        adapter: Defaults to the adapter for the model's framework.
         reset_state: Resets layers that no adapter knows.
         weights: Weights by name; by default all synaptic ones.
 
     Returns:
-        A histogram for each tensor with weights in it, in the order of the network.
+        One histogram per non-empty weight tensor, in the order of the network.
 
     Raises:
         ValueError: If ``bins`` is below 1, or a weight is not finite.

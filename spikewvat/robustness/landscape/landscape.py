@@ -1,4 +1,4 @@
-"""The landscape of the loss around the weights of a network."""
+"""The loss landscape around the weights of a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Landscape:
 
     Args:
         subject: The network and its images.
-        loss: Mean loss of a batch from output and labels.
+        loss: Function from output and labels to the mean loss of a batch.
         stack: Whether several chips share a forward pass.
     """
 
@@ -33,29 +33,29 @@ class Landscape:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> LossLines:
-        r"""Evaluate the network along lines through its weights, each of which leads to a chip.
+        r"""Evaluate the network along lines through its weights, each leading to one chip.
 
         .. math:: L(w + t\,(\mathrm{program}(w) - w)), \qquad t \in [-1, 1]
 
-        For Gaussian variation that is :math:`L(w + \gamma R \sigma_v \xi)` with one :math:`\xi` a
-        line and :math:`\gamma \sigma_v` from minus sigma to sigma. With an equal seed line i leads
-        to chip i of :meth:`~spikewvat.Evaluator.chips`, and networks are compared along the same
-        lines. A device whose chips are no straight continuation of smaller variations
-        (quantisation, stuck cells) is met at t = 1 only.
+        For Gaussian variation this is :math:`L(w + \gamma R \sigma_v \xi)` with one :math:`\xi` per
+        line and :math:`\gamma \sigma_v` from minus sigma to sigma. With the same seed, line i leads
+        to chip i of :meth:`~spikewvat.Evaluator.chips`, so networks are compared along the same
+        lines. If variation does not scale linearly (quantisation, stuck cells), only t = 1 is an
+        actual chip.
 
         Args:
-            device: What a chip does to weights, as large as the ends of the lines shall be.
-            lines: How many, at least 1.
-            points: Places on each line, at least 2; an odd number has the weights themselves
-                among them.
-            seed: The seeds of the chips are drawn with it.
-            progress: Called after each place.
+            device: Device model, with the size of variation at the ends of the lines.
+            lines: Number of lines, at least 1.
+            points: Positions on each line, at least 2; an odd number includes the weights
+                themselves.
+            seed: Seed from which the seeds of the chips are drawn.
+            progress: Called after each position.
 
         Returns:
-            Losses and accuracies of all places.
+            Losses and accuracies at all positions.
 
         Raises:
-            ValueError: If a number is out of its range.
+            ValueError: If a number is out of range.
 
         References:
             Weight-variation-aware training (WVAT), Figure 7.
@@ -76,16 +76,16 @@ class Landscape:
         """Evaluate the network over a plane of two filter-normalised random perturbations.
 
         Args:
-            points: Places along either perturbation, at least 2; the square of it is evaluated.
-            reach: How far to go, in filter norms, above 0.
-            seed: The seeds of the two perturbations are drawn with it.
-            progress: Called after each place.
+            points: Positions along each perturbation, at least 2; points squared are evaluated.
+            reach: Largest distance, in filter norms, above 0.
+            seed: Seed from which the seeds of the two perturbations are drawn.
+            progress: Called after each position.
 
         Returns:
-            Losses and accuracies of all places.
+            Losses and accuracies at all positions.
 
         Raises:
-            ValueError: If a number is out of its range.
+            ValueError: If a number is out of range.
 
         References:
             See :func:`~spikewvat.robustness.landscape.filter_normalised`.
@@ -102,30 +102,29 @@ class Landscape:
         seed: int = 0,
         progress: Progress | None = None,
     ) -> Sharpness:
-        r"""Measure how far the loss rises where a device takes the weights.
+        r"""Measure how far the loss rises under the variation of a device.
 
         .. math:: \mathbb E\, L(\mathrm{program}(w)) - L(w), \qquad
             \max_{\text{chips}} L(\mathrm{program}(w)) - L(w), \qquad
             \max_{0 < t \le 1} L(w + t v) - L(w)
 
-        v is gradient-ascent variation with :math:`\alpha = 1`: in each tensor along the gradient
-        of the loss over all images, and as long as what the device does to it. One gradient is no
-        search for the worst perturbation; it is taken in evaluation mode through the network's
-        surrogates.
+        v is gradient-ascent variation with :math:`\alpha = 1`: in each tensor it follows the
+        gradient of the loss over all images, with the norm of the device's variation. The gradient
+        is computed once, in evaluation mode through the network's surrogates, so this is not a
+        search for the worst perturbation.
 
         Args:
             device: What a chip does to weights.
-            chips: How many chips, at least 1.
-            ascent_points: Places on the ascent; 0 takes no gradient.
-            seed: The seeds of the chips are drawn with it.
+            chips: Number of chips, at least 1.
+            ascent_points: Positions on the ascent; 0 computes no gradient.
+            seed: Seed from which the seeds of the chips are drawn.
             progress: Called after each chip.
 
         Returns:
-            Losses of chips and ascent.
+            Losses on the chips and along the ascent.
 
         Raises:
-            ValueError: If a number is out of its range, the loss has no gradient or weights are
-                frozen.
+            ValueError: If a number is out of range, the loss has no gradient or weights are frozen.
         """
         with self._subject.running(self._loss) as run:
             return rise_of_loss(

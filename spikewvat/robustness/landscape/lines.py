@@ -1,4 +1,4 @@
-"""The loss along what a device does to the weights: Figure 7 of the WVAT paper."""
+"""The loss along the variation of a device: Figure 7 of the WVAT paper."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 
 @dataclass(frozen=True, eq=False)
 class LossLines:
-    """Loss and accuracy along straight lines through the ideal weights.
+    """Loss and accuracy along straight lines through the weights without variation.
 
     Args:
-        device: The device model in words.
-        sigma: Magnitude of its variation, None where it has none.
-        seeds: The chip that each line leads to.
-        positions: Places on a line: 0 is the ideal network, 1 the chip, -1 its mirror image.
+        device: Description of the device model.
+        sigma: Size of its variation, or None if it has none.
+        seeds: Seed of the chip at the end of each line.
+        positions: Positions on a line: 0 is no variation, 1 the chip, -1 its mirror image.
         losses: Mean loss over images ``[lines, positions]``, float64.
-        accuracies: Share of right answers ``[lines, positions]``, float64.
-        clean_loss: Loss of the ideal weights.
-        clean_accuracy: Accuracy of the ideal weights.
-        images: How many images each place has classified.
+        accuracies: Share of correct answers ``[lines, positions]``, float64.
+        clean_loss: Loss without variation.
+        clean_accuracy: Accuracy without variation.
+        images: Number of images classified at each position.
     """
 
     device: str
@@ -40,24 +40,24 @@ class LossLines:
     images: int
 
     def __post_init__(self) -> None:
-        """Refuse figures of other places."""
+        """Check the shapes of losses and accuracies."""
         check_shapes(self, len(self.seeds), len(self.positions))
 
     @property
     def magnitudes(self) -> tuple[float, ...]:
-        """Variation at each place, with the sign of the direction; places where there is none."""
+        """Signed size of variation at each position; the positions if the device has no size."""
         scale = 1.0 if self.sigma is None else self.sigma
         return tuple(scale * position for position in self.positions)
 
     @property
     def increase(self) -> float:
-        """Mean over lines and both ends of the loss above that of the ideal weights."""
+        """Mean increase of the loss over that without variation, at both ends of all lines."""
         return float(self.losses[:, [0, -1]].mean()) - self.clean_loss
 
     def __str__(self) -> str:
         return (
-            f"{len(self.seeds)} lines of {self.device}: loss {self.clean_loss:.3g} at the ideal "
-            f"weights, {self.increase:+.3g} at the ends"
+            f"{len(self.seeds)} lines of {self.device}: loss {self.clean_loss:.3g} without "
+            f"variation, {self.increase:+.3g} at the ends"
         )
 
 
@@ -80,7 +80,7 @@ def lines_to_chips(
     for chip in seeds:
         noise = Generator().manual_seed(chip)
         errors = device.errors(run.weights, generator=noise)
-        what = f"a place on the line to the chip with seed {chip} of {device!r}"
+        what = f"a position on the line to the chip with seed {chip} of {device!r}"
         found.append([list(around.at([(place, errors)], what)) for place in places])
     both = table(found)
     return LossLines(

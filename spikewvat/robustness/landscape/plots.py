@@ -20,15 +20,15 @@ _COLUMNS = 3
 
 
 def draw_lines(curves: Mapping[str, LossLines], *, title: str = "") -> Figure:
-    """Draw loss and accuracy along what a device does to the weights.
+    """Draw loss and accuracy along the variation of a device.
 
     Args:
         curves: Results of ``Evaluator(...).landscape.lines`` by method.
-        title: Above the picture.
+        title: Title of the picture.
 
     Returns:
-        A figure, loss on the left and accuracy on the right, with a line for each method at the
-        mean over directions, and a band from the lowest to the highest direction.
+        A figure with loss on the left and accuracy on the right; each method has a line at the mean
+        over perturbations and a band from the lowest to the highest.
 
     Raises:
         ValueError: If there are no curves.
@@ -49,27 +49,27 @@ def draw_lines(curves: Mapping[str, LossLines], *, title: str = "") -> Figure:
         axes.set_xlabel("variation γσ (% of the range)" if sized else "place (1: chip)")
         axes.set_ylabel(label)
     cap_percent(panels[1])
-    add_legend(panels[0], "line: mean of directions\nband: lowest to highest")
+    add_legend(panels[0], "line: mean of perturbations\nband: lowest to highest")
     return figure
 
 
 def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Figure:
-    """Draw contours of the loss over the planes of some methods, all with the same levels.
+    """Draw contours of the loss over the plane of each method, with the same levels for all.
 
     Args:
         surfaces: Results of ``Evaluator(...).landscape.surface`` by method.
-        title: Above the picture.
+        title: Title of the picture.
 
     Returns:
-        A figure with a panel for each method; a cross marks the trained weights.
+        A figure with one panel per method; a cross marks the trained weights.
 
     Raises:
-        ValueError: If there are no surfaces, or no loss is finite.
+        ValueError: If there are no surfaces, or no finite losses.
         MissingExtraError: If matplotlib is not installed.
     """
     finite = [s.losses[s.losses.isfinite()] for s in surfaces.values()]
     if not any(len(losses) for losses in finite):
-        raise ValueError("there are no finite losses to draw, expected a surface by method.")
+        raise ValueError("there are no finite losses to draw, expected surfaces by method.")
     low = min(float(losses.min()) for losses in finite if len(losses))
     high = max(float(losses.max()) for losses in finite if len(losses))
     step = max(high - low, 1e-12) / _LEVELS
@@ -85,7 +85,7 @@ def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Fi
         ends = (places[0], 0, places[-1])
         axes.set_xticks(ends, [f"{end:g}" for end in ends])
         axes.set_yticks(ends, [f"{end:g}" for end in ends])
-        axes.set_xlabel("first direction (filter norms)")
+        axes.set_xlabel("first perturbation (filter norms)")
         axes.set_ylabel("second direction")
         axes.set_title(name, fontsize=10, color=INK)
     figure.colorbar(filled, ax=list(panels), label="loss", shrink=0.9, format="%.3g")
@@ -93,15 +93,15 @@ def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Fi
 
 
 def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: str = "") -> Figure:
-    """Draw how the weights of each layer are distributed.
+    """Draw the distribution of the weights of each layer.
 
     Args:
         methods: Results of :func:`~spikewvat.robustness.landscape.weight_histograms` by method.
-        title: Above the picture.
+        title: Title of the picture.
 
     Returns:
-        A figure with a panel for each layer and a line for each method; densities are logarithmic
-        because the tails make the range.
+        A figure with one panel per layer and one line per method; densities are logarithmic because
+        the tails determine the range.
 
     Raises:
         ValueError: If there are no layers.

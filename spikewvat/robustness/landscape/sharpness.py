@@ -1,4 +1,4 @@
-"""How much loss a device costs: on average, on the worst chip, and along the steepest ascent."""
+"""Increase of the loss on chips, on average and at worst, and along the steepest ascent."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 
 @dataclass(frozen=True, eq=False)
 class Sharpness:
-    """How far the loss rises within a device's reach.
+    """Increase of the loss under the variation of a device.
 
     Args:
         report: Accuracies and losses of the chips.
-        clean_loss: Loss of the ideal weights.
-        clean_accuracy: Accuracy of the ideal weights.
-        ascent_positions: Places on the steepest ascent; 1 is as far as the device goes. Empty
-            where no gradient was asked for.
-        ascent_losses: Mean loss over images at each of them, float64.
-        ascent_accuracies: Share of right answers at each of them, float64.
+        clean_loss: Loss without variation.
+        clean_accuracy: Accuracy without variation.
+        ascent_positions: Positions on the steepest ascent; at 1 it is as long as the device's
+            variation. Empty if no gradient was requested.
+        ascent_losses: Mean loss over images at each position, float64.
+        ascent_accuracies: Share of correct answers at each position, float64.
     """
 
     report: ChipReport
@@ -40,7 +40,7 @@ class Sharpness:
 
     @property
     def increases(self) -> Tensor:
-        """Loss of each chip above that of the ideal weights ``[chips]``."""
+        """Increase of the loss of each chip over that without variation ``[chips]``."""
         if self.report.losses is None:
             raise ValueError("report has no losses. Simulate the chips with loss=...")
         return self.report.losses - self.clean_loss
@@ -52,17 +52,17 @@ class Sharpness:
 
     @property
     def ci95(self) -> Interval:
-        """Student-t 95 % interval of the mean increase over chips; NaN for one chip."""
+        """Student-t 95 % interval of the mean increase over chips; NaN for a single chip."""
         return mean_interval(self.increases)
 
     @property
     def worst(self) -> float:
-        """Increase of the loss on the worst of the chips."""
+        """Increase of the loss on the worst chip."""
         return float(self.increases.max())
 
     @property
     def ascent(self) -> float | None:
-        """Largest increase along the steepest ascent, None where none was asked for."""
+        """Largest increase along the steepest ascent, or None if it was not requested."""
         if not self.ascent_positions:
             return None
         return float(self.ascent_losses.max()) - self.clean_loss
@@ -88,7 +88,7 @@ def rise_of_loss(
     stack: Stacking,
     progress: Progress | None,
 ) -> Sharpness:
-    """Measure how far the loss rises, see ``Landscape.sharpness``."""
+    """Measure the increase of the loss, see ``Landscape.sharpness``."""
     check_device(device)
     if ascent_points < 0:
         raise ValueError(f"ascent_points must be at least 0, got {ascent_points!r}.")
@@ -101,7 +101,7 @@ def rise_of_loss(
         # Where the length has no closed form, it is that of the first chip.
         noise = Generator().manual_seed(report.seeds[0])
         step = GAV(device, alpha=1.0)(run.weights, run.gradient(), generator=noise)
-        what = f"a place on the steepest ascent as far as {device!r} goes"
+        what = f"a position on the steepest ascent under {device!r}"
         ascent = [list(around.at([(place, step)], what)) for place in places]
     both = table(ascent).reshape(-1, 2)
     return Sharpness(

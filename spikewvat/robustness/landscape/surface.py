@@ -18,16 +18,16 @@ from spikewvat.weights import Weights
 
 @dataclass(frozen=True, eq=False)
 class LossSurface:
-    """Loss and accuracy over a plane spanned by two filter-normalised random directions.
+    """Loss and accuracy over a plane spanned by two filter-normalised random perturbations.
 
     Args:
-        seeds: Seeds of the two directions.
-        positions: Steps along either direction; 1 is as long as each filter itself.
-        losses: Mean loss over images ``[first, second direction]``, float64.
-        accuracies: Share of right answers ``[first, second direction]``, float64.
+        seeds: Seeds of the two perturbations.
+        positions: Positions along each perturbation, in filter norms.
+        losses: Mean loss over images ``[first, second perturbation]``, float64.
+        accuracies: Share of correct answers ``[first, second perturbation]``, float64.
         clean_loss: Loss of the trained weights.
         clean_accuracy: Accuracy of the trained weights.
-        images: How many images each place has classified.
+        images: Number of images classified at each position.
     """
 
     seeds: tuple[int, int]
@@ -39,34 +39,34 @@ class LossSurface:
     images: int
 
     def __post_init__(self) -> None:
-        """Refuse figures of other places."""
+        """Check the shapes of losses and accuracies."""
         check_shapes(self, len(self.positions), len(self.positions))
 
     def __str__(self) -> str:
         points, reach = len(self.positions), self.positions[-1]
         return (
-            f"{points} x {points} places up to {reach:g} filter norms away: loss "
+            f"{points} x {points} positions up to {reach:g} filter norms away: loss "
             f"{float(self.losses.min()):.3g} .. {float(self.losses.max()):.3g}, "
             f"{self.clean_loss:.3g} in the middle"
         )
 
 
 def filter_normalised(weights: Weights, *, generator: Generator | None = None) -> Weights:
-    r"""Draw a random direction in which every filter is as long as that of the weights.
+    r"""Draw a random perturbation whose filters have the norms of the weights' filters.
 
     .. math:: d_{l,i} \leftarrow \frac{d_{l,i}}{\lVert d_{l,i} \rVert} \lVert w_{l,i} \rVert,
         \qquad d \sim N(0, I)
 
-    A network with batch norm or ReLU computes the same with filters of any length; without this
-    step, one with larger weights would look flatter.
+    Batch norm and ReLU make a network's output independent of the norms of its filters; without
+    this normalisation, a network with larger weights would look flatter.
 
     Args:
-        weights: By name; a filter is what leads to one output, dimension 0. A tensor with a
-            single dimension is one filter.
+        weights: Weights by name; a filter holds the weights of one output (dimension 0). A
+            one-dimensional tensor is a single filter.
         generator: Source of randomness; ``None`` uses torch's global one.
 
     Returns:
-        A direction with the keys, shapes, dtypes and devices of ``weights``.
+        A perturbation with the keys, shapes, dtypes and devices of ``weights``.
 
     References:
         Visualizing the Loss Landscape of Neural Nets (Li et al., 2018), section 4,

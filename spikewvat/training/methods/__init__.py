@@ -1,4 +1,4 @@
-"""Variation-aware training methods of others that are more than a perturbation."""
+"""Other authors' training methods that need more than a perturbation."""
 
 from spikewvat.training.methods.activations import quantized_activations
 from spikewvat.training.methods.adversary import ParameterAdversary

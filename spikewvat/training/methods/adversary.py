@@ -28,7 +28,7 @@ class ParameterAdversary(GradientMethod):
 
     K + 2 gradients and a forward pass a step. The closure has to return ``(loss, output)``.
     Gradients flow through both outputs; the perturbation :math:`w^* - w` is a constant, as
-    everywhere here. Running statistics of batch norm change on the clean pass.
+    everywhere here. Running statistics of batch norm change in the unperturbed pass.
 
     Args:
         model: The model that the closure calls.
