@@ -51,9 +51,13 @@ def count(number: float) -> str:
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
 
 
+class Markdown(str):
+    """A cell that is Markdown already: it is not escaped. Never for text from a file."""
+
+
 def markdown_row(cells: Sequence[str]) -> str:
     """Return one line of a Markdown table."""
-    return "| " + " | ".join(escaped(cell) for cell in cells) + " |"
+    return "| " + " | ".join(c if isinstance(c, Markdown) else escaped(c) for c in cells) + " |"
 
 
 def escaped(text: str) -> str:

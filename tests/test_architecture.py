@@ -50,7 +50,7 @@ OPTIONAL = {
     "PIL": "data/pictures.py",
     "jinja2": "lab/report/page.py",
     "joblib": "lab/suites/pool.py",
-    "filelock": "lab/suites/pool.py",
+    "filelock": "lab/recipes/lock.py",
     "lightning_fabric": "lab/trainer/trainer.py",
     "matplotlib": "robustness/canvas.py",
     "pydantic": "validation.py",

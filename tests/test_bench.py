@@ -78,7 +78,7 @@ def test_a_suite_from_the_command_line(suite, tmp_path, monkeypatch):
     arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1]
     done = call(*arguments, "--results", tmp_path / "results")
     assert sorted(names) == [("plain", 0), ("plain", 1), ("wvat", 0), ("wvat", 1)]
-    assert "plain, seed 1: clean" in done.stderr
+    assert "plain, seed 1: no variation" in done.stderr
     assert done.stdout.rstrip().endswith("try more")
     row = read(tmp_path / "results" / "wvat.json", RowResult)
     assert row.recipe["method"]["name"] == "wvat"

@@ -13,13 +13,15 @@ import tomli_w
 from test_cli import call, error
 
 from spikewvat.data.embedded import embedded_root
-from spikewvat.errors import CheckpointError, RecipeError
+from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.files import check_name
 from spikewvat.formatting import escaped, markdown_table
 from spikewvat.lab.recipes import read_recipe, recipe_from
 from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.suites import read_suite
+from spikewvat.robustness import Activity
+from spikewvat.serialisation import plain, restored
 
 RECIPE = """
 name = "tiny"
@@ -215,3 +217,13 @@ def test_networks_that_fit_into_no_memory():
     recipe["model"] = {"name": "dense", "sizes": [10**9, 10**9]}
     with pytest.raises(RecipeError, match=r"\[model\]"):
         resolve(recipe_from(recipe)).build_model()
+
+
+def test_activities_of_other_layers_or_less_than_nothing():
+    one, other = Activity(1.0, 2.0, {"a": 0.5}), Activity(1.0, 2.0, {"b": 0.5})
+    with pytest.raises(ValueError, match="firing rates are of the layers a and of b"):
+        Activity.mean([one, other])
+    for wrong in ({"spikes": -1.0}, {"operations": None}, {"rates": {"a": 1.5}}):
+        content = {"kind": "Activity 1", **plain(one), **wrong}
+        with pytest.raises(DataError, match="is no Activity"):
+            restored(content, Activity, source="it")

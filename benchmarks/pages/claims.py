@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pages.shared import NotRunError, results_of
-from spikewvat.formatting import MISSING, markdown_table
+from pages.shared import NotRunError, markdown_table, results_of
+from spikewvat.formatting import MISSING
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.suites import read_suite, verdicts
 

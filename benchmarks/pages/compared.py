@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pages.shared import RESULTS, SNNTORCH, NotRunError, load, path_of, results_of
-from spikewvat.formatting import markdown_table, percent, within
+from pages.shared import RESULTS, SNNTORCH, NotRunError, load, markdown_table, path_of, results_of
+from spikewvat.formatting import percent, within
 from spikewvat.lab.suites import markdown, read_suite
 from spikewvat.lab.suites.table import cells
 from spikewvat.results import RowResult

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pages.shared import NotRunError, results_of
-from spikewvat.formatting import MISSING, markdown_table, percent, within
+from pages.shared import NotRunError, markdown_table, results_of
+from spikewvat.formatting import MISSING, percent, within
 from spikewvat.lab.suites import read_suite, verdicts
 from spikewvat.results import RowResult
 from spikewvat.robustness import paired_differences

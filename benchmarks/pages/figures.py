@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pages.shared import NotRunError, path_of, results_of
+from pages.shared import NotRunError, markdown_table, path_of, results_of
 from spikewvat.errors import RecipeError
-from spikewvat.formatting import MISSING, markdown_table, percent
+from spikewvat.formatting import MISSING, percent
 from spikewvat.lab.suites import Suite, read_suite
 from spikewvat.lab.suites.suite import Row, Setup
 from spikewvat.lab.suites.table import published

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from pages.shared import load, path_of
-from spikewvat.formatting import MISSING, markdown_table, percent, within
+from pages.shared import load, markdown_table, path_of
+from spikewvat.formatting import MISSING, percent, within
 from spikewvat.results import StepTime, StepTimes
 from spikewvat.serialisation import read
 

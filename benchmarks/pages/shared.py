@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from spikewvat import formatting
+from spikewvat.formatting import Markdown
 from spikewvat.lab.suites import Suite
 from spikewvat.results import RowResult
 from spikewvat.serialisation import read, read_json
@@ -45,3 +48,9 @@ def results_of(suite: Suite) -> dict[str, RowResult]:
     folder = RESULTS / suite.folder.name
     paths = {row.name: folder / f"{row.name}.json" for row in suite.rows}
     return {name: read(path, RowResult) for name, path in paths.items() if path.exists()}
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, names: int = 1) -> str:
+    """Return a table whose cells are our own Markdown, such as code, and are not escaped."""
+    cells = ([Markdown(cell) for cell in row] for row in rows)
+    return formatting.markdown_table(heads, cells, names=names)

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from spikewvat.serialisation import Fraction, Numbers
+
+Count: TypeAlias = Annotated[float, Numbers(0, missing=False)]
+"""A mean number of things."""
 
 
 @dataclass(frozen=True)
@@ -17,17 +23,23 @@ class Activity:
         rates: Spikes per neuron and time step by layer of neurons.
     """
 
-    spikes: float
-    operations: float
-    rates: Mapping[str, float]
+    spikes: Count
+    operations: Count
+    rates: Mapping[str, Fraction]
 
     def shift(self, clean: Activity) -> dict[str, float]:
         """Return the firing rates by layer minus those of the network without variation."""
+        _check_layers((clean, self))
         return {name: rate - clean.rates[name] for name, rate in self.rates.items()}
 
     @classmethod
     def mean(cls, found: Sequence[Activity]) -> Activity:
-        """Return the equally weighted mean of several activities."""
+        """Return the equally weighted mean of several activities.
+
+        Raises:
+            ValueError: If they are not of the same layers.
+        """
+        _check_layers(found)
         count = len(found)
         return cls(
             spikes=sum(one.spikes for one in found) / count,
@@ -37,3 +49,14 @@ class Activity:
 
     def __str__(self) -> str:
         return f"{self.spikes:.4g} spikes, {self.operations:.4g} synaptic operations per image"
+
+
+def _check_layers(found: Sequence[Activity]) -> None:
+    """Raise ValueError unless all are of the same layers of neurons."""
+    first = found[0].rates.keys()
+    other = next((one for one in found if one.rates.keys() != first), None)
+    if other is not None:
+        raise ValueError(
+            f"firing rates are of the layers {', '.join(first)} and of {', '.join(other.rates)}, "
+            "expected the same layers."
+        )

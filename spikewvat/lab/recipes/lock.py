@@ -10,6 +10,8 @@ from pathlib import Path
 from spikewvat import files
 from spikewvat.errors import CheckpointError, require
 
+filelock = require("filelock", extra="cli", purpose="training and running suites")
+
 _LOCK, _PROCESS = ".train.lock", ".train.pid"
 _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
@@ -29,13 +31,12 @@ def alone_in(folder: Path | str) -> Iterator[None]:
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
         return
-    library = require("filelock", extra="cli", purpose="training")
     folder = Path(folder)
     files.check_writable(folder)
-    lock, process = library.FileLock(folder / _LOCK, timeout=0), folder / _PROCESS
+    lock, process = filelock.FileLock(folder / _LOCK, timeout=0), folder / _PROCESS
     try:
         lock.acquire()
-    except library.Timeout as error:
+    except filelock.Timeout as error:
         who = process.read_text().strip() if process.exists() else ""
         raise CheckpointError(
             f"{f'process {who}' if who else 'another process'} is training in {str(folder)!r}. "

@@ -17,12 +17,12 @@ from typing import Any, TypeAlias
 import torch
 
 from spikewvat.errors import RecipeError, require
+from spikewvat.lab.recipes.lock import filelock
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites.jobs import ERROR, Found, Job, failed, finished, given_up
 from spikewvat.memory import keep_freed_memory
 
 joblib = require("joblib", extra="cli", purpose="running suites")
-filelock = require("filelock", extra="cli", purpose="running suites")
 
 LOCK = "job.lock"
 RUNNING = "running.txt"
