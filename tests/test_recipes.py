@@ -350,7 +350,7 @@ def test_an_open_sigma_is_filled_in():
         ),
         ("gaussian:sigma=0.1,range=3", r"device.range = 3: .*RangeRule"),
         ({"sigma": 0.1}, r"expected a table with either a name or a file"),
-        ([], r"device names no device"),
+        ([], r"expected a name, a table, or a list of tables"),
         ("", r"device = '' is unknown"),
     ],
 )
