@@ -42,7 +42,7 @@ def test_everything_is_printed_written_and_drawn(run, tmp_path):
         assert magnitude in done.stdout
     assert "Sharpness: loss " in done.stdout
     assert "on the worst of 2" in done.stdout
-    assert "Plane: 2 x 2 places" in done.stdout
+    assert "Plane: 2 x 2 positions" in done.stdout
     assert "convs.0.weight" in done.stdout
     found = read(out, Landscape)
     assert found.recipe["method"]["name"] == "wvat"
@@ -111,7 +111,7 @@ def test_a_device_without_a_size_is_shown_by_place(run):
 def test_wrong_input_is_one_line(run, tmp_path):
     assert "holds no run" in error("landscape", tmp_path)
     assert "Did you mean 'gaussian'?" in error("landscape", run, "--device", "gausian")
-    assert "--surface 1: expected at least 2 places" in error("landscape", run, "--surface", 1)
+    assert "--surface 1: expected at least 2 positions per side" in error("landscape", run, "--surface", 1)
     assert "Did you mean 'mse-count'?" in error("landscape", run, "--loss", "mse-cuont")
     assert "evaluation.split" in error("landscape", run, "--split", "tset")
     (tmp_path / "file").write_text("")

@@ -493,8 +493,8 @@ def test_report_is_immutable():
 @pytest.mark.parametrize(
     ("keywords", "message"),
     [
-        ({"chips": 0}, "chips must be at least 1, got 0"),
-        ({"min_chips": 1}, "min_chips must be at least 2, got 1"),
+        ({"chips": 0}, "chips must be a whole number of at least 1, got 0"),
+        ({"min_chips": 1}, "min_chips must be a whole number of at least 2, got 1"),
         ({"target": 95}, r"target must be a fraction between 0 and 1, got 95. Write 0.95"),
         ({"interval_width": 0.0}, r"interval_width must be above 0, got 0.0"),
         ({"interval_width": math.nan}, "interval_width must be above 0, got nan"),

@@ -340,7 +340,7 @@ def test_impossible_values():
         test.surface(points=0)
     with pytest.raises(ValueError, match="reach must be a finite number above 0, got -1"):
         test.surface(reach=-1)
-    with pytest.raises(ValueError, match="chips must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="chips must be a whole number of at least 1, got 0"):
         test.sharpness(Gaussian(0.1), chips=0)
     with pytest.raises(ValueError, match="ascent_points must be at least 0, got -1"):
         test.sharpness(Gaussian(0.1), ascent_points=-1)

@@ -223,7 +223,7 @@ def test_misuse_is_explained():
         sweeping(Deletion, (1.5,))
     with pytest.raises(TypeError, match=r"corruption_at\(0\.1\) is .*Gaussian.*, expected a corr"):
         sweeping(Gaussian, (0.1,))
-    with pytest.raises(ValueError, match="chips must be at least 1"):
+    with pytest.raises(ValueError, match="chips must be a whole number of at least 1"):
         sweeping(Deletion, chips=0)
     with pytest.raises(TypeError, match="device must be a device model"):
         sweeping(Deletion, device=0.1)
