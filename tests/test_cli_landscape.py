@@ -111,7 +111,9 @@ def test_a_device_without_a_size_is_shown_by_place(run):
 def test_wrong_input_is_one_line(run, tmp_path):
     assert "holds no run" in error("landscape", tmp_path)
     assert "Did you mean 'gaussian'?" in error("landscape", run, "--device", "gausian")
-    assert "--surface 1: expected at least 2 positions per side" in error("landscape", run, "--surface", 1)
+    assert "--surface 1: expected at least 2 positions per side" in error(
+        "landscape", run, "--surface", 1
+    )
     assert "Did you mean 'mse-count'?" in error("landscape", run, "--loss", "mse-cuont")
     assert "evaluation.split" in error("landscape", run, "--split", "tset")
     (tmp_path / "file").write_text("")

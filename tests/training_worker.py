@@ -8,17 +8,14 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from spikewvat.devices import Gaussian
 from spikewvat.lab.trainer import Trainer, TrainingResult
-from spikewvat.perturbations import GAV, HSV, SAM, Mixture, Past, Perturbation, RandomLength, Warmup
+from spikewvat.perturbations import GAV, SAM, Mixture, Past, Perturbation, RandomLength, Warmup
 from spikewvat.training import PerturbedGradient
 from spikewvat.training.averaging import SWA, decay_factor
 from spikewvat.weights import Perturb, Weights, adding
 
 
-class Noise(HSV):
+class Noise(Perturbation):
     """Noise of constant size, so that these tests need no device model."""
-
-    def __init__(self) -> None:
-        super().__init__(None, 1.0)  # type: ignore[arg-type]
 
     def plan(self, weights: Weights, grads=None, *, generator=None) -> Perturb:
         return adding(
