@@ -589,3 +589,12 @@ def test_what_is_missing_is_one_line(mine):
     line = error("bench")
     assert "which SUITE? There are " in line
     assert "spikewvat compare" in line
+
+
+def test_a_pruned_network_is_copied_for_its_training():
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2))
+    torch.nn.utils.prune.l1_unstructured(network[0], "weight", amount=0.25)
+    network(torch.eye(2)).sum().backward()  # its computed weight holds a graph
+    batches = [(torch.eye(2), torch.arange(2))]
+    found = compare(network, batches, devices={"Gaussian": Gaussian}, corruptions={}, chips=2)
+    assert "Gaussian" in str(found)

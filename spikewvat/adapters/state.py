@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikewvat.adapters.modes import evaluating
 from spikewvat.errors import UnsupportedModelError
 
 Kept: TypeAlias = dict[str, Any]
@@ -222,7 +223,6 @@ def _raise_survivors(
 
 @contextmanager
 def _as_before(model: nn.Module) -> Iterator[None]:
-    modes = [(module, module.training) for module in model.modules()]
     buffers = [
         (module, name, buffer, buffer.detach().clone())
         for module in model.modules()
@@ -233,12 +233,10 @@ def _as_before(model: nn.Module) -> Iterator[None]:
     numpys, pythons = np.random.get_state(), random.getstate()  # noqa: NPY002
     devices = {p.device.index for p in model.parameters() if p.is_cuda}
     try:
-        with torch.random.fork_rng(devices=[d for d in devices if d is not None]), torch.no_grad():
-            model.eval()
+        forked = torch.random.fork_rng(devices=[d for d in devices if d is not None])
+        with forked, torch.no_grad(), evaluating(model):
             yield
     finally:
-        for module, training in modes:
-            module.training = training
         for module, name, buffer, value in buffers:
             module._buffers[name] = buffer
             if not _equal(buffer, value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -12,6 +11,7 @@ import torch
 from torch import Generator, nn
 
 from spikewvat.adapters import Adapter, ResetState, adapter_for
+from spikewvat.adapters.copying import copied
 from spikewvat.comparison.batches import Loaders, TestBatches, pair_of, samples
 from spikewvat.comparison.methods import METHODS, Method, Steps, Train
 from spikewvat.comparison.results import Comparison, Failure, Row
@@ -145,7 +145,7 @@ def compare(
 
     def trained(method: Method, seed: int) -> nn.Module:
         # A live network cannot be copied, but the rehearsal has reset this one.
-        network = copy.deepcopy(model) if isinstance(model, nn.Module) else _made(model)
+        network = copied(model) if isinstance(model, nn.Module) else _made(model)
         if train is None:
             return network
         steps = Steps(method, network, adapter, Generator().manual_seed(seed))

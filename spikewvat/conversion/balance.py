@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 
 from spikewvat import files
 from spikewvat.adapters import adapter_for
+from spikewvat.adapters.modes import evaluating
 from spikewvat.conversion.graph import Node
 from spikewvat.conversion.layers import Neurons
 from spikewvat.conversion.network import SpikingNetwork
@@ -136,16 +137,10 @@ class Balancer:
         """
         layers = self.snn.neurons()
         stages = [[n] for n in layers] if self.balancing.statistic == "steps" else [list(layers)]
-        modes = [(module, module.training) for module in self.snn.modules()]
-        try:
-            self.snn.eval()
-            with torch.no_grad():
-                for stage in stages:
-                    if stage[-1] not in self._done:
-                        self._stage(stage, layers, loader, on_batch)
-        finally:
-            for module, training in modes:
-                module.training = training
+        with evaluating(self.snn), torch.no_grad():
+            for stage in stages:
+                if stage[-1] not in self._done:
+                    self._stage(stage, layers, loader, on_batch)
         scaled = {name: t * self.balancing.scaling for name, t in self._done.items()}
         self.snn.set_thresholds(scaled)
         return scaled

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from spikewvat.adapters.modes import evaluating
 from spikewvat.conversion.balance import Balancing, balance, images_of
 from spikewvat.conversion.coding import Coding, Direct, Poisson
 from spikewvat.conversion.graph import trace
@@ -186,18 +186,6 @@ def _check_weights(ann: nn.Module) -> None:
         raise UnsupportedModelError(
             f"{type(ann).__name__} has no synaptic weights to convert. Pass the trained network."
         )
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode within a block."""
-    modes = [(module, module.training) for module in model.modules()]
-    try:
-        model.eval()
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:

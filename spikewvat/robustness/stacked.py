@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from spikewvat.adapters.copying import copied
 from spikewvat.weights import Weights
 
 Stacking: TypeAlias = Literal["auto"] | bool
@@ -60,7 +60,7 @@ class Stack:
         reset(model)
         try:
             # State that a pass leaves behind in neurons cannot be read outside of it.
-            self._model = copy.deepcopy(model)
+            self._model = copied(model)
         except Exception as error:
             raise NotStackableError(_in_words(error)) from error
 

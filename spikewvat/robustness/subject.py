@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters import Account, Adapter, ResetState, account, adapter_for
+from spikewvat.adapters.modes import evaluating
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.images import Images
@@ -95,11 +96,9 @@ class Subject:
             counting: Count spikes and operations, if any layer of spiking neurons is known.
         """
         live = self.live()
-        modes = [(module, module.training) for module in self.model.modules()]
         try:
-            self.model.eval()
             # Not inference mode: state that it leaves in neurons could not be reset in place.
-            with torch.no_grad(), ExitStack() as stack:
+            with evaluating(self.model), torch.no_grad(), ExitStack() as stack:
                 self._forget_if_changed(live)
                 device = next(iter(live.values())).device
                 met = self._meets_time(device)
@@ -126,8 +125,6 @@ class Subject:
                 if run.known is not None:
                     self._known[key] = run.known
         finally:
-            for module, training in modes:
-                module.training = training
             self.adapter.reset_state(self.model)
             if self._known and self._seen is None:
                 self._seen = Snapshot.of(self.model, live)

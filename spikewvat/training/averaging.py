@@ -12,6 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from spikewvat.adapters import Adapter, ResetState, adapter_for, check_model
 from spikewvat.adapters.copying import copied
+from spikewvat.adapters.modes import modes_kept
 from spikewvat.adapters.torch import batch_norms
 from spikewvat.errors import DataError
 
@@ -145,20 +146,19 @@ def refresh_batch_norm(
     if not layers:
         return
     adapter = adapter or adapter_for(model)
-    modes = [(module, module.training) for module in model.modules()]
     frozen = [m for m in batch_norms(model) if m not in layers]
     momenta = [layer.momentum for layer in layers]
     buffers = [buffer for layer in layers for buffer in layer.buffers(recurse=False)]
     saved = [buffer.clone() for buffer in buffers]
     batches = 0
     try:
-        model.train()
-        for layer in frozen:
-            layer.eval()
-        for layer in layers:
-            layer.reset_running_stats()
-            layer.momentum = None  # the mean over batches
-        with torch.no_grad():
+        with modes_kept(model), torch.no_grad():
+            model.train()
+            for layer in frozen:
+                layer.eval()
+            for layer in layers:
+                layer.reset_running_stats()
+                layer.momentum = None  # the mean over batches
             for batch in loader:
                 adapter.reset_state(model)
                 _run(model, batch, device)
@@ -175,8 +175,6 @@ def refresh_batch_norm(
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
-        for module, training in modes:
-            module.training = training
         adapter.reset_state(model)
 
 
