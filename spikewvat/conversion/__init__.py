@@ -11,11 +11,15 @@ from spikewvat.conversion.finetune import finetune, potential_cross_entropy
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.conversion.over_time import OverTime
 from spikewvat.conversion.pipeline import HYBRID, convert
+from spikewvat.conversion.qcfs import QCFS
+from spikewvat.conversion.start import STARTS, choose_start
 from spikewvat.conversion.sweep import EarlyExit, TimeSweep, early_exit, sweep_time
 from spikewvat.spiking.stdb import Dynamics, SpikeTime, Triangle
 
 __all__ = [
     "HYBRID",
+    "QCFS",
+    "STARTS",
     "Balancer",
     "Balancing",
     "Coding",
@@ -29,6 +33,7 @@ __all__ = [
     "TimeSweep",
     "Triangle",
     "balance",
+    "choose_start",
     "convert",
     "early_exit",
     "finetune",

@@ -39,7 +39,10 @@ class SpikingNetwork(nn.Module):
     Attributes:
         layers: The modules under their names in the ANN; synaptic weights are those of the ANN with
             batch norm folded in.
+        handed_over: Synaptic layers that receive analog values instead of spikes, each with the
+            layer whose currents these are.
         time_steps: T; may be changed at any time.
+        fitted_steps: The T that thresholds were fitted to, or None if to none.
         every_step: Whether the layers after the last neurons also run in every step, as on a chip;
             needed for counting and read noise. Scores are the same up to rounding.
     """
@@ -55,7 +58,9 @@ class SpikingNetwork(nn.Module):
         for path, module in graph.modules.items():
             _place(self.layers, path, module)
         self.nodes, self.output = tuple(graph.nodes), graph.output
+        self.handed_over = dict(graph.handed_over)
         self.coding, self.time_steps, self.chunk = coding, time_steps, chunk
+        self.fitted_steps: int | None = None
         self.every_step = False
         self._tail = self._linear_tail()
 
@@ -185,8 +190,10 @@ class SpikingNetwork(nn.Module):
             neurons.leak.requires_grad_(leak)
 
     def extra_repr(self) -> str:
-        """Return the arguments."""
-        return f"time_steps={self.time_steps}, coding={self.coding}, chunk={self.chunk}"
+        """Return the arguments, and what is no spike between synapses."""
+        shown = f"time_steps={self.time_steps}, coding={self.coding}, chunk={self.chunk}"
+        pairs = [f"{before} to {path}" for path, before in self.handed_over.items()]
+        return f"{shown}, analog values from {', '.join(pairs)}" if pairs else shown
 
     def _mean(self, chunks: Iterator[tuple[Tensor, int, bool]]) -> Tensor:
         state: dict[str, Any] = {}
@@ -258,10 +265,8 @@ class SpikingNetwork(nn.Module):
                 module = self.layers.get_submodule(node.path)
                 if isinstance(module, Timed):
                     found, state[node.name] = module.steps(inputs[0], steps, state.get(node.name))
-                elif len(inputs) == 2:
-                    found = module(*inputs)
                 else:
-                    found = fold(module, inputs[0])
+                    found = fold(module, *inputs)
                 values[node.name] = found
                 remembers = isinstance(module, Timed) and not isinstance(module, Dropout)
                 if same.issuperset(node.inputs) and not remembers:

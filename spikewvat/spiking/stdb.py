@@ -100,10 +100,9 @@ class Dynamics:
     Args:
         delayed: Decide on a spike before the step's current arrives.
         hard_reset: Set the potential to 0 after a spike instead of subtracting the threshold.
-        initial: Potential before the first step, as a share of the threshold, in [0, 1). 0 rounds
-            a rate down to one that T steps can tell, so that neurons leave out what is small, the
-            errors of a noisy chip among it; half a threshold rounds to the nearest, which is better
-            for very few steps.
+        initial: Potential before the first step, as a share of the threshold, in [0, 1). Half a
+            threshold rounds a rate to the nearest one that T steps can tell; 0 rounds it down, so
+            that every neuron loses half a spike on average, more with every layer.
         surrogate: Stands in for the derivative of a spike.
 
     Raises:
@@ -117,15 +116,20 @@ class Dynamics:
 
     delayed: bool = False
     hard_reset: bool = False
-    initial: float = 0.0
+    initial: float = 0.5
     surrogate: Surrogate = Triangle()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.initial < 1:
-            raise ValueError(
-                f"initial must lie in [0, 1), got {self.initial!r}. It is a share of the "
-                "threshold; 0.5 rounds rates to the nearest."
-            )
+        check_start(self.initial)
+
+
+def check_start(initial: float) -> None:
+    """Raise a ValueError unless potentials can start at this share of the threshold."""
+    if not 0 <= initial < 1:
+        raise ValueError(
+            f"initial must lie in [0, 1), got {initial!r}. It is a share of the threshold; 0.5 "
+            "rounds rates to the nearest."
+        )
 
 
 class State(NamedTuple):
@@ -135,19 +139,19 @@ class State(NamedTuple):
     since: Tensor
 
 
-def initial_state(like: Tensor, threshold: Tensor, dynamics: Dynamics) -> State:
+def initial_state(like: Tensor, threshold: Tensor, start: float | Tensor) -> State:
     """Return neurons before their first step.
 
     Args:
         like: Currents of one step ``[B, ...]``.
         threshold: Broadcasts against ``like``.
-        dynamics: Says where potentials start.
+        start: Potential as a share of the threshold; broadcasts against ``like``.
 
     Returns:
         The state, potentials at least in float32.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
-    v = threshold.detach().to(dtype).mul(dynamics.initial).expand_as(like).clone()
+    v = (threshold.detach().to(dtype) * start).expand_as(like).clone()
     return State(v, torch.full_like(v, _NEVER))
 
 
@@ -189,7 +193,7 @@ def neurons(
         0.036413
     """
     if state is None:
-        state = initial_state(currents[0], threshold, dynamics)
+        state = initial_state(currents[0], threshold, dynamics.initial)
     spikes, v, since = _Neurons.apply(  # type: ignore[no-untyped-call]
         currents, state.v, state.since, threshold, leak, dynamics
     )
