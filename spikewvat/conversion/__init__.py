@@ -6,7 +6,9 @@ References:
 """
 
 from spikewvat.conversion.balance import Balancer, Balancing, balance
+from spikewvat.conversion.calibration import BiasTargets, bias_targets, calibrate_biases
 from spikewvat.conversion.coding import Coding, Direct, Poisson
+from spikewvat.conversion.correction import Correction, OffsetSpikes, SilentResiduals
 from spikewvat.conversion.finetune import finetune, potential_cross_entropy
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.conversion.over_time import OverTime
@@ -22,17 +24,23 @@ __all__ = [
     "STARTS",
     "Balancer",
     "Balancing",
+    "BiasTargets",
     "Coding",
+    "Correction",
     "Direct",
     "Dynamics",
     "EarlyExit",
+    "OffsetSpikes",
     "OverTime",
     "Poisson",
+    "SilentResiduals",
     "SpikeTime",
     "SpikingNetwork",
     "TimeSweep",
     "Triangle",
     "balance",
+    "bias_targets",
+    "calibrate_biases",
     "choose_start",
     "convert",
     "early_exit",

@@ -222,7 +222,7 @@ class Balancer:
     def _threshold(self, seen: Quantiles, neurons: Neurons) -> Tensor:
         if self.balancing.percentile is not None:
             return seen.percentile(self.balancing.percentile)
-        return seen.least_error(self.snn.time_steps, neurons.start)
+        return seen.least_error(self.snn.time_steps, neurons.start, burst=neurons.dynamics.burst)
 
     def _look(self, images: Tensor, stage: list[str], chip: int, batch: int) -> None:
         """Add the currents of a batch to the histograms of a chip."""

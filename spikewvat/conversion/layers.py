@@ -53,6 +53,8 @@ class Neurons(Timed):
         leak: As given; a parameter, fixed unless made learnable.
         start: Potential before the first step, as a share of the threshold, 0-dim or one for each
             channel.
+        bias: Added to the currents in every step, 0-dim or one for each channel; 0 unless
+            calibrated.
         amplitude: Size of a spike. In units of the ANN's activations it equals the threshold, so
             that rate times amplitude is the activation, and weights and biases are those of the
             ANN.
@@ -75,6 +77,8 @@ class Neurons(Timed):
         self.leak = nn.Parameter(torch.tensor(leak), requires_grad=False)
         self.start: Tensor
         self.register_buffer("start", torch.tensor(dynamics.initial))
+        self.bias: Tensor
+        self.register_buffer("bias", torch.tensor(0.0))
         self.amplitude: Tensor
         self.register_buffer("amplitude", torch.tensor(1.0))
         self.ceiling: Tensor | None
@@ -93,18 +97,38 @@ class Neurons(Timed):
 
     def steps(self, x: Tensor, time_steps: int, state: State | None) -> tuple[Tensor, State]:
         """Return spikes times amplitude, and the potentials."""
+        x = self.shifted(x)
         currents = x.expand(time_steps, *x.shape[1:])
-        leak = self.leak if self._leaky or self.leak.requires_grad else None
-        level = _channels(self.threshold, x.dim() - 3)
-        if state is None:
-            state = initial_state(currents[0], level, _channels(self.start, x.dim() - 3))
-        spikes, state = neurons(currents, level, self.dynamics, leak=leak, state=state)
+        spikes, state = self.fire(currents, self.begin(x) if state is None else state)
         if self.unit:
             return spikes, state
         amplitude = _channels(self.amplitude, x.dim() - 3).to(spikes.dtype)
         if spikes.requires_grad:
             return spikes * amplitude, state
         return spikes.mul_(amplitude), state
+
+    def shifted(self, x: Tensor) -> Tensor:
+        """Return currents [T, B, ...] with the bias."""
+        biased = self.bias.dim() > 0 or bool(self.bias != 0)
+        return x + _channels(self.bias, x.dim() - 3) if biased else x
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return the thresholds, to broadcast against currents [T, B, ...] or one step of them."""
+        return _channels(self.threshold, x.dim() - 3)
+
+    def begin(self, x: Tensor) -> State:
+        """Return the neurons before their first step with currents [T, B, ...]."""
+        return initial_state(x[0], self.level(x), _channels(self.start, x.dim() - 3))
+
+    def fire(self, currents: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return numbers of spikes in each step [T, B, ...], and the potentials."""
+        leak = self.leak if self._leaky or self.leak.requires_grad else None
+        return neurons(currents, self.level(currents), self.dynamics, leak=leak, state=state)
+
+    def counts(self, output: Tensor) -> Tensor:
+        """Return how many spikes an output [T, B, ...] holds, of either sign."""
+        height = 1.0 if self.unit else _channels(self.amplitude.detach(), output.dim() - 3)
+        return (output.detach() / height).abs().round()
 
     def neuron_layer(self, name: str) -> NeuronLayer:
         """Return the interface through which corruptions and observers access the neurons."""

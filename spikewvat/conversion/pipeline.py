@@ -13,6 +13,7 @@ from torch.nn.parameter import is_lazy
 from spikewvat.adapters.modes import evaluating
 from spikewvat.conversion.balance import Balancing, balance, images_of
 from spikewvat.conversion.coding import Coding, Direct, Poisson
+from spikewvat.conversion.correction import Correction
 from spikewvat.conversion.graph import trace
 from spikewvat.conversion.layers import Add, Affine, Neurons
 from spikewvat.conversion.network import SpikingNetwork, check_time_steps
@@ -43,6 +44,7 @@ def convert(
     variation: DeviceModel | None = None,
     checkpoint: Path | str | None = None,
     chunk: int | None = None,
+    correction: Correction | None = None,
     generator: Generator | None = None,
 ) -> SpikingNetwork:
     """Convert a ReLU network to a spiking network.
@@ -78,6 +80,8 @@ def convert(
         variation: Device model; thresholds are chosen over its chips.
         checkpoint: File for intermediate results of balancing.
         chunk: Number of steps that a layer runs at once; see :class:`SpikingNetwork`.
+        correction: Corrects each image's spikes, for few steps: :class:`OffsetSpikes` or
+            :class:`SilentResiduals`, which both cost more steps than T.
         generator: Source of randomness for chips and coding during balancing.
 
     Returns:
@@ -107,6 +111,7 @@ def convert(
         unit_spikes=unit_spikes,
         analog=analog,
         chunk=chunk,
+        correction=correction,
     )
     images = _Checked(loader, ann, snn, coding)
     if starts is None and dynamics is None and variation is not None:
@@ -136,6 +141,7 @@ def unbalanced(
     unit_spikes: bool = False,
     analog: bool = False,
     chunk: int | None = None,
+    correction: Correction | None = None,
 ) -> SpikingNetwork:
     """Convert a ReLU network to a spiking network without balancing its thresholds.
 
@@ -148,6 +154,7 @@ def unbalanced(
         unit_spikes: Use spikes of size 1 instead of the threshold.
         analog: Convert synaptic layers that follow each other without an activation.
         chunk: Number of steps that a layer runs at once.
+        correction: Corrects each image's spikes.
 
     Returns:
         The network with thresholds of 1, in evaluation mode, on the ANN's device.
@@ -169,7 +176,7 @@ def unbalanced(
         _refuse_scales(graph.modules)
     if time_steps is None:
         time_steps = _levels(graph.modules)
-    snn = SpikingNetwork(graph, coding, time_steps, chunk=chunk).eval()
+    snn = SpikingNetwork(graph, coding, time_steps, chunk=chunk, correction=correction).eval()
     first = next(ann.parameters())
     snn.to(first.device)
     for neurons in snn.neurons().values():

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _BINS = 4096
 _AT_ONCE = 2**22  # numbers in memory while thresholds are searched
@@ -42,9 +43,8 @@ class Quantiles:
             self._maximum = largest
         self._maximum = torch.maximum(self._maximum, largest)
         while bool((wide := self._maximum > self._limit).any()):
-            merged = torch.zeros_like(self._counts)
-            merged[:, : _BINS // 2] = self._counts.view(channels, -1, 2).sum(2)
-            self._counts[wide] = merged[wide]
+            pairs = self._counts[wide].view(-1, _BINS // 2, 2).sum(2)
+            self._counts[wide] = functional.pad(pairs, (0, _BINS // 2))
             self._limit[wide] *= 2
         self.total += values.shape[1]
         bins = (values * (_BINS / self._limit)[:, None]).long()  # rounds towards 0

@@ -47,7 +47,8 @@ class TimeSweep:
     Args:
         steps: Numbers of steps T.
         accuracies: Share of correct answers after T steps.
-        spikes: Mean number of spikes per image, over all neurons up to step T.
+        spikes: Mean number of spikes per image, over all neurons up to step T; negative ones and
+            each spike of a burst count.
         operations: Mean number of synaptic operations per image up to step T: in every step, all
             synapses after the first neurons that a non-zero input reaches.
         input_operations: Operations per image in the layers that receive the analog or coded input,
@@ -190,10 +191,6 @@ class _Pass:
             self.sure_right[index] += correct.gather(0, first[None]).sum().cpu()
         self.images += len(labels)
 
-    def mean(self, totals: Tensor, step: int) -> float:
-        """Return the mean over images of what was counted up to a step."""
-        return float(totals[step - 1]) / self.images
-
     def early(self) -> list[EarlyExit]:
         """Return what early exit within this time gives."""
         return [
@@ -205,9 +202,13 @@ class _Pass:
 def _sweep(at: list[tuple[int, _Pass]], passes: tuple[_Pass, ...], *, fitted: bool) -> TimeSweep:
     return TimeSweep(
         steps=tuple(step for step, _ in at),
-        accuracies=tuple(found.mean(found.right, step) for step, found in at),
-        spikes=tuple(found.mean(found.cost.spikes.cumsum(0), step) for step, found in at),
-        operations=tuple(found.mean(found.cost.operations.cumsum(0), step) for step, found in at),
+        accuracies=tuple(float(found.right[step - 1]) / found.images for step, found in at),
+        spikes=tuple(
+            found.cost.until(found.cost.spikes, step) / found.images for step, found in at
+        ),
+        operations=tuple(
+            found.cost.until(found.cost.operations, step) / found.images for step, found in at
+        ),
         input_operations=passes[-1].cost.of_input / passes[-1].images,
         early=tuple(exit for found in passes for exit in found.early()),
         images=passes[-1].images,
@@ -263,6 +264,7 @@ class _Cost:
 
     def __init__(self, snn: SpikingNetwork, time_steps: int) -> None:
         self._snn = snn
+        time_steps += snn.steps_before
         self.spikes = torch.zeros(time_steps, dtype=torch.float64)
         self.operations = torch.zeros(time_steps, dtype=torch.float64)
         self.of_input = 0.0
@@ -273,6 +275,11 @@ class _Cost:
         """Start a new batch."""
         self._at: dict[str, int] = {}
         self._analog = {INPUT}
+        self._bursts: dict[str, Tensor] = {}
+
+    def until(self, counts: Tensor, step: int) -> float:
+        """Return the total up to a step, with all that a correction ran before the first one."""
+        return float(counts[: self._snn.steps_before + step].sum())
 
     def __call__(self, node: Node, inputs: tuple[Tensor, ...], output: Tensor | None) -> None:
         module = self._snn.layers.get_submodule(node.path)
@@ -280,9 +287,15 @@ class _Cost:
         if isinstance(module, Neurons):
             assert output is not None
             steps = slice(steps.start, steps.start + len(output))
-            self.spikes[steps] += output.flatten(1).count_nonzero(1).double().cpu()
+            if module.dynamics.burst > 1:
+                output = self._bursts[node.name] = module.counts(output)
+                self.spikes[steps] += output.flatten(1).sum(1).double().cpu()
+            else:
+                self.spikes[steps] += output.flatten(1).count_nonzero(1).double().cpu()
             self._at[node.name] = steps.stop
             return
+        if isinstance(module, nn.Flatten) and node.inputs[0] in self._bursts:
+            self._bursts[node.name] = self._bursts[node.inputs[0]].flatten(2)
         if self._analog.issuperset(node.inputs):
             self._analog.add(node.name)
         if not isinstance(module, SYNAPSES):
@@ -293,7 +306,8 @@ class _Cost:
                 self.of_input += float(reached.sum()) * inputs[0].shape[1]
                 self._at[node.name] = 1
             return
-        events = inputs[0].ne(0).to(reached.dtype).flatten(2) @ reached.flatten()
+        arriving = self._bursts.get(node.inputs[0], inputs[0].ne(0))  # pooled bursts are one event
+        events = arriving.to(reached.dtype).flatten(2) @ reached.flatten()
         events = events.double().sum(1).cpu()  # whole numbers, exact in float32 for one image
         steps = slice(steps.start, steps.start + len(events))
         self.operations[steps] += events

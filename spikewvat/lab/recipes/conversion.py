@@ -123,7 +123,8 @@ def restored(ann: nn.Module, plan: ConversionPlan, path: Path) -> SpikingNetwork
         found = state.get(f"layers.{node.path}.threshold")
         if node.name in neurons and isinstance(found, Tensor):
             neurons[node.name].set_threshold(torch.ones_like(found))  # of the right shape
-            # Earlier versions did not write where potentials start: the plan says it.
-            state.setdefault(f"layers.{node.path}.start", neurons[node.name].start)
+            # Earlier versions did not write them: the plan says where potentials start.
+            for name in ("start", "bias"):
+                state.setdefault(f"layers.{node.path}.{name}", getattr(neurons[node.name], name))
     files.load_state(snn, state, source=f"{str(path)!r}")
     return snn
