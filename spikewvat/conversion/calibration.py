@@ -44,9 +44,15 @@ def bias_targets(snn: SpikingNetwork, loader: Iterable[Any]) -> BiasTargets:
         The targets: one number for each channel of neurons.
 
     Raises:
-        ValueError: If there are no images, or only so few that none are left for the check.
+        ValueError: If there are no images, or only so few that none are left for the check, or
+            spikes carry no scale (``unit_spikes=True``).
         TypeError: If a batch holds no tensor.
     """
+    if any(neurons.unit for neurons in snn.neurons().values()):
+        raise ValueError(
+            "calibration compares spikes with the ANN's activations, but unit_spikes=True. "
+            "Convert with unit_spikes=False."
+        )
     means: dict[str, _Mean] = {name: _Mean() for name in snn.neurons()}
 
     def observe(node: Node, inputs: tuple[Tensor, ...], output: Tensor | None) -> None:

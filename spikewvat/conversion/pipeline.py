@@ -274,7 +274,7 @@ def _refuse_scales(modules: dict[str, nn.Module]) -> None:
                 "outweigh its scaled-down currents. Leave unit_spikes=False."
             )
     for path, module in modules.items():
-        if getattr(module, "bias", None) is not None:
+        if not isinstance(module, Neurons) and getattr(module, "bias", None) is not None:
             raise ValueError(
                 f"unit_spikes=True needs layers without bias, but {path!r} has one, which would "
                 "outweigh its scaled-down currents. Leave unit_spikes=False."
