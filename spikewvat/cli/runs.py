@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from spikewvat.cli.base import check_writable, numbers, save_figure, typer
+from spikewvat.cli.base import check_writable, durations, numbers, save_figure, typer
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -88,6 +88,12 @@ def evaluate(
             metavar="0,0.1,0.2", help="Severities of --corruption; 0 and five levels by default."
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1s,1h,1d,1y", help="Look at the same chips at these times since programming."
+        ),
+    ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Annotated[
         float | None, typer.Option(help="Accuracy that a chip must reach to work, a fraction.")
@@ -119,6 +125,7 @@ def evaluate(
         sigmas=None if sigma is None else numbers(sigma, "--sigma"),
         corruption=corruption,
         severities=None if severities is None else numbers(severities, "--severities"),
+        ages=None if time is None else durations(time, "--time"),
         chips=chips,
         target=target,
         seed=seed,
@@ -139,7 +146,7 @@ def _draw_rows(path: Path, found: RunResult) -> None:
     if not found.curve:
         raise RecipeError("--plot needs at least one --sigma.")
     first = found.curve[0]
-    if first.sigma is None and found.corruption is None:
+    if first.sigma is None and found.curve.axis.name is None:
         figure = plots.yield_curve({found.method: first}, target=first.target)
     else:
         device = found.device
@@ -164,7 +171,9 @@ def print_rows(title: str, found: RunResult) -> None:
     ]
     for report in curve:
         name = "chips" if report.sigma is None else f"sigma {100 * report.sigma:g} %"
-        if report.corruption is not None:
+        if report.setting is not None:
+            name = curve.axis.heading(report.size)
+        elif report.corruption is not None:
             name = f"{report.corruption} {report.severity:g}"
         works = MISSING
         if report.target is not None:
@@ -176,3 +185,5 @@ def print_rows(title: str, found: RunResult) -> None:
         rows.append([name, *figures, percent(report.worst), works, *counted(report.activity)])
     columns = [found.device, "accuracy %", "std", "95 % CI", "worst", "working chips", *counts]
     print_table(title, columns, rows)
+    if found.errors is not None:
+        typer.echo(f"{rows[-1][0]}: errors of {found.errors} (root mean square over weights)")

@@ -14,6 +14,7 @@ from torch import Generator, nn
 from spikewvat.adapters import Adapter, ResetState, check_model
 from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
+from spikewvat.robustness.axis import Axis, Setting
 from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of, source_of_seeds
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.images import CACHE_BYTES, Images
@@ -210,6 +211,7 @@ class Evaluator:
         device_at: Callable[[float], DeviceModel],
         sigmas: Sequence[float],
         *,
+        axis: Axis | None = None,
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
@@ -226,7 +228,10 @@ class Evaluator:
 
         Args:
             device_at: Function from sigma to a device model, for example ``Gaussian``.
-            sigmas: Sizes of variation as fractions of a layer's range, each at least 0.
+            sigmas: Sizes of variation as fractions of a layer's range, each at least 0; or values
+                of what ``axis`` says.
+            axis: Something else that is swept: :data:`~spikewvat.robustness.axis.AGE`, in seconds,
+                looks at the same chips older.
             chips: Largest number of chips at each sigma; for this and the next arguments see
                 :meth:`chips`.
             target: Accuracy that a chip must reach to work.
@@ -260,6 +265,12 @@ class Evaluator:
             reports = tuple(
                 put.report(device_at(s), float(s), shifted(progress, i, len(sigmas), chips))
                 for i, s in enumerate(sigmas)
+            )
+        if axis is not None:
+            placed = zip(reports, sigmas, strict=True)
+            reports = tuple(
+                replace(report, sigma=None, setting=Setting(axis, float(at)))
+                for report, at in placed
             )
         return Degradation(none.accuracy, reports)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spikewvat.robustness.axis import AGE
 from spikewvat.robustness.canvas import (
     INK,
     STYLES,
@@ -80,8 +81,11 @@ def accuracy_against_sigma(
     axes.set_xlabel(percent if axis.name is None else f"{axis.name} ({axis.unit})")
     axes.set_ylabel("accuracy (%)")
     swept = sorted({scale * sigma for curve in curves.values() for sigma in curve.sigmas})
+    if axis == AGE:
+        axes.set_xscale("symlog", linthresh=1.0)
     if len(swept) <= _MOST_TICKS:
-        axes.set_xticks(swept, [f"{sigma:g}" for sigma in swept])
+        size = axis.size if axis == AGE else "{:g}".format
+        axes.set_xticks(swept, [size(value) for value in swept])
     cap_percent(axes)
     add_legend(axes, "line: mean of chips\nband: 10th to 90th percentile")
     return figure

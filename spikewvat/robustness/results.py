@@ -11,7 +11,7 @@ import torch
 
 from spikewvat.devices import Ideal
 from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.axis import Axis
+from spikewvat.robustness.axis import Axis, Setting
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
@@ -74,6 +74,7 @@ class ChipReport:
         activity: Spikes, operations and rates, averaged over chips, or None if not counted.
         sampled_from: Number of images from which each chip's sample was drawn; None if every chip
             has classified all images.
+        setting: Place in a sweep over age or another setting, or None.
     """
 
     device: str
@@ -88,6 +89,7 @@ class ChipReport:
     unit: str = ""
     activity: Activity | None = None
     sampled_from: int | None = None
+    setting: Setting | None = None
 
     def __post_init__(self) -> None:
         """Check that all figures are for the same number of chips."""
@@ -105,12 +107,16 @@ class ChipReport:
 
     @property
     def size(self) -> float:
-        """Position of the report in a sweep: severity of a corruption, else sigma, else 0."""
+        """Position of the report in a sweep: its setting, severity, sigma, or else 0."""
+        if self.setting is not None:
+            return self.setting.value
         return (self.sigma if self.corruption is None else self.severity) or 0.0
 
     @property
     def ideal(self) -> bool:
         """Whether there is neither variation nor corruption."""
+        if self.setting is not None:
+            return False
         if self.corruption is None:
             return self.sigma == 0
         return self.severity == 0 and self.device == repr(Ideal())
@@ -229,6 +235,8 @@ class Degradation:
     def axis(self) -> Axis:
         """The quantity that is swept."""
         first = self.reports[0] if self.reports else None
+        if first is not None and first.setting is not None:
+            return first.setting.axis
         if first is None or first.corruption is None:
             return Axis()
         return Axis(first.corruption, first.unit)
@@ -258,7 +266,8 @@ class Degradation:
         The two differ if the device changes weights at any size, for example by quantising them.
         """
         for report in self.reports:
-            if (report.sigma is not None or report.corruption is not None) and report.size == 0:
+            swept = report.sigma is not None or report.corruption is not None
+            if report.setting is None and swept and report.size == 0:
                 return report.mean
         return self.clean
 
@@ -274,7 +283,7 @@ class Degradation:
             KeyError: If the size was not swept.
         """
         for report in self.reports:
-            swept = report.sigma is not None or report.corruption is not None
+            swept = any(x is not None for x in (report.sigma, report.corruption, report.setting))
             if swept and math.isclose(report.size, sigma, abs_tol=1e-12):
                 return report
         known = ", ".join(f"{known:g}" for known in self.sigmas)
