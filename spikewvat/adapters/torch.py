@@ -124,9 +124,9 @@ class TorchAdapter:
             kept = [(n, v) for n, v in vars(module).items() if not isinstance(v, nn.Parameter)]
             for name, value in (*kept, *module.named_buffers(recurse=False)):
                 full = f"{prefix}.{name}".lstrip(".")
-                if isinstance(value, Tensor) and is_matrix(value):
-                    if not is_among(full, self._ignore):
-                        found[full] = value
+                matrix = isinstance(value, Tensor) and is_matrix(value)
+                if matrix and not is_among(full, self._ignore):
+                    found[full] = value
         held = {memory_of(p) for name, p in parameters.items() if name not in found}
         return {name: tensor for name, tensor in found.items() if memory_of(tensor) not in held}
 
