@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,6 +28,7 @@ from typer.core import TyperGroup  # noqa: E402
 __all__ = [
     "Commands",
     "check_writable",
+    "interruptible",
     "numbers",
     "save_figure",
     "typer",
@@ -57,7 +58,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         keep_freed_memory()
-        with _one_line(), _stalls_in_one_line():
+        with interruptible(lambda: "nothing was kept."), _one_line(), _stalls_in_one_line():
             return super().invoke(ctx)
 
 
@@ -84,6 +85,23 @@ def _one_line() -> Iterator[None]:
         return
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(2) from cause
+
+
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Answer Ctrl-C within a block by one line.
+
+    Args:
+        kept: Returns what was kept and how to go on.
+
+    Raises:
+        Exit: With code 130, after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {kept()}", err=True)
+        raise typer.Exit(130) from None
 
 
 @contextmanager

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from spikewvat.cli import objects
-from spikewvat.cli.base import numbers, typer, whole_numbers
-from spikewvat.cli.suites import show
+from spikewvat.cli.base import interruptible, numbers, typer, whole_numbers
+from spikewvat.cli.tables import show
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def compare(
     """
     from spikewvat import comparison
     from spikewvat.lab.suites.compared import ComparisonFolder
-    from spikewvat.lab.trainer.console import JobsProgress
+    from spikewvat.lab.suites.progress import JobsProgress
 
     if method and train is None:
         raise RecipeError("--method needs --train MODULE:FUNCTION, which trains the network.")
@@ -108,7 +108,17 @@ def compare(
         if new is not None:
             bar.job(str(new))
 
-    with objects.current_folder_first():
+    def on_epoch(method: str, seed: int, epoch: int, epochs: int) -> None:
+        bar.epoch(f"{method}, seed {seed}", epoch + 1, epochs)
+
+    def kept() -> str:
+        done, where = len(folder.results), folder.path
+        if not done:
+            return "before the first result, so nothing was kept."
+        shown = f"To see them: spikewvat report {where}"
+        return f"{done} of {count} results are kept in {where}. {shown}"
+
+    with objects.current_folder_first(), interruptible(kept):
         make, make_loaders = objects.imported(model, "--model"), objects.imported(data, "--data")
         trains = None if train is None else objects.imported(train, "--train")
         with JobsProgress(count, enabled=progress) as bar:
@@ -126,14 +136,34 @@ def compare(
                 seeds=whole_numbers(seeds, "--seeds"),
                 time=_time(time),
                 on_row=on_row,
+                on_epoch=on_epoch,
             )
     show(folder.suite(found), folder.results, folder.path)
+    _print_yields(found, target)
     for name, why in found.skipped:
         typer.echo(f"skipped: {name}: {' '.join(why.split())}", err=True)
     for failure in found.failures:
         typer.echo(f"error: {failure}", err=True)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _print_yields(found: Comparison, target: float | None) -> None:
+    """Print how many chips work, by method, at the largest size of each test."""
+    from spikewvat.formatting import percent, working
+    from spikewvat.lab.trainer.console import print_table
+
+    if target is None:
+        typer.echo("How many chips work? Say what a chip must reach, such as --target 0.9.")
+        return
+    rows = []
+    for row in found.rows:
+        curve, count = row.pooled, row.yield_at(target)
+        size = curve.axis.heading(curve.sigmas[-1])
+        works = working(count.working, count.chips, *count.model)
+        rows.append([f"{row.test}, {size}", row.method, percent(row.mean(-1)), works])
+    title = f"Chips that reach {100 * target:g} %, with the 95 % CI {found.covered}"
+    print_table(title, ["", "method", "accuracy %", "working chips"], rows)
 
 
 def _time(text: str | None) -> Time:

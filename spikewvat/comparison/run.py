@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -35,6 +36,8 @@ CorruptionAt: TypeAlias = Callable[[float], Corruption]
 """Makes a corruption from its severity."""
 OnRow: TypeAlias = Callable[[Comparison, Row | Failure | None], object]
 """Takes the results so far and the newest of them."""
+OnEpoch: TypeAlias = Callable[[str, int, int, int], object]
+"""Takes a method, the seed of its training, an epoch counted from 0 and the number of epochs."""
 
 DEVICES: Mapping[str, DeviceAt] = {
     "Gaussian": Gaussian,
@@ -77,6 +80,7 @@ def compare(
     adapter: Adapter | None = None,
     reset_state: ResetState | None = None,
     on_row: OnRow = lambda found, new: None,
+    on_epoch: OnEpoch = lambda method, seed, epoch, epochs: None,
 ) -> Comparison:
     """Train a network with several methods and test each result on simulated chips.
 
@@ -108,6 +112,7 @@ def compare(
         reset_state: Resets layers that no adapter knows.
         on_row: Called with the results so far and the newest row or failure; the first call, after
             everything has been tried on one batch, passes None for the latter.
+        on_epoch: Called when a training calls :meth:`Steps.epoch_ended`.
 
     Returns:
         One row for each method on each device and under each corruption.
@@ -143,12 +148,14 @@ def compare(
     rehearsal = Evaluator(example, batches.first, time=time, adapter=adapter)
     tests, skipped = _tests(rehearsal, devices, corruptions, sigmas, severities, chips, target)
 
-    def trained(method: Method, seed: int) -> nn.Module:
+    def trained(name: str, method: Method, seed: int) -> nn.Module:
         # A live network cannot be copied, but the rehearsal has reset this one.
         network = copied(model) if isinstance(model, nn.Module) else _made(model)
         if train is None:
             return network
-        steps = Steps(method, network, adapter, Generator().manual_seed(seed))
+        steps = Steps(
+            method, network, adapter, Generator().manual_seed(seed), partial(on_epoch, name, seed)
+        )
         train(network, training, steps)
         return steps.finished(training)
 
@@ -167,7 +174,7 @@ def compare(
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
                     started = perf_counter()
-                    network = trained(method, seed)
+                    network = trained(name, method, seed)
                     seconds.append(perf_counter() - started)
                 networks.append(evaluator.on(network))
             for test in tests:

@@ -10,6 +10,7 @@ from numbers import Real
 import torch
 
 from spikewvat.devices import Ideal
+from spikewvat.formatting import interval
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.intervals import (
@@ -47,7 +48,11 @@ class Yield:
         return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
-        return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
+        low, high = (100 * bound for bound in self.ci95)
+        return (
+            f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips "
+            f"(95 % CI {interval(low, high, '.1f')} %)"
+        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -42,6 +42,7 @@ def train(
     resume: bool = False,
     test: bool = True,
     progress: bool = True,
+    console: Any = None,
 ) -> RunResult | None:
     """Train and evaluate a recipe.
 
@@ -55,6 +56,7 @@ def train(
         resume: Resume from the checkpoint in ``out``, if there is one.
         test: Test the network on chips, not only without variation.
         progress: Show progress bars.
+        console: A ``rich.console.Console`` for them; by default standard error.
 
     Returns:
         The content of ``result.json``; None if another process of the run writes it.
@@ -67,7 +69,7 @@ def train(
         DivergedError: If loss or weights are no longer finite.
     """
     with alone_in(out):
-        return _train(resolved, Path(out), data_root, resume, test, progress)
+        return _train(resolved, Path(out), data_root, resume, test, progress, console)
 
 
 def _train(
@@ -77,6 +79,7 @@ def _train(
     resume: bool,
     test: bool,
     progress: bool,
+    console: Any,
 ) -> RunResult | None:
     """Train and evaluate in a folder that nobody else trains in."""
     recipe = resolved.recipe
@@ -94,6 +97,7 @@ def _train(
         precision=settings.precision,
         tensorboard=settings.tensorboard,
         progress=progress,
+        console=console,
         resume=resume,
     )
     data = open_data(resolved, data_root)
