@@ -30,6 +30,7 @@ __all__ = [
     "check_writable",
     "interruptible",
     "numbers",
+    "share",
     "save_figure",
     "typer",
     "whole_numbers",
@@ -79,7 +80,8 @@ def _one_line() -> Iterator[None]:
             raise  # the help itself
         context = error.ctx
         words = error.format_message().removesuffix(".")
-        message = f"{words[:1].lower()}{words[1:]}. See {context.command_path} --help."
+        end = "" if words.endswith("?") else "."
+        message = f"{words[:1].lower()}{words[1:]}{end} See {context.command_path} --help."
         cause = error
     else:
         return
@@ -133,12 +135,14 @@ def check_writable(*paths: Path | None) -> None:
     """Check before the work starts that files can be written.
 
     Raises:
-        CheckpointError: If the folder of a file is not writable.
+        CheckpointError: If a file is a folder, or its folder is not writable.
     """
     from spikewvat import files
 
     for path in paths:
         if path is not None:
+            if path.is_dir():
+                raise CheckpointError(f"{str(path)!r} is a folder. Pass the name of a file.")
             files.check_writable(path.parent)
 
 
@@ -157,6 +161,26 @@ def save_figure(figure: Any, path: Path) -> None:
     typer.echo(f"Drawn: {path}")
 
 
+def share(text: str) -> float:
+    """Parse a share such as ``0.9``, the accuracy that a chip must reach.
+
+    Raises:
+        BadParameter: If it is no number above 0 and up to 1; a percentage is told apart.
+    """
+    try:
+        found = float(text.removesuffix("%"))
+    except ValueError:
+        found = -1.0
+    percents = text.endswith("%") or found > 1
+    if 0 < found <= (100 if percents else 1):
+        if not percents:
+            return found
+        hint = f"write {found / 100:g} for {found:g} %"
+    else:
+        hint = "expected a number such as 0.9"
+    raise typer.BadParameter(f"{text} is not a share: {hint}.")
+
+
 def numbers(text: str, option: str) -> list[float]:
     """Parse the numbers of an option such as ``0,0.05,0.10``.
 
@@ -173,12 +197,14 @@ def whole_numbers(text: str, option: str) -> list[int]:
     """Parse the distinct whole numbers of an option such as ``0,1,2``.
 
     Raises:
-        RecipeError: If an item is not a whole number, or is repeated.
+        RecipeError: If an item is not a whole number of at least 0, or is repeated.
     """
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
-        raise RecipeError(f"{option} {text!r}: expected whole numbers such as 0,1,2.") from None
+        found = [-1]
+    if min(found) < 0:
+        raise RecipeError(f"{option} {text!r}: expected whole numbers such as 0,1,2.")
     if len(set(found)) < len(found):
         raise RecipeError(f"{option} {text!r}: a number is repeated.")
     return found

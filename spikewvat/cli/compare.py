@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 from spikewvat.cli import objects
 from spikewvat.cli.base import interruptible, numbers, typer, whole_numbers
+from spikewvat.cli.runs import Target
 from spikewvat.cli.tables import show
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spikewvat.comparison import Comparison, Failure, Row
+    from spikewvat.comparison.run import DeviceAt
     from spikewvat.robustness.timing import Time
 
 
@@ -62,10 +66,7 @@ def compare(
         ),
     ] = None,
     chips: Annotated[int, typer.Option(min=1, help="Chips at each size.")] = 25,
-    target: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Accuracy that a chip must reach to work, a fraction."),
-    ] = None,
+    target: Target = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Training seeds.")] = "0",
     time: Annotated[
         str | None,
@@ -95,6 +96,12 @@ def compare(
     devices, corruptions = objects.tests(device or (), corruption or ())
     if sigma is not None and not devices:
         raise RecipeError(f"--sigma {sigma} needs a device. Add --device.")
+    sigmas = comparison.SIGMAS if sigma is None else _sizes(sigma, "--sigma")
+    for at in devices.values():
+        if callable(at):
+            _check_sizes(at, sigmas)
+        elif sigma is not None:
+            raise RecipeError(f"--sigma {sigma}: {at} has a size of its own. Leave out --sigma.")
     if severities is not None and corruptions == {}:
         raise RecipeError(f"--severities {severities} need a corruption. Add --corruption.")
     count = len(devices) + len(comparison.CORRUPTIONS if corruptions is None else corruptions)
@@ -129,7 +136,7 @@ def compare(
                 methods=compared or None,
                 devices=devices,
                 corruptions=corruptions,
-                sigmas=comparison.SIGMAS if sigma is None else _sizes(sigma, "--sigma"),
+                sigmas=sigmas,
                 severities=None if severities is None else _sizes(severities, "--severities"),
                 chips=chips,
                 target=target,
@@ -159,7 +166,7 @@ def _print_yields(found: Comparison, target: float | None) -> None:
     rows = []
     for row in found.rows:
         curve, count = row.pooled, row.yield_at(target)
-        size = curve.axis.heading(curve.sigmas[-1])
+        size = curve.heading(-1)
         works = working(count.working, count.chips, *count.model)
         rows.append([f"{row.test}, {size}", row.method, percent(row.mean(-1)), works])
     title = f"Chips that reach {100 * target:g} %, with the 95 % CI {found.covered}"
@@ -181,6 +188,15 @@ def _time(text: str | None) -> Time:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise RecipeError(f"--time {text}: expected network, steps or a number of steps.")
+
+
+def _check_sizes(at: DeviceAt, sigmas: Sequence[float]) -> None:
+    """Raise RecipeError unless a device can be made at all sizes."""
+    try:
+        for sigma in sigmas:
+            at(sigma)
+    except ValueError as error:
+        raise RecipeError(f"--sigma: {error}") from error
 
 
 def _sizes(text: str, option: str) -> list[float]:

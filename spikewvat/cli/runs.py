@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from spikewvat.cli.base import check_writable, interruptible, numbers, save_figure, typer
+from spikewvat.cli.base import check_writable, interruptible, numbers, save_figure, share, typer
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -19,6 +19,11 @@ DataRoot = Annotated[
 Preset = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Scale: quick, the default; most recipes also have paper."),
+]
+
+Target = Annotated[
+    float | None,
+    typer.Option(metavar="0.9", parser=share, help="Accuracy that makes a chip work."),
 ]
 
 
@@ -110,9 +115,7 @@ def evaluate(
         ),
     ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
-    target: Annotated[
-        float | None, typer.Option(help="Accuracy that a chip must reach to work, a fraction.")
-    ] = None,
+    target: Target = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
     best: Annotated[
         bool, typer.Option("--best", help="Use the weights of the best epoch, not the final ones.")

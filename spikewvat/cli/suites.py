@@ -48,7 +48,7 @@ def bench(
         Path | None, typer.Option(help="Folder for one result file per row; in --out by default.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Number of processes; one per core by default.")
+        int | None, typer.Option(min=1, help="Number of processes; one per core by default.")
     ] = None,
     dask: Annotated[
         str | None,

@@ -141,9 +141,14 @@ class Comparison:
     def _table(self, test: str) -> str:
         rows = self._of(test)
         curve = rows[0].pooled
-        sizes = [curve.axis.heading(size) for size in curve.sigmas]
         lines = [
-            [test, "no variation", *sizes, "worst chip", "working chips"],
+            [
+                test,
+                "no variation",
+                *map(curve.heading, range(len(curve))),
+                "worst chip",
+                "working chips",
+            ],
             *([row.method, *_cells(row)] for row in rows),
         ]
         return _aligned(lines)

@@ -69,7 +69,7 @@ def compare(
     train: Train | None = None,
     *,
     methods: Mapping[str, Method] | None = None,
-    devices: Mapping[str, DeviceAt] = DEVICES,
+    devices: Mapping[str, DeviceAt | DeviceModel] = DEVICES,
     corruptions: Mapping[str, CorruptionAt] | None = None,
     sigmas: Sequence[float] = SIGMAS,
     severities: Sequence[float] | None = None,
@@ -98,7 +98,8 @@ def compare(
             :meth:`Steps.backward` in each step and :meth:`Steps.epoch_ended` after each epoch.
             If omitted, the network is tested as it is.
         methods: Methods to compare, by name; ``METHODS`` by default. Requires ``train``.
-        devices: By name, functions that make a device model from sigma.
+        devices: By name, functions that make a device model from sigma, or device models, such as
+            a fitted one, which have one size of their own.
         corruptions: By name, functions that make a corruption from its severity; by default those
             of ``CORRUPTIONS`` that apply to the network and its inputs.
         sigmas: Sizes of the variation.
@@ -196,12 +197,15 @@ class _Test:
     """A device or corruption with the sizes to sweep."""
 
     name: str
-    at: Callable[[float], Any]
+    at: Callable[[float], Any] | DeviceModel
     sizes: tuple[float, ...]
     corrupts: bool
 
     def run(self, network: Evaluator, chips: int, target: float | None) -> Degradation:
         """Test a network on chips that are the same for all networks."""
+        if isinstance(self.at, DeviceModel):
+            report = network.chips(self.at, chips=chips, target=target)
+            return Degradation(network.accuracy, (report,))
         sweep = network.corrupt if self.corrupts else network.sweep
         return sweep(self.at, self.sizes, chips=chips, target=target)
 
@@ -218,7 +222,7 @@ def _check_fit(network: Evaluator) -> None:
 
 def _tests(
     rehearsal: Evaluator,
-    devices: Mapping[str, DeviceAt],
+    devices: Mapping[str, DeviceAt | DeviceModel],
     corruptions: Mapping[str, CorruptionAt] | None,
     sigmas: Sequence[float],
     severities: Sequence[float] | None,
@@ -262,7 +266,7 @@ def _methods(methods: Mapping[str, Method] | None, train: Train | None) -> Mappi
 
 
 def _check(
-    devices: Mapping[str, DeviceAt],
+    devices: Mapping[str, DeviceAt | DeviceModel],
     corruptions: Mapping[str, CorruptionAt] | None,
     severities: Sequence[float] | None,
     seeds: Sequence[int],

@@ -315,6 +315,12 @@ class Degradation:
         clean = sum(curve.clean for curve in curves) / len(curves)
         return cls(clean, reports, _mean([curve.activity for curve in curves]))
 
+    def heading(self, index: int) -> str:
+        """Return a size with its name, such as ``"σ = 5 %"``; ``"on chips"`` without a size."""
+        report = self.reports[index]
+        sized = report.sigma is not None or report.corruption is not None
+        return self.axis.heading(report.size) if sized else "on chips"
+
     def __iter__(self) -> Iterator[ChipReport]:
         return iter(self.reports)
 

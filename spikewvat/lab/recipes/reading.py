@@ -154,7 +154,7 @@ def extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         inner = recipe_file(base, path.parent)
     except RecipeError as error:
-        raise RecipeError(f"{shown(path)!r} extends {error}") from error
+        raise RecipeError(f"in {shown(path)!r}, extends = {error}") from error
     return merge(extended(inner, (*seen, path.resolve())), content)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -83,23 +84,7 @@ def _train(
 ) -> RunResult | None:
     """Train and evaluate in a folder that nobody else trains in."""
     recipe = resolved.recipe
-    settings = recipe.training
-    trainer = Trainer(
-        out,
-        epochs=settings.epochs,
-        seed=recipe.seed,
-        clip_norm=settings.clip_norm,
-        clamp=settings.clamp,
-        patience=settings.patience,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=settings.strategy,
-        precision=settings.precision,
-        tensorboard=settings.tensorboard,
-        progress=progress,
-        console=console,
-        resume=resume,
-    )
+    trainer = _trainer(recipe, out, progress=progress, console=console, resume=resume)
     data = open_data(resolved, data_root)
     resolved.check_classes(data.classes)
     tested = data.part(recipe.evaluation.split)
@@ -142,6 +127,39 @@ def _train(
     result = run_result(resolved, found, training=training)
     serialisation.write(trainer.out / RESULT, result)
     return result
+
+
+def _trainer(recipe: Recipe, out: Path, **options: Any) -> Trainer:
+    """Make the trainer of a recipe.
+
+    Raises:
+        RecipeError: If this machine does not have the devices that the recipe asks for.
+    """
+    settings, cores = recipe.training, os.cpu_count() or 1
+    if settings.accelerator == "cpu" and settings.devices > max(cores, 2):
+        raise RecipeError(
+            f"training.devices = {settings.devices}: this machine has {cores} cores. "
+            "Take at most as many processes."
+        )
+    try:
+        return Trainer(
+            out,
+            epochs=settings.epochs,
+            seed=recipe.seed,
+            clip_norm=settings.clip_norm,
+            clamp=settings.clamp,
+            patience=settings.patience,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            tensorboard=settings.tensorboard,
+            **options,
+        )
+    except (ValueError, RuntimeError) as error:
+        if type(error) not in (ValueError, RuntimeError):
+            raise  # the package's own errors say what to do
+        raise RecipeError(f"[training] cannot be run here: {error}") from error
 
 
 def evaluate(
@@ -206,6 +224,13 @@ def evaluate(
         recipe = recipe.model_copy(update={"evaluation": forgotten})
         if device is None and read_device(forgotten.device, "evaluation.device").is_open:
             given["device"] = "ideal"
+    elif sigmas is not None:
+        used = read_device(device or recipe.evaluation.device, "evaluation.device")
+        if not used.is_open:
+            raise RecipeError(
+                f"sigmas {list(sigmas)}: the device {used.label!r} has a size of its own. "
+                "Leave out --sigma, or the sigma of the device."
+            )
     swept = None if sizes is None else list(sizes)
     recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
