@@ -10,6 +10,7 @@ from numbers import Real
 import torch
 
 from spikewvat.devices import Ideal
+from spikewvat.formatting import interval
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis, Setting
 from spikewvat.robustness.intervals import (
@@ -48,7 +49,11 @@ class Yield:
         return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
-        return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
+        low, high = (100 * bound for bound in self.ci95)
+        return (
+            f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips "
+            f"(95 % CI {interval(low, high, '.1f')} %)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -344,6 +349,12 @@ class Degradation:
     def without_hits(self) -> Degradation:
         """Return a copy that does not know which images were classified correctly."""
         return replace(self, reports=tuple(replace(report, hits=None) for report in self))
+
+    def heading(self, index: int) -> str:
+        """Return a size with its name, such as ``"σ = 5 %"``; ``"on chips"`` without a size."""
+        report = self.reports[index]
+        sized = report.sigma is not None or report.corruption is not None
+        return self.axis.heading(report.size) if sized else "on chips"
 
     def __iter__(self) -> Iterator[ChipReport]:
         return iter(self.reports)

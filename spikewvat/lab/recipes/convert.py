@@ -51,10 +51,10 @@ def find(source: Path | str) -> tuple[Path, str]:
     path = Path(source)
     if path.is_dir():
         return path, FINAL
-    if path.is_file():
+    if path.is_file() and (path.parent / runs.RECIPE).is_file():
         return path.parent, path.name
     raise CheckpointError(
-        f"there is no run and no file {str(path)!r}. "
+        f"{str(path)!r} is neither a run nor a weights file in one. "
         "Pass the --out folder of spikewvat train, or a weights file in it."
     )
 
