@@ -113,7 +113,8 @@ def draw() -> None:
         by_method = {r.method: found[r.name].pooled for r in setup.rows if r.name in found}
         if by_method:
             path = ROOT / "docs" / "pictures" / f"{name}.png"
-            plots.save(plots.accuracy_against_sigma(by_method), path)
+            title = f"{suite.title}: {setup.name}"
+            plots.save(plots.accuracy_against_sigma(by_method, title=title), path)
 
 
 def main() -> None:
