@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 
+from pages.advice import choices, lengths, lengths_picture, strengths
 from pages.claims import claims
 from pages.compared import (
     balancing,
@@ -46,7 +47,7 @@ from spikewvat.robustness import plots
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
 NOT_RUN = "Not run yet."
 TABLES: dict[str, Callable[[], str]] = {
-    "demo": lambda: comparison("demo", *SNNTORCH),
+    "demo": lambda: comparison("demo", *SNNTORCH, "hsv", "momentum"),
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
@@ -55,6 +56,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "league-nmnist": lambda: comparison("league", "nmnist-*"),
     "league-fc": lambda: comparison("league", "fc-*"),
     "twolayer": lambda: comparison("twolayer"),
+    "lengths": lengths,
+    "choices": choices,
+    "strengths": strengths,
     "directions": directions,
     "directions-verdicts": direction_verdicts,
     "ablation": lambda: comparison("ablation"),
