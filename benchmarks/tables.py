@@ -45,6 +45,7 @@ from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DRAWN = ROOT / "docs" / "pictures"
 NOT_RUN = "Not run yet."
 TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: comparison("demo", *SNNTORCH, "hsv", "momentum"),
@@ -90,7 +91,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp-speed": tsslbp_speed,
 }
 PICTURES = {
-    "demo": ("demo", SNNTORCH),
+    "demo": ("demo", ("swa", "hsv", "momentum")),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }
@@ -116,8 +117,9 @@ def draw() -> None:
         (setup,), found = suite.setups, results_of(suite)
         by_method = {r.method: found[r.name].pooled for r in setup.rows if r.name in found}
         if by_method:
-            path = ROOT / "docs" / "pictures" / f"{name}.png"
-            plots.save(plots.accuracy_against_sigma(by_method), path)
+            figure = plots.accuracy_against_sigma(by_method)
+            plots.save(figure, DRAWN / f"{name}.png")
+    plots.save(lengths_picture(), DRAWN / "epochs.png")
 
 
 def main() -> None:

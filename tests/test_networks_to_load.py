@@ -65,7 +65,7 @@ def test_more_chips_work_where_variation_was_trained(loaded):
 
 def test_loaders_are_those_of_the_recipe(loaded):
     network = loaded["digits-wvat"]
-    spikes, labels = next(iter(network.train))
+    spikes, _ = next(iter(network.train))
     assert spikes.shape == (6, 32, 2, 34, 34)
     assert len(network.train.dataset) == 1402
     assert sum(len(labels) for _, labels in network.test) == 395
