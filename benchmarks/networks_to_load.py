@@ -31,9 +31,10 @@ def main() -> None:
         if not (run / runs.RESULT).exists():
             path = suites_folder() / "demo" / f"{recipe}.toml"
             runs.train(resolve(read_recipe(path)), run, resume=True)
+    for name in RECIPES:  # after all trainings: each result names a commit without changes
         (NETWORKS / name).mkdir(parents=True, exist_ok=True)
         for file in (runs.RECIPE, runs.FINAL, runs.RESULT):
-            shutil.copy(run / file, NETWORKS / name)
+            shutil.copy(out / name / file, NETWORKS / name)
 
 
 if __name__ == "__main__":
