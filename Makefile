@@ -22,7 +22,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(READY) ## Train a spiking CNN with and without WVAT and see how many chips work
-	$(BIN)/spikewvat bench demo --rows adam,swa,wvat --seeds 0
+	$(BIN)/spikewvat bench demo --rows adam,swa,wvat,momentum --seeds 0
 
 test: $(READY) ## Run the test suite, one process a core
 	$(BIN)/python -m pytest $(PARALLEL)

@@ -92,7 +92,12 @@ def _kept(folder: Path, epochs: int) -> str:
 
 
 def evaluate(
-    out: Annotated[Path, typer.Argument(help="Folder written by train.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder written by train; or digits-swa, digits-wvat or digits-momentum."
+        ),
+    ],
     data_root: DataRoot = None,
     split: Annotated[
         str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
@@ -136,21 +141,29 @@ def evaluate(
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Plot accuracy against sigma to this file.")
+        Path | None,
+        typer.Option(
+            help="Plot accuracy against sigma to this file; to NAME.png by default for a network "
+            "that comes with the package."
+        ),
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
     """Evaluate the weights of a run on simulated chips.
 
-    Options left out are taken from the run's recipe.
+    The networks digits-swa, digits-wvat and digits-momentum come with the package. Options left out
+    are taken from the run's recipe.
     """
     from spikewvat import serialisation
-    from spikewvat.lab import trainer
+    from spikewvat.lab import loading, trainer
     from spikewvat.lab.recipes import run as runs
 
+    folder = loading.run_folder(run)
+    if plot is None and folder.parent == loading.NETWORKS:
+        plot = Path(f"{run}.png")
     check_writable(json, plot)
     found = runs.evaluate(
-        out,
+        folder,
         data_root=data_root,
         split=split,
         device=device,
@@ -164,7 +177,7 @@ def evaluate(
         weights=trainer.BEST if best else None,
         progress=progress,
     )
-    print_rows(f"{out}, {found.split} set", found)
+    print_rows(f"{run}, {found.split} set", found)
     if json is not None:
         serialisation.write(json, found)
     if plot is not None:
