@@ -1,18 +1,20 @@
-"""Notebooks as pages, and formulas as MathML, which browsers draw without a script."""
+"""Notebooks as pages, and formulas as pictures, which need neither a script nor a font."""
 
 from __future__ import annotations
 
 import html
 import re
 from collections.abc import Iterator
+from xml.etree import ElementTree
 
 import nbformat
-from latex2mathml.converter import convert
+import ziamath
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
+_EM = 16.0
 
 
 class NotebookFile(File):
@@ -50,12 +52,20 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 def on_page_content(content: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Draw formulas."""
-    return _FORMULA.sub(_mathml, content)
+    return _FORMULA.sub(_drawn, content)
 
 
-def _mathml(found: re.Match[str]) -> str:
-    display = "inline" if found[1] == "span" else "block"
-    return convert(html.unescape(found[2]), display=display)
+def _drawn(found: re.Match[str]) -> str:
+    """Draw a formula in the size and colour of the text around it."""
+    latex = html.unescape(found[2]).strip()
+    inline = found[1] == "span"
+    formula = ziamath.Latex(latex, size=_EM, inline=inline, color="currentColor", title=latex)
+    picture = formula.svgxml()
+    for side in ("width", "height"):
+        picture.set(side, f"{float(picture.get(side)) / _EM:.3f}em")
+    picture.set("style", f"vertical-align: {formula.getyofst() / _EM:.3f}em")
+    text = ElementTree.tostring(picture, encoding="unicode")
+    return text if inline else f'<div class="formula">{text}</div>'
 
 
 def _parts(cell: nbformat.NotebookNode) -> Iterator[str]:
