@@ -2,13 +2,15 @@
 
     python benchmarks/notebooks.py [NAME ...]
 
-Without names, all of them. A tutorial runs in an empty folder, as on a reader's machine; the gallery
-runs at the root of the checkout, where the results lie.
+Without names, all of them. Tutorials run in an empty folder, as on a reader's machine, the gallery
+at the root of the checkout, where the results lie.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import itertools
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / "docs").rglob("*.ipynb"))}
@@ -56,21 +59,31 @@ def plain(notebook: NotebookNode) -> NotebookNode:
     for cell in notebook.cells:
         cell.metadata = NotebookNode()
         if cell.cell_type == "code":
-            cell.outputs = list(_merged(cell.outputs))
+            kept = [output for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = list(_merged(kept))
     return notebook
 
 
 def _merged(outputs: list[NotebookNode]) -> Iterator[NotebookNode]:
     """Yield outputs; what is printed piece by piece is one of them."""
-    for stream, group in itertools.groupby(outputs, key=lambda output: output.get("name", "")):
-        pieces = list(group)
-        if stream:
-            yield nbformat.v4.new_output("stream", name=stream, text="".join(o.text for o in pieces))
+    for is_text, group in itertools.groupby(outputs, key=lambda o: o.output_type == "stream"):
+        if is_text:
+            text = "".join(piece.text for piece in group)
+            yield nbformat.v4.new_output("stream", name="stdout", text=text)
         else:
-            for piece in pieces:
-                if "data" in piece:
-                    piece.metadata = NotebookNode()
+            for piece in group:
+                piece.metadata = NotebookNode()
+                if "image/png" in piece.data:
+                    piece.data["image/png"] = _small(piece.data["image/png"])
                 yield piece
+
+
+def _small(picture: str) -> str:
+    """Return a picture with a palette: a third of the size, for the history of the repository."""
+    written = io.BytesIO()
+    read = Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB")
+    read.quantize(256).save(written, "PNG", optimize=True)
+    return base64.b64encode(written.getvalue()).decode()
 
 
 def main() -> None:

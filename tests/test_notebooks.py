@@ -16,9 +16,7 @@ MORE_WORK = """
 assert {better}.yield_at(0.9).working > {worse}.yield_at(0.9).working + 10
 """
 CLAIMS = {
-    "quick-start": MORE_WORK.format(
-        better="reports['variation-aware']", worse="reports['plain']"
-    ),
+    "quick-start": MORE_WORK.format(better="reports['variation-aware']", worse="reports['plain']"),
     "spikingjelly": MORE_WORK.format(better="reports['WVAT']", worse="reports['plain']")
     + "assert abs(before.accuracy - after.accuracy) < 0.03",
     "convert": MORE_WORK.format(better="reports['WVAT']", worse="reports['plain']")

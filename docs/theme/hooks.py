@@ -12,6 +12,7 @@ import ziamath
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
+from nbformat import NotebookNode
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 _EM = 16.0
@@ -36,9 +37,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         files.remove(file)
         files.append(
-            NotebookFile(
-                file.src_uri, config.docs_dir, config.site_dir, config.use_directory_urls
-            )
+            NotebookFile(file.src_uri, config.docs_dir, config.site_dir, config.use_directory_urls)
         )
     return files
 
@@ -68,7 +67,8 @@ def _drawn(found: re.Match[str]) -> str:
     return text if inline else f'<div class="formula">{text}</div>'
 
 
-def _parts(cell: nbformat.NotebookNode) -> Iterator[str]:
+def _parts(cell: NotebookNode) -> Iterator[str]:
+    """Yield what a cell holds: text, or code and what it prints and draws."""
     if cell.cell_type == "markdown":
         yield cell.source
         return
@@ -76,8 +76,7 @@ def _parts(cell: nbformat.NotebookNode) -> Iterator[str]:
     for output in cell.outputs:
         data = output.get("data", {"text/plain": output.get("text", "")})
         if "image/png" in data:
-            image = "".join(data["image/png"].split())
-            yield f'<img class="output" alt="Output of the code above" src="data:image/png;base64,{image}">'
+            address = "data:image/png;base64," + "".join(data["image/png"].split())
+            yield f'<img alt="Picture that the code above draws" src="{address}">'
         else:
-            text = data["text/plain"].rstrip("\n")
-            yield f"```{{.text .output}}\n{text}\n```"
+            yield f"```{{.text .output}}\n{data['text/plain'].rstrip()}\n```"
