@@ -16,6 +16,7 @@ from nbformat import NotebookNode
 
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\s*\\[(\[](.*?)\\[)\]]\s*</\1>', re.DOTALL)
 _EM = 16.0
+_SEARCH = {"examples": {"exclude": True}, "reference/python": {"boost": 0.5}}
 
 
 class NotebookFile(File):
@@ -43,9 +44,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Keep the tables of the example report out of the search."""
-    if page.file.src_uri.startswith("examples/"):
-        page.meta["search"] = {"exclude": True}
+    """Let the search find explanations before docstrings, and no table of the example report."""
+    folder = page.file.src_uri.rpartition("/")[0]
+    if folder in _SEARCH:
+        page.meta["search"] = _SEARCH[folder]
     return markdown
 
 
