@@ -18,7 +18,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 @contextmanager
 def alone_in(folder: Path | str) -> Iterator[None]:
-    """Keep other trainings and conversions out of a folder within a block; the lock ends with its process.
+    """Keep others out of a folder within a block; the lock ends with its process.
 
     Of a distributed run the first process holds it for all.
 
