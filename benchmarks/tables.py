@@ -27,6 +27,7 @@ from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
     binning,
+    checks,
     designs,
     event_input,
     event_pipeline,
@@ -78,6 +79,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead-methods": lambda: overhead("overhead", "methods"),
     "directions-steps": lambda: overhead("directions_steps", "methods"),
     "step-parts": step_parts,
+    "checks": checks,
     "monte-carlo": monte_carlo,
     "designs": designs,
     "simulated": simulated,
