@@ -41,8 +41,8 @@ class Gain(NamedTuple):
         low, high = (100 * bound for bound in self.interval)
         if self.mean < 0:
             low, high = -high, -low
-        over = f"{self.trainings} trainings, same chips" if self.trainings > 1 else "one training"
-        return f"{points(abs(self.mean))} (95 % CI over {over} {interval(low, high, '.1f')})"
+        over = f"{self.trainings} trainings" if self.trainings > 1 else "one training"
+        return f"{points(abs(self.mean))} (95 % CI {interval(low, high, '.1f')}, {over})"
 
 
 def differences(found: Found) -> tuple[Difference, ...]:
@@ -153,5 +153,7 @@ def _published(found: Found) -> list[str]:
         lead = gain(worse, better)
         low, high = lead.interval or (math.nan, math.nan)
         text = f"{better[0].method} > {worse[0].method} is {judged(low, high)}"
-        said.append(f"{text} ({100 * lead.mean:+.1f}, 95 % CI {interval(100 * low, 100 * high, '+.1f')})")
+        said.append(
+            f"{text} ({100 * lead.mean:+.1f}, 95 % CI {interval(100 * low, 100 * high, '+.1f')})"
+        )
     return [f"Of the published order {'; '.join(said)}."]
