@@ -276,7 +276,7 @@ def device_fit(
         label=named[1],
     )
     overall.set_xlabel("error (% of the range)")
-    overall.set_ylabel("density (per percentage point)")
+    overall.set_ylabel("density (per %)")
     overall.set_title("all levels", fontsize=9, color=INK)
     overall.margins(y=0.3)
     add_legend(overall)
