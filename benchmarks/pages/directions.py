@@ -41,7 +41,7 @@ def directions() -> str:
                     str(len(result.curves)),
                     percent(result.clean),
                     *(percent(result.mean(result.sigmas.index(s))) for s in _SIGMAS),
-                    *(_difference(result, found[reference.name], s) for s in _SIGMAS),
+                    *(difference(result, found[reference.name], s) for s in _SIGMAS),
                 ]
             )
     if not lines:
@@ -74,7 +74,7 @@ def direction_verdicts() -> str:
     return markdown_table(heads, lines, names=len(heads))
 
 
-def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
+def difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     """Return the paired difference over the trainings of seeds that both have."""
     if result is reference:
         return MISSING

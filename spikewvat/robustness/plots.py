@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spikewvat.robustness.axis import AGE
 from spikewvat.robustness.canvas import (
     BEHIND,
     INK,
@@ -84,13 +85,17 @@ def accuracy_against_sigma(
     target = _common_target(report for curve in curves.values() for report in curve)
     figure, panels = multiples(list(curves), title, note)
     chosen, first = styles(curves), next(iter(drawn))
-    ticks = _ticks(sorted({x for curve in drawn.values() for x in curve.x}))
+    sizes = sorted({x for curve in drawn.values() for x in curve.x})
+    ticks = sizes if axis == AGE else _ticks(sizes)
+    written = axis.size if axis == AGE else "{:g}".format
     size = f"variation σ (% of the {range_label})"
     for axes, names in panels:
         if names[0] != first:
             axes.plot(drawn[first].x, drawn[first].y, ":", color=INK, linewidth=1.2)
         draw_curves(axes, {name: drawn[name] for name in names}, chosen)
-        axes.set_xticks(ticks, [f"{x:g}" for x in ticks])
+        if axis == AGE:
+            axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xticks(ticks, [written(x) for x in ticks])
         if target is not None:
             mark_target(axes, target)
     cap_percent(panels[0][0])  # the others share its axes

@@ -20,9 +20,9 @@ from spikewvat.results import Landscape, RowResult, StepTimes
 from spikewvat.serialisation import KIND, read, read_json, restored
 
 IMPORTANCE = (
-    *("nmnist", "demo", "league", "mnist", "cifar10", "cifar100", "imagenet", "conversion", "ftj"),
-    *("quantization", "distributions", "spikes", "directions", "ablation", "twolayer", "landscape"),
-    *("overhead", "directions_steps"),
+    *("nmnist", "demo", "league", "epochs", "mnist", "cifar10", "cifar100", "imagenet"),
+    *("conversion", "ftj", "retention", "quantization", "distributions", "spikes", "directions"),
+    *("ablation", "twolayer", "landscape", "overhead", "directions_steps"),
 )
 """Suites of the package, those that answer the most first. Own ones precede, others follow."""
 
