@@ -12,9 +12,10 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pages.advice import choices, lengths, lengths_picture, strengths
-from pages.claims import claims
+from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
     comparison,
@@ -122,7 +123,8 @@ def draw() -> None:
             title = f"{suite.title}: {setup.name}"
             figure = plots.accuracy_against_sigma(by_method, title=title)
             plots.save(figure, DRAWN / f"{name}.png")
-    plots.save(lengths_picture(), DRAWN / "epochs.png")
+    with suppress(NotRunError):
+        plots.save(lengths_picture(), DRAWN / "epochs.png")
 
 
 def main() -> None:
@@ -139,6 +141,7 @@ def main() -> None:
     for page in stale:
         page.write_text(filled(page.read_text()))
     draw()
+    write_claims()
 
 
 if __name__ == "__main__":
