@@ -28,6 +28,7 @@ from typer.core import TyperGroup  # noqa: E402
 __all__ = [
     "Commands",
     "check_writable",
+    "durations",
     "interruptible",
     "numbers",
     "share",
@@ -191,6 +192,20 @@ def numbers(text: str, option: str) -> list[float]:
         return [float(part) for part in text.split(",")]
     except ValueError:
         raise RecipeError(f"{option} {text!r}: expected numbers such as 0,0.05,0.10.") from None
+
+
+def durations(text: str, option: str) -> list[float]:
+    """Parse the durations of an option such as ``1s,1h,1d,1y``, in seconds.
+
+    Raises:
+        RecipeError: If an item is no duration.
+    """
+    from spikewvat.formatting import seconds_of
+
+    try:
+        return [seconds_of(part) for part in text.split(",")]
+    except ValueError as error:
+        raise RecipeError(f"{option}: {error}") from None
 
 
 def whole_numbers(text: str, option: str) -> list[int]:

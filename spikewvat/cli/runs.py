@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from spikewvat.cli.base import check_writable, interruptible, numbers, save_figure, share, typer
+from spikewvat.cli.base import (
+    check_writable,
+    durations,
+    interruptible,
+    numbers,
+    save_figure,
+    share,
+    typer,
+)
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -84,7 +92,12 @@ def _kept(folder: Path, epochs: int) -> str:
 
 
 def evaluate(
-    out: Annotated[Path, typer.Argument(help="Folder written by train.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder written by train; or digits-swa, digits-wvat or digits-momentum."
+        ),
+    ],
     data_root: DataRoot = None,
     split: Annotated[
         str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
@@ -114,6 +127,12 @@ def evaluate(
             metavar="0,0.1,0.2", help="Severities of --corruption; 0 and five levels by default."
         ),
     ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1s,1h,1d,1y", help="Look at the same chips at these times since programming."
+        ),
+    ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Target = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
@@ -122,34 +141,43 @@ def evaluate(
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Plot accuracy against sigma to this file.")
+        Path | None,
+        typer.Option(
+            help="Plot accuracy against sigma to this file; to NAME.png by default for a network "
+            "that comes with the package."
+        ),
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
     """Evaluate the weights of a run on simulated chips.
 
-    Options left out are taken from the run's recipe.
+    The networks digits-swa, digits-wvat and digits-momentum come with the package. Options left out
+    are taken from the run's recipe.
     """
     from spikewvat import serialisation
-    from spikewvat.lab import trainer
+    from spikewvat.lab import loading, trainer
     from spikewvat.lab.recipes import run as runs
 
+    folder = loading.run_folder(run)
+    if plot is None and folder.parent == loading.NETWORKS:
+        plot = Path(f"{run}.png")
     check_writable(json, plot)
     found = runs.evaluate(
-        out,
+        folder,
         data_root=data_root,
         split=split,
         device=device,
         sigmas=None if sigma is None else numbers(sigma, "--sigma"),
         corruption=corruption,
         severities=None if severities is None else numbers(severities, "--severities"),
+        ages=None if time is None else durations(time, "--time"),
         chips=chips,
         target=target,
         seed=seed,
         weights=trainer.BEST if best else None,
         progress=progress,
     )
-    print_rows(f"{out}, {found.split} set", found)
+    print_rows(f"{run}, {found.split} set", found)
     if json is not None:
         serialisation.write(json, found)
     if plot is not None:
@@ -163,7 +191,7 @@ def _draw_rows(path: Path, found: RunResult) -> None:
     if not found.curve:
         raise RecipeError("--plot needs at least one --sigma.")
     first = found.curve[0]
-    if first.sigma is None and found.corruption is None:
+    if first.sigma is None and found.curve.axis.name is None:
         figure = plots.yield_curve({found.method: first}, target=first.target)
     else:
         device = found.device
@@ -188,7 +216,9 @@ def print_rows(title: str, found: RunResult) -> None:
     ]
     for report in curve:
         name = "chips" if report.sigma is None else f"sigma {100 * report.sigma:g} %"
-        if report.corruption is not None:
+        if report.setting is not None:
+            name = curve.axis.heading(report.size)
+        elif report.corruption is not None:
             name = f"{report.corruption} {report.severity:g}"
         works = MISSING
         if report.target is not None:
@@ -200,3 +230,5 @@ def print_rows(title: str, found: RunResult) -> None:
         rows.append([name, *figures, percent(report.worst), works, *counted(report.activity)])
     columns = [found.device, "accuracy %", "std", "95 % CI", "worst", "working chips", *counts]
     print_table(title, columns, rows)
+    if found.errors is not None:
+        typer.echo(f"{rows[-1][0]}: errors of {found.errors} (root mean square over weights)")

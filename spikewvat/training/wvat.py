@@ -22,7 +22,8 @@ class WVAT(PerturbedGradient):
 
     In each step :math:`w_v` is either a draw of the device's variation (HSV, with probability
     ``1 - w_th``) or the worst perturbation (GAV, ``w_th``), and the gradient taken there is applied
-    to the unperturbed weights. Averaging (:class:`spikewvat.SWA`) runs on top.
+    to the unperturbed weights. Averaging (:class:`spikewvat.SWA`) runs on top. Start with
+    ``worst=Momentum(optimizer), mix="both"``, which takes one gradient a step.
 
     For other lengths and schedules, hand a perturbation to :class:`PerturbedGradient`, such as
     ``Warmup(variation(device, gamma=1.0), steps)``.

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 from spikewvat import files, serialisation
+from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
+from spikewvat.devices import ErrorSize, at_age, error_size
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import conversion
 from spikewvat.lab.recipes.devices import read_device
@@ -26,6 +28,7 @@ from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
+from spikewvat.robustness.axis import AGE
 from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
 
@@ -171,6 +174,7 @@ def evaluate(
     sigmas: Sequence[float] | None = None,
     corruption: Spec | None = None,
     severities: Sequence[float] | None = None,
+    ages: Sequence[float] | None = None,
     chips: int | None = None,
     target: float | None = None,
     seed: int | None = None,
@@ -190,6 +194,7 @@ def evaluate(
             :func:`spikewvat.lab.recipes.corruptions.read_corruption`. The recipe's device is then
             ignored if its size is open.
         severities: Severities of the corruption; 0 and five levels by default.
+        ages: Times since programming at which to look at the same chips, in seconds.
         chips: Number of chips at each size.
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
@@ -204,7 +209,8 @@ def evaluate(
         RecipeError: If the device or the corruption cannot be made.
         DataError: If the data is missing or malformed.
     """
-    given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
+    given: dict[str, Any] = {"split": split, "chips": chips, "target": target, "seed": seed}
+    given["device"] = device
     recipe = read_run(out)
     sizes = sigmas
     if (corruption or recipe.evaluation.corruption) is not None:
@@ -231,6 +237,8 @@ def evaluate(
                 f"sigmas {list(sigmas)}: the device {used.label!r} has a size of its own. "
                 "Leave out --sigma, or the sigma of the device."
             )
+    if ages is not None:
+        given["ages"] = list(ages)
     swept = None if sizes is None else list(sizes)
     recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
@@ -270,8 +278,14 @@ def evaluate_as(
     model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
         found = on_chips(model, tested, resolved, progress=progress)
-    converted = weights == CONVERTED
-    return run_result(resolved, found, is_converted=converted, run=str(out), weights=weights)
+    return run_result(
+        resolved,
+        found,
+        is_converted=weights == CONVERTED,
+        run=str(out),
+        weights=weights,
+        errors=_errors(model, resolved, found),
+    )
 
 
 def run_result(
@@ -385,7 +399,8 @@ def on_chips(
     """Return the accuracy without variation and, if ``test``, a report for each size."""
     plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
-    sizes = list(plan.sigmas or ()) if test else []
+    swept = plan.sigmas if plan.ages is None else plan.ages
+    sizes = list(swept or ()) if test else []
     tested = Evaluator(model, loader, time="network")
     if not sizes:
         return Degradation(tested.accuracy, ())
@@ -393,10 +408,23 @@ def on_chips(
         options["progress"] = bar
         if corruption is not None:
             return tested.corrupt(corruption, sizes, device=device(), **options)
+        if plan.ages is not None:
+            made = device()
+            return tested.sweep(lambda age: at_age(made, age), sizes, axis=AGE, **options)
         if device.is_open:
             return tested.sweep(device, sizes, **options)
         report = tested.chips(device(), **options)
     return Degradation(tested.accuracy, (report,))
+
+
+def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
+    """Return how large errors are on the last kind of chip that was tested, if there are any."""
+    if not found.reports or resolved.corruption is not None:
+        return None
+    last = found.reports[-1]
+    device = resolved.device(last.size) if last.setting is None else resolved.device()
+    device = device if last.setting is None else at_age(device, last.size)
+    return error_size(device, adapter_for(model).synaptic_weights(model))
 
 
 def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:
