@@ -86,11 +86,10 @@ LAYERS = "shape = (6,)\nmodel = torch.nn.Sequential(torch.nn.Linear(6, 4))"
 CNN = "shape = (2, 34, 34)\nfrom spikewvat.lab.models.{} import SpikingCNN\nmodel = SpikingCNN()"
 COMMAND = """
 import sys
-from pathlib import Path
 from spikewvat.__main__ import main
-Path("lif.toml").write_text('name = "x"\\ndata = "embedded"\\nmodel = "lif-fc"\\n')
 small = "data.per_class=2 training.epochs=1 evaluation.chips=2 evaluation.images=50 {more}"
-sys.argv = ["spikewvat", "train", "lif.toml", "--out", "run", "--no-progress", *small.split()]
+words = "train demo/adam model=lif-fc --out run --no-progress " + small
+sys.argv = ["spikewvat", *words.split()]
 main()
 """
 WORKS = {
