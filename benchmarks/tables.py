@@ -117,7 +117,8 @@ def draw() -> None:
         (setup,), found = suite.setups, results_of(suite)
         by_method = {r.method: found[r.name].pooled for r in setup.rows if r.name in found}
         if by_method:
-            figure = plots.accuracy_against_sigma(by_method)
+            title = f"{suite.title}: {setup.name}"
+            figure = plots.accuracy_against_sigma(by_method, title=title)
             plots.save(figure, DRAWN / f"{name}.png")
     plots.save(lengths_picture(), DRAWN / "epochs.png")
 

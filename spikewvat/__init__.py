@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from spikewvat.adapters import Adapter as Adapter
     from spikewvat.adapters import adapter_for as adapter_for

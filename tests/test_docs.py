@@ -69,7 +69,7 @@ def test_figures_of_the_paper_name_suites_and_rows_that_exist(benchmark_script):
         assert read_suite(figure.suite).chosen(figure.rows).rows
     text = figures.figures()
     assert all(figure.name in text for figure in figures.FIGURES)
-    assert "not reproduced" in text
+    assert figures.NOT_RUN in text
 
 
 def test_there_are_examples_to_run():

@@ -58,11 +58,8 @@ def direction_verdicts() -> str:
     for verdict in verdicts(suite.claims, found):
         if verdict.lead is not None:
             (better,), (worse,) = verdict.claim.better, verdict.claim.worse
-            low, high = verdict.lead.interval()
-            margin = verdict.claim.margin
-            word = "yes" if low > margin else "no" if high < margin else "open"
             prefix = worse.removesuffix("-wvat")
-            cells.setdefault(methods[better], {}).setdefault(prefix, []).append(word)
+            cells.setdefault(methods[better], {}).setdefault(prefix, []).append(verdict.word)
     prefixes = list(dict.fromkeys(prefix for by_setup in cells.values() for prefix in by_setup))
     if not prefixes:
         raise NotRunError("directions")

@@ -14,6 +14,7 @@ from torch import Generator, nn
 from spikewvat.adapters import Adapter, ResetState, check_model
 from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
+from spikewvat.robustness.axis import Axis, Setting
 from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of, source_of_seeds
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.images import CACHE_BYTES, Images
@@ -162,6 +163,7 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         images_per_chip: int | None = None,
         seed: int | None = None,
         generator: Generator | None = None,
@@ -179,6 +181,9 @@ class Evaluator:
                 cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, which is
                 wider than the printed one; it does not cover failures too rare to occur in the run.
             min_chips: Chips to simulate before stopping early, at least 2.
+            any_time: Use an interval that holds at all numbers of chips at once, so that stopping
+                costs no coverage; it needs 2.5 to 2.9 times as many chips. See
+                :func:`~spikewvat.robustness.intervals.running_interval`.
             images_per_chip: Number of images per chip, redrawn for each: estimates the mean
                 accuracy at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`.
                 ``None`` uses all images.
@@ -200,6 +205,7 @@ class Evaluator:
             interval_width,
             min_chips,
             images_per_chip,
+            any_time,
         )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         with self._subject.running(self._loss) as run:
@@ -210,10 +216,12 @@ class Evaluator:
         device_at: Callable[[float], DeviceModel],
         sigmas: Sequence[float],
         *,
+        axis: Axis | None = None,
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         images_per_chip: int | None = None,
         seed: int | None = None,
         generator: Generator | None = None,
@@ -226,12 +234,16 @@ class Evaluator:
 
         Args:
             device_at: Function from sigma to a device model, for example ``Gaussian``.
-            sigmas: Sizes of variation as fractions of a layer's range, each at least 0.
+            sigmas: Sizes of variation as fractions of a layer's range, each at least 0; or values
+                of what ``axis`` says.
+            axis: Something else that is swept: :data:`~spikewvat.robustness.axis.AGE`, in seconds,
+                looks at the same chips older.
             chips: Largest number of chips at each sigma; for this and the next arguments see
                 :meth:`chips`.
             target: Accuracy that a chip must reach to work.
             interval_width: Stop at a sigma when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
+            any_time: Use an interval that holds at all numbers of chips at once.
             images_per_chip: Number of images per chip; without variation all images are used.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
@@ -253,6 +265,7 @@ class Evaluator:
             interval_width,
             min_chips,
             images_per_chip,
+            any_time,
         )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         with self._subject.running(self._loss) as run:
@@ -260,6 +273,12 @@ class Evaluator:
             reports = tuple(
                 put.report(device_at(s), float(s), shifted(progress, i, len(sigmas), chips))
                 for i, s in enumerate(sigmas)
+            )
+        if axis is not None:
+            placed = zip(reports, sigmas, strict=True)
+            reports = tuple(
+                replace(report, sigma=None, setting=Setting(axis, float(at)))
+                for report, at in placed
             )
         return Degradation(none.accuracy, reports)
 
@@ -273,6 +292,7 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -293,6 +313,7 @@ class Evaluator:
             target: Accuracy that a chip must reach to work.
             interval_width: Stop at a severity when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
+            any_time: Use an interval that holds at all numbers of chips at once.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all severities.
@@ -309,7 +330,8 @@ class Evaluator:
         _check_sweep("corruption_at", corruption_at, "Deletion", "severities", severities)
         corruptions = [_checked(corruption_at, severity) for severity in severities]
         device = Ideal() if device is None else device
-        plan = Plan(chips, source_of_seeds(seed, generator), target, interval_width, min_chips)
+        source = source_of_seeds(seed, generator)
+        plan = Plan(chips, source, target, interval_width, min_chips, any_time=any_time)
         self._check_alone(True, "corruptions", "corruptions act on one chip at a time")
         reports = []
         with self._subject.running(self._loss, counting=True) as run:

@@ -48,8 +48,9 @@ class WVAT(PerturbedGradient):
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
     References:
-        Weight-variation-aware training (WVAT), sections 3.1-3.3. Where text and equation of the
-        paper differ (``w_th``, ``alpha``), the text and its experiments are followed.
+        A weight variation-aware training method for hardware neuromorphic chips (anonymous
+        authors, under review), sections 3.1-3.3. Where text and equation of the paper differ
+        (``w_th``, ``alpha``), the text and its experiments are followed.
 
     Example:
         >>> import torch
