@@ -16,6 +16,7 @@ from spikewvat import files, serialisation
 from spikewvat.conversion import (
     SpikingNetwork,
     balance,
+    choose_start,
     convert,
     sweep_time,
 )
@@ -221,13 +222,11 @@ def _fitting(
     loader = _calibration(data, recipe, plan)
 
     def fit(snn: SpikingNetwork) -> None:
-        balance(
-            snn,
-            loader,
-            plan.balancing,
-            variation=plan.variation,
-            generator=_generator(recipe, "balancing"),
-        )
+        generator = _generator(recipe, "balancing")
+        chips: dict[str, Any] = {"variation": plan.variation, "generator": generator}
+        if plan.starts is not None:
+            choose_start(snn, loader, plan.starts, balancing=plan.balancing, **chips)
+        balance(snn, loader, plan.balancing, **chips)
 
     return fit
 
