@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader, Subset
 from spikewvat import files, serialisation
 from spikewvat.conversion import (
     SpikingNetwork,
-    balance,
     convert,
     sweep_time,
 )
@@ -133,9 +131,12 @@ def _convert_run(
 
     test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
-    steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
-    fit = None if history else _fitting(data, recipe, conversion)  # tuned weights suit one T
-    over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps, fit=fit)
+    seed = derived_seed(recipe.seed, "balancing")
+    calibration = _calibration(data, recipe, conversion)
+    fit = None if history else conversion.fitting(calibration, seed)  # tuned weights suit one T
+    over_time = sweep_time(
+        snn, Tracked(loader, "over time", enabled=progress), conversion.steps, fit=fit
+    )
     some = spread(test, plan.images)
     with runs.converters(recipe, snn, data):
         found = runs.on_chips(
@@ -199,13 +200,12 @@ def _converted(
     table = plan.table
     snn: SpikingNetwork = construct(
         convert,
-        plan.neurons,
+        plan.network,
         KEY,
         ann=ann,
         loader=Tracked(_calibration(data, recipe, plan), "calibrating", enabled=progress),
         time_steps=table.time_steps,
         balancing=plan.balancing,
-        coding=plan.coding,
         starts=plan.starts,
         variation=plan.variation,
         checkpoint=half_way,
@@ -227,29 +227,6 @@ def _calibration(data: Data, recipe: Recipe, plan: ConversionPlan) -> DataLoader
     return make_loader(
         Subset(samples, sorted(chosen[: table.calibration].tolist())), table.batch_size
     )
-
-
-def _fitting(
-    data: Data, recipe: Recipe, plan: ConversionPlan
-) -> Callable[[SpikingNetwork], object]:
-    """Return what chooses a network's thresholds for its number of steps."""
-    loader = _calibration(data, recipe, plan)
-
-    def fit(snn: SpikingNetwork) -> None:
-        balance(
-            snn,
-            loader,
-            plan.balancing,
-            variation=plan.variation,
-            generator=_generator(recipe, "balancing"),
-        )
-
-    return fit
-
-
-def _fractions(time_steps: int) -> list[int]:
-    """Return an eighth, a quarter and half of the steps, in whole steps above 0."""
-    return [time_steps // n for n in (8, 4, 2) if time_steps >= n]
 
 
 def _generator(recipe: Recipe, purpose: str) -> Generator:
