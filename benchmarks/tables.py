@@ -22,6 +22,7 @@ from pages.compared import (
     corruptions,
     simulated,
 )
+from pages.coverage import coverage, failures
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
@@ -73,6 +74,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead-methods": lambda: overhead("overhead", "methods"),
     "directions-steps": lambda: overhead("directions_steps", "methods"),
     "step-parts": step_parts,
+    "coverage": coverage,
+    "coverage-failures": failures,
     "monte-carlo": monte_carlo,
     "designs": designs,
     "simulated": simulated,
