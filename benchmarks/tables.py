@@ -24,6 +24,7 @@ from pages.compared import (
     corruptions,
     simulated,
 )
+from pages.coverage import coverage, failures
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
@@ -81,6 +82,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "directions-steps": lambda: overhead("directions_steps", "methods"),
     "step-parts": step_parts,
     "checks": checks,
+    "coverage": coverage,
+    "coverage-failures": failures,
     "monte-carlo": monte_carlo,
     "designs": designs,
     "simulated": simulated,

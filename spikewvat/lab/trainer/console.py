@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from typing import Any, Self, TextIO
 
 from spikewvat.errors import require
-
-if TYPE_CHECKING:
-    pass
 
 _BETWEEN_LOOKS = 0.5  # seconds between two looks at the loss: a look waits for the GPU
 
