@@ -12,6 +12,7 @@ import torch
 from spikewvat.devices import Ideal
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis, Setting
+from spikewvat.robustness.cost import Calibrated
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
@@ -75,6 +76,8 @@ class ChipReport:
         sampled_from: Number of images from which each chip's sample was drawn; None if every chip
             has classified all images.
         setting: Place in a sweep over age or another setting, or None.
+        calibrated: What was done to the chips after programming, and how good they were before;
+            None if nothing was done.
     """
 
     device: str
@@ -90,6 +93,7 @@ class ChipReport:
     activity: Activity | None = None
     sampled_from: int | None = None
     setting: Setting | None = None
+    calibrated: Calibrated | None = None
 
     def __post_init__(self) -> None:
         """Check that all figures are for the same number of chips."""
@@ -214,6 +218,8 @@ class ChipReport:
             parts[1:] = [f"{self.chips} chips x {self.images} of {self.sampled_from} images"]
         if self.target is not None:
             parts.append(str(self.yield_at(self.target)))
+        if self.calibrated is not None:
+            parts.append(str(self.calibrated))
         return ", ".join(parts)
 
 
