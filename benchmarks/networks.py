@@ -27,7 +27,8 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from spikewvat import WVAT, Gaussian, adapter_for
-from spikewvat.adapters import account
+from spikewvat.adapters import account, unheld
+from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.products import Products
 from spikewvat.adapters.state import check_state
 from spikewvat.errors import UnsupportedModelError
@@ -83,8 +84,9 @@ def _tried(kind: Kind) -> str:
     found = account(model, adapter)
     model.eval()
     call = (x if isinstance(x, tuple) else (x,), {})
-    check_state(model, adapter, call, to_evaluate=True)
+    check_state(model, adapter, call, to_evaluate=True, unheld=unheld(model, adapter))
     weights = adapter.synaptic_weights(model)
+    check_apart(weights)
     ideal = {name: weight.detach().clone() for name, weight in weights.items()}
     chip = Gaussian(0.2).program(ideal, generator=torch.Generator().manual_seed(1))
     for name, weight in weights.items():

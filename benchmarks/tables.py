@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Callable
 
+from pages.advice import choices, lengths, lengths_picture, strengths
 from pages.claims import claims
 from pages.compared import (
     balancing,
@@ -44,9 +45,10 @@ from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DRAWN = ROOT / "docs" / "pictures"
 NOT_RUN = "Not run yet."
 TABLES: dict[str, Callable[[], str]] = {
-    "demo": lambda: comparison("demo", *SNNTORCH),
+    "demo": lambda: comparison("demo", *SNNTORCH, "hsv", "momentum"),
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
@@ -55,6 +57,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "league-nmnist": lambda: comparison("league", "nmnist-*"),
     "league-fc": lambda: comparison("league", "fc-*"),
     "twolayer": lambda: comparison("twolayer"),
+    "lengths": lengths,
+    "choices": choices,
+    "strengths": strengths,
     "directions": directions,
     "directions-verdicts": direction_verdicts,
     "ablation": lambda: comparison("ablation"),
@@ -86,7 +91,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp-speed": tsslbp_speed,
 }
 PICTURES = {
-    "demo": ("demo", SNNTORCH),
+    "demo": ("demo", ("swa", "hsv", "momentum")),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }
@@ -112,8 +117,10 @@ def draw() -> None:
         (setup,), found = suite.setups, results_of(suite)
         by_method = {r.method: found[r.name].pooled for r in setup.rows if r.name in found}
         if by_method:
-            path = ROOT / "docs" / "pictures" / f"{name}.png"
-            plots.save(plots.accuracy_against_sigma(by_method), path)
+            title = f"{suite.title}: {setup.name}"
+            figure = plots.accuracy_against_sigma(by_method, title=title)
+            plots.save(figure, DRAWN / f"{name}.png")
+    plots.save(lengths_picture(), DRAWN / "epochs.png")
 
 
 def main() -> None:

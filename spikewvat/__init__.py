@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from spikewvat.adapters import Adapter as Adapter
     from spikewvat.adapters import adapter_for as adapter_for
@@ -60,10 +62,13 @@ _HOMES = {
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)
+_PARTS = (*_HOMES, "conversion", "data", "lab", "spiking")
 
 
 def __getattr__(name: str) -> object:
-    """Import public names lazily, so that ``import spikewvat`` does not load torch."""
+    """Import public names and parts lazily, so that ``import spikewvat`` does not load torch."""
+    if name in _PARTS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

@@ -46,6 +46,16 @@ def within(middle: float, low: float, high: float, form: str = ".2f") -> str:
     return f"{middle:{form}} ({interval(low, high, form)})"
 
 
+def working(chips: int, of: int, low: float, high: float) -> str:
+    """Format a number of working chips with the interval of their share, in fractions.
+
+    Example:
+        >>> working(97, 100, 0.915, 0.994)
+        '97 of 100 (92 .. 99 %)'
+    """
+    return f"{chips} of {of} ({interval(100 * low, 100 * high, '.0f')} %)"
+
+
 def count(number: float) -> str:
     """Format a mean count, to three significant digits or the nearest whole number."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"

@@ -542,7 +542,7 @@ def test_unexpected_outputs_and_batches():
         run(Four(), adapter=None)
     with pytest.raises(TypeError, match="a batch of the loader is a tensor of shape"):
         run(loader=[torch.zeros(3, 2, 6)])
-    with pytest.raises(TypeError, match="a batch of the loader is a tuple of 3, expected a pair"):
+    with pytest.raises(TypeError, match=r"the loader is a tuple of 3 \(.*\), expected a pair"):
         run(loader=[(1, 2, 3)])
     with pytest.raises(TypeError, match=r"device must be a device model.*got 0\.1"):
         run(device=0.1)

@@ -17,7 +17,7 @@ def claims() -> str:
             found += [(name, verdict) for verdict in verdicts(suite.claims, results_of(suite))]
     if not found:
         raise NotRunError("claims")
-    heads = ["suite", "statement", "here", "figures", "closest lead"]
+    heads = ["suite", "statement", "verdict", "figures", "lead"]
     rows = [
         [
             f"`{name}`",

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters.modes import evaluating
+from spikewvat.adapters.outputs import tensors_in
+from spikewvat.adapters.products import noting_factors
 from spikewvat.errors import UnsupportedModelError
 
 Kept: TypeAlias = dict[str, Any]
@@ -150,7 +152,12 @@ def recorded(model: nn.Module) -> Iterator[list[Call]]:
 
 
 def check_state(
-    model: nn.Module, adapter: Resets, call: Call, *, to_evaluate: bool = False
+    model: nn.Module,
+    adapter: Resets,
+    call: Call,
+    *,
+    to_evaluate: bool = False,
+    unheld: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Run a model twice with equal inputs and random state; outputs must be equal.
 
@@ -161,10 +168,12 @@ def check_state(
         adapter: Resets it.
         call: What to call it with.
         to_evaluate: Whether chips are tested next: then observers must not learn either.
+        unheld: Matrices that no device holds, so that they must not multiply data.
 
     Raises:
         UnsupportedModelError: If outputs differ; it names the layers whose state survived. If an
-            observer of quantisation-aware training still learns from what it is tested with.
+            observer of quantisation-aware training still learns from what it is tested with. If a
+            matrix that no device holds multiplies data.
     """
     if to_evaluate:
         _refuse_observers(model)
@@ -172,10 +181,18 @@ def check_state(
         stack.enter_context(_as_before(model))
         adapter.reset_state(model)
         before = _all(model)
-        one = _flat(_run(model, call))
+        with noting_factors(unheld or {}) as overlooked:
+            one = tensors_in(_run(model, call))
+        if overlooked:
+            names = ", ".join(map(repr, overlooked))
+            raise UnsupportedModelError(
+                f"{names} of the model multiplies data, but no device holds it: it is looked up "
+                "in a table, or is no parameter. Pass ignore=[name, ...] if that is meant, or "
+                "weights={name: tensor} to name all parameters and buffers that devices hold."
+            )
         adapter.reset_state(model)
         after = _all(model)
-        other = _flat(_run(model, call))
+        other = tensors_in(_run(model, call))
         stack.callback(adapter.reset_state, model)
         if len(one) == len(other) and all(map(_close, one, other)):
             return
@@ -317,20 +334,6 @@ def _close(one: Tensor, other: Tensor) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
     return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
-
-
-def _flat(output: Any) -> list[Tensor]:
-    """Return all tensors of an output."""
-    if isinstance(output, Tensor):
-        return [output.detach().to_dense() if output.is_sparse else output.detach()]
-    if isinstance(output, Mapping):
-        return [tensor for value in output.values() for tensor in _flat(value)]
-    if isinstance(output, list | tuple):
-        return [tensor for value in output for tensor in _flat(value)]
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        fields = dataclasses.fields(output)
-        return [tensor for field in fields for tensor in _flat(getattr(output, field.name))]
-    return []
 
 
 def _reset_name(module: nn.Module) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from spikewvat.cli.base import typer, whole_numbers
+from spikewvat.cli.base import interruptible, typer, whole_numbers
 from spikewvat.cli.runs import DataRoot, print_rows
 from spikewvat.errors import RecipeError
 
@@ -96,9 +96,11 @@ def convert(
             f"--variation {variation!r} applies to fine-tuning only. Pass --finetune-epochs too."
         )
     target = out or folder / "converted"
-    result = conversions.convert_run(
-        source, target, resolve(recipe), data_root=data_root, resume=resume, progress=progress
-    )
+    kept = f"finished steps are kept in {target}. To go on, run the same command with --resume."
+    with interruptible(lambda: kept):
+        result = conversions.convert_run(
+            source, target, resolve(recipe), data_root=data_root, resume=resume, progress=progress
+        )
     if result.converted is not None:
         _print_steps(result.converted)
     print_rows(f"{recipe.name}, converted, {result.split} set", result)

@@ -16,7 +16,7 @@ from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.calibration import Repair
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.cost import Calibrated, Cost
-from spikewvat.robustness.intervals import chip_interval
+from spikewvat.robustness.intervals import chip_interval, running_interval
 from spikewvat.robustness.results import ChipReport, check_target
 from spikewvat.robustness.run import Found, Run
 from spikewvat.robustness.stacked import (
@@ -47,6 +47,7 @@ class Plan:
         interval_width: Stop when the interval of the mean is narrower than this.
         min_chips: Chips to simulate before stopping early.
         images: Number of images per chip, redrawn for each; None uses all.
+        any_time: Whether the interval holds at all numbers of chips at once.
 
     Raises:
         ValueError: If a number is out of range.
@@ -58,9 +59,10 @@ class Plan:
     interval_width: float | None = None
     min_chips: int = 2
     images: int | None = None
+    any_time: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("chips", 1), ("min_chips", 2)):
+        for name, least in (("chips", 2 if self.any_time else 1), ("min_chips", 2)):
             count = getattr(self, name)
             if not isinstance(count, int) or count < least:
                 raise ValueError(
@@ -85,6 +87,8 @@ class Plan:
         if self.interval_width is None or len(accuracies) < self.min_chips:
             return False
         found = torch.tensor(accuracies, dtype=torch.float64)
+        if self.any_time:
+            return running_interval(found, self.chips).width < self.interval_width
         return chip_interval(found, cautious=True).width < self.interval_width
 
 
@@ -136,6 +140,9 @@ class Chips:
             if plan.is_done([chip.accuracy for chip in found]):
                 break
         activities = [chip.activity for chip in found if chip.activity is not None]
+        hits = None
+        if plan.images is None and images.ordered:
+            hits = sum((chip.right for chip in found), torch.zeros(images.count, dtype=torch.int64))
         has_loss = self._run.test.loss is not None
         return ChipReport(
             device=repr(device),
@@ -155,6 +162,8 @@ class Chips:
             activity=Activity.mean(activities) if activities else None,
             sampled_from=None if plan.images is None else images.count,
             calibrated=self._calibrated(),
+            hits=hits,
+            planned=plan.chips if plan.any_time else None,
         )
 
     def _found(self, device: DeviceModel, happens: Corruption | None) -> Iterator[Found]:

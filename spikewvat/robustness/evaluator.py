@@ -165,6 +165,7 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         images_per_chip: int | None = None,
         calibrate: Sequence[Measure] = (),
         calibration: Iterable[Any] | None = None,
@@ -184,6 +185,9 @@ class Evaluator:
                 cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, which is
                 wider than the printed one; it does not cover failures too rare to occur in the run.
             min_chips: Chips to simulate before stopping early, at least 2.
+            any_time: Use an interval that holds at all numbers of chips at once, so that stopping
+                costs no coverage; it needs 2.5 to 2.9 times as many chips. See
+                :func:`~spikewvat.robustness.intervals.running_interval`.
             images_per_chip: Number of images per chip, redrawn for each: estimates the mean
                 accuracy at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`.
                 ``None`` uses all images.
@@ -210,6 +214,7 @@ class Evaluator:
             interval_width,
             min_chips,
             images_per_chip,
+            any_time,
         )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
@@ -228,6 +233,7 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         images_per_chip: int | None = None,
         calibrate: Sequence[Measure] = (),
         calibration: Iterable[Any] | None = None,
@@ -251,6 +257,7 @@ class Evaluator:
             target: Accuracy that a chip must reach to work.
             interval_width: Stop at a sigma when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
+            any_time: Use an interval that holds at all numbers of chips at once.
             images_per_chip: Number of images per chip; without variation all images are used.
             calibrate: What is done to each chip after programming.
             calibration: Batches for it.
@@ -274,6 +281,7 @@ class Evaluator:
             interval_width,
             min_chips,
             images_per_chip,
+            any_time,
         )
         self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
@@ -302,6 +310,7 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -322,6 +331,7 @@ class Evaluator:
             target: Accuracy that a chip must reach to work.
             interval_width: Stop at a severity when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
+            any_time: Use an interval that holds at all numbers of chips at once.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all severities.
@@ -338,7 +348,8 @@ class Evaluator:
         _check_sweep("corruption_at", corruption_at, "Deletion", "severities", severities)
         corruptions = [_checked(corruption_at, severity) for severity in severities]
         device = Ideal() if device is None else device
-        plan = Plan(chips, source_of_seeds(seed, generator), target, interval_width, min_chips)
+        source = source_of_seeds(seed, generator)
+        plan = Plan(chips, source, target, interval_width, min_chips, any_time=any_time)
         self._check_alone(True, "corruptions", "corruptions act on one chip at a time")
         reports = []
         with self._subject.running(self._loss, counting=True) as run:

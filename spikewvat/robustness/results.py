@@ -10,17 +10,19 @@ from numbers import Real
 import torch
 
 from spikewvat.devices import Ideal
+from spikewvat.formatting import interval
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis, Setting
 from spikewvat.robustness.cost import Calibrated
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
+    running_interval,
     share_interval,
     unseen_share,
 )
 from spikewvat.robustness.statistics import Interval, mean_of, sample_std
-from spikewvat.serialisation import Fraction, Fractions, Reals
+from spikewvat.serialisation import Counts, Fraction, Fractions, Reals
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,11 @@ class Yield:
         return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
-        return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
+        low, high = (100 * bound for bound in self.ci95)
+        return (
+            f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips "
+            f"(95 % CI {interval(low, high, '.1f')} %)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +84,10 @@ class ChipReport:
         setting: Place in a sweep over age or another setting, or None.
         calibrated: What was done to the chips after programming, and how good they were before;
             None if nothing was done.
+        hits: Number of chips that have classified each image correctly ``[images]``, int64; None if
+            not known.
+        planned: Largest number of chips of a run that could be stopped at any time, whose interval
+            is then :func:`~spikewvat.robustness.intervals.running_interval`; None for other runs.
     """
 
     device: str
@@ -94,9 +104,11 @@ class ChipReport:
     sampled_from: int | None = None
     setting: Setting | None = None
     calibrated: Calibrated | None = None
+    hits: Counts | None = None
+    planned: int | None = None
 
     def __post_init__(self) -> None:
-        """Check that all figures are for the same number of chips."""
+        """Check that all figures are for the same chips and images."""
         for name, values in (("accuracies", self.accuracies), ("losses", self.losses)):
             if values is not None and values.shape != (len(self.seeds),):
                 raise ValueError(
@@ -108,6 +120,15 @@ class ChipReport:
                 f"a report of {len(self.seeds)} chips and {self.images} images, expected at least "
                 "one each."
             )
+        if self.hits is not None:
+            right = round(float(self.accuracies.sum()) * self.images)
+            if self.hits.shape != (self.images,) or int(self.hits.sum()) != right:
+                raise ValueError(
+                    f"hits are {int(self.hits.sum())} on {len(self.hits)} images, expected {right} "
+                    f"on {self.images}: the correct answers of all chips."
+                )
+            if int(self.hits.min()) < 0 or int(self.hits.max()) > self.chips:
+                raise ValueError(f"hits must lie between 0 and the number of chips, {self.chips}.")
 
     @property
     def size(self) -> float:
@@ -146,6 +167,8 @@ class ChipReport:
 
         See :func:`~spikewvat.robustness.intervals.chip_interval`.
         """
+        if self.planned is not None:
+            return running_interval(self.accuracies, self.planned)
         return chip_interval(self.accuracies)
 
     @property
@@ -154,7 +177,9 @@ class ChipReport:
 
         See :func:`~spikewvat.robustness.intervals.over_images`.
         """
-        return over_images(self.ci95, self.mean, self.sampled_from or self.images)
+        images = self.sampled_from or self.images
+        shares = None if self.hits is None else self.hits / self.chips
+        return over_images(self.ci95, self.mean, images, hits=shares)
 
     @property
     def unseen(self) -> float:
@@ -319,11 +344,23 @@ class Degradation:
                 seeds=tuple(seed for row in rows for seed in row.seeds),
                 losses=None,
                 activity=_mean([row.activity for row in rows]),
+                hits=_sum([row.hits for row in rows]),
+                planned=None,
             )
             for rows in zip(*curves, strict=True)
         )
         clean = sum(curve.clean for curve in curves) / len(curves)
         return cls(clean, reports, _mean([curve.activity for curve in curves]))
+
+    def without_hits(self) -> Degradation:
+        """Return a copy that does not know which images were classified correctly."""
+        return replace(self, reports=tuple(replace(report, hits=None) for report in self))
+
+    def heading(self, index: int) -> str:
+        """Return a size with its name, such as ``"σ = 5 %"``; ``"on chips"`` without a size."""
+        report = self.reports[index]
+        sized = report.sigma is not None or report.corruption is not None
+        return self.axis.heading(report.size) if sized else "on chips"
 
     def __iter__(self) -> Iterator[ChipReport]:
         return iter(self.reports)
@@ -348,6 +385,13 @@ def check_target(target: float) -> None:
         raise ValueError(
             f"target must be a fraction between 0 and 1, got {target!r}. Write 0.95 for 95 %."
         )
+
+
+def _sum(found: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """Return the sum of equally many hits if all are known."""
+    known = [one for one in found if one is not None]
+    alike = len(known) == len(found) and len({len(one) for one in known}) == 1
+    return torch.stack(known).sum(0) if alike else None
 
 
 def _mean(found: Sequence[Activity | None]) -> Activity | None:

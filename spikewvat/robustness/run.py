@@ -22,10 +22,11 @@ from spikewvat.weights import Weights, replaced
 
 
 class Found(NamedTuple):
-    """Result of an evaluation: accuracy, loss (NaN without one), activity if counted."""
+    """Result of an evaluation: accuracy, loss (NaN without one), images right, any activity."""
 
     accuracy: float
     loss: float
+    right: Tensor
     activity: Activity | None = None
 
 

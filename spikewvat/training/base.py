@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model
+from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model, unheld
+from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.state import check_state, recorded
 from spikewvat.devices.base import check_probability
 from spikewvat.errors import TrainingStalledWarning
@@ -96,6 +97,7 @@ class GradientMethod(ABC):
             self.adapter.synaptic_weights(model) if weights is None else dict(weights)
         )
         check_holdable(self.weights)
+        check_apart(self.weights)
         self._found = weights is None
         self._references = References(model)
         self._in_model = self._names_in_model()
@@ -184,6 +186,7 @@ class GradientMethod(ABC):
                 self.adapter = self._find_adapter(self.model)
             self.weights = self.adapter.synaptic_weights(self.model)
             check_holdable(self.weights)
+            check_apart(self.weights)
         else:
             lost = self._in_model - self._names_in_model()
             if lost:
@@ -311,7 +314,9 @@ class GradientMethod(ABC):
             yield
         if calls:
             self._checked = True
-            check_state(self.model, self.adapter, calls[0])
+            chosen = None if self._found else self.weights
+            loose = unheld(self.model, self.adapter, chosen)
+            check_state(self.model, self.adapter, calls[0], unheld=loose)
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewvat import files
-from spikewvat.conversion import Balancing, Coding, Dynamics, SpikingNetwork
+from spikewvat.conversion import STARTS, Balancing, Coding, Dynamics, SpikingNetwork
 from spikewvat.conversion.pipeline import convert, unbalanced
 from spikewvat.devices.base import DeviceModel
 from spikewvat.lab.recipes import methods
@@ -21,7 +21,7 @@ from spikewvat.lab.recipes.registry import checked, construct, factory, filled
 from spikewvat.lab.recipes.schema import CODINGS, SURROGATES, Conversion, component
 
 KEY = "conversion"
-_NOT_NEURONS = ("ann", "loader", "time_steps", "balancing", "coding", "dynamics")
+_NOT_NEURONS = ("ann", "loader", "time_steps", "balancing", "coding", "dynamics", "starts")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class ConversionPlan:
         balancing: How thresholds are chosen.
         variation: The device over whose chips thresholds are chosen, if any.
         neurons: Arguments of :func:`spikewvat.conversion.convert` that describe neurons.
+        starts: Where potentials may start, if that is to be checked.
         method: Makes the gradient method for fine-tuning.
     """
 
@@ -42,6 +43,7 @@ class ConversionPlan:
     balancing: Balancing
     variation: DeviceModel | None
     neurons: Mapping[str, Any]
+    starts: tuple[float, ...] | None
     method: methods.MethodFactory
 
 
@@ -59,6 +61,11 @@ def read(conversion: Conversion) -> ConversionPlan:
     balancing: Balancing = construct(Balancing, checked(Balancing, given, key), key)
     variation = None if spec is None else build_device(spec, f"{key}.variation")
     neurons = _neurons(conversion.neurons, f"{KEY}.neurons")
+    starts: tuple[float, ...] | None = None
+    described = {"leak": 1.0, **filled(Dynamics, conversion.neurons)}
+    if variation is not None and "initial" not in conversion.neurons:
+        starts = STARTS
+        del described["initial"]
     method = methods.read_method(
         conversion.finetune.method,
         f"{KEY}.finetune.method",
@@ -66,11 +73,11 @@ def read(conversion: Conversion) -> ConversionPlan:
     )
     complete = {
         "balancing": filled(Balancing, conversion.balancing),
-        "neurons": {"leak": 1.0, **filled(Dynamics, conversion.neurons)},
+        "neurons": described,
         "finetune": conversion.finetune.model_copy(update={"method": method.table}),
     }
     table = conversion.model_copy(update=complete)
-    return ConversionPlan(table, coding, balancing, variation, neurons, method)
+    return ConversionPlan(table, coding, balancing, variation, neurons, starts, method)
 
 
 def _neurons(table: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -116,5 +123,8 @@ def restored(ann: nn.Module, plan: ConversionPlan, path: Path) -> SpikingNetwork
         found = state.get(f"layers.{node.path}.threshold")
         if node.name in neurons and isinstance(found, Tensor):
             neurons[node.name].set_threshold(torch.ones_like(found))  # of the right shape
+            # Earlier versions did not write them: the plan says where potentials start.
+            for name in ("start", "bias"):
+                state.setdefault(f"layers.{node.path}.{name}", getattr(neurons[node.name], name))
     files.load_state(snn, state, source=f"{str(path)!r}")
     return snn

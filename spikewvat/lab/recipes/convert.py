@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, nn
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from spikewvat import files, serialisation
 from spikewvat.conversion import (
     SpikingNetwork,
+    balance,
     convert,
     sweep_time,
 )
@@ -49,10 +51,10 @@ def find(source: Path | str) -> tuple[Path, str]:
     path = Path(source)
     if path.is_dir():
         return path, FINAL
-    if path.is_file():
+    if path.is_file() and (path.parent / runs.RECIPE).is_file():
         return path.parent, path.name
     raise CheckpointError(
-        f"there is no run and no file {str(path)!r}. "
+        f"{str(path)!r} is neither a run nor a weights file in one. "
         "Pass the --out folder of spikewvat train, or a weights file in it."
     )
 
@@ -117,7 +119,8 @@ def convert_run(
     test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
     steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
-    over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)
+    fit = None if history else _fitting(data, recipe, conversion)  # tuned weights suit one T
+    over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps, fit=fit)
     some = spread(test, plan.images)
     with runs.converters(recipe, snn, data):
         found = runs.on_chips(
@@ -178,6 +181,26 @@ def _converted(
     progress: bool,
 ) -> SpikingNetwork:
     """Convert, with thresholds from training images selected by the seed."""
+    table = plan.table
+    snn: SpikingNetwork = construct(
+        convert,
+        plan.neurons,
+        KEY,
+        ann=ann,
+        loader=Tracked(_calibration(data, recipe, plan), "calibrating", enabled=progress),
+        time_steps=table.time_steps,
+        balancing=plan.balancing,
+        coding=plan.coding,
+        starts=plan.starts,
+        variation=plan.variation,
+        checkpoint=half_way,
+        generator=_generator(recipe, "balancing"),
+    )
+    return snn
+
+
+def _calibration(data: Data, recipe: Recipe, plan: ConversionPlan) -> DataLoader[Any]:
+    """Return the training images that thresholds are chosen with."""
     samples: Any = data.train.dataset
     table = plan.table
     if table.calibration > len(samples):
@@ -186,23 +209,27 @@ def _converted(
             "samples. Take fewer."
         )
     chosen = torch.randperm(len(samples), generator=_generator(recipe, "calibration"))
-    loader = make_loader(
+    return make_loader(
         Subset(samples, sorted(chosen[: table.calibration].tolist())), table.batch_size
     )
-    snn: SpikingNetwork = construct(
-        convert,
-        plan.neurons,
-        KEY,
-        ann=ann,
-        loader=Tracked(loader, "calibrating", enabled=progress),
-        time_steps=table.time_steps,
-        balancing=plan.balancing,
-        coding=plan.coding,
-        variation=plan.variation,
-        checkpoint=half_way,
-        generator=_generator(recipe, "balancing"),
-    )
-    return snn
+
+
+def _fitting(
+    data: Data, recipe: Recipe, plan: ConversionPlan
+) -> Callable[[SpikingNetwork], object]:
+    """Return what chooses a network's thresholds for its number of steps."""
+    loader = _calibration(data, recipe, plan)
+
+    def fit(snn: SpikingNetwork) -> None:
+        balance(
+            snn,
+            loader,
+            plan.balancing,
+            variation=plan.variation,
+            generator=_generator(recipe, "balancing"),
+        )
+
+    return fit
 
 
 def _fractions(time_steps: int) -> list[int]:

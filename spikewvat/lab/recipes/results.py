@@ -86,7 +86,7 @@ class RunResult:
 
 
 def row_result(runs: Sequence[RunResult]) -> RowResult:
-    """Join the runs of a row.
+    """Join the runs of a row, without the correctness by image, which stays in their own files.
 
     Args:
         runs: One run per training seed.
@@ -99,7 +99,7 @@ def row_result(runs: Sequence[RunResult]) -> RowResult:
     first, trained = runs[0], [run.training for run in runs if run.training is not None]
     return RowResult(
         seeds=tuple(run.seed for run in runs),
-        curves=tuple(run.curve for run in runs),
+        curves=tuple(run.curve.without_hits() for run in runs),
         seconds=tuple(training.seconds for training in trained),
         samples=trained[0].samples if trained else {},
         scale=first.scale,

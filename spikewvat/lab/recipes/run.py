@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -45,6 +46,7 @@ def train(
     resume: bool = False,
     test: bool = True,
     progress: bool = True,
+    console: Any = None,
 ) -> RunResult | None:
     """Train and evaluate a recipe.
 
@@ -58,6 +60,7 @@ def train(
         resume: Resume from the checkpoint in ``out``, if there is one.
         test: Test the network on chips, not only without variation.
         progress: Show progress bars.
+        console: A ``rich.console.Console`` for them; by default standard error.
 
     Returns:
         The content of ``result.json``; None if another process of the run writes it.
@@ -70,7 +73,7 @@ def train(
         DivergedError: If loss or weights are no longer finite.
     """
     with alone_in(out):
-        return _train(resolved, Path(out), data_root, resume, test, progress)
+        return _train(resolved, Path(out), data_root, resume, test, progress, console)
 
 
 def _train(
@@ -80,25 +83,11 @@ def _train(
     resume: bool,
     test: bool,
     progress: bool,
+    console: Any,
 ) -> RunResult | None:
     """Train and evaluate in a folder that nobody else trains in."""
     recipe = resolved.recipe
-    settings = recipe.training
-    trainer = Trainer(
-        out,
-        epochs=settings.epochs,
-        seed=recipe.seed,
-        clip_norm=settings.clip_norm,
-        clamp=settings.clamp,
-        patience=settings.patience,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=settings.strategy,
-        precision=settings.precision,
-        tensorboard=settings.tensorboard,
-        progress=progress,
-        resume=resume,
-    )
+    trainer = _trainer(recipe, out, progress=progress, console=console, resume=resume)
     data = open_data(resolved, data_root)
     resolved.check_classes(data.classes)
     tested = data.part(recipe.evaluation.split)
@@ -141,6 +130,39 @@ def _train(
     result = run_result(resolved, found, training=training)
     serialisation.write(trainer.out / RESULT, result)
     return result
+
+
+def _trainer(recipe: Recipe, out: Path, **options: Any) -> Trainer:
+    """Make the trainer of a recipe.
+
+    Raises:
+        RecipeError: If this machine does not have the devices that the recipe asks for.
+    """
+    settings, cores = recipe.training, os.cpu_count() or 1
+    if settings.accelerator == "cpu" and settings.devices > max(cores, 2):
+        raise RecipeError(
+            f"training.devices = {settings.devices}: this machine has {cores} cores. "
+            "Take at most as many processes."
+        )
+    try:
+        return Trainer(
+            out,
+            epochs=settings.epochs,
+            seed=recipe.seed,
+            clip_norm=settings.clip_norm,
+            clamp=settings.clamp,
+            patience=settings.patience,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            tensorboard=settings.tensorboard,
+            **options,
+        )
+    except (ValueError, RuntimeError) as error:
+        if type(error) not in (ValueError, RuntimeError):
+            raise  # the package's own errors say what to do
+        raise RecipeError(f"[training] cannot be run here: {error}") from error
 
 
 def evaluate(
@@ -208,6 +230,13 @@ def evaluate(
         recipe = recipe.model_copy(update={"evaluation": forgotten})
         if device is None and read_device(forgotten.device, "evaluation.device").is_open:
             given["device"] = "ideal"
+    elif sigmas is not None:
+        used = read_device(device or recipe.evaluation.device, "evaluation.device")
+        if not used.is_open:
+            raise RecipeError(
+                f"sigmas {list(sigmas)}: the device {used.label!r} has a size of its own. "
+                "Leave out --sigma, or the sigma of the device."
+            )
     if ages is not None:
         given["ages"] = list(ages)
     swept = None if sizes is None else list(sizes)
