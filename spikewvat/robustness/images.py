@@ -37,6 +37,9 @@ class Images:
         """Number of images in the first pass; 0 before its end."""
         self.class_counts: set[int] = set()
         """Class counts against which all labels have been checked."""
+        self._order: Tensor | None = None
+        self.ordered = True
+        """Whether every pass so far had the same labels in the same order."""
 
     def load(self, images: int, device: torch.device) -> None:
         """Read all images into memory, so that subsets of ``images`` can be drawn.
@@ -98,6 +101,7 @@ class Images:
                 yield packed.to(device).to(dtype, copy=True), labels
             return
         kept: list[tuple[Tensor, torch.dtype, Tensor]] = []
+        seen: list[Tensor] = []
         room, count = self._room, 0
         begun, self._begun = self._begun, None
         source = self._loader if begun is None else itertools.chain([begun[0]], begun[1])
@@ -106,6 +110,7 @@ class Images:
             if self.count == 0:
                 _check_finite(inputs, count)
             count += len(labels)
+            seen.append(labels.cpu())
             if room > 0:
                 packed = _packed(inputs)
                 room -= _size(packed) + labels.nbytes
@@ -124,6 +129,8 @@ class Images:
             )
         # Only a pass that has come to its end has seen all images.
         self.count = count
+        order, self._order = self._order, torch.cat(seen)
+        self.ordered &= order is None or torch.equal(order, self._order)
         if room > 0:
             self._kept = _near(kept, device)
         else:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Generator, nn
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from spikewvat import files, serialisation
 from spikewvat.conversion import (
@@ -50,10 +50,10 @@ def find(source: Path | str) -> tuple[Path, str]:
     path = Path(source)
     if path.is_dir():
         return path, FINAL
-    if path.is_file():
+    if path.is_file() and (path.parent / runs.RECIPE).is_file():
         return path.parent, path.name
     raise CheckpointError(
-        f"there is no run and no file {str(path)!r}. "
+        f"{str(path)!r} is neither a run nor a weights file in one. "
         "Pass the --out folder of spikewvat train, or a weights file in it."
     )
 
@@ -131,8 +131,12 @@ def _convert_run(
 
     test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
-    steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
-    over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)
+    seed = derived_seed(recipe.seed, "balancing")
+    calibration = _calibration(data, recipe, conversion)
+    fit = None if history else conversion.fitting(calibration, seed)  # tuned weights suit one T
+    over_time = sweep_time(
+        snn, Tracked(loader, "over time", enabled=progress), conversion.steps, fit=fit
+    )
     some = spread(test, plan.images)
     with runs.converters(recipe, snn, data):
         found = runs.on_chips(
@@ -193,6 +197,25 @@ def _converted(
     progress: bool,
 ) -> SpikingNetwork:
     """Convert, with thresholds from training images selected by the seed."""
+    table = plan.table
+    snn: SpikingNetwork = construct(
+        convert,
+        plan.network,
+        KEY,
+        ann=ann,
+        loader=Tracked(_calibration(data, recipe, plan), "calibrating", enabled=progress),
+        time_steps=table.time_steps,
+        balancing=plan.balancing,
+        starts=plan.starts,
+        variation=plan.variation,
+        checkpoint=half_way,
+        generator=_generator(recipe, "balancing"),
+    )
+    return snn
+
+
+def _calibration(data: Data, recipe: Recipe, plan: ConversionPlan) -> DataLoader[Any]:
+    """Return the training images that thresholds are chosen with."""
     samples: Any = data.train.dataset
     table = plan.table
     if table.calibration > len(samples):
@@ -201,28 +224,9 @@ def _converted(
             "samples. Take fewer."
         )
     chosen = torch.randperm(len(samples), generator=_generator(recipe, "calibration"))
-    loader = make_loader(
+    return make_loader(
         Subset(samples, sorted(chosen[: table.calibration].tolist())), table.batch_size
     )
-    snn: SpikingNetwork = construct(
-        convert,
-        plan.neurons,
-        KEY,
-        ann=ann,
-        loader=Tracked(loader, "calibrating", enabled=progress),
-        time_steps=table.time_steps,
-        balancing=plan.balancing,
-        coding=plan.coding,
-        variation=plan.variation,
-        checkpoint=half_way,
-        generator=_generator(recipe, "balancing"),
-    )
-    return snn
-
-
-def _fractions(time_steps: int) -> list[int]:
-    """Return an eighth, a quarter and half of the steps, in whole steps above 0."""
-    return [time_steps // n for n in (8, 4, 2) if time_steps >= n]
 
 
 def _generator(recipe: Recipe, purpose: str) -> Generator:
