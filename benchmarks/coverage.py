@@ -300,7 +300,7 @@ def stopped(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
     population = law.population(1)
     truth, width = float(population.mean()), 0.5 * float(population.std())
     at_stop, always = [], []
-    for row in law.network(generator, repetitions // 3, 300):
+    for row in law.network(generator, repetitions // 6, 300):
         for count in range(job.chips, 301):
             if chip_interval(row[:count], cautious=True).width < width:
                 break

@@ -30,7 +30,7 @@ from spikewvat import WVAT, Gaussian, adapter_for
 from spikewvat.adapters import account, unheld
 from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.products import Products
-from spikewvat.adapters.state import check_state
+from spikewvat.adapters.state import Call, check_state
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import EffectiveWeight, replaced
 
@@ -83,8 +83,8 @@ def _tried(kind: Kind) -> str:
     adapter = adapter_for(model)
     found = account(model, adapter)
     model.eval()
-    call = (x if isinstance(x, tuple) else (x,), {})
-    check_state(model, adapter, call, to_evaluate=True, unheld=unheld(model, adapter))
+    call = Call(model, x if isinstance(x, tuple) else (x,))
+    check_state(model, adapter, [call], to_evaluate=True, unheld=unheld(model, adapter))
     weights = adapter.synaptic_weights(model)
     check_apart(weights)
     ideal = {name: weight.detach().clone() for name, weight in weights.items()}

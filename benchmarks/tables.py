@@ -12,9 +12,10 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pages.advice import choices, lengths, lengths_picture, strengths
-from pages.claims import claims
+from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
     comparison,
@@ -23,10 +24,12 @@ from pages.compared import (
     corruptions,
     simulated,
 )
+from pages.coverage import coverage, failures
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
     binning,
+    checks,
     designs,
     event_input,
     event_pipeline,
@@ -78,6 +81,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead-methods": lambda: overhead("overhead", "methods"),
     "directions-steps": lambda: overhead("directions_steps", "methods"),
     "step-parts": step_parts,
+    "checks": checks,
+    "coverage": coverage,
+    "coverage-failures": failures,
     "monte-carlo": monte_carlo,
     "designs": designs,
     "simulated": simulated,
@@ -120,7 +126,8 @@ def draw() -> None:
             title = f"{suite.title}: {setup.name}"
             figure = plots.accuracy_against_sigma(by_method, title=title)
             plots.save(figure, DRAWN / f"{name}.png")
-    plots.save(lengths_picture(), DRAWN / "epochs.png")
+    with suppress(NotRunError):
+        plots.save(lengths_picture(), DRAWN / "epochs.png")
 
 
 def main() -> None:
@@ -137,6 +144,7 @@ def main() -> None:
     for page in stale:
         page.write_text(filled(page.read_text()))
     draw()
+    write_claims()
 
 
 if __name__ == "__main__":

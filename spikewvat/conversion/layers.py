@@ -95,6 +95,21 @@ class Neurons(Timed):
         self.threshold = nn.Parameter(threshold.clone(), requires_grad=learns)
         self.amplitude = torch.ones_like(threshold) if self.unit else threshold.clone()
 
+    def shape_like(self, state: dict[str, Any], prefix: str) -> None:
+        """Take over the shapes of constants in a file, and complete a file of an earlier version.
+
+        Args:
+            state: Tensors by name.
+            prefix: Of the names of this layer's tensors.
+        """
+        if isinstance(threshold := state.get(f"{prefix}threshold"), Tensor):
+            self.set_threshold(torch.ones_like(threshold))
+        for name in ("start", "bias"):  # earlier files lack them: the arguments say the start
+            own: Tensor = getattr(self, name)
+            found = state.setdefault(f"{prefix}{name}", own)
+            if isinstance(found, Tensor):
+                setattr(self, name, own.new_zeros(found.shape))
+
     def steps(self, x: Tensor, time_steps: int, state: State | None) -> tuple[Tensor, State]:
         """Return spikes times amplitude, and the potentials."""
         x = self.shifted(x)

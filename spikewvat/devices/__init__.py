@@ -31,6 +31,7 @@ from spikewvat.devices.reram import (
 )
 from spikewvat.devices.sonos import SONOS, sonos
 from spikewvat.devices.table import GaussianTable
+from spikewvat.devices.verified import ProgrammingPlan, Verified
 
 __all__ = [
     "AbsMax",
@@ -57,6 +58,7 @@ __all__ = [
     "MixtureNoise",
     "PCM",
     "Pipeline",
+    "ProgrammingPlan",
     "Quantized",
     "RangeRule",
     "RightCensored",
@@ -66,6 +68,7 @@ __all__ = [
     "SkewNormal",
     "StuckAt",
     "Uniform",
+    "Verified",
     "WanReRAM",
     "Weibull",
     "at_age",

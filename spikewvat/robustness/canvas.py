@@ -255,7 +255,8 @@ def label_ends(axes: Any, ends: Mapping[str, tuple[float, float]], colours: Iter
         colours: Of the lines.
     """
     low, high = axes.get_ylim()
-    gap = 0.08 * (high - low) * max(text.count("\n") + 1 for text in ends)
+    shown = {text: "\n".join(textwrap.fill(part, 20) for part in text.split("\n")) for text in ends}
+    gap = 0.08 * (high - low) * max(text.count("\n") + 1 for text in shown.values())
     order = sorted(ends, key=lambda text: ends[text][1])
     y = [ends[text][1] for text in order]
     for _ in range(100):
@@ -266,7 +267,7 @@ def label_ends(axes: Any, ends: Mapping[str, tuple[float, float]], colours: Iter
     found = dict(zip(ends, colours, strict=True))
     for text, height in zip(order, y, strict=True):
         axes.annotate(
-            text,
+            shown[text],
             ends[text],
             xytext=(1.06, (height - low) / (high - low)),
             textcoords="axes fraction",

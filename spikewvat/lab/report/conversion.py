@@ -58,8 +58,8 @@ def _part(setup: Setup, found: Mapping[str, Sequence[Converted]], names: frozens
         sentences=sentences,
         tables=[Table(columns, rows)],
         pictures=[Picture(figure, f"{setup.name}: accuracy against time steps")],
-        note=f"No variation; accuracy in %, spikes and operations per image at T = {steps[-1]}, means "
-        "over seeds.",
+        note="No variation; accuracy in %, spikes and operations per image at "
+        f"T = {steps[-1]}, means over seeds.",
         details=[Table(["method", *times], everything, title="All numbers of steps")]
         if len(few) < len(steps)
         else [],

@@ -108,7 +108,7 @@ def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Fi
         axes.set_xticks(ends, [f"{end:g}" for end in ends])
         axes.set_yticks(ends, [f"{end:g}" for end in ends])
         axes.set_xlabel("first perturbation (filter norms)")
-        axes.set_ylabel("second direction")
+        axes.set_ylabel("second perturbation")
         axes.set_title(name, fontsize=10, color=INK)
     figure.colorbar(filled, ax=list(panels), label="loss", shrink=0.9, format="%.3g")
     return figure
