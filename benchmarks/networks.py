@@ -27,9 +27,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from spikewvat import WVAT, Gaussian, adapter_for
-from spikewvat.adapters import account
+from spikewvat.adapters import account, unheld
+from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.products import Products
-from spikewvat.adapters.state import check_state
+from spikewvat.adapters.state import Call, check_state
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import EffectiveWeight, replaced
 
@@ -82,9 +83,10 @@ def _tried(kind: Kind) -> str:
     adapter = adapter_for(model)
     found = account(model, adapter)
     model.eval()
-    call = (x if isinstance(x, tuple) else (x,), {})
-    check_state(model, adapter, call, to_evaluate=True)
+    call = Call(model, x if isinstance(x, tuple) else (x,))
+    check_state(model, adapter, [call], to_evaluate=True, unheld=unheld(model, adapter))
     weights = adapter.synaptic_weights(model)
+    check_apart(weights)
     ideal = {name: weight.detach().clone() for name, weight in weights.items()}
     chip = Gaussian(0.2).program(ideal, generator=torch.Generator().manual_seed(1))
     for name, weight in weights.items():

@@ -26,6 +26,12 @@ from spikewvat.devices import (
     StuckAt,
     Uniform,
     Weibull,
+    cmo_reram,
+    hermes,
+    milo_reram,
+    pcm,
+    sonos,
+    wan_reram,
 )
 from spikewvat.devices.levels import MeasuredLevel
 
@@ -97,6 +103,18 @@ DEVICES: list[DeviceCase] = [
         DifferentialPair(Drift(0.05, 100.0, 0.1) >> StuckAt(0.01, 0.01), 0.0, 1.0),
         closed_form=False,
     ),
+    DeviceCase(
+        DifferentialPair(Gaussian(0.05), 0.0, 1.0, factors=(1.0, 4.0)),
+        mean_zero=True,
+        closed_form=False,
+    ),
+    DeviceCase(pcm(), closed_form=False),
+    DeviceCase(pcm(time=86400.0, g_min=0.1), closed_form=False),
+    DeviceCase(hermes(time=3600.0, factors=(1.0, 3.0)), closed_form=False),
+    DeviceCase(wan_reram(time=3600.0), closed_form=False),
+    DeviceCase(cmo_reram(time=10.0, acceptance=2.0), closed_form=False),
+    DeviceCase(milo_reram(), closed_form=False),
+    DeviceCase(sonos(time=1.5 * 86400.0), closed_form=False),
     DeviceCase(Empirical(MEASURED)),
     DeviceCase(Empirical(MEASURED, MinMax(per_channel=True), smooth=True)),
     DeviceCase(Quantized(bits=4) >> Gaussian(0.05) >> StuckAt(low=0.01), closed_form=False),

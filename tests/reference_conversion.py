@@ -99,3 +99,69 @@ def percentile(values, percent):
         if sum(v > value for v in ordered) <= len(ordered) * (1 - percent / 100) + 1e-9:
             return value
     raise AssertionError
+
+
+def several_spikes(inputs, threshold=1.0, initial=0.5, signed=False, burst=1):
+    """Return the numbers of spikes of a neuron that may fire several, or take one back."""
+    u, net, spikes = initial * threshold, 0, []
+    for x in inputs:
+        u += x
+        o = min(math.floor(u / threshold), burst)
+        o = max(o, -1 if signed and net > 0 else 0)
+        u -= o * threshold
+        net += o
+        spikes.append(float(o))
+    return spikes
+
+
+def offset_start(inputs, threshold=1.0, initial=0.5, margin=1e-3):
+    """Return the potential with which a neuron starts its second run, and its first spikes."""
+    u, spikes, decided, left = initial * threshold, [], [], []
+    for x in inputs:
+        u += x
+        decided.append(u)
+        o = 1.0 if u >= threshold else 0.0
+        u -= o * threshold
+        spikes.append(o)
+        left.append(u)
+    start = initial * threshold
+    if u < 0 and sum(spikes) > 0:
+        smallest = min(v for v, o in zip(decided, spikes, strict=True) if o)
+        start -= max(threshold, smallest - threshold + margin * threshold)
+    elif u >= threshold and sum(spikes) < len(spikes):
+        largest = max(v for v, o in zip(decided, spikes, strict=True) if not o)
+        start += max(threshold, threshold + margin * threshold - largest)
+    return start, spikes
+
+
+def corrected_network(layers, x, steps, *, before=0, offsets=False, margin=1e-3):
+    """Return the mean output of a chain of dense layers, corrected for one input.
+
+    ``layers`` are (rows of weights, biases, threshold), the last without threshold. With
+    ``before``, neurons are silent whose potential is not above 0 after so many steps.
+    """
+
+    def run(count, silent):
+        trains, ends = [list(x)] * count, []
+        for number, (rows, biases, threshold) in enumerate(layers):
+            currents = [
+                [sum(w * v for w, v in zip(row, step, strict=True)) + b
+                 for row, b in zip(rows, biases, strict=True)]
+                for step in trains
+            ]  # fmt: skip
+            if threshold is None:
+                return [sum(column) / count for column in zip(*currents, strict=True)], ends
+            found, end = [], []
+            for i, inputs in enumerate(zip(*currents, strict=True)):
+                start = 0.5
+                if offsets:
+                    start = offset_start(inputs, threshold)[0] / threshold
+                spikes = conventional_neuron(inputs, threshold, initial=start)
+                end.append(start * threshold + sum(inputs) - threshold * sum(spikes))
+                speaks = silent is None or silent[number][i] > margin * threshold
+                found.append([o * threshold * speaks for o in spikes])
+            trains = [list(step) for step in zip(*found, strict=True)]
+            ends.append(end)
+        raise AssertionError
+
+    return run(steps, run(before, None)[1] if before else None)[0]

@@ -10,10 +10,13 @@ from torch import nn
 from spikewvat import Gaussian, adapter_for
 from spikewvat.conversion import (
     HYBRID,
+    STARTS,
     Balancer,
     Balancing,
+    Dynamics,
     Poisson,
     balance,
+    choose_start,
     convert,
     early_exit,
     sweep_time,
@@ -256,3 +259,124 @@ def test_early_exit_stops_when_sure():
 def test_wrong_arguments_of_sweeps(call, match):
     with pytest.raises(ValueError, match=match):
         call(small())
+
+
+@pytest.mark.parametrize("burst", [1, 3])
+@pytest.mark.parametrize("steps", [1, 2, 7, 40])
+def test_least_error_is_that_of_a_search_over_all_bins(burst, steps):
+    """Suffix sums against every bin and candidate, starts differing between channels."""
+    values = torch.randn(2, 30, 3, 5) * torch.tensor([0.2, 1.0, 30.0])[:, None]
+    quantiles = Quantiles(per_channel=True)
+    quantiles.add(values)
+    starts = torch.tensor([0.0, 0.5, 0.75])
+    found = quantiles.least_error(steps, starts, burst=burst)
+    state = quantiles.state_dict()
+    x = (torch.arange(4096, dtype=torch.float64) + 0.5) / 4096
+    shares = torch.linspace(1 / 128, 1, 128, dtype=torch.float64)
+    for channel, start in enumerate(starts.tolist()):
+        at = x * state["limit"][channel].double()
+        errors = []
+        for level in shares * state["maximum"][channel].double():
+            told = (at * steps / level + start).floor().clamp(0, burst * steps) * level / steps
+            errors.append(((at - told) ** 2 * state["counts"][channel]).sum())
+        best = shares[int(torch.stack(errors).argmin())] * state["maximum"][channel]
+        assert float(found[channel]) == pytest.approx(float(best), rel=1e-6)
+
+
+def test_each_number_of_steps_has_thresholds_of_its_own():
+    snn = small(20)
+    data = [(x, snn.analog(x).argmax(1)) for x in batches()]
+    before = snn.thresholds()
+    steps = (1, 3, 20)
+    sweep = sweep_time(
+        snn, data, steps, fit=lambda net: balance(net, batches()), margins=[0.0, 1e9]
+    )
+    for step, accuracy, spikes in zip(steps, sweep.accuracies, sweep.spikes, strict=True):
+        own = small(step)
+        alone = sweep_time(own, data, [step])
+        assert (accuracy, spikes) == (alone.accuracies[0], alone.spikes[0])
+    assert [(e.margin, e.within) for e in sweep.early] == [
+        (margin, step) for step in steps for margin in (0.0, 1e9)
+    ]
+    assert [e.mean_steps for e in sweep.early] == [1, 1, 1, 3, 1, 20]
+    assert all(torch.equal(level, before[name]) for name, level in snn.thresholds().items())
+    assert snn.time_steps == 20
+
+
+def test_a_sweep_says_when_thresholds_belong_to_another_time():
+    snn = small(8)
+    data = [(x, snn.analog(x).argmax(1)) for x in batches()]
+    assert "fitted to another number of steps" in str(sweep_time(snn, data, [4, 8]))
+    assert sweep_time(snn, data, [8]).fitted
+    balance(snn, batches(), Balancing(percentile=100.0))
+    assert sweep_time(snn, data, [4, 8]).fitted  # to none in particular
+
+
+def test_the_start_is_half_a_threshold_unless_held_out_images_say_otherwise():
+    """At one step, starting at 0 tells nothing; as the first of two it yields to the half."""
+    snn, many = small(1), batches(64)
+    assert {float(n.start) for n in snn.neurons().values()} == {0.5}
+    draw = torch.Generator().manual_seed(2)
+    assert choose_start(snn, many, (0.5, 0.0), generator=draw) == 0.5
+    assert choose_start(snn, many, (0.0, 0.5), generator=draw) == 0.5
+    assert choose_start(snn, many, (0.0,), generator=draw) == 0.0
+    assert {float(n.start) for n in snn.neurons().values()} == {0.0}
+    assert choose_start(snn, many, (0.0, 0.5), variation=Gaussian(0.03), generator=draw) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "checked"),
+    [
+        ({}, False),
+        ({"variation": Gaussian(0.1)}, True),
+        ({"variation": Gaussian(0.1), "dynamics": Dynamics()}, False),
+        ({"dynamics": Dynamics(), "starts": STARTS}, True),
+    ],
+    ids=["clean", "chips", "chips, given", "clean, asked"],
+)
+def test_when_the_start_is_checked(options, checked, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        "spikewvat.conversion.pipeline.choose_start",
+        lambda snn, images, starts, **_: asked.append(starts),
+    )
+    small(**options)
+    assert asked == ([STARTS] if checked else [])
+
+
+def test_held_out_images_are_not_balanced_with(monkeypatch):
+    seen = []
+
+    def spy(snn, loader, *args, **options):
+        seen.append(torch.cat(list(loader)))
+        return balance(snn, loader, *args, **options)
+
+    monkeypatch.setattr("spikewvat.conversion.start.balance", spy)
+    snn = small()
+    choose_start(snn, batches(), generator=torch.Generator().manual_seed(0))
+    every = torch.cat(batches())
+    assert len(seen) == 2
+    assert all(torch.equal(part, every[torch.arange(32) % 8 != 7]) for part in seen)
+
+
+@pytest.mark.parametrize(
+    ("starts", "images", "match"),
+    [
+        ((), 4, "starts is empty"),
+        ((1.0,), 4, r"initial must lie in \[0, 1\), got 1.0"),
+        ((0.5, 0.0), 1, "only 1 calibration images are left"),
+        ((0.5, 0.0), 0, "the loader yields no batch"),
+    ],
+)
+def test_starts_that_cannot_be_checked(starts, images, match):
+    with pytest.raises(ValueError, match=match):
+        choose_start(small(), batches(images), starts)
+
+
+def test_starts_are_kept_with_the_weights():
+    snn = small()
+    choose_start(snn, batches(), (0.25,))
+    again = small()
+    again.load_state_dict(snn.state_dict())
+    assert {float(n.start) for n in again.neurons().values()} == {0.25}
+    assert torch.equal(again(batches()[0]), snn(batches()[0]))

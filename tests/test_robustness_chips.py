@@ -549,6 +549,15 @@ def test_labels_may_be_a_list():
     assert run(loader=[(torch.zeros(3, 2, 6), [0, 1])], chips=2).images == 2
 
 
+class AsDict(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return {"logits": self.layer(x).sum(0)}
+
+
 def test_unexpected_outputs_and_batches():
     class Four(nn.Module):
         def __init__(self):
@@ -562,8 +571,14 @@ def test_unexpected_outputs_and_batches():
         run(Four(), adapter=None)
     with pytest.raises(TypeError, match="a batch of the loader is a tensor of shape"):
         run(loader=[torch.zeros(3, 2, 6)])
-    with pytest.raises(TypeError, match="a batch of the loader is a tuple of 3, expected a pair"):
+    with pytest.raises(TypeError, match=r"the loader is a tuple of 3 \(.*\), expected a pair"):
         run(loader=[(1, 2, 3)])
+    broken = torch.zeros(3, 2, 6)
+    broken[1, 1, 1] = math.nan
+    with pytest.raises(ValueError, match="batch behind image 2 hold NaN or infinity"):
+        run(loader=[(torch.zeros(3, 2, 6), torch.zeros(2).long()), (broken, torch.zeros(2).long())])
+    with pytest.raises(ValueError, match="network output is a dict, expected output spikes"):
+        run(AsDict(), adapter=None)
     with pytest.raises(TypeError, match=r"device must be a device model.*got 0\.1"):
         run(device=0.1)
     model = a_model()

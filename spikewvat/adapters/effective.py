@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from spikewvat.adapters.neurons import exchanged_entries
-from spikewvat.adapters.products import Use, exchanging_in, seen_in, untouched
+from spikewvat.adapters.products import exchanging_in, same, seen_in, untouched
+from spikewvat.adapters.trial import Use
+from spikewvat.errors import UnsupportedModelError
+from spikewvat.weights import EffectiveWeight, perturbed
 
 _Exchange = Callable[[Tensor], Tensor]
 
@@ -260,6 +263,47 @@ def seam_of(layer: nn.Module, name: str) -> Parametrized | Hooked | Quantised | 
     ):
         return Quantised(layer, name)
     return None
+
+
+def check_apart(weights: Mapping[str, Tensor]) -> None:
+    """Raise if a layer computes its weight from what devices hold already.
+
+    All weights hold other values for a moment: what layers compute must stay as it is.
+
+    Args:
+        weights: Live weights by name.
+
+    Raises:
+        UnsupportedModelError: It names the weight and what it is computed from.
+    """
+    computed = {n: w for n, w in weights.items() if isinstance(w, EffectiveWeight)}
+    if not computed or len(weights) == 1:
+        return
+    with perturbed(weights, _disturb):
+        read = {name: weight._seam.read()[0] for name, weight in computed.items()}
+        # Some seams show what is held already.
+        moved = [
+            name
+            for name, weight in computed.items()
+            if not (same(read[name], weight._ideal) or same(read[name], weight))
+        ]
+    for name in moved:
+        sources = []
+        for other, weight in weights.items():
+            if other != name:
+                with perturbed({other: weight}, _disturb):
+                    if not same(computed[name]._seam.read()[0], computed[name]._ideal):
+                        sources.append(repr(other))
+        raise UnsupportedModelError(
+            f"weight {name!r} is {computed[name]._seam}, among others from {', '.join(sources)}, "
+            "which devices hold too, so that variation would enter twice. Pass ignore=[name] with "
+            "the one that no device holds, or weights={name: parameter} to name all that one does."
+        )
+
+
+def _disturb(held: Mapping[str, Tensor]) -> None:
+    for weight in held.values():
+        weight.mul_(-0.7).sub_(0.1)
 
 
 def _words(step: Any) -> str:

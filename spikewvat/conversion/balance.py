@@ -22,6 +22,7 @@ from spikewvat.devices.base import DeviceModel
 from spikewvat.weights import replaced
 
 _SEEDS = 2**32
+NO_BATCH = "the loader yields no batch, expected calibration images."
 _SMALLEST = 1e-3  # threshold of silent neurons, as a share of their layer's largest one
 
 
@@ -43,6 +44,8 @@ class Balancing:
         chips: Number of chips to program and measure; 1 without ``variation``.
         quantile: Quantile of the chips' thresholds to use, in [0, 1]; 1, the largest, clips no
             chip's activations.
+        learned: Also choose the thresholds that the ANN has learned (QCFS), which are left as they
+            are otherwise.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -57,6 +60,7 @@ class Balancing:
     per_channel: bool = True
     chips: int = 8
     quantile: float = 1.0
+    learned: bool = False
 
     def __post_init__(self) -> None:
         if self.statistic not in ("activations", "steps"):
@@ -128,22 +132,27 @@ class Balancer:
             on_batch: Called after each batch; save :meth:`state_dict` here.
 
         Returns:
-            Scaled thresholds by layer of neurons.
+            Scaled thresholds by layer of neurons, learned ones as they are.
 
         Raises:
             ValueError: If there are no images, they are not finite, do not fit the network, or
                 leave a layer without any current above 0.
             TypeError: If a batch holds no tensor.
         """
-        layers = self.snn.neurons()
-        stages = [[n] for n in layers] if self.balancing.statistic == "steps" else [list(layers)]
+        layers = self._layers()
+        together = [list(layers)] if layers else []
+        stages = [[n] for n in layers] if self.balancing.statistic == "steps" else together
         with evaluating(self.snn), torch.no_grad():
+            if not stages:  # nothing is measured, but images are checked
+                _first(loader)
             for stage in stages:
                 if stage[-1] not in self._done:
                     self._stage(stage, layers, loader, on_batch)
         scaled = {name: t * self.balancing.scaling for name, t in self._done.items()}
-        self.snn.set_thresholds(scaled)
-        return scaled
+        self.snn.set_thresholds(self.snn.thresholds() | scaled)
+        fits = self.balancing.percentile is None and bool(layers)
+        self.snn.fitted_steps = self.snn.time_steps if fits else None
+        return self.snn.thresholds()
 
     def state_dict(self) -> dict[str, Any]:
         """Return the thresholds so far, the histograms of the current layer, and the seeds."""
@@ -167,6 +176,14 @@ class Balancer:
         layers = self.snn.neurons()
         for name, threshold in self._done.items():
             layers[name].set_threshold(threshold)
+
+    def _layers(self) -> dict[str, Neurons]:
+        """Return the layers whose thresholds are to be chosen."""
+        return {
+            name: neurons
+            for name, neurons in self.snn.neurons().items()
+            if neurons.levels is None or self.balancing.learned
+        }
 
     def _quantiles(self) -> Quantiles:
         return Quantiles(per_channel=self.balancing.per_channel)
@@ -194,25 +211,28 @@ class Balancer:
             if on_batch is not None:
                 on_batch(self)
         if count < 0:
-            raise ValueError("the loader yields no batch, expected calibration images.")
+            raise ValueError(NO_BATCH)
         for name in stage:
-            found = torch.stack([self._threshold(q) for q in self._seen[name]])
-            self._done[name] = _above_zero(name, found.quantile(self.balancing.quantile, dim=0))
+            found = torch.stack([self._threshold(q, layers[name]) for q in self._seen[name]])
+            level = _above_zero(name, found.quantile(self.balancing.quantile, dim=0))
+            self._done[name] = layers[name].bounded(level)
             layers[name].set_threshold(self._done[name])
         self._seen, self._batches = {}, 0
 
-    def _threshold(self, seen: Quantiles) -> Tensor:
+    def _threshold(self, seen: Quantiles, neurons: Neurons) -> Tensor:
         if self.balancing.percentile is not None:
             return seen.percentile(self.balancing.percentile)
-        initial = next(iter(self.snn.neurons().values())).dynamics.initial
-        return seen.least_error(self.snn.time_steps, initial)
+        return seen.least_error(self.snn.time_steps, neurons.start, burst=neurons.dynamics.burst)
 
     def _look(self, images: Tensor, stage: list[str], chip: int, batch: int) -> None:
         """Add the currents of a batch to the histograms of a chip."""
 
         def observe(node: Node, inputs: tuple[Tensor, ...], output: Tensor | None) -> None:
             if node.name in self._seen:
-                self._seen[node.name][chip].add(inputs[0])
+                neurons = self.snn.layers.get_submodule(node.path)
+                assert isinstance(neurons, Neurons)
+                analog = self.balancing.statistic == "activations"
+                self._seen[node.name][chip].add(neurons.bounded(inputs[0]) if analog else inputs[0])
 
         try:
             if self.balancing.statistic == "activations":
@@ -275,6 +295,12 @@ def balance(
     if path.is_file():
         balancer.load_state_dict(files.load(path))
     return balancer.run(loader, on_batch=lambda b: files.save(path, b.state_dict()))
+
+
+def _first(loader: Iterable[Any]) -> None:
+    for _ in loader:
+        return
+    raise ValueError(NO_BATCH)
 
 
 def images_of(batch: Any, model: nn.Module) -> Tensor:

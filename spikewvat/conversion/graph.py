@@ -2,39 +2,43 @@
 
 from __future__ import annotations
 
-import copy
-import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import fx, nn
-from torch.nn import functional
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from spikewvat.conversion.layers import Add, Affine, Call, Dropout, MaxPool2d, Neurons
+from spikewvat.conversion.layers import Add, Affine, Concat, Dropout, MaxPool, Neurons
 from spikewvat.conversion.memory import InPlaceTracer, Memory, written
+from spikewvat.conversion.rectifiers import Rectifier, rectifier_of_call, rectifier_of_module
+from spikewvat.conversion.refusals import advice
+from spikewvat.conversion.structure import Refused, called, is_pieces, kept_call, kept_module
 from spikewvat.conversion.traced import (
+    SYNAPSES,
+    Constant,
     affine,
+    evaluated,
     folded,
-    is_flatten,
-    is_max_pool,
     is_shape,
-    keeps_batch,
+    joined,
+    max_pool,
     nodes,
     plain_copy,
+    scale_outputs,
 )
 from spikewvat.errors import UnsupportedModelError
 
 INPUT = "<images>"
-_SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Linear)
-_LINEAR = (nn.AvgPool1d, nn.AvgPool2d, nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.Flatten)
-_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout)
-_CAN = (
-    "Conv1d/2d, Linear, Avg/AdaptiveAvg/MaxPool, ReLU, Dropout, Flatten, BatchNorm, additions and "
-    "constants"
+_DROPOUT = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout)
+_MAX_POOLS = (
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
 )
+
+MakeNeurons = Callable[[Tensor | None, int | None], Neurons]
+"""Makes neurons from the largest activation and the number of levels, where there are such."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +58,33 @@ class Node:
 
 @dataclass
 class Graph:
-    """The computation of a network: modules by path, and their applications in order."""
+    """The computation of a network: modules by path, and their applications in order.
+
+    Args:
+        modules: Modules by path.
+        nodes: Applications in order.
+        output: Name of the output.
+        handed_over: Synaptic layers that receive analog values instead of spikes, each with the
+            layer whose currents these are.
+    """
 
     modules: dict[str, nn.Module]
     nodes: list[Node]
     output: str
+    handed_over: dict[str, str] = field(default_factory=dict)
 
 
-def trace(ann: nn.Module, make_neurons: Callable[[], Neurons]) -> Graph:
-    """Trace an ANN, fold its batch norm, and replace its ReLUs with neurons.
+def trace(ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool = False) -> Graph:
+    """Trace an ANN, fold its batch norm, and replace its activations with neurons.
 
-    ReLU and max pooling commute, so a pool before its ReLU is moved behind the neurons. Modules are
-    copied with their effective weights (pruned, normalised or parametrized); the ANN is not
-    changed. In-place changes of tensors are taken into account.
+    Activations and max pooling commute, so a pool before its activation is moved behind the
+    neurons. Modules are copied with their effective weights (pruned, normalised or parametrized);
+    the ANN is not changed. In-place changes of tensors are taken into account.
 
     Args:
         ann: Any module whose forward takes one tensor and does not branch on its values.
-        make_neurons: Makes the neurons for one ReLU.
+        make_neurons: Makes the neurons for one activation.
+        analog: Let synaptic layers follow each other without neurons in between.
 
     Returns:
         The graph.
@@ -86,7 +100,7 @@ def trace(ann: nn.Module, make_neurons: Callable[[], Neurons]) -> Graph:
             f"the forward pass of {type(ann).__name__} cannot be traced: {error} Write it as a "
             "chain of torch.nn layers and additions, without branches on values or shapes."
         ) from error
-    builder = _Builder(ann, make_neurons)
+    builder = _Builder(ann, make_neurons, analog=analog)
     for node in traced.nodes:
         builder.read(node)
     return builder.graph()
@@ -95,8 +109,11 @@ def trace(ann: nn.Module, make_neurons: Callable[[], Neurons]) -> Graph:
 class _Builder:
     """Reads the traced nodes in order."""
 
-    def __init__(self, ann: nn.Module, make_neurons: Callable[[], Neurons]) -> None:
+    def __init__(self, ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool) -> None:
         self.ann = ann
+        self.analog = analog
+        self.handed_over: dict[str, str] = {}
+        self.constants: dict[fx.Node, Any] = {}
         self.make_neurons = make_neurons
         self.modules: dict[str, nn.Module] = {}
         self.nodes: list[Node] = []
@@ -113,10 +130,12 @@ class _Builder:
                 "the model has no ReLU, so nothing in it would spike. "
                 "Put nn.ReLU between its synaptic layers."
             )
-        return Graph(self.modules, self.nodes, self.output)
+        return Graph(self.modules, self.nodes, self.output, self.handed_over)
 
     def read(self, node: fx.Node) -> None:
         if is_shape(node):
+            return
+        if self._constant(node):
             return
         changed = written(node, self.ann)
         before = None if changed is None else self.env.get(changed)
@@ -149,86 +168,113 @@ class _Builder:
         elif node.op == "call_module":
             assert isinstance(node.target, str)
             self._module(node, node.target, self.ann.get_submodule(node.target))
-        elif node.op in ("call_function", "call_method"):
+        elif not is_pieces(node):  # which are converted where one of them is taken
             self._function(node)
-        else:
-            raise UnsupportedModelError(
-                f"the model uses its tensor {node.target!r} outside a layer, which cannot be "
-                f"converted. Convertible are only {_CAN}."
-            )
+
+    def _constant(self, node: fx.Node) -> bool:
+        """Evaluate a node that does not depend on the images; return whether it is one."""
+        if node.op == "get_attr":
+            value: Any = self.ann
+            for name in str(node.target).split("."):
+                value = getattr(value, name)
+            self.constants[node] = value
+            return True
+        given = node.all_input_nodes
+        calls = node.op in ("call_function", "call_method")
+        if not calls or not given or not all(n in self.constants for n in given):
+            return False
+        self.constants[node] = evaluated(node, self.constants)
+        return True
 
     def _module(self, node: fx.Node, path: str, module: nn.Module) -> None:
         """Convert the application of a layer."""
-        if isinstance(module, nn.ReLU):
-            self._relu(node, path)
+        rectifier = rectifier_of_module(module)
+        if rectifier is not None:
+            self._rectify(node, path, rectifier)
         elif isinstance(module, nn.Identity):
             self.env[node] = self._source(node)
         elif isinstance(module, _BatchNorm):
             self._batch_norm(node, path, module)
-        elif isinstance(module, nn.MaxPool2d):
+        elif isinstance(module, _MAX_POOLS):
             self._max_pool(node, path, module)
         elif isinstance(module, _DROPOUT):
             self._add(node, path, Dropout(module.p))
-        elif isinstance(module, _SYNAPSES):
+        elif isinstance(module, SYNAPSES):
             self._synapses(node, path, module)
-        elif isinstance(module, _LINEAR):
-            if isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) != (1, -1):
-                raise self._cannot(path, module, "Flatten all axes after the batch.")
-            self._add(node, path, copy.deepcopy(module))
         else:
-            raise self._cannot(path, module, _advice(module))
+            try:
+                kept = kept_module(module)
+            except Refused as why:
+                raise self._cannot(path, module, str(why)) from None
+            if kept is None:
+                raise self._cannot(path, module, advice(module))
+            self._add(node, path, kept)
 
     def _function(self, node: fx.Node) -> None:
         """Convert a call of a function or of a tensor's method."""
-        name = node.target if isinstance(node.target, str) else node.target.__name__
+        name = called(node)
         path = node.name if node.name not in self.modules else f"{node.name}_call"
         args: tuple[Any, ...] = node.args[1:]
-        kwargs: dict[str, Any] = dict(node.kwargs)
-        constant = affine(node)
-        adds = {operator.add, operator.iadd, torch.add}
-        if constant is not None:
+        rectifier = rectifier_of_call(node)
+        constant, factor = affine(node, self.constants), joined(node)
+        if rectifier is not None:
+            self._rectify(node, path, rectifier)
+        elif constant is not None:
             source, scale, shift = constant
             if source not in self.env:
                 raise self._no_function(node, "Expected the output of a layer and a number.")
-            both = torch.tensor([scale, shift], dtype=torch.float64)
-            self._add(node, path, Affine(both[0], both[1]))
-        elif node.target in adds or name in ("add", "add_"):
-            if kwargs or len(node.args) != 2 or not all(a in self.env for a in nodes(node)):
+            self._add(node, path, _affine(scale, shift), (self.env[source],))
+        elif factor is not None:
+            if len(nodes(node)) != 2 or not all(a in self.env for a in nodes(node)):
                 raise self._no_function(node, "Add two branches of the network, nothing else.")
-            self._add(node, path, Add())
-        elif name in ("relu", "relu_"):
-            self._relu(node, path)
-        elif name in ("flatten", "view", "reshape"):
-            if not is_flatten(name, args, kwargs):
-                raise self._no_function(node, "Flatten all axes after the batch: flatten(x, 1).")
-            self._add(node, path, nn.Flatten())
-        elif name in ("max_pool2d", "boolean_dispatch") and is_max_pool(node):
-            self._max_pool(node, path, nn.MaxPool2d(*args, **kwargs))
-        elif name in ("avg_pool2d", "adaptive_avg_pool2d"):
-            kinds = {"avg_pool2d": nn.AvgPool2d, "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d}
-            self._add(node, path, kinds[name](*args, **kwargs))
+            self._add(node, path, Add(factor))
+        elif name in ("cat", "concat", "concatenate"):
+            self._concat(node, path)
+        elif kind := max_pool(node):
+            pool: Any = kind
+            self._max_pool(node, path, pool(*args, **node.kwargs))
         elif name == "dropout":
-            self._add(node, path, Dropout(args[0] if args else kwargs.get("p", 0.5)))
-        elif name == "mean" or (name == "getitem" and keeps_batch(args)):
-            function = torch.mean if name == "mean" else operator.getitem
-            self._add(node, path, Call(function, *args, **kwargs))
-        elif node.target is functional.pad or name == "pad":
-            if kwargs.get("value", args[2] if len(args) > 2 else None):
-                raise self._no_function(node, "Pad with zeros.")
-            self._add(node, path, Call(functional.pad, *args, **kwargs))
+            p: Any = args[0] if args else node.kwargs.get("p", 0.5)
+            self._add(node, path, Dropout(p))
         else:
-            raise self._no_function(node, f"Only {_CAN} can.")
+            try:
+                kept = kept_call(node)
+            except Refused as why:
+                raise self._no_function(node, str(why)) from None
+            if kept is None:
+                raise self._no_function(node, advice(name))
+            self._add(node, path, kept, (self._source(node),))
+
+    def _concat(self, node: fx.Node, path: str) -> None:
+        branches = node.args[0] if node.args else node.kwargs.get("tensors", ())
+        dim: Any = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else 0)
+        assert isinstance(branches, tuple | list)
+        if dim == 0 or not all(isinstance(b, fx.Node) and b in self.env for b in branches):
+            raise self._no_function(
+                node, "Concatenate branches of the network, along another axis than the batch's."
+            )
+        inputs = tuple(self.env[b] for b in branches if isinstance(b, fx.Node))
+        self._add(node, path, Concat(dim), inputs)
 
     def _source(self, node: fx.Node) -> str:
         """Return the name of a node's first input."""
         first = node.args[0] if node.args else node.kwargs.get("input")
+        if isinstance(first, fx.Node) and is_pieces(first):
+            first = first.args[0]
         if not isinstance(first, fx.Node) or first not in self.env:
             raise self._no_function(node, "Expected the output of a layer as first argument.")
         return self.env[first]
 
-    def _add(self, node: fx.Node, path: str, module: nn.Module) -> None:
+    def _add(
+        self,
+        node: fx.Node,
+        path: str,
+        module: nn.Module,
+        inputs: tuple[str, ...] | None = None,
+    ) -> None:
         """Append an application of a module; a repeated path refers to the same module."""
-        inputs = tuple(self.env[a] for a in nodes(node) if a in self.env)
+        if inputs is None:
+            inputs = tuple(self.env[a] for a in nodes(node) if a in self.env)
         if isinstance(module, Dropout) and path in self.modules:
             path = f"{path}_{node.name}"  # each application has a mask of its own
         self.env[node] = name = self._append(node.name, inputs, path, module)
@@ -245,10 +291,13 @@ class _Builder:
     def _synapses(self, node: fx.Node, path: str, module: nn.Module) -> None:
         before = self.current[self._source(node)]
         if before is not None:
-            raise UnsupportedModelError(
-                f"layer {path!r} takes the output of {before!r} without a ReLU in between: "
-                "negative activations cannot be sent as spikes. Put nn.ReLU between the two."
-            )
+            if not self.analog:
+                raise UnsupportedModelError(
+                    f"layer {path!r} takes the output of {before!r} without a ReLU in between: "
+                    "negative activations cannot be sent as spikes. Put nn.ReLU between the two, "
+                    "or pass analog=True, which hands the currents over as analog values."
+                )
+            self.handed_over[path] = before
         plain = plain_copy(module)
         for what, parameter in plain.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
@@ -258,57 +307,72 @@ class _Builder:
         self._add(node, path, plain)
         self.current[self.env[node]] = path
 
-    def _relu(self, node: fx.Node, path: str) -> None:
+    def _rectify(self, node: fx.Node, path: str, rectifier: Rectifier) -> None:
         source = self._source(node)
-        if self.current[source] is None and source != INPUT and self._rectified(source):
+        plain = rectifier == Rectifier()
+        if plain and source != INPUT and self._rectified(source):
             self.env[node] = source  # a ReLU of what is not negative
             return
-        self.env[node] = self._fire(node.name, source, path)
+        self.env[node] = self._fire(node.name, source, path, rectifier)
 
     def _rectified(self, name: str) -> bool:
-        """Return whether a value is the spikes of a layer, possibly pooled or masked."""
+        """Return whether a value is the spikes of layers, possibly pooled, masked or joined."""
         for node in reversed(self.nodes):
             if node.name == name:
                 module = self.modules[node.path]
                 if isinstance(module, Neurons):
                     return True
-                if isinstance(module, MaxPool2d | Dropout | nn.AvgPool2d | nn.Flatten):
-                    return self._rectified(node.inputs[0])
+                joins = isinstance(module, Concat) or (
+                    isinstance(module, Add) and module.factor >= 0
+                )
+                if joins or isinstance(module, MaxPool | Dropout | nn.AvgPool2d | nn.Flatten):
+                    return all(self._rectified(i) for i in node.inputs)
         return False
 
-    def _fire(self, name: str, source: str, path: str) -> str:
-        """Append neurons to a value; a ReLU applied twice becomes two layers of neurons."""
+    def _fire(self, name: str, source: str, path: str, rectifier: Rectifier) -> str:
+        """Append neurons to a value; an activation applied twice becomes two layers of neurons."""
         if path in self.modules:
             path = f"{path}_{name}"
-        return self._append(name, (source,), path, self.make_neurons())
+        low, high = rectifier.low, rectifier.high
+        if high is not None:
+            high = torch.as_tensor(high, dtype=torch.get_default_dtype()) - low
+            if not bool(high > 0):
+                raise UnsupportedModelError(
+                    f"activation {path!r} lets values from {low:g} to {low + float(high):g} "
+                    "through, which is no range. Train the model anew."
+                )
+        if low == 0:
+            return self._append(name, (source,), path, self.make_neurons(high, rectifier.levels))
+        down = self._append(f"{name}_down", (source,), f"{path}_down", _affine(1.0, -low))
+        fired = self._append(name, (down,), path, self.make_neurons(high, rectifier.levels))
+        return self._append(f"{name}_up", (fired,), f"{path}_up", _affine(1.0, low))
 
-    def _max_pool(self, node: fx.Node, path: str, pool: nn.MaxPool2d) -> None:
-        if pool.return_indices:
+    def _max_pool(self, node: fx.Node, path: str, pool: nn.Module) -> None:
+        if getattr(pool, "return_indices", False):
             raise self._cannot(path, pool, "Pool without return_indices.")
         if path in self.modules:
             path = f"{path}_{node.name}"
         source = self._source(node)
         before = self.current[source]
         if before is None:
-            self.env[node] = self._append(node.name, (source,), path, MaxPool2d(pool))
+            self.env[node] = self._append(node.name, (source,), path, MaxPool(pool))
             return
-        users = list(node.users)
-        if len(users) != 1 or not self._is_relu(users[0]):
+        following = list(node.users)
+        rectifier = self._rectifier(following[0]) if len(following) == 1 else None
+        if rectifier is None:
             raise UnsupportedModelError(
                 f"layer {path!r} takes maxima of the currents of {before!r}, which has no spiking "
                 "counterpart. Put nn.ReLU directly before or directly after the pool."
             )
-        relu = users[0]
-        fired = self._fire(
-            relu.name, source, str(relu.target) if relu.op == "call_module" else relu.name
-        )
-        self.env[relu] = self.env[node] = self._append(node.name, (fired,), path, MaxPool2d(pool))
+        after = following[0]
+        place = str(after.target) if after.op == "call_module" else after.name
+        fired = self._fire(after.name, source, place, rectifier)
+        self.env[after] = self.env[node] = self._append(node.name, (fired,), path, MaxPool(pool))
 
-    def _is_relu(self, node: fx.Node) -> bool:
+    def _rectifier(self, node: fx.Node) -> Rectifier | None:
         if node.op == "call_module":
-            return isinstance(self.ann.get_submodule(str(node.target)), nn.ReLU)
-        name = node.target if isinstance(node.target, str) else node.target.__name__
-        return name in ("relu", "relu_")
+            return rectifier_of_module(self.ann.get_submodule(str(node.target)))
+        return rectifier_of_call(node) if node.op in ("call_function", "call_method") else None
 
     def _batch_norm(self, node: fx.Node, path: str, norm: _BatchNorm) -> None:
         scale, shift = folded(path, norm)
@@ -316,14 +380,11 @@ class _Builder:
         assert isinstance(source, fx.Node)
         layer = self.modules.get(str(source.target)) if source.op == "call_module" else None
         once = source.op == "call_module" and self._uses(str(source.target)) == 1
-        if isinstance(layer, _SYNAPSES) and once and len(source.users) == 1:
-            with torch.no_grad():
-                bias = torch.zeros_like(shift) if layer.bias is None else layer.bias
-                layer.bias = nn.Parameter(bias * scale + shift)
-                layer.weight.mul_(scale.reshape(-1, *(1,) * (layer.weight.dim() - 1)))
+        if isinstance(layer, SYNAPSES) and once and len(source.users) == 1:
+            scale_outputs(layer, scale, shift)
             self.env[node] = self.env[source]
             return
-        self._add(node, path, Affine(scale, shift))
+        self._add(node, path, Affine(scale, shift, channels=True))
 
     def _uses(self, path: str) -> int:
         """Return how many times the traced forward pass applies a layer."""
@@ -335,13 +396,15 @@ class _Builder:
         return UnsupportedModelError(f"layer {path!r} ({kind}) cannot be converted. {advice}")
 
     def _no_function(self, node: fx.Node, advice: str) -> UnsupportedModelError:
-        name = node.target if isinstance(node.target, str) else node.target.__name__
-        return UnsupportedModelError(f"operation {name!r} ({node}) cannot be converted. {advice}")
+        return UnsupportedModelError(
+            f"operation {called(node)!r} ({node}) cannot be converted. {advice}"
+        )
 
 
-def _advice(module: nn.Module) -> str:
-    if isinstance(module, nn.Softmax | nn.LogSoftmax):
-        return "Leave it out: classification compares scores, and cross-entropy includes it."
-    if not list(module.children()) and "activation" in type(module).__module__:
-        return "Train the model with nn.ReLU instead."
-    return f"Only {_CAN} can."
+def _affine(scale: Constant, shift: Constant) -> Affine:
+    """Return the module for constants; numbers keep their precision."""
+
+    def tensor(value: Constant) -> Tensor:
+        return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
+
+    return Affine(tensor(scale), tensor(shift))

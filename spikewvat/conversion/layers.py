@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikewvat.adapters.neurons import NeuronLayer, Part, Varied, in_units, longer
-from spikewvat.spiking.stdb import Dynamics, State, neurons
+from spikewvat.conversion.qcfs import quantised
+from spikewvat.spiking.stdb import Dynamics, State, initial_state, neurons
 
 
 class Timed(nn.Module):
@@ -42,26 +43,50 @@ class Neurons(Timed):
         dynamics: How the neurons integrate and fire.
         leak: Share of the potential left after a step, in (0, 1].
         unit: Emit spikes of amplitude 1 instead of the threshold.
+        ceiling: Largest activation of the ANN, 0-dim and above 0; ``None`` is unbounded.
+        levels: Number of levels above 0 to which the ANN rounds activations, the highest of them
+            being ``ceiling``, which is then the threshold; ``None`` if it rounds nothing.
 
     Attributes:
         threshold: Firing threshold, 0-dim or one for each channel; a parameter, fixed unless made
             learnable.
         leak: As given; a parameter, fixed unless made learnable.
+        start: Potential before the first step, as a share of the threshold, 0-dim or one for each
+            channel.
+        bias: Added to the currents in every step, 0-dim or one for each channel; 0 unless
+            calibrated.
         amplitude: Size of a spike. In units of the ANN's activations it equals the threshold, so
             that rate times amplitude is the activation, and weights and biases are those of the
             ANN.
     """
 
-    def __init__(self, dynamics: Dynamics, *, leak: float = 1.0, unit: bool = False) -> None:
+    def __init__(
+        self,
+        dynamics: Dynamics,
+        *,
+        leak: float = 1.0,
+        unit: bool = False,
+        ceiling: Tensor | None = None,
+        levels: int | None = None,
+    ) -> None:
         super().__init__()
         if not 0 < leak <= 1:
             raise ValueError(f"leak must lie in (0, 1], got {leak!r}. 1 is no leak.")
-        self.dynamics, self.unit = dynamics, unit
+        self.dynamics, self.unit, self.levels = dynamics, unit, levels
         self.threshold = nn.Parameter(torch.tensor(1.0), requires_grad=False)
         self.leak = nn.Parameter(torch.tensor(leak), requires_grad=False)
+        self.start: Tensor
+        self.register_buffer("start", torch.tensor(dynamics.initial))
+        self.bias: Tensor
+        self.register_buffer("bias", torch.tensor(0.0))
         self.amplitude: Tensor
         self.register_buffer("amplitude", torch.tensor(1.0))
+        self.ceiling: Tensor | None
+        self.register_buffer("ceiling", None if ceiling is None else ceiling.clone())
         self._leaky = leak < 1
+        if levels is not None:
+            assert ceiling is not None
+            self.set_threshold(ceiling)
 
     def set_threshold(self, threshold: Tensor) -> None:
         """Set one threshold for all neurons (0-dim) or one for each channel [C], above 0."""
@@ -70,12 +95,26 @@ class Neurons(Timed):
         self.threshold = nn.Parameter(threshold.clone(), requires_grad=learns)
         self.amplitude = torch.ones_like(threshold) if self.unit else threshold.clone()
 
+    def shape_like(self, state: dict[str, Any], prefix: str) -> None:
+        """Take over the shapes of constants in a file, and complete a file of an earlier version.
+
+        Args:
+            state: Tensors by name.
+            prefix: Of the names of this layer's tensors.
+        """
+        if isinstance(threshold := state.get(f"{prefix}threshold"), Tensor):
+            self.set_threshold(torch.ones_like(threshold))
+        for name in ("start", "bias"):  # earlier files lack them: the arguments say the start
+            own: Tensor = getattr(self, name)
+            found = state.setdefault(f"{prefix}{name}", own)
+            if isinstance(found, Tensor):
+                setattr(self, name, own.new_zeros(found.shape))
+
     def steps(self, x: Tensor, time_steps: int, state: State | None) -> tuple[Tensor, State]:
         """Return spikes times amplitude, and the potentials."""
+        x = self.shifted(x)
         currents = x.expand(time_steps, *x.shape[1:])
-        leak = self.leak if self._leaky or self.leak.requires_grad else None
-        level = _channels(self.threshold, x.dim() - 3)
-        spikes, state = neurons(currents, level, self.dynamics, leak=leak, state=state)
+        spikes, state = self.fire(currents, self.begin(x) if state is None else state)
         if self.unit:
             return spikes, state
         amplitude = _channels(self.amplitude, x.dim() - 3).to(spikes.dtype)
@@ -83,19 +122,51 @@ class Neurons(Timed):
             return spikes * amplitude, state
         return spikes.mul_(amplitude), state
 
+    def shifted(self, x: Tensor) -> Tensor:
+        """Return currents [T, B, ...] with the bias."""
+        biased = self.bias.dim() > 0 or bool(self.bias != 0)
+        return x + _channels(self.bias, x.dim() - 3) if biased else x
+
+    def level(self, x: Tensor) -> Tensor:
+        """Return the thresholds, to broadcast against currents [T, B, ...] or one step of them."""
+        return _channels(self.threshold, x.dim() - 3)
+
+    def begin(self, x: Tensor) -> State:
+        """Return the neurons before their first step with currents [T, B, ...]."""
+        return initial_state(x[0], self.level(x), _channels(self.start, x.dim() - 3))
+
+    def fire(self, currents: Tensor, state: State) -> tuple[Tensor, State]:
+        """Return numbers of spikes in each step [T, B, ...], and the potentials."""
+        leak = self.leak if self._leaky or self.leak.requires_grad else None
+        return neurons(currents, self.level(currents), self.dynamics, leak=leak, state=state)
+
+    def counts(self, output: Tensor) -> Tensor:
+        """Return how many spikes an output [T, B, ...] holds, of either sign."""
+        height = 1.0 if self.unit else _channels(self.amplitude.detach(), output.dim() - 3)
+        return (output.detach() / height).abs().round()
+
     def neuron_layer(self, name: str) -> NeuronLayer:
         """Return the interface through which corruptions and observers access the neurons."""
         return _SeenNeurons(name, self)
 
     def analog(self, x: Tensor) -> Tensor:
-        """Return the rectified currents."""
-        return functional.relu(x)
+        """Return the ANN's activations."""
+        if self.levels is not None:
+            assert self.ceiling is not None
+            return quantised(x, self.ceiling, self.levels)
+        return self.bounded(functional.relu(x))
+
+    def bounded(self, values: Tensor) -> Tensor:
+        """Return values, the largest activation in place of larger ones."""
+        return values if self.ceiling is None else torch.minimum(values, self.ceiling)
 
     def extra_repr(self) -> str:
         """Return the constants."""
         level = self.threshold.detach()
         shown = f"{float(level):.4g}" if level.dim() == 0 else f"{len(level)} channels"
-        return f"threshold={shown}, leak={float(self.leak.detach()):.4g}, {self.dynamics}"
+        start = f"{float(self.start):.4g}" if self.start.dim() == 0 else "channels"
+        leak = f"{float(self.leak.detach()):.4g}"
+        return f"threshold={shown}, start={start}, leak={leak}, {self.dynamics}"
 
 
 class _SeenNeurons(NeuronLayer):
@@ -117,7 +188,7 @@ class _SeenNeurons(NeuronLayer):
         return 1.0 if module.unit else _channels(module.amplitude.detach(), output.dim() - 3)
 
 
-class MaxPool2d(Timed):
+class MaxPool(Timed):
     r"""Max pooling of spike trains: the output has fired as often as its most active input.
 
     .. math:: o_t = \max_i N_{i,t} - \max_i N_{i,t-1}, \qquad N_{i,t} = \sum_{s \le t} x_{i,s}
@@ -128,10 +199,10 @@ class MaxPool2d(Timed):
     that another input fired before it was overtaken.
 
     Args:
-        pool: The ANN's layer.
+        pool: The ANN's layer, of any number of dimensions.
     """
 
-    def __init__(self, pool: nn.MaxPool2d) -> None:
+    def __init__(self, pool: nn.Module) -> None:
         super().__init__()
         self.pool = pool
 
@@ -178,33 +249,69 @@ class Dropout(Timed):
 
 
 class Affine(nn.Module):
-    """A scale and a shift for each channel: batch norm that no preceding layer can absorb.
+    """A scale and a shift: constants, or batch norm that no preceding layer can absorb.
 
     Args:
-        scale: Factors [C].
-        shift: Summands [C].
+        scale: Factors; 0-dim, or of a shape that broadcasts against [B, C, ...].
+        shift: Summands, as ``scale``.
+        channels: Scale and shift are [C], for axis 1 of the input.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, scale: Tensor, shift: Tensor, *, channels: bool = False) -> None:
         super().__init__()
         self.register_buffer("scale", scale.detach().clone())
         self.register_buffer("shift", shift.detach().clone())
+        self.channels = channels
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the input [B, C, ...], scaled and shifted."""
+        if not self.channels:
+            return x * self.scale + self.shift
         tail = x.dim() - 2
         return x * _channels(self.scale, tail) + _channels(self.shift, tail)
 
 
 class Add(nn.Module):
-    """The sum of two branches."""
+    """The sum of two branches.
+
+    Args:
+        factor: Factor of the second branch; -1 for a difference.
+    """
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """Return the sum; a branch with a single step is broadcast to all steps."""
-        return one + other
+        """Return the sum."""
+        return torch.add(one, other, alpha=self.factor)
+
+    def extra_repr(self) -> str:
+        """Return the factor."""
+        return "" if self.factor == 1 else f"factor={self.factor:g}"
+
+
+class Concat(nn.Module):
+    """Branches side by side.
+
+    Args:
+        dim: The axis of [B, ...], not that of the batch.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.dim = dim
+
+    def forward(self, *branches: Tensor) -> Tensor:
+        """Return the branches in one tensor."""
+        return torch.cat(branches, self.dim)
+
+    def extra_repr(self) -> str:
+        """Return the axis."""
+        return f"dim={self.dim}"
 
 
 class Call(nn.Module):
@@ -229,10 +336,16 @@ class Call(nn.Module):
         return getattr(self.function, "__name__", repr(self.function))
 
 
-def fold(module: nn.Module, x: Tensor) -> Tensor:
-    """Apply a module without memory to all steps at once, with time folded into the batch."""
-    output: Tensor = module(x.flatten(0, 1))
-    return output.view(*x.shape[:2], *output.shape[1:])
+def fold(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """Apply a module without memory to all steps at once, with time folded into the batch.
+
+    Args:
+        module: Takes as many tensors [B, ...].
+        *inputs: [T, B, ...], or [1, B, ...] for what is the same in every step.
+    """
+    steps = max(len(x) for x in inputs)
+    output: Tensor = module(*(x.expand(steps, *x.shape[1:]).flatten(0, 1) for x in inputs))
+    return output.view(steps, inputs[0].shape[1], *output.shape[1:])
 
 
 def _channels(values: Tensor, tail: int) -> Tensor:

@@ -7,11 +7,16 @@ from typing import Any
 
 from torch import fx, nn
 
+from spikewvat.conversion.rectifiers import rectifier_of_module
 from spikewvat.conversion.traced import is_shape
 
 _ASSIGNMENTS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
-_VIEWS = ("flatten", "view", "reshape", "getitem", "dropout")  # in evaluation, as far as supported
-_VIEW_MODULES = (nn.Identity, nn.Flatten, nn.modules.dropout._DropoutNd)
+_VIEWS = (
+    *("flatten", "view", "reshape", "getitem", "squeeze", "unsqueeze", "transpose", "permute"),
+    *("movedim", "contiguous", "chunk", "split", "tensor_split", "unbind"),
+    "dropout",  # in evaluation, as far as supported
+)
+_VIEW_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 
 class _Proxy(fx.Proxy):
@@ -34,11 +39,21 @@ class _Proxy(fx.Proxy):
 
 
 class InPlaceTracer(fx.Tracer):
-    """Traces a network and keeps augmented assignments visible."""
+    """Traces a network and keeps augmented assignments and activations visible."""
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """Return the proxy of a node during tracing."""
         return _Proxy(node, self)
+
+    def trace(self, root: Any, concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """Trace a network."""
+        # Before tracing, because recognising some of them runs them.
+        self._activations = {m for m in root.modules() if rectifier_of_module(m) is not None}
+        return super().trace(root, concrete_args)
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether a module is an operation; activations of any origin are."""
+        return m in self._activations or super().is_leaf_module(m, module_qualified_name)
 
 
 class Memory:

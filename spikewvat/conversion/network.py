@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikewvat.conversion.coding import Coding
+from spikewvat.conversion.correction import Correction, OffsetSpikes, SilentResiduals
 from spikewvat.conversion.graph import INPUT, Graph, Node
 from spikewvat.conversion.layers import Dropout, Neurons, Timed, fold
 
@@ -35,17 +36,30 @@ class SpikingNetwork(nn.Module):
         time_steps: Number of steps T in a pass.
         chunk: Number of steps that a layer runs at once; ``None`` chooses it such that large
             batches stay in the cache and small ones keep the processor busy.
+        correction: Corrects each image's spikes; ``None`` leaves them.
+
+    Raises:
+        ValueError: If an argument is out of range.
 
     Attributes:
         layers: The modules under their names in the ANN; synaptic weights are those of the ANN with
             batch norm folded in.
+        handed_over: Synaptic layers that receive analog values instead of spikes, each with the
+            layer whose currents these are.
         time_steps: T; may be changed at any time.
+        fitted_steps: The T that thresholds were fitted to, or None if to none.
         every_step: Whether the layers after the last neurons also run in every step, as on a chip;
             needed for counting and read noise. Scores are the same up to rounding.
     """
 
     def __init__(
-        self, graph: Graph, coding: Coding, time_steps: int, *, chunk: int | None = None
+        self,
+        graph: Graph,
+        coding: Coding,
+        time_steps: int,
+        *,
+        chunk: int | None = None,
+        correction: Correction | None = None,
     ) -> None:
         super().__init__()
         check_time_steps(time_steps)
@@ -55,7 +69,10 @@ class SpikingNetwork(nn.Module):
         for path, module in graph.modules.items():
             _place(self.layers, path, module)
         self.nodes, self.output = tuple(graph.nodes), graph.output
+        self.handed_over = dict(graph.handed_over)
         self.coding, self.time_steps, self.chunk = coding, time_steps, chunk
+        self.correction = correction
+        self.fitted_steps: int | None = None
         self.every_step = False
         self._tail = self._linear_tail()
 
@@ -64,7 +81,8 @@ class SpikingNetwork(nn.Module):
 
         They converge to the ANN's scores as T grows. Accumulated potentials are T times as large.
         """
-        return self._mean(self._coded(images))
+        state = self._begun(lambda steps: self._coded(images, steps))
+        return self._mean(self._coded(images), state)
 
     def encode(self, images: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Return the input over time, for :meth:`run`.
@@ -83,7 +101,8 @@ class SpikingNetwork(nn.Module):
 
     def run(self, inputs: Tensor) -> Tensor:
         """Return scores U/T [B, classes] for an input over time [T, B, ...] or [1, B, ...]."""
-        return self._mean(self._given(inputs))
+        state = self._begun(lambda steps: self._given(inputs, steps))
+        return self._mean(self._given(inputs), state)
 
     def outputs(
         self, images: Tensor, *, time_steps: int | None = None, observe: Observer | None = None
@@ -96,9 +115,10 @@ class SpikingNetwork(nn.Module):
             observe: Called with the inputs and output of every module.
 
         Yields:
-            Output currents of the next steps; their sum is the potential.
+            Output currents of the next steps; their sum is the potential. What a correction runs
+            before them is observed, but not in the output.
         """
-        state: dict[str, Any] = {}
+        state = self._begun(lambda first: self._coded(images, first), observe)
         for x, steps, constant in self._coded(images, time_steps):
             output = self._advance(x, steps, constant, state, observe=observe, every_step=True)
             yield output.expand(steps, *output.shape[1:])
@@ -185,11 +205,59 @@ class SpikingNetwork(nn.Module):
             neurons.leak.requires_grad_(leak)
 
     def extra_repr(self) -> str:
-        """Return the arguments."""
-        return f"time_steps={self.time_steps}, coding={self.coding}, chunk={self.chunk}"
+        """Return the arguments, and what is no spike between synapses."""
+        shown = f"time_steps={self.time_steps}, coding={self.coding}, chunk={self.chunk}"
+        pairs = [f"{before} to {path}" for path, before in self.handed_over.items()]
+        return f"{shown}, analog values from {', '.join(pairs)}" if pairs else shown
 
-    def _mean(self, chunks: Iterator[tuple[Tensor, int, bool]]) -> Tensor:
+    @property
+    def correction(self) -> Correction | None:
+        """What corrects each image's spikes; may be changed at any time.
+
+        Raises:
+            ValueError: If neurons leak, or do not decide and reset as corrections suppose.
+        """
+        return self._correction
+
+    @correction.setter
+    def correction(self, correction: Correction | None) -> None:
+        for name, neurons in self.neurons().items() if correction is not None else ():
+            dynamics = neurons.dynamics
+            other = dynamics.delayed or dynamics.hard_reset or dynamics.several
+            if other or bool(neurons.leak.detach() != 1):
+                raise ValueError(
+                    f"{type(correction).__name__} needs neurons without leak that send 0 or 1 "
+                    f"spikes and reset by subtraction, but those of {name!r} do not: {neurons}. "
+                    "Use plain Dynamics(), and leak=1."
+                )
+        self._correction = correction
+
+    @property
+    def steps_before(self) -> int:
+        """Number of steps that a correction runs before the T steps of a pass."""
+        return self.correction.steps if isinstance(self.correction, SilentResiduals) else 0
+
+    def _begun(
+        self,
+        chunks: Callable[[int], Iterator[tuple[Tensor, int, bool]]],
+        observe: Observer | None = None,
+    ) -> dict[str, Any]:
+        """Return the state at the first step, after what a correction runs before it."""
+        correction = self.correction
+        if not isinstance(correction, SilentResiduals):
+            return {}
         state: dict[str, Any] = {}
+        with torch.no_grad():
+            for x, steps, constant in chunks(correction.steps):
+                self._advance(x, steps, constant, state, observe=observe, every_step=True)
+            speaking = {
+                name: correction.speaks(neurons, state[name])
+                for name, neurons in self.neurons().items()
+                if name in state
+            }
+        return {"speaking": speaking}
+
+    def _mean(self, chunks: Iterator[tuple[Tensor, int, bool]], state: dict[str, Any]) -> Tensor:
         total: Tensor | None = None
         done = 0
         for x, steps, constant in chunks:
@@ -207,21 +275,27 @@ class SpikingNetwork(nn.Module):
         check_time_steps(left)
         generator = self.coding.generator()
         while left > 0:
-            steps = min(left, self._chunk(images))
+            steps = min(left, self._chunk(images, left))
             x = self.coding(images, steps, generator=generator)
             yield x, steps, self.coding.constant
             left -= steps
 
-    def _given(self, inputs: Tensor) -> Iterator[tuple[Tensor, int, bool]]:
+    def _given(
+        self, inputs: Tensor, time_steps: int | None = None
+    ) -> Iterator[tuple[Tensor, int, bool]]:
         constant = len(inputs) == 1 and self.coding.constant
         total = self.time_steps if constant else len(inputs)
-        chunk = self._chunk(inputs[0])
+        if time_steps is not None:
+            total = time_steps if constant else min(time_steps, total)
+        chunk = self._chunk(inputs[0], total)
         for start in range(0, total, chunk):
             steps = min(chunk, total - start)
             yield inputs if constant else inputs[start : start + steps], steps, constant
 
-    def _chunk(self, images: Tensor) -> int:
-        """Return the number of steps to run at once."""
+    def _chunk(self, images: Tensor, left: int) -> int:
+        """Return the number of steps to run at once, of so many."""
+        if isinstance(self.correction, OffsetSpikes):
+            return left  # it needs a layer's input in all steps
         at_once = _AT_ONCE_CPU if images.device.type == "cpu" else _AT_ONCE
         return self.chunk or max(1, at_once // max(1, len(images)))
 
@@ -238,6 +312,7 @@ class SpikingNetwork(nn.Module):
     ) -> Tensor:
         """Run the next steps through all layers and return the output [steps or 1, B, ...]."""
         kept: dict[str, Tensor] = state.setdefault("constant", {})
+        speaking: dict[str, Tensor] = state.get("speaking", {})
         values = {INPUT: x}
         same = {INPUT} if constant else set()
         last = self._last_use
@@ -257,11 +332,14 @@ class SpikingNetwork(nn.Module):
             if node.name not in kept:
                 module = self.layers.get_submodule(node.path)
                 if isinstance(module, Timed):
-                    found, state[node.name] = module.steps(inputs[0], steps, state.get(node.name))
-                elif len(inputs) == 2:
-                    found = module(*inputs)
+                    before = state.get(node.name)
+                    if isinstance(module, Neurons) and isinstance(self.correction, OffsetSpikes):
+                        before = self.correction.state(module, inputs[0], steps)
+                    found, state[node.name] = module.steps(inputs[0], steps, before)
+                    if node.name in speaking:
+                        found = found * speaking[node.name]
                 else:
-                    found = fold(module, inputs[0])
+                    found = fold(module, *inputs)
                 values[node.name] = found
                 remembers = isinstance(module, Timed) and not isinstance(module, Dropout)
                 if same.issuperset(node.inputs) and not remembers:

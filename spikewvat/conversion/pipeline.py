@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parameter import is_lazy
 
+from spikewvat import files
 from spikewvat.adapters.modes import evaluating
 from spikewvat.conversion.balance import Balancing, balance, images_of
 from spikewvat.conversion.coding import Coding, Direct, Poisson
+from spikewvat.conversion.correction import Correction
 from spikewvat.conversion.graph import trace
 from spikewvat.conversion.layers import Add, Affine, Neurons
 from spikewvat.conversion.network import SpikingNetwork, check_time_steps
+from spikewvat.conversion.start import STARTS, choose_start
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.spiking.stdb import Dynamics
@@ -31,39 +35,55 @@ def convert(
     ann: nn.Module,
     loader: Iterable[Any],
     *,
-    time_steps: int,
+    time_steps: int | None = None,
     balancing: Balancing = Balancing(),  # noqa: B008 -- frozen
     coding: Coding = Direct(),  # noqa: B008 -- frozen
-    dynamics: Dynamics = Dynamics(),  # noqa: B008 -- frozen
+    dynamics: Dynamics | None = None,
+    starts: Sequence[float] | None = None,
     leak: float = 1.0,
     unit_spikes: bool = False,
+    analog: bool = False,
     variation: DeviceModel | None = None,
     checkpoint: Path | str | None = None,
     chunk: int | None = None,
+    correction: Correction | None = None,
     generator: Generator | None = None,
 ) -> SpikingNetwork:
     """Convert a ReLU network to a spiking network.
 
-    The network may be any chain or graph of convolutions, dense layers, average and max pooling,
-    ReLU, dropout, flattening, batch norm and additions. Batch norm is folded into the preceding
-    layer, and ReLUs are replaced by neurons with balanced thresholds; the ANN is not changed. To
-    use another number of steps, change ``time_steps`` alone, unless thresholds were fitted to it.
+    The network may be any chain or graph of convolutions, dense layers, pooling, dropout, batch
+    norm, reshaping, upsampling, additions, concatenations, constants, and activations that rectify:
+    ReLU, ReLU6, Hardtanh, clamp and :class:`QCFS`. Batch norm is folded into the preceding layer,
+    and activations are replaced by neurons with balanced thresholds, or with learned ones; the ANN
+    is not changed. To use another number of steps, change ``time_steps`` and balance again: by
+    default thresholds are fitted to it.
 
     Args:
         ann: The trained network, from images to class scores.
         loader: Calibration images, ``[B, ...]`` or a tuple that starts with them: a few hundred
             training images, not test images.
-        time_steps: Number of steps T in a pass.
+        time_steps: Number of steps T in a pass; ``None`` takes the levels L of the network's QCFS
+            layers.
         balancing: How thresholds are chosen.
         coding: How images drive the network: as a constant current, or as Poisson spikes.
-        dynamics: How neurons integrate and fire.
+        dynamics: How neurons integrate and fire; ``None`` is ``Dynamics()``.
+        starts: Where potentials may start, as shares of the threshold: the first one stays unless
+            another is better on held-out calibration images (:func:`choose_start`). ``None``
+            leaves them where ``dynamics`` says, at half a threshold; with ``variation`` and without
+            ``dynamics``, it is ``STARTS``: they start at 0 if that suits the chips better.
         leak: Share of the potential left after a step, in (0, 1]; 1 is integrate-and-fire.
         unit_spikes: Use spikes of size 1 instead of the threshold, as published for hybrid
             conversion. Currents then shrink from layer to layer; this is valid only for chains
             without biases.
+        analog: Convert synaptic layers that follow each other without an activation, as in linear
+            bottlenecks: the second one receives analog values in every step, which the chip must
+            be able to hand over. ``print(snn)`` names such layers; without ``analog=True`` they are
+            an error.
         variation: Device model; thresholds are chosen over its chips.
         checkpoint: File for intermediate results of balancing.
         chunk: Number of steps that a layer runs at once; see :class:`SpikingNetwork`.
+        correction: Corrects each image's spikes, for few steps: :class:`OffsetSpikes` or
+            :class:`SilentResiduals`, which both cost more steps than T.
         generator: Source of randomness for chips and coding during balancing.
 
     Returns:
@@ -88,14 +108,23 @@ def convert(
         ann,
         time_steps=time_steps,
         coding=coding,
-        dynamics=dynamics,
+        dynamics=dynamics or Dynamics(),
         leak=leak,
         unit_spikes=unit_spikes,
+        analog=analog,
         chunk=chunk,
+        correction=correction,
     )
+    images = _Checked(loader, ann, snn, coding)
+    if starts is None and dynamics is None and variation is not None:
+        starts = STARTS
+    if starts is not None:
+        choose_start(
+            snn, images, starts, balancing=balancing, variation=variation, generator=generator
+        )
     balance(
         snn,
-        _Checked(loader, ann, snn, coding),
+        images,
         balancing,
         variation=variation,
         checkpoint=checkpoint,
@@ -107,23 +136,27 @@ def convert(
 def unbalanced(
     ann: nn.Module,
     *,
-    time_steps: int,
+    time_steps: int | None = None,
     coding: Coding = Direct(),  # noqa: B008 -- frozen
     dynamics: Dynamics = Dynamics(),  # noqa: B008 -- frozen
     leak: float = 1.0,
     unit_spikes: bool = False,
+    analog: bool = False,
     chunk: int | None = None,
+    correction: Correction | None = None,
 ) -> SpikingNetwork:
     """Convert a ReLU network to a spiking network without balancing its thresholds.
 
     Args:
         ann: See :func:`convert` for all arguments.
-        time_steps: Number of steps T in a pass.
+        time_steps: Number of steps T in a pass; ``None`` takes the levels of QCFS layers.
         coding: How images drive the network.
         dynamics: How neurons integrate and fire.
         leak: Share of the potential left after a step.
         unit_spikes: Use spikes of size 1 instead of the threshold.
+        analog: Convert synaptic layers that follow each other without an activation.
         chunk: Number of steps that a layer runs at once.
+        correction: Corrects each image's spikes.
 
     Returns:
         The network with thresholds of 1, in evaluation mode, on the ANN's device.
@@ -132,21 +165,66 @@ def unbalanced(
         UnsupportedModelError: As :func:`convert`.
         ValueError: If an argument is out of range, or weights are not finite.
     """
-    check_time_steps(time_steps)
+    if time_steps is not None:
+        check_time_steps(time_steps)
     _check_weights(ann)
 
-    def make() -> Neurons:
-        return Neurons(dynamics, leak=leak, unit=unit_spikes)
+    def make(ceiling: Tensor | None, levels: int | None) -> Neurons:
+        return Neurons(dynamics, leak=leak, unit=unit_spikes, ceiling=ceiling, levels=levels)
 
     with evaluating(ann):
-        graph = trace(ann, make)
+        graph = trace(ann, make, analog=analog)
     if unit_spikes:
         _refuse_scales(graph.modules)
-    snn = SpikingNetwork(graph, coding, time_steps, chunk=chunk).eval()
+    if time_steps is None:
+        time_steps = _levels(graph.modules)
+    snn = SpikingNetwork(graph, coding, time_steps, chunk=chunk, correction=correction).eval()
     first = next(ann.parameters())
     snn.to(first.device)
     for neurons in snn.neurons().values():
         neurons.to(first.dtype)
+    return snn
+
+
+def restore(ann: nn.Module, path: Path | str, **options: Any) -> SpikingNetwork:
+    """Load a converted network from its file, without calibration images.
+
+    Args:
+        ann: A network like the one that was converted; its weights do not matter.
+        path: A file written by ``files.save(path, snn.state_dict())`` or ``spikewvat convert``.
+        **options: Arguments of :func:`convert` that describe the network: ``time_steps``,
+            ``coding``, ``dynamics``, ``leak``, ``unit_spikes``, ``analog``, ``chunk``,
+            ``correction``.
+
+    Returns:
+        The network, in evaluation mode.
+
+    Raises:
+        CheckpointError: If the file is missing, damaged or belongs to another network.
+        UnsupportedModelError: As :func:`convert`.
+        ValueError: If an argument is out of range.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> def make_model():
+        ...     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+        >>> images = torch.rand(32, 4)
+        >>> snn = convert(make_model(), [images], time_steps=8)
+        >>> path = Path(mkdtemp()) / "snn.safetensors"
+        >>> files.save(path, snn.state_dict())
+        >>> torch.equal(restore(make_model(), path, time_steps=8)(images), snn(images))
+        True
+    """
+    state = files.load(path)
+    for module in ann.modules():
+        if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None:
+            module.num_batches_tracked.fill_(1)  # statistics are folded into what is loaded
+    snn = unbalanced(ann, **options)
+    neurons = snn.neurons()
+    for node in snn.nodes:
+        if node.name in neurons:
+            neurons[node.name].shape_like(state, f"layers.{node.path}.")
+    files.load_state(snn, state, source=repr(str(path)))
     return snn
 
 
@@ -173,6 +251,19 @@ class _Checked:
                     "coding=Direct()."
                 )
             yield images
+
+
+def _levels(modules: dict[str, nn.Module]) -> int:
+    """Return the levels that all neurons have, which are the steps that the ANN was trained for."""
+    found = {m.levels for m in modules.values() if isinstance(m, Neurons)}
+    levels = next(iter(found))
+    if len(found) > 1 or levels is None:
+        shown = ", ".join(sorted("none" if level is None else str(level) for level in found))
+        raise ValueError(
+            f"time_steps=None needs QCFS layers of one number of levels, but they are {shown}. "
+            "Pass time_steps, such as 8."
+        )
+    return levels
 
 
 def _check_weights(ann: nn.Module) -> None:
@@ -227,7 +318,7 @@ def _refuse_scales(modules: dict[str, nn.Module]) -> None:
                 "outweigh its scaled-down currents. Leave unit_spikes=False."
             )
     for path, module in modules.items():
-        if getattr(module, "bias", None) is not None:
+        if not isinstance(module, Neurons) and getattr(module, "bias", None) is not None:
             raise ValueError(
                 f"unit_spikes=True needs layers without bias, but {path!r} has one, which would "
                 "outweigh its scaled-down currents. Leave unit_spikes=False."

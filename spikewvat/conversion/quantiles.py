@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 _BINS = 4096
+_AT_ONCE = 2**22  # numbers in memory while thresholds are searched
 
 
 class Quantiles:
@@ -41,9 +43,8 @@ class Quantiles:
             self._maximum = largest
         self._maximum = torch.maximum(self._maximum, largest)
         while bool((wide := self._maximum > self._limit).any()):
-            merged = torch.zeros_like(self._counts)
-            merged[:, : _BINS // 2] = self._counts.view(channels, -1, 2).sum(2)
-            self._counts[wide] = merged[wide]
+            pairs = self._counts[wide].view(-1, _BINS // 2, 2).sum(2)
+            self._counts[wide] = functional.pad(pairs, (0, _BINS // 2))
             self._limit[wide] *= 2
         self.total += values.shape[1]
         bins = (values * (_BINS / self._limit)[:, None]).long()  # rounds towards 0
@@ -71,15 +72,20 @@ class Quantiles:
             maximum = torch.minimum(self._limit * highest / _BINS, maximum)
         return maximum if self.per_channel else maximum[0]
 
-    def least_error(self, time_steps: int, initial: float, candidates: int = 128) -> Tensor:
+    def least_error(
+        self, time_steps: int, initial: float | Tensor, *, burst: int = 1, candidates: int = 128
+    ) -> Tensor:
         r"""Return the threshold whose spike counts represent the values with the least error.
 
         .. math:: \min_\theta \sum_x \left(x - \frac\theta T\,
-            \mathrm{clip}\Big(\Big\lfloor \frac{xT}\theta + v_0 \Big\rfloor, 0, T\Big)\right)^2
+            \mathrm{clip}\Big(\Big\lfloor \frac{xT}\theta + v_0 \Big\rfloor, 0, \Gamma T\Big)
+            \right)^2
 
         Args:
             time_steps: Number of steps T that encode a rate.
-            initial: Initial potential :math:`v_0` as a share of the threshold.
+            initial: Initial potential :math:`v_0` as a share of the threshold, or one for each
+                channel.
+            burst: Most spikes :math:`\Gamma` of a step.
             candidates: Number of candidate thresholds, evenly spaced up to the maximum.
 
         Returns:
@@ -89,15 +95,31 @@ class Quantiles:
             A Free Lunch From ANN (Li et al., 2021), section 3, https://arxiv.org/abs/2106.06984
         """
         counts = self._seen().double()
-        centres = (torch.arange(_BINS, dtype=torch.float64) + 0.5) / _BINS
-        shares = torch.linspace(1 / candidates, 1, candidates, dtype=torch.float64)[:, None]
-        best = torch.zeros(len(counts))
-        for channel, count in enumerate(counts):
-            limit = float(self._limit[channel])
-            x, theta = centres * limit, shares * float(self._maximum[channel].clamp(min=1e-12))
-            told = (x * time_steps / theta + initial).floor().clamp(0, time_steps)
-            error = (x - theta * told / time_steps).square() @ count
-            best[channel] = float(theta[int(error.argmin())]) if count.any() else 0.0
+        # In units of bins. With q_k = k theta / T, the error is the sum over all values of x^2 and,
+        # for each k that a value reaches, of (x - q_k)^2 - (x - q_(k-1))^2: suffix sums suffice.
+        centres = torch.arange(_BINS, dtype=torch.float64) + 0.5
+        largest = (self._maximum / self._limit).double() * _BINS
+        shares = torch.linspace(1 / candidates, 1, candidates, dtype=torch.float64)
+        above, total = _suffix_sums(counts), _suffix_sums(counts * centres)
+        best = torch.zeros(len(counts), dtype=torch.float64)
+        k = torch.arange(1, burst * time_steps + 1, dtype=torch.float64)
+        start = torch.as_tensor(initial, dtype=torch.float64).cpu().expand(len(counts))
+        at_once = max(1, _AT_ONCE // (candidates * len(k)))
+        for channel in range(0, len(counts), at_once):
+            part = slice(channel, channel + at_once)
+            unit = shares * largest[part, None] / time_steps  # [channels, candidates]
+            first = (
+                ((k - start[part, None, None]) * unit[..., None] - 0.5)
+                .ceil_()
+                .clamp_(0, _BINS)
+                .long()
+            )
+            first = first.flatten(1)
+            n = above[part].gather(1, first).view(*unit.shape, -1)
+            x = total[part].gather(1, first).view(*unit.shape, -1)
+            error = unit * (unit * (n @ (2 * k - 1)) - 2 * x.sum(2))
+            best[part] = shares[error.argmin(1)]
+        best = torch.where(counts.sum(1) > 0, best * self._maximum.double(), 0.0).float()
         return best if self.per_channel else best[0]
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,3 +141,9 @@ class Quantiles:
         if self._counts is None:
             raise ValueError("no values have been added, expected at least one. Call add first.")
         return self._counts
+
+
+def _suffix_sums(values: Tensor) -> Tensor:
+    """Return the sums from each bin on, and 0 behind the last one: [C, bins + 1]."""
+    sums = values.flip(1).cumsum(1).flip(1)
+    return torch.cat([sums, sums.new_zeros(len(sums), 1)], 1)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, fx, nn
@@ -33,59 +34,104 @@ def is_shape(node: fx.Node) -> bool:
     return False
 
 
-def is_flatten(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Return whether a call keeps the batch axis and flattens all others."""
-    if name == "flatten":
-        start = args[0] if args else kwargs.get("start_dim", 0)
-        end = args[1] if len(args) > 1 else kwargs.get("end_dim", -1)
-        return bool(start == 1 and end == -1)
-    shape = args[0] if len(args) == 1 and isinstance(args[0], tuple | list) else args
-    return len(shape) == 2 and (isinstance(shape[0], fx.Node) or shape[0] == -1)
-
-
-def is_max_pool(node: fx.Node) -> bool:
-    """Return whether a call is two-dimensional max pooling without indices."""
-    return node.target in (functional.max_pool2d, torch.max_pool2d)
-
-
+_MAX_POOLS: dict[Any, type[nn.Module]] = {
+    functional.max_pool1d: nn.MaxPool1d,
+    functional.max_pool2d: nn.MaxPool2d,
+    functional.max_pool3d: nn.MaxPool3d,
+    torch.max_pool1d: nn.MaxPool1d,
+    torch.max_pool2d: nn.MaxPool2d,
+    torch.max_pool3d: nn.MaxPool3d,
+    functional.adaptive_max_pool1d: nn.AdaptiveMaxPool1d,
+    functional.adaptive_max_pool2d: nn.AdaptiveMaxPool2d,
+    functional.adaptive_max_pool3d: nn.AdaptiveMaxPool3d,
+}
+TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
+Constant: TypeAlias = float | Tensor
+_OF_CONVOLUTIONS = ("stride", "padding", "dilation", "groups", "padding_mode")
 _SUMS = {"add", "add_", "iadd"}
 _DIFFERENCES = {"sub", "sub_", "isub", "subtract", "subtract_"}
 _PRODUCTS = {"mul", "mul_", "imul", "multiply", "multiply_"}
 _QUOTIENTS = {"truediv", "itruediv", "div", "div_", "divide", "divide_"}
 
 
-def affine(node: fx.Node) -> tuple[fx.Node, float, float] | None:
-    """Return input, scale and shift of an affine operation of a tensor and a number, else None.
+def max_pool(node: fx.Node) -> type[nn.Module] | None:
+    """Return the layer of a call that pools maxima, else None."""
+    return None if isinstance(node.target, str) else _MAX_POOLS.get(node.target)
+
+
+def affine(
+    node: fx.Node, constants: Mapping[fx.Node, Any]
+) -> tuple[fx.Node, Constant, Constant] | None:
+    """Return input, scale and shift of an affine operation of a tensor and a constant, else None.
 
     Args:
         node: A call of a function or of a tensor's method.
+        constants: Values of the nodes that do not depend on the images.
     """
     name = node.target if isinstance(node.target, str) else node.target.__name__
     if len(node.args) != 2 or node.kwargs:
         return None
-    one, other = node.args
-    if isinstance(one, fx.Node) and _is_number(other):
-        x, number = one, float(other)  # type: ignore[arg-type]
-        found = {
+    x, other = node.args
+    number = _constant(other, constants)
+    if number is not None and isinstance(x, fx.Node):
+        if name in _QUOTIENTS and bool((torch.as_tensor(number) == 0).any()):
+            return None
+        found: dict[str, tuple[Constant, Constant]] = {
             **dict.fromkeys(_SUMS, (1.0, number)),
             **dict.fromkeys(_DIFFERENCES, (1.0, -number)),
             **dict.fromkeys(_PRODUCTS, (number, 0.0)),
-            **(dict.fromkeys(_QUOTIENTS, (1 / number, 0.0)) if number else {}),
-        }.get(name)
-    elif isinstance(other, fx.Node) and _is_number(one):
-        x, number = other, float(one)  # type: ignore[arg-type]
+            **(dict.fromkeys(_QUOTIENTS, (1 / number, 0.0)) if name in _QUOTIENTS else {}),
+        }
+        return (x, *found[name]) if name in found else None
+    number = _constant(x, constants)
+    if number is not None and isinstance(other, fx.Node):
         found = {
             **dict.fromkeys(_SUMS, (1.0, number)),
             **dict.fromkeys(_DIFFERENCES, (-1.0, number)),
             **dict.fromkeys(_PRODUCTS, (number, 0.0)),
-        }.get(name)
-    else:
+        }
+        return (other, *found[name]) if name in found else None
+    return None
+
+
+def _constant(value: object, constants: Mapping[fx.Node, Any]) -> Constant | None:
+    if isinstance(value, fx.Node):
+        value = constants.get(value)
+    if isinstance(value, Tensor):
+        return value.detach()
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def joined(node: fx.Node) -> float | None:
+    """Return the factor of the second of two branches that are added or subtracted, else None."""
+    name = node.target if isinstance(node.target, str) else node.target.__name__
+    if len(node.args) != 2 or set(node.kwargs) - {"alpha"}:
         return None
-    return None if found is None else (x, *found)
+    factor = node.kwargs.get("alpha", 1.0)
+    if not isinstance(factor, Real):
+        return None
+    return {
+        **dict.fromkeys(_SUMS, float(factor)),
+        **dict.fromkeys(_DIFFERENCES, -float(factor)),
+    }.get(name)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+def evaluated(node: fx.Node, constants: Mapping[fx.Node, Any]) -> Any:
+    """Return the value of a call whose arguments are constants."""
+
+    def known(argument: fx.Node) -> Any:
+        return constants[argument]
+
+    args = fx.node.map_arg(node.args, known)
+    kwargs = fx.node.map_arg(node.kwargs, known)
+    with torch.no_grad():
+        if node.op == "call_method":
+            return getattr(args[0], str(node.target))(*args[1:], **kwargs)
+        assert callable(node.target)
+        return node.target(*args, **kwargs)
 
 
 def plain_copy(module: nn.Module) -> nn.Module:
@@ -103,14 +149,18 @@ def plain_copy(module: nn.Module) -> nn.Module:
     assert isinstance(weight, Tensor)
     like: dict[str, Any] = {"bias": bias is not None, "device": weight.device}
     like["dtype"] = weight.dtype
+    kind: Any = next(kind for kind in SYNAPSES if isinstance(module, kind))
     if isinstance(module, nn.Linear):
         plain: nn.Module = nn.Linear(module.in_features, module.out_features, **like)
     else:
-        assert isinstance(module, nn.Conv1d | nn.Conv2d)
-        for name in ("stride", "padding", "dilation", "groups", "padding_mode"):
-            like[name] = getattr(module, name)
-        kind: Any = nn.Conv1d if isinstance(module, nn.Conv1d) else nn.Conv2d
-        plain = kind(module.in_channels, module.out_channels, module.kernel_size, **like)
+        convolution: Any = module
+        for name in _OF_CONVOLUTIONS:
+            like[name] = getattr(convolution, name)
+        if isinstance(module, TRANSPOSED):
+            like["output_padding"] = convolution.output_padding
+        plain = kind(
+            convolution.in_channels, convolution.out_channels, convolution.kernel_size, **like
+        )
     with torch.no_grad():
         for name, value in (("weight", weight), ("bias", bias)):
             if isinstance(value, Tensor):
@@ -119,14 +169,6 @@ def plain_copy(module: nn.Module) -> nn.Module:
         own = getattr(module, name)
         parameter.requires_grad_(not isinstance(own, nn.Parameter) or own.requires_grad)
     return plain.eval()
-
-
-def keeps_batch(args: tuple[Any, ...]) -> bool:
-    """Return whether an index slices only axes after the batch."""
-    index = args[0] if isinstance(args[0], tuple) else (args[0],)
-    return index[0] in (slice(None), Ellipsis) and all(
-        isinstance(i, slice) or i is Ellipsis for i in index
-    )
 
 
 def folded(path: str, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
@@ -145,3 +187,19 @@ def folded(path: str, norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     if norm.bias is not None:
         shift = shift + norm.bias.detach()
     return scale, shift
+
+
+def scale_outputs(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
+    """Scale and shift the output channels of a synaptic layer by changing its weight and bias."""
+    synapses: Any = layer
+    weight = synapses.weight
+    if isinstance(layer, TRANSPOSED):
+        # [in, out / groups, ...]: inputs of a group lie side by side
+        factors = scale.view(synapses.groups, 1, -1, *(1,) * (weight.dim() - 2))
+        grouped = weight.view(synapses.groups, -1, *weight.shape[1:])
+    else:
+        factors, grouped = scale.reshape(-1, *(1,) * (weight.dim() - 1)), weight
+    with torch.no_grad():
+        bias = torch.zeros_like(shift) if synapses.bias is None else synapses.bias
+        synapses.bias = nn.Parameter(bias * scale + shift)
+        grouped.mul_(factors)

@@ -1,20 +1,18 @@
 """Shared parts of all pictures: colours, empty figures, saving; the only file with matplotlib.
 
 Figures are built without pyplot: nothing is displayed, no backend is selected, no figure stays
-open. A
-method has the same colour and marker in every picture, from the palette of Okabe and Ito, which
-stays readable for colour-blind readers.
+open. A method has the same colour and marker in every picture, from the palette of Okabe and Ito,
+which stays readable for colour-blind readers.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from numpy.typing import ArrayLike
 
 from spikewvat.errors import require
 from spikewvat.files import write_atomic
@@ -23,7 +21,21 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#333333"
+_DIM = "#666666"
 _GRID = "#dddddd"
+BEHIND = {"facecolor": "white", "edgecolor": "none", "alpha": 0.7, "pad": 0.5}
+"""What lies behind a text that crosses lines."""
+MOST_BANDS = 3
+"""More bands than this in a panel hide each other."""
+
+
+class Curve(NamedTuple):
+    """A line and, optionally, the bounds of the band around it."""
+
+    x: Sequence[float]
+    y: Sequence[float]
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
 
 class Style(NamedTuple):
@@ -122,17 +134,31 @@ def save(figure: Figure, path: Path | str) -> None:
     write_atomic(path, content.getvalue())
 
 
-def blank(panels: int, title: str, *, columns: int | None = None) -> tuple[Figure, Sequence[Any]]:
-    """Return an empty figure and its panels, side by side unless there are fewer columns."""
+def blank(
+    panels: int, title: str, *, note: str = "", columns: int | None = None, share: bool = False
+) -> tuple[Figure, Sequence[Any]]:
+    """Return an empty figure and its panels, side by side unless there are fewer columns.
+
+    Figures are small, so that their text stays readable on a page of 400 pixels.
+
+    Args:
+        panels: How many.
+        title: Title of the figure.
+        note: Explanation of the marks, below the panels.
+        columns: Most panels in a row; all by default.
+        share: Give all panels the same axes.
+    """
     library = require("matplotlib.figure", extra="cli", purpose="A picture")
     columns = min(columns or panels, panels)
     rows = math.ceil(panels / columns)
-    size = (6.4 if columns == 1 else 10.0, 4.2 if rows == 1 else 2.4 * rows)
+    size = (4.8, 3.4) if panels == 1 else (6.0, 0.6 + max(2.1 * rows, 2.6))
     figure = library.Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
     for axes in grid[panels:]:
         axes.set_axis_off()
     row = grid[:panels]
+    for axes in row[-columns:]:  # the lowest of its column, also where the last row is short
+        axes.tick_params(labelbottom=True)
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)
@@ -142,32 +168,149 @@ def blank(panels: int, title: str, *, columns: int | None = None) -> tuple[Figur
         axes.xaxis.label.set_color(INK)
         axes.yaxis.label.set_color(INK)
     if title:
-        figure.suptitle(title, fontsize=12, color=INK)
+        figure.suptitle(textwrap.fill(title, 50), fontsize=11, color=INK)
+    if note:
+        figure.supxlabel(textwrap.fill(note, 70), fontsize=8, color=_DIM)
     return figure, row
 
 
-def draw_line(axes: Any, x: ArrayLike, y: ArrayLike, style: Style, **keywords: Any) -> None:
-    """Draw a method's line."""
-    axes.plot(
-        x,
-        y,
-        color=style.colour,
-        linestyle=style.line,
-        linewidth=2,
-        markersize=6,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
-        **keywords,
+def multiples(
+    names: Sequence[str], title: str, note: str
+) -> tuple[Figure, list[tuple[Any, list[str]]]]:
+    """Return a figure for methods with bands, and which methods each panel shows.
+
+    Up to three share a panel. More have one each, with the line of the first for comparison.
+    """
+    if len(names) <= MOST_BANDS:
+        figure, (axes,) = blank(1, title, note=note)
+        return figure, [(axes, list(names))]
+    note = f"{note}; dotted: {names[0]}"
+    figure, panels = blank(len(names), title, note=note, columns=2, share=True)
+    for axes, name in zip(panels, names, strict=True):
+        axes.set_title(textwrap.fill(name, 30), fontsize=9, color=INK, pad=13)
+    return figure, [(axes, [name]) for axes, name in zip(panels, names, strict=True)]
+
+
+def draw_curves(
+    axes: Any, curves: Mapping[str, Curve], chosen: Mapping[str, Style], *, steps: bool = False
+) -> None:
+    """Draw a line with a band for each method; lines that coincide share their path in dashes.
+
+    Args:
+        axes: The panel.
+        curves: By method.
+        chosen: Their styles.
+        steps: Draw steps that end at each point, without markers.
+    """
+    heights = [y for curve in curves.values() for y in curve.y]
+    within = 0.025 * (max(heights) - min(heights))  # half of a marker
+    alike: list[list[str]] = []
+    for name, curve in curves.items():
+        group = next((g for g in alike if _coincide(curves[g[0]], curve, within)), None)
+        if group is None:
+            alike.append([name])
+        else:
+            group.append(name)
+    for group in alike:
+        for place, name in enumerate(group):
+            style, curve = chosen[name], curves[name]
+            if len(curve.low):
+                axes.fill_between(
+                    curve.x,
+                    curve.low,
+                    curve.high,
+                    color=style.colour,
+                    alpha=0.15,
+                    linewidth=0,
+                    step="pre" if steps else None,
+                )
+            shared = (3 * place, (3, 3 * (len(group) - 1)))
+            axes.plot(
+                curve.x,
+                curve.y,
+                color=style.colour,
+                linestyle=style.line if len(group) == 1 else shared,
+                drawstyle="steps-pre" if steps else None,
+                marker="" if steps else style.marker,
+                linewidth=2,
+                markersize=6 + 3 * (len(group) - 1 - place),  # later ones lie on top
+                markeredgecolor="white",
+                markeredgewidth=0.8,
+                label=name,
+            )
+
+
+def _coincide(one: Curve, other: Curve, within: float) -> bool:
+    if list(one.x) != list(other.x):
+        return False
+    return all(abs(a - b) <= within for a, b in zip(one.y, other.y, strict=True))
+
+
+def label_ends(axes: Any, ends: Mapping[str, tuple[float, float]], colours: Iterable[str]) -> None:
+    """Write names to the right of line ends, moved apart where they would overlap.
+
+    Args:
+        axes: The panel, its limits final.
+        ends: Place of each end, by the text to write.
+        colours: Of the lines.
+    """
+    low, high = axes.get_ylim()
+    shown = {text: "\n".join(textwrap.fill(part, 20) for part in text.split("\n")) for text in ends}
+    gap = 0.08 * (high - low) * max(text.count("\n") + 1 for text in shown.values())
+    order = sorted(ends, key=lambda text: ends[text][1])
+    y = [ends[text][1] for text in order]
+    for _ in range(100):
+        for i in range(len(y) - 1):
+            overlap = gap - (y[i + 1] - y[i])
+            if overlap > 1e-9:
+                y[i], y[i + 1] = y[i] - overlap / 2, y[i + 1] + overlap / 2
+    found = dict(zip(ends, colours, strict=True))
+    for text, height in zip(order, y, strict=True):
+        axes.annotate(
+            shown[text],
+            ends[text],
+            xytext=(1.06, (height - low) / (high - low)),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9,
+            color=INK,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": found[text], "shrinkA": 1, "shrinkB": 4},
+        )
+
+
+def name_axes(figure: Figure, panels: int, x: str, y: str) -> None:
+    """Name the axes: of the only panel, or of all panels at once."""
+    if panels == 1:
+        figure.axes[0].set_xlabel(x)
+        figure.axes[0].set_ylabel(y)
+    else:
+        figure.supylabel(y, fontsize=9, color=INK)
+        figure.supxlabel(f"{x}\n{figure.get_supxlabel()}".strip(), fontsize=8, color=INK)
+
+
+def mark_target(axes: Any, target: float, *, vertical: bool = False) -> None:
+    """Draw a dashed line at the accuracy that a chip must reach, a fraction, with its name."""
+    height = 100 * target
+    draw = axes.axvline if vertical else axes.axhline
+    draw(height, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    axes.annotate(
+        f"target {height:g} %",
+        (height, 1) if vertical else (0, height),
+        xycoords=("data", "axes fraction") if vertical else ("axes fraction", "data"),
+        xytext=(0, 2) if vertical else (2, 2),
+        textcoords="offset points",
+        ha="center" if vertical else "left",
+        fontsize=8,
+        color=INK,
+        bbox=BEHIND,
     )
 
 
-def add_legend(axes: Any, caption: str) -> None:
-    """Add a legend whose title explains the marks."""
-    legend = axes.legend(
-        title=caption or None, fontsize=9, title_fontsize=8, alignment="left", edgecolor="none"
-    )
+def add_legend(axes: Any) -> None:
+    """Add a legend."""
+    legend = axes.legend(fontsize=8, edgecolor="none")
     legend.get_frame().set_alpha(0.85)
-    legend.get_title().set_color("#666666")
 
 
 def cap_percent(axes: Any) -> None:

@@ -10,8 +10,10 @@ from numbers import Real
 import torch
 
 from spikewvat.devices import Ideal
+from spikewvat.formatting import interval
 from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.axis import Axis
+from spikewvat.robustness.axis import Axis, Setting
+from spikewvat.robustness.cost import Calibrated
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
@@ -48,7 +50,11 @@ class Yield:
         return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
-        return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
+        low, high = (100 * bound for bound in self.ci95)
+        return (
+            f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips "
+            f"(95 % CI {interval(low, high, '.1f')} %)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +81,9 @@ class ChipReport:
         activity: Spikes, operations and rates, averaged over chips, or None if not counted.
         sampled_from: Number of images from which each chip's sample was drawn; None if every chip
             has classified all images.
+        setting: Place in a sweep over age or another setting, or None.
+        calibrated: What was done to the chips after programming, and how good they were before;
+            None if nothing was done.
         hits: Number of chips that have classified each image correctly ``[images]``, int64; None if
             not known.
         planned: Largest number of chips of a run that could be stopped at any time, whose interval
@@ -93,6 +102,8 @@ class ChipReport:
     unit: str = ""
     activity: Activity | None = None
     sampled_from: int | None = None
+    setting: Setting | None = None
+    calibrated: Calibrated | None = None
     hits: Counts | None = None
     planned: int | None = None
 
@@ -121,12 +132,16 @@ class ChipReport:
 
     @property
     def size(self) -> float:
-        """Position of the report in a sweep: severity of a corruption, else sigma, else 0."""
+        """Position of the report in a sweep: its setting, severity, sigma, or else 0."""
+        if self.setting is not None:
+            return self.setting.value
         return (self.sigma if self.corruption is None else self.severity) or 0.0
 
     @property
     def ideal(self) -> bool:
         """Whether there is neither variation nor corruption."""
+        if self.setting is not None:
+            return False
         if self.corruption is None:
             return self.sigma == 0
         return self.severity == 0 and self.device == repr(Ideal())
@@ -228,6 +243,8 @@ class ChipReport:
             parts[1:] = [f"{self.chips} chips x {self.images} of {self.sampled_from} images"]
         if self.target is not None:
             parts.append(str(self.yield_at(self.target)))
+        if self.calibrated is not None:
+            parts.append(str(self.calibrated))
         return ", ".join(parts)
 
 
@@ -249,6 +266,8 @@ class Degradation:
     def axis(self) -> Axis:
         """The quantity that is swept."""
         first = self.reports[0] if self.reports else None
+        if first is not None and first.setting is not None:
+            return first.setting.axis
         if first is None or first.corruption is None:
             return Axis()
         return Axis(first.corruption, first.unit)
@@ -278,7 +297,8 @@ class Degradation:
         The two differ if the device changes weights at any size, for example by quantising them.
         """
         for report in self.reports:
-            if (report.sigma is not None or report.corruption is not None) and report.size == 0:
+            swept = report.sigma is not None or report.corruption is not None
+            if report.setting is None and swept and report.size == 0:
                 return report.mean
         return self.clean
 
@@ -294,7 +314,7 @@ class Degradation:
             KeyError: If the size was not swept.
         """
         for report in self.reports:
-            swept = report.sigma is not None or report.corruption is not None
+            swept = any(x is not None for x in (report.sigma, report.corruption, report.setting))
             if swept and math.isclose(report.size, sigma, abs_tol=1e-12):
                 return report
         known = ", ".join(f"{known:g}" for known in self.sigmas)
@@ -335,6 +355,12 @@ class Degradation:
     def without_hits(self) -> Degradation:
         """Return a copy that does not know which images were classified correctly."""
         return replace(self, reports=tuple(replace(report, hits=None) for report in self))
+
+    def heading(self, index: int) -> str:
+        """Return a size with its name, such as ``"σ = 5 %"``; ``"on chips"`` without a size."""
+        report = self.reports[index]
+        sized = report.sigma is not None or report.corruption is not None
+        return self.axis.heading(report.size) if sized else "on chips"
 
     def __iter__(self) -> Iterator[ChipReport]:
         return iter(self.reports)

@@ -100,54 +100,92 @@ class Dynamics:
     Args:
         delayed: Decide on a spike before the step's current arrives.
         hard_reset: Set the potential to 0 after a spike instead of subtracting the threshold.
-        initial: Potential before the first step, as a share of the threshold, in [0, 1). 0 rounds
-            a rate down to one that T steps can tell, so that neurons leave out what is small, the
-            errors of a noisy chip among it; half a threshold rounds to the nearest, which is better
-            for very few steps.
+        initial: Potential before the first step, as a share of the threshold, in [0, 1). Half a
+            threshold rounds a rate to the nearest one that T steps can tell; 0 rounds it down, so
+            that every neuron loses half a spike on average, more with every layer.
         surrogate: Stands in for the derivative of a spike.
+        signed: Let neurons take spikes back: one that has fired more often than not sends a
+            negative spike as soon as its potential is below 0. A chip needs a second threshold and
+            synapses for both signs.
+        burst: Largest number of spikes :math:`\Gamma` of a neuron in one step. A chip needs as many
+            spikes' time in every step, and the highest rates cost as many times more spikes.
+
+    With ``signed`` or ``burst`` above 1, N being a neuron's spikes so far,
+
+    .. math:: o_t = \mathrm{clip}(\lfloor v_t / \theta \rfloor, -[N > 0], \Gamma)
 
     Raises:
-        ValueError: If ``initial`` is out of range.
+        ValueError: If an argument is out of range, or ``signed`` or ``burst`` meets ``delayed`` or
+            ``hard_reset``.
 
     References:
         Rathi et al., 2020 (delayed); Optimal Conversion of Conventional Artificial Neural Networks
         to Spiking Neural Networks (Deng & Gu, 2021), https://arxiv.org/abs/2103.00476 (half a
-        threshold).
+        threshold); Efficient and Accurate Conversion of Spiking Neural Network with Burst Spikes
+        (Li & Zeng, 2022), https://arxiv.org/abs/2204.13271.
     """
 
     delayed: bool = False
     hard_reset: bool = False
-    initial: float = 0.0
+    initial: float = 0.5
     surrogate: Surrogate = Triangle()
+    signed: bool = False
+    burst: int = 1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.initial < 1:
+        check_start(self.initial)
+        if not isinstance(self.burst, int) or self.burst < 1:
             raise ValueError(
-                f"initial must lie in [0, 1), got {self.initial!r}. It is a share of the "
-                "threshold; 0.5 rounds rates to the nearest."
+                f"burst must be a whole number of spikes, at least 1, got {self.burst!r}."
             )
+        if self.several and (self.delayed or self.hard_reset):
+            raise ValueError(
+                "signed=True and burst above 1 need a decision after the step's current and a "
+                "reset by subtraction. Leave delayed=False and hard_reset=False."
+            )
+
+    @property
+    def several(self) -> bool:
+        """Whether a step may hold other than 0 or 1 spikes."""
+        return self.signed or self.burst > 1
+
+
+def check_start(initial: float) -> None:
+    """Raise a ValueError unless potentials can start at this share of the threshold."""
+    if not 0 <= initial < 1:
+        raise ValueError(
+            f"initial must lie in [0, 1), got {initial!r}. It is a share of the threshold; 0.5 "
+            "rounds rates to the nearest."
+        )
 
 
 class State(NamedTuple):
-    """A layer of neurons between two steps: potentials, and steps since the last spike."""
+    """A layer of neurons between two steps.
+
+    Args:
+        v: Potentials.
+        since: Steps since the last spike.
+        net: Spikes so far, negative ones subtracted, if they matter.
+    """
 
     v: Tensor
     since: Tensor
+    net: Tensor | None = None
 
 
-def initial_state(like: Tensor, threshold: Tensor, dynamics: Dynamics) -> State:
+def initial_state(like: Tensor, threshold: Tensor, start: float | Tensor) -> State:
     """Return neurons before their first step.
 
     Args:
         like: Currents of one step ``[B, ...]``.
         threshold: Broadcasts against ``like``.
-        dynamics: Says where potentials start.
+        start: Potential as a share of the threshold; broadcasts against ``like``.
 
     Returns:
         The state, potentials at least in float32.
     """
     dtype = torch.promote_types(like.dtype, torch.float32)
-    v = threshold.detach().to(dtype).mul(dynamics.initial).expand_as(like).clone()
+    v = (threshold.detach().to(dtype) * start).expand_as(like).clone()
     return State(v, torch.full_like(v, _NEVER))
 
 
@@ -173,7 +211,11 @@ def neurons(
         state: Where an earlier call ended; ``None`` starts anew.
 
     Returns:
-        Spikes 0/1 ``[T, B, ...]`` in the dtype of the currents, and the state after the last step.
+        Spikes 0/1 ``[T, B, ...]`` in the dtype of the currents, or numbers of spikes if the
+        dynamics allow several, and the state after the last step.
+
+    Raises:
+        ValueError: If a gradient is asked for of neurons that fire several spikes.
 
     References:
         Rathi et al., 2020, Eqs. (1)-(8), https://arxiv.org/abs/2005.01807
@@ -189,11 +231,49 @@ def neurons(
         0.036413
     """
     if state is None:
-        state = initial_state(currents[0], threshold, dynamics)
+        state = initial_state(currents[0], threshold, dynamics.initial)
+    if dynamics.several:
+        return _several(currents, threshold, dynamics, leak, state)
     spikes, v, since = _Neurons.apply(  # type: ignore[no-untyped-call]
         currents, state.v, state.since, threshold, leak, dynamics
     )
     return spikes, State(v, since)
+
+
+def _several(
+    currents: Tensor, threshold: Tensor, dynamics: Dynamics, leak: Tensor | None, state: State
+) -> tuple[Tensor, State]:
+    """Run neurons that may fire several spikes in a step, or take one back."""
+    given, (currents, threshold) = currents, (currents.detach(), threshold.detach())
+    u, level = state.v.clone(), threshold.to(state.v.dtype)
+    decay = None if leak is None else leak.detach().to(u.dtype)
+    net = torch.zeros_like(u) if state.net is None else state.net.clone()
+    since, spikes = state.since, torch.empty_like(currents, memory_format=torch.contiguous_format)
+    for t, current in enumerate(currents):
+        u = _leaky(u, decay).add_(current)
+        o = (u / level).floor_().clamp_(max=dynamics.burst)
+        o = torch.maximum(o, -(net > 0).to(o.dtype)) if dynamics.signed else o.clamp_(min=0)
+        u.addcmul_(o, level, value=-1)
+        net += o
+        since = torch.where(o != 0, 1.0, since + 1)
+        spikes[t] = o
+    spikes = _Untrained.apply(given, spikes)  # type: ignore[no-untyped-call]
+    return spikes, State(u, since, net)
+
+
+class _Untrained(torch.autograd.Function):
+    """Spikes that may be looked at, but not trained through."""
+
+    @staticmethod
+    def forward(ctx: Any, currents: Tensor, spikes: Tensor) -> Tensor:
+        return spikes.view_as(spikes)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        raise ValueError(
+            "signed=True and burst above 1 have no surrogate gradient. Fine-tune with plain "
+            "Dynamics() first, then convert with these."
+        )
 
 
 class _Neurons(torch.autograd.Function):

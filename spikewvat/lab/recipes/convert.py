@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Generator, nn
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 
 from spikewvat import files, serialisation
 from spikewvat.conversion import (
@@ -23,6 +23,7 @@ from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
 from spikewvat.lab.recipes.finetune import fine_tuned
 from spikewvat.lab.recipes.loaders import Data, open_data, spread
+from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.registry import construct
 from spikewvat.lab.recipes.resolve import Resolved
 from spikewvat.lab.recipes.results import RunResult, Training
@@ -49,10 +50,10 @@ def find(source: Path | str) -> tuple[Path, str]:
     path = Path(source)
     if path.is_dir():
         return path, FINAL
-    if path.is_file():
+    if path.is_file() and (path.parent / runs.RECIPE).is_file():
         return path.parent, path.name
     raise CheckpointError(
-        f"there is no run and no file {str(path)!r}. "
+        f"{str(path)!r} is neither a run nor a weights file in one. "
         "Pass the --out folder of spikewvat train, or a weights file in it."
     )
 
@@ -87,14 +88,28 @@ def convert_run(
         UnsupportedModelError: If the network cannot be converted.
         DataError: If the data is missing or malformed.
         CheckpointError: If there is no trained network, files cannot be written or belong to
-            another run.
+            another run, or another process is at work in ``out``.
         DivergedError: If the fine-tuning loss is no longer finite.
     """
-    conversion, out = resolved.conversion, Path(out)
+    folder, weights = find(source)
+    with alone_in(out):
+        return _convert_run(folder, weights, Path(out), resolved, data_root, resume, progress)
+
+
+def _convert_run(
+    folder: Path,
+    weights: str,
+    out: Path,
+    resolved: Resolved,
+    data_root: Path | str | None,
+    resume: bool,
+    progress: bool,
+) -> RunResult:
+    """Convert the network of a folder into another one that nobody else works in."""
+    conversion = resolved.conversion
     if conversion is None:
         raise RecipeError("the recipe lacks 'conversion'. Add a table [conversion].")
     plan = conversion.table
-    folder, weights = find(source)
     resolved = resolved.evaluated(batch_size=plan.batch_size)
     data = open_data(resolved, data_root)
     resolved = resolved.with_input_shape(data.input_shape)
@@ -116,8 +131,12 @@ def convert_run(
 
     test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
-    steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
-    over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps)
+    seed = derived_seed(recipe.seed, "balancing")
+    calibration = _calibration(data, recipe, conversion)
+    fit = None if history else conversion.fitting(calibration, seed)  # tuned weights suit one T
+    over_time = sweep_time(
+        snn, Tracked(loader, "over time", enabled=progress), conversion.steps, fit=fit
+    )
     some = spread(test, plan.images)
     with runs.converters(recipe, snn, data):
         found = runs.on_chips(
@@ -178,6 +197,25 @@ def _converted(
     progress: bool,
 ) -> SpikingNetwork:
     """Convert, with thresholds from training images selected by the seed."""
+    table = plan.table
+    snn: SpikingNetwork = construct(
+        convert,
+        plan.network,
+        KEY,
+        ann=ann,
+        loader=Tracked(_calibration(data, recipe, plan), "calibrating", enabled=progress),
+        time_steps=table.time_steps,
+        balancing=plan.balancing,
+        starts=plan.starts,
+        variation=plan.variation,
+        checkpoint=half_way,
+        generator=_generator(recipe, "balancing"),
+    )
+    return snn
+
+
+def _calibration(data: Data, recipe: Recipe, plan: ConversionPlan) -> DataLoader[Any]:
+    """Return the training images that thresholds are chosen with."""
     samples: Any = data.train.dataset
     table = plan.table
     if table.calibration > len(samples):
@@ -186,28 +224,9 @@ def _converted(
             "samples. Take fewer."
         )
     chosen = torch.randperm(len(samples), generator=_generator(recipe, "calibration"))
-    loader = make_loader(
+    return make_loader(
         Subset(samples, sorted(chosen[: table.calibration].tolist())), table.batch_size
     )
-    snn: SpikingNetwork = construct(
-        convert,
-        plan.neurons,
-        KEY,
-        ann=ann,
-        loader=Tracked(loader, "calibrating", enabled=progress),
-        time_steps=table.time_steps,
-        balancing=plan.balancing,
-        coding=plan.coding,
-        variation=plan.variation,
-        checkpoint=half_way,
-        generator=_generator(recipe, "balancing"),
-    )
-    return snn
-
-
-def _fractions(time_steps: int) -> list[int]:
-    """Return an eighth, a quarter and half of the steps, in whole steps above 0."""
-    return [time_steps // n for n in (8, 4, 2) if time_steps >= n]
 
 
 def _generator(recipe: Recipe, purpose: str) -> Generator:

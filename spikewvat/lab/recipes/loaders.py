@@ -155,8 +155,7 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
         MissingDataError: If no folder is known.
     """
     if root is not None:
-        if not Path(root).is_dir():
-            raise DataError(f"there is no folder {str(root)!r}. Check --data-root.")
+        check_root(root)
         return Path(root)
     if name in GENERATED:
         return Path(lookup(GENERATED, name, "data.name")())
@@ -165,6 +164,12 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
     raise MissingDataError(
         f"the data set {name!r} needs a folder. Pass --data-root, or set SPIKEWVAT_DATA."
     )
+
+
+def check_root(root: Path | str) -> None:
+    """Raise DataError unless the folder of data sets exists."""
+    if not Path(root).is_dir():
+        raise DataError(f"there is no folder {str(root)!r}. Check --data-root.")
 
 
 def open_data(resolved: Resolved, root: Path | str | None = None) -> Data:

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from spikewvat.devices.aging import at_age, changes_with_age
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes import conversion, methods
@@ -175,6 +176,8 @@ def resolve(recipe: Recipe) -> Resolved:
             evaluation = evaluation.model_copy(update={"sigmas": levels(corruption)})
         for severity in evaluation.sigmas or (0.0,):
             corruption(severity)
+    if evaluation.ages is not None:
+        _check_ages(evaluation.ages, device, corruption)
     if recipe.landscape is not None:
         read_device(recipe.landscape.device, "landscape.device")
     converted = None if recipe.conversion is None else conversion.read(recipe.conversion)
@@ -201,6 +204,28 @@ def resolve(recipe: Recipe) -> Resolved:
         corruption,
         converted,
     )
+
+
+def _check_ages(
+    ages: tuple[float, ...], device: Sized[DeviceModel], corruption: Sized[Corruption] | None
+) -> None:
+    """Raise RecipeError unless a device can be looked at at these times since programming."""
+    if corruption is not None or device.is_open:
+        raise RecipeError(
+            f"evaluation.ages = {list(ages)}: chips are looked at older, so that nothing else can "
+            f"be swept. Leave out the corruption, and write the sigma of {device.label!r}."
+        )
+    made = device()
+    if not changes_with_age(made):
+        raise RecipeError(
+            f"evaluation.ages = {list(ages)}: {device.label!r} does not change with time. Use a "
+            "device that does, such as pcm, or leave out the ages."
+        )
+    for age in ages:
+        try:
+            at_age(made, age)
+        except ValueError as error:
+            raise RecipeError(f"evaluation.ages: {error}") from error
 
 
 def averaging_start(recipe: Recipe) -> int:

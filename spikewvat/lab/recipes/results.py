@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spikewvat.devices import ErrorSize
 from spikewvat.results import Converted, Landscape, RowResult
 from spikewvat.robustness.results import Degradation
 from spikewvat.serialisation import Fraction
@@ -60,6 +61,7 @@ class RunResult:
         settings: Numeric parameters of the method, by name.
         converted: Results after its conversion, or None.
         landscape: The loss around its weights, or None.
+        errors: How large the errors of the weights are on the last kind of chip, or None.
         versions: Versions of Python and the packages.
         commit: Commit of spikewvat.
     """
@@ -78,6 +80,7 @@ class RunResult:
     settings: Mapping[str, float] = field(default_factory=dict)
     converted: Converted | None = None
     landscape: Landscape | None = None
+    errors: ErrorSize | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
 

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from spikewvat.errors import RecipeError
-from spikewvat.validation import BaseModel, ConfigDict, Field, model_validator
+from spikewvat.formatting import seconds_of
+from spikewvat.validation import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",
@@ -29,6 +30,10 @@ ENCODINGS = {
     "rate": "spikewvat.data.encodings:Rate",
     "latency": "spikewvat.data.encodings:Latency",
     "direct": "spikewvat.data.encodings:Direct",
+}
+CORRECTIONS = {
+    "offset-spikes": "spikewvat.conversion:OffsetSpikes",
+    "silent-residuals": "spikewvat.conversion:SilentResiduals",
 }
 MODELS = {
     "snntorch-cnn": "spikewvat.lab.models.snntorch:SpikingCNN",
@@ -93,6 +98,13 @@ DEVICES = {
     "stuck-at": "spikewvat.devices:StuckAt",
     "drift": "spikewvat.devices:Drift",
     "differential-pair": "spikewvat.devices:DifferentialPair",
+    "single-cell": "spikewvat.devices:SingleCell",
+    "pcm": "spikewvat.devices:pcm",
+    "hermes": "spikewvat.devices:hermes",
+    "wan-reram": "spikewvat.devices:wan_reram",
+    "cmo-reram": "spikewvat.devices:cmo_reram",
+    "milo-reram": "spikewvat.devices:milo_reram",
+    "sonos": "spikewvat.devices:sonos",
     "measured": "spikewvat.devices.measured:measured",
 }
 RANGES = {
@@ -254,6 +266,8 @@ class Evaluation(Table):
     """Corruption of spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
     sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)
     """Sizes of the variation, or severities of a corruption; None is 0 and its five levels."""
+    ages: tuple[Size, ...] | None = None
+    """Times since programming at which the chips are tested instead, ``"1d"`` or in seconds."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -263,6 +277,13 @@ class Evaluation(Table):
     """Seed of the chips: the same for all recipes, so that methods are tested on the same chips."""
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     """Quantise the inputs of each layer of synapses, calibrated on training data."""
+
+    @field_validator("ages", mode="before")
+    @classmethod
+    def _in_seconds(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(seconds_of(age) if isinstance(age, str) else age for age in value)
 
     @model_validator(mode="before")
     @classmethod
@@ -296,8 +317,10 @@ class Conversion(Table):
     calibration: Positive = 512
     """Number of training images for choosing thresholds."""
     coding: Component = Component(name="direct")
+    correction: Component | None = None
+    """What corrects each image's spikes."""
     neurons: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of ``Dynamics``, ``surrogate`` by name, and ``leak``, ``unit_spikes``."""
+    """Arguments of ``Dynamics``, ``surrogate`` by name; ``leak``, ``unit_spikes``, ``analog``."""
     balancing: dict[str, Any] = Field(default_factory=dict)
     """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
     finetune: Finetuning = Finetuning()
