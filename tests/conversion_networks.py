@@ -202,6 +202,11 @@ def _mixed_samples(s: Written, x: Tensor) -> Tensor:
     return s.head(s.relu(s.a(x)).flatten(0, 1).view(-1, 4, 8, 8))
 
 
+def _mean(s: Written, x: Tensor) -> Tensor:
+    h = s.other(s.a(x)).mean((2, 3))
+    return h.mean(-2, keepdim=True)
+
+
 def _activation(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
     return lambda: Written(lambda s, x: s.head(function(s.a(x))))
 
@@ -328,6 +333,11 @@ NETWORKS: dict[str, Case] = {
     ),
     "norm without statistics": Case(
         _layer(lambda: nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU), "has no statistics"
+    ),
+    "mean over samples": Case(
+        lambda: Written(lambda s, x: s.last(s.relu(s.a(x)).mean((2, 3)) * 1.5 - _mean(s, x)),
+                        last=nn.Linear(4, 3)),
+        "depend on the other images",
     ),
     "mixed samples": Case(
         lambda: Written(_mixed_samples),
