@@ -9,6 +9,7 @@ from test_cli import _tiny_data, call, error, recipe, run  # noqa: F401 -- fixtu
 
 from spikewvat import BiasTrim, Scale, Verified, programming_plan
 from spikewvat.devices import Gaussian, pcm
+from spikewvat.lab.recipes.results import RunResult
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.measures import Measures, draw_measures, find_measures
@@ -127,3 +128,23 @@ def test_the_command_prints_a_table_and_says_what_is_enough(run, tmp_path):  # n
         (("--device", "pcm", "--chips", "0"), "expected at least 1"),
     ):
         assert message in error("plan", run, *wrong)
+
+
+def test_evaluate_calibrates_and_verifies(run, tmp_path):  # noqa: F811
+    figures = tmp_path / "x.json"
+    options = ("--device", "pcm", "--chips", 2, "--json", figures, "--no-progress")
+    done = ("--calibrate", "scale>>bias-trim:samples=10", "--verify", "0.5")
+    shown = call("evaluate", run, *options, "--time", "1h,1y", *done).stdout
+    assert "% before Scale(samples=0) + BiasTrim(samples=10" in shown
+    result = read(figures, RunResult)
+    assert all("50 %" in report.device for report in result.curve)
+    assert result.curve[0].calibrated.cost.samples == 10
+    call("evaluate", run, "--sigma", "0,0.1", "--verify", "1", "--chips", 2, "--json", figures)
+    assert read(figures, RunResult).curve.at(0.1).device.startswith("Verified(device=Gaussian")
+    for wrong, message in (
+        (("--calibrate", "bias-trimm"), "Did you mean 'bias-trim'?"),
+        (("--calibrate", "bias-trim:samples=0"), "samples must be a whole number"),
+        (("--verify", "2"), "evaluation.verify = 2"),
+        (("--corruption", "deletion", "--verify", "0.1"), "neither calibrates nor verifies"),
+    ):
+        assert message in error("evaluate", run, *wrong)

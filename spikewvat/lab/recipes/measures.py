@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Generator
-
-from spikewvat.data import make_loader
 from spikewvat.devices import DeviceModel, at_age
 from spikewvat.devices.aging import changes_with_age
 from spikewvat.errors import RecipeError
@@ -18,8 +13,6 @@ from spikewvat.lab.recipes.loaders import open_data
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.run import converters, final_weights, load_model, read_run
 from spikewvat.robustness.measures import Measures, Told, find_measures
-
-_BATCH = 64
 
 
 def plan_measures(
@@ -47,7 +40,7 @@ def plan_measures(
         verify: Shares of the weights to verify.
         cells_readable: Whether the cells of a chip can be read.
         chips: Number of chips.
-        seed: Seed of the chips, and of the order of the training samples that calibrate.
+        seed: Seed of the chips.
         data_root: Folder of the data set; its usual location by default.
         told: Called with the name of each set before it is tried.
 
@@ -62,21 +55,18 @@ def plan_measures(
     tested = data.part(resolved.recipe.evaluation.split)
     resolved = resolved.with_input_shape(data.input_shape)
     model = load_model(out, resolved, weights=final_weights(out))
-    train: Any = data.train.dataset
-    order = torch.randperm(len(train), generator=Generator().manual_seed(seed)).tolist()
-    mixed = torch.utils.data.Subset(train, order)
-    calibration = make_loader(mixed, _BATCH, workers=resolved.recipe.training.workers)
+    samples = data.samples["train"]
     with converters(resolved.recipe, model, data):
         return find_measures(
             model,
             tested,
-            calibration,
+            data.calibration,
             made,
             target=target,
             share=share,
             verify=verify,
-            samples=min(64, max(1, len(train) // 4)),
-            fisher_samples=min(400, len(train)),
+            samples=min(64, max(1, samples // 4)),
+            fisher_samples=min(400, samples),
             cells_readable=cells_readable,
             chips=chips,
             seed=seed,
