@@ -81,7 +81,7 @@ def corrupt(
         for index, stage in enumerate(corruption.stages):
             drawn = chip.of(f"{index}/{stage.name}")
             if isinstance(stage, EventCorruption):
-                change = functools.partial(_change_events, stage, drawn)
+                change = functools.partial(_change_events, stage, drawn, image_axis)
                 stack.callback(model.register_forward_pre_hook(change).remove)
             elif isinstance(stage, NeuronCorruption):
                 for layer in tappable(model, adapter, stage):
@@ -185,7 +185,11 @@ def batch_axis(x: Tensor, known: int | None = None) -> int:
 
 
 def _change_events(
-    stage: EventCorruption, chip: _Chip, module: nn.Module, args: tuple[Any, ...]
+    stage: EventCorruption,
+    chip: _Chip,
+    image_axis: int | None,
+    module: nn.Module,
+    args: tuple[Any, ...],
 ) -> tuple[Any, ...]:
     """Return a network's arguments with changed events."""
     if not args or not isinstance(args[0], Tensor):
@@ -195,6 +199,10 @@ def _change_events(
         )
     spikes = args[0]
     sparse = spikes.is_sparse
+    if image_axis == 0 and spikes.dim() in (3, 5):  # images first: time is behind them
+        timed = spikes.transpose(0, 1)
+        timed, *rest = _change_events(stage, chip, 1, module, (timed, *args[1:]))
+        return timed.transpose(0, 1), *rest
     if stage.STATIC and not sparse:
         return stage(spikes, generator=chip.static()), *args[1:]
     images = []
