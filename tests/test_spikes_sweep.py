@@ -26,6 +26,7 @@ from spikewvat.robustness.corruptions import (
     HotPixels,
     Jitter,
     LeakMismatch,
+    ReadNoise,
     StuckNeurons,
     ThresholdMismatch,
     TransmissionLoss,
@@ -433,3 +434,17 @@ def test_sweeps_over_recordings_with_their_images_first():
         usual = Evaluator(a_model(), a_loader()).corrupt(kind, severities, chips=3)
         found = Evaluator(ImagesFirst(), loader).corrupt(kind, severities, chips=3)
         assert [r.accuracies.tolist() for r in found] == [r.accuracies.tolist() for r in usual]
+
+
+def test_read_noise_has_to_know_the_steps_apart():
+    loader = [(x.transpose(0, 1).flatten(2), labels) for x, labels in a_loader()]
+    folded = nn.Sequential(nn.Linear(32, CLASSES), Axis1Sum())
+    with pytest.raises(UnsupportedModelError, match=r"several steps at once, \(5, 6, 32\)"):
+        Evaluator(folded, loader).corrupt(ReadNoise, [0, 0.1], chips=2)
+    stepwise = nn.Sequential(Axis1Sum(), nn.Linear(32, CLASSES))  # one product an image
+    Evaluator(stepwise, loader).corrupt(ReadNoise, [0, 0.1], chips=2)
+
+
+class Axis1Sum(nn.Module):
+    def forward(self, x):
+        return x.sum(1)
