@@ -428,12 +428,17 @@ def test_time_may_come_behind_the_images(kind, sparse):
     assert not torch.equal(seen[0], x)
 
 
+def cost(found):
+    return found.activity.spikes, found.activity.operations
+
+
 def test_sweeps_over_recordings_with_their_images_first():
     loader = [(x.transpose(0, 1), labels) for x, labels in a_loader()]
     for kind, severities in ((Jitter, [0, 1.5]), (DroppedBins, [0, 0.4])):
         usual = Evaluator(a_model(), a_loader()).corrupt(kind, severities, chips=3)
         found = Evaluator(ImagesFirst(), loader).corrupt(kind, severities, chips=3)
         assert [r.accuracies.tolist() for r in found] == [r.accuracies.tolist() for r in usual]
+        assert [cost(r) for r in (found, *found)] == [cost(r) for r in (usual, *usual)]
 
 
 def test_read_noise_has_to_know_the_steps_apart():

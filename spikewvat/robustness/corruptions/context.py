@@ -155,7 +155,7 @@ class _Chip:
         """Begin a pass: called with the network's input."""
         x = args[0] if args else None
         if isinstance(x, Tensor) and x.dim():
-            self._start(x.shape[batch_axis(x, self.image_axis)], _is_late(x, self.image_axis))
+            self._start(x.shape[batch_axis(x, self.image_axis)], is_late(x, self.image_axis))
         else:
             self._start(0, False)
 
@@ -181,7 +181,7 @@ class _Chip:
         return self._running
 
 
-def _is_late(x: Tensor, image_axis: int | None) -> bool:
+def is_late(x: Tensor, image_axis: int | None) -> bool:
     """Return whether an input has its images first and time behind them."""
     return image_axis == 0 and x.dim() in (3, 5)
 
@@ -206,7 +206,7 @@ def _change_events(
         )
     spikes = args[0]
     sparse = spikes.is_sparse
-    if _is_late(spikes, image_axis):
+    if is_late(spikes, image_axis):
         timed = spikes.transpose(0, 1)
         timed, *rest = _change_events(stage, chip, 1, module, (timed, *args[1:]))
         return timed.transpose(0, 1), *rest
