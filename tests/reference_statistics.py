@@ -64,17 +64,16 @@ def typical_width(values, chips, confidence, low=-math.inf, high=math.inf):
 
 def fewest_chips(std, width, confidence):
     """Try one number of normal chips after the other."""
-    n = 2
-    while True:
-        scores = [float(stats.norm.ppf((i + 0.5) / n)) for i in range(min(n, 10))]
+    for n in range(2, 11):
+        scores = [float(stats.norm.ppf((i + 0.5) / n)) for i in range(n)]
         scores = [std * score / statistics.stdev(scores) for score in scores]
-        student = 2 * stats.t.ppf((1 + confidence) / 2, n - 1) * std / math.sqrt(n)
-        low, high = (
-            skewed_interval(scores, confidence, always_below=True) if n <= 10 else (0, student)
-        )
+        low, high = skewed_interval(scores, confidence, always_below=True)
         if high - low <= width:
             return n
+    n = 11
+    while 2 * stats.t.ppf((1 + confidence) / 2, n - 1) * std / math.sqrt(n) > width:
         n += 1
+    return n
 
 
 def fewest_chips_per_training(seed, common, chip, trainings, width, confidence):

@@ -10,7 +10,7 @@ import pytest
 
 KINDS = (
     *("mean", "difference", "network yield", "training yield"),
-    *("percentile", "planned", "stopped", "new images"),
+    *("percentile", "planned", "stopped", "new images", "difference for new images"),
 )
 
 
@@ -52,6 +52,7 @@ def test_every_kind_of_interval_has_jobs_of_all_sizes(coverage):
         ("planned", "left skew", 1, 25),
         ("stopped", "left skew", 1, 100),
         ("new images", "chips agree", 1, 25),
+        ("difference for new images", "chips agree", 1, 25),
     ],
 )
 def test_intervals_hold_in_miniature(coverage, kind, law, trainings, chips):

@@ -135,9 +135,10 @@ def test_the_p_value_is_where_the_interval_reaches_0(table, same_chips):
 
 
 def test_a_summary_survives_a_file(through_a_file):
-    for values in (TABLE, [[0.9]], [[0.9, 0.8]]):
+    for values in (TABLE, [[0.9]], [[0.9, 0.8]], [[0.9, 0.5, 0.9, 0.9]]):
         found = hierarchical(values, same_chips=True)
         again = through_a_file(found)
+        assert again.interval() == found.interval() or found.degrees < 1
         assert str(again) == str(found)
         assert plain(again) == plain(found)
 

@@ -18,7 +18,11 @@ NAMES = {
     "percentile": ("worst chip as a percentile",),
     "new images": ("mean accuracy for new images",),
     "new images, hits unknown": ("mean accuracy for new images, from accuracies alone",),
-    "new images, these images only": ("`ci95` taken for new images",),
+    "new images, these images only": ("`ci95` of these images taken for new images",),
+    "difference for new images": ("difference of two networks for new images",),
+    "difference for new images, these images only": (
+        "difference for these images taken for new images",
+    ),
     "planned": ("mean accuracy, number of chips from `chips_needed`",),
     "stopped": ("mean accuracy, stopped at `interval_width`",),
     "stopped, any time": ("mean accuracy, `any_time`, at all numbers of chips at once",),
@@ -51,7 +55,8 @@ def failures() -> str:
 
 
 def _cells() -> list[dict[str, Any]]:
-    return [cell for cells in load("coverage", "coverage")["jobs"].values() for cell in cells]
+    jobs = load("coverage", "coverage")["jobs"].values()
+    return [cell for job in jobs for cell in job["cells"]]
 
 
 def _heads() -> list[str]:
