@@ -102,7 +102,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp-speed": tsslbp_speed,
 }
 PICTURES = {
-    "demo": ("demo", ("swa", "hsv", "momentum")),
+    "demo": ("demo", ("swa", "hsv", "wvat")),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }
