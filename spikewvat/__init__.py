@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from spikewvat.devices import HalfWidth as HalfWidth
     from spikewvat.devices import MinMax as MinMax
     from spikewvat.devices import SixSigma as SixSigma
+    from spikewvat.devices import Verified as Verified
     from spikewvat.perturbations import ASAM as ASAM
     from spikewvat.perturbations import AWP as AWP
     from spikewvat.perturbations import GAV as GAV
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from spikewvat.perturbations import Past as Past
     from spikewvat.perturbations import Perturbation as Perturbation
     from spikewvat.robustness import Evaluator as Evaluator
+    from spikewvat.robustness.calibrated import calibrated as calibrated
+    from spikewvat.robustness.calibration import BiasTrim as BiasTrim
+    from spikewvat.robustness.calibration import Distillation as Distillation
+    from spikewvat.robustness.calibration import Scale as Scale
+    from spikewvat.robustness.chip import Chip as Chip
+    from spikewvat.robustness.programming import programming_plan as programming_plan
     from spikewvat.training import WVAT as WVAT
     from spikewvat.training import PerturbedGradient as PerturbedGradient
     from spikewvat.training import Plain as Plain
@@ -41,12 +48,16 @@ if TYPE_CHECKING:
 _HOMES = {
     "adapters": ("Adapter", "adapter_for"),
     "comparison": ("Comparison", "Method", "compare"),
-    "devices": ("AbsMax", "DeviceModel", "Gaussian", "HalfWidth", "MinMax", "SixSigma"),
+    "devices": ("AbsMax", "DeviceModel", "Gaussian", "HalfWidth", "MinMax", "SixSigma", "Verified"),
     "perturbations": (
         *("ASAM", "AWP", "GAV", "HSV", "SAM", "Mixture", "Perturbation"),
         *("Gradient", "Momentum", "Past"),
     ),
     "robustness": ("Evaluator",),
+    "robustness.calibrated": ("calibrated",),
+    "robustness.calibration": ("BiasTrim", "Distillation", "Scale"),
+    "robustness.chip": ("Chip",),
+    "robustness.programming": ("programming_plan",),
     "training": ("WVAT", "PerturbedGradient", "Plain"),
     "training.averaging": ("SWA", "refresh_batch_norm"),
     "weights": ("Weights", "perturbed"),

@@ -13,7 +13,10 @@ from torch import Generator
 from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.activity import Activity
+from spikewvat.robustness.calibration import Repair
+from spikewvat.robustness.chip import taken_apart
 from spikewvat.robustness.corruptions.base import Corruption
+from spikewvat.robustness.cost import Calibrated, Cost
 from spikewvat.robustness.intervals import chip_interval, running_interval
 from spikewvat.robustness.results import ChipReport, check_target
 from spikewvat.robustness.run import Found, Run
@@ -97,14 +100,17 @@ class Chips:
         run: Holds the network.
         plan: The chips to simulate.
         stack: Whether several of them share a forward pass.
+        repair: What is done to each chip before it is tested, if anything.
     """
 
-    def __init__(self, run: Run, plan: Plan, stack: Stacking) -> None:
-        self._run, self._plan = run, plan
+    def __init__(self, run: Run, plan: Plan, stack: Stacking, repair: Repair | None = None) -> None:
+        self._run, self._plan, self._repair = run, plan, repair
         self._seeds = draw_seeds(plan.chips, plan.source)
         self._insist = stack is True
         self._stacking = pays(run.live) if stack == "auto" else stack
         self._stack: Stack | None = None
+        self._before: list[float] = []  # accuracies of chips in front of a repair
+        self._cost = Cost()
         self._activations = 0  # bytes in one pass of one chip, once they are measured
 
     def report(
@@ -127,7 +133,10 @@ class Chips:
         self._run.check_weights()
         plan, images = self._plan, self._run.test.images
         found: list[Found] = []
-        for one in self._found(device, happens):
+        self._before, self._cost = [], Cost()
+        once, effects = taken_apart(device)
+        acting = happens if effects is None else effects if happens is None else effects >> happens
+        for one in self._found(once, acting):
             found.append(one)
             if progress is not None:
                 progress(len(found), plan.chips, one.accuracy)
@@ -155,6 +164,7 @@ class Chips:
             unit="" if happens is None else happens.unit,
             activity=Activity.mean(activities) if activities else None,
             sampled_from=None if plan.images is None else images.count,
+            calibrated=self._calibrated(),
             hits=hits,
             planned=plan.chips if plan.any_time else None,
         )
@@ -165,10 +175,11 @@ class Chips:
         if plan.images is not None:
             run.test.images.load(plan.images, run.test.device)
             for seed in seeds:
-                yield self._sampled(device, seed, plan.images)
+                yield self._sampled(device, seed, plan.images, happens)
             return
         # What happens to spikes, and who counts them, know a single chip.
         alone = not self._stacking or happens is not None or run.observer is not None
+        alone = alone or self._repair is not None
         # Chips that stopping early throws away cost time: no more than are needed anyway.
         most = len(seeds) if plan.interval_width is None else plan.min_chips
         done = 0
@@ -177,7 +188,9 @@ class Chips:
             group = seeds[done : done + size]
             done += len(group)
             chips = [self._chip(device, seed, happens) for seed in group]
-            if len(chips) > 1:
+            if self._repair is not None:
+                yield self._repaired(self._repair, *chips[0], happens, group[0])
+            elif len(chips) > 1:
                 yield from self._together(chips, group)
             elif alone or self._activations:
                 yield run.holding(*chips[0], happens=happens, seed=group[0])
@@ -187,14 +200,33 @@ class Chips:
                 self._activations = activations()
                 yield found
 
-    def _sampled(self, device: DeviceModel, seed: int, images: int) -> Found:
+    def _repaired(
+        self, repair: Repair, chip: Weights, what: str, happens: Corruption | None, seed: int
+    ) -> Found:
+        """Return the result of a chip after a repair, and note what it was before."""
+        before = self._run.holding(chip, what, happens=happens, seed=seed)
+        self._before.append(before.accuracy)
+        found, self._cost = self._run.holding_calibrated(
+            chip, what, repair.calibrated, happens=happens, seed=seed
+        )
+        return found
+
+    def _calibrated(self) -> Calibrated | None:
+        if self._repair is None:
+            return None
+        before = torch.tensor(self._before, dtype=torch.float64)
+        return Calibrated(tuple(map(repr, self._repair.measures)), before, self._cost)
+
+    def _sampled(
+        self, device: DeviceModel, seed: int, images: int, happens: Corruption | None
+    ) -> Found:
         """Return the result of a chip on its own images."""
         generator = Generator().manual_seed(seed)
         chip = device.program(self._run.weights, generator=generator)
         # The next numbers of the same generator: independent of the chip, and the chip's own.
         chosen = torch.randperm(self._run.test.images.count, generator=generator)[:images]
         what = f"the chip with seed {seed} of {device!r}"
-        return self._run.holding_on(chip, what, chosen, seed)
+        return self._run.holding_on(chip, what, chosen, seed, happens)
 
     def _group(self) -> int:
         """Return how many chips to evaluate at once, from the memory that the first one takes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from spikewvat.adapters import Adapter, ResetState, check_model
 from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
 from spikewvat.robustness.axis import Axis, Setting
+from spikewvat.robustness.calibration import Bench, Measure, Repair
 from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of, source_of_seeds
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.images import CACHE_BYTES, Images
@@ -165,6 +167,8 @@ class Evaluator:
         min_chips: int = 25,
         any_time: bool = False,
         images_per_chip: int | None = None,
+        calibrate: Sequence[Measure] = (),
+        calibration: Iterable[Any] | None = None,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -187,6 +191,11 @@ class Evaluator:
             images_per_chip: Number of images per chip, redrawn for each: estimates the mean
                 accuracy at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`.
                 ``None`` uses all images.
+            calibrate: What is done to each chip after programming, in order, such as
+                ``[Scale(), BiasTrim(samples=64)]``; the report then holds the same chips before
+                it, and what it cost.
+            calibration: Batches for it, from which the first samples are taken: not those of the
+                test.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip.
@@ -208,8 +217,11 @@ class Evaluator:
             any_time,
         )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
+        self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
         with self._subject.running(self._loss) as run:
-            return Chips(run, plan, self._stack).report(device, sigma_of(device), progress)
+            repair = Repair.of(run, calibrate, calibration)
+            put = Chips(run, plan, self._stack, repair)
+            return put.report(device, sigma_of(device), progress)
 
     def sweep(
         self,
@@ -223,6 +235,8 @@ class Evaluator:
         min_chips: int = 25,
         any_time: bool = False,
         images_per_chip: int | None = None,
+        calibrate: Sequence[Measure] = (),
+        calibration: Iterable[Any] | None = None,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -245,6 +259,8 @@ class Evaluator:
             min_chips: Chips to simulate before stopping early.
             any_time: Use an interval that holds at all numbers of chips at once.
             images_per_chip: Number of images per chip; without variation all images are used.
+            calibrate: What is done to each chip after programming.
+            calibration: Batches for it.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all sigmas.
@@ -267,9 +283,11 @@ class Evaluator:
             images_per_chip,
             any_time,
         )
+        self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         with self._subject.running(self._loss) as run:
-            none, put = run.no_variation(), Chips(run, plan, self._stack)
+            none, repair = run.no_variation(), Repair.of(run, calibrate, calibration)
+            put = Chips(run, plan, self._stack, repair)
             reports = tuple(
                 put.report(device_at(s), float(s), shifted(progress, i, len(sigmas), chips))
                 for i, s in enumerate(sigmas)
@@ -342,6 +360,16 @@ class Evaluator:
                 # A composition has no severity of its own but that which it was made for.
                 reports.append(replace(report, severity=float(severity)))
         return Degradation(none.accuracy, tuple(reports), none.activity)
+
+    @contextmanager
+    def bench(self, calibration: Iterable[Any]) -> Iterator[Bench]:
+        """Put the network on a tester's bench for a block, in evaluation mode.
+
+        Args:
+            calibration: Batches of calibration samples.
+        """
+        with self._subject.running(self._loss) as run:
+            yield Bench(run, calibration)
 
     def on(self, model: nn.Module, *, weights: Weights | None = None) -> Evaluator:
         """Return an evaluator for another network on the same images, which are read only once.

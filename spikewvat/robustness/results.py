@@ -13,6 +13,7 @@ from spikewvat.devices import Ideal
 from spikewvat.formatting import interval
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.axis import Axis, Setting
+from spikewvat.robustness.cost import Calibrated
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
@@ -81,6 +82,8 @@ class ChipReport:
         sampled_from: Number of images from which each chip's sample was drawn; None if every chip
             has classified all images.
         setting: Place in a sweep over age or another setting, or None.
+        calibrated: What was done to the chips after programming, and how good they were before;
+            None if nothing was done.
         hits: Number of chips that have classified each image correctly ``[images]``, int64; None if
             not known.
         planned: Largest number of chips of a run that could be stopped at any time, whose interval
@@ -100,6 +103,7 @@ class ChipReport:
     activity: Activity | None = None
     sampled_from: int | None = None
     setting: Setting | None = None
+    calibrated: Calibrated | None = None
     hits: Counts | None = None
     planned: int | None = None
 
@@ -239,6 +243,8 @@ class ChipReport:
             parts[1:] = [f"{self.chips} chips x {self.images} of {self.sampled_from} images"]
         if self.target is not None:
             parts.append(str(self.yield_at(self.target)))
+        if self.calibrated is not None:
+            parts.append(str(self.calibrated))
         return ", ".join(parts)
 
 

@@ -119,7 +119,7 @@ class TestSet:
 
     def _reduced(self, output: Any, labels: Tensor) -> tuple[Tensor, ...]:
         """Return the scores and, if there is one, the loss."""
-        scores = self._scores(output)
+        scores = self.class_scores(output)
         _check_shape(scores, labels)
         if scores.shape[1] not in self.images.class_counts:
             _check_labels(labels, scores.shape[1])
@@ -185,7 +185,7 @@ class TestSet:
                 self.reset(self.model)
                 with self._pass(0, index):
                     output = self.model(inputs)
-                    labels = labels.to(self._scores(output).device)
+                    labels = labels.to(self.class_scores(output).device)
                     loss = self.loss(output, labels) * len(labels) if self.loss else None
                 if loss is None or not loss.requires_grad:
                     raise ValueError(
@@ -200,7 +200,8 @@ class TestSet:
         images = self.images.count
         return {name: gradient.detach() / images for name, gradient in total.items()}
 
-    def _scores(self, output: Any) -> Tensor:
+    def class_scores(self, output: Any) -> Tensor:
+        """Return the scores ``[B, classes]`` of an output."""
         return class_scores(output) if self.scores is None else self.scores(output)
 
     @contextmanager

@@ -31,6 +31,10 @@ ENCODINGS = {
     "latency": "spikewvat.data.encodings:Latency",
     "direct": "spikewvat.data.encodings:Direct",
 }
+CORRECTIONS = {
+    "offset-spikes": "spikewvat.conversion:OffsetSpikes",
+    "silent-residuals": "spikewvat.conversion:SilentResiduals",
+}
 MODELS = {
     "snntorch-cnn": "spikewvat.lab.models.snntorch:SpikingCNN",
     "spikingjelly-cnn": "spikewvat.lab.models.spikingjelly:SpikingCNN",
@@ -92,6 +96,9 @@ DEVICES = {
     "quantized": "spikewvat.devices:Quantized",
     "binary-cells": "spikewvat.devices:BinaryCells",
     "stuck-at": "spikewvat.devices:StuckAt",
+    "fault-map": "spikewvat.devices:fault_map",
+    "read-noise": "spikewvat.devices:ReadNoise",
+    "chip": "spikewvat.robustness.chip:Chip",
     "drift": "spikewvat.devices:Drift",
     "differential-pair": "spikewvat.devices:DifferentialPair",
     "single-cell": "spikewvat.devices:SingleCell",
@@ -103,6 +110,16 @@ DEVICES = {
     "sonos": "spikewvat.devices:sonos",
     "measured": "spikewvat.devices.measured:measured",
 }
+MEASURES = {
+    "scale": "spikewvat.robustness.calibration:Scale",
+    "bias-trim": "spikewvat.robustness.calibration:BiasTrim",
+    "gain-trim": "spikewvat.robustness.calibration:GainTrim",
+    "threshold-trim": "spikewvat.robustness.calibration:ThresholdTrim",
+    "batch-norm": "spikewvat.robustness.calibration:BatchNorm",
+    "distillation": "spikewvat.robustness.calibration:Distillation",
+    "learning": "spikewvat.robustness.calibration:Learning",
+}
+"""What can be done to a chip after programming."""
 RANGES = {
     "six-sigma": "spikewvat.devices.ranges:SixSigma",
     "half-width": "spikewvat.devices.ranges:HalfWidth",
@@ -264,6 +281,10 @@ class Evaluation(Table):
     """Sizes of the variation, or severities of a corruption; None is 0 and its five levels."""
     ages: tuple[Size, ...] | None = None
     """Times since programming at which the chips are tested instead, ``"1d"`` or in seconds."""
+    calibrate: Spec | None = None
+    """What is done to each chip after programming: ``"scale>>bias-trim:samples=64"``."""
+    verify: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the weights that are verified, those with the largest Fisher x error^2."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -313,8 +334,10 @@ class Conversion(Table):
     calibration: Positive = 512
     """Number of training images for choosing thresholds."""
     coding: Component = Component(name="direct")
+    correction: Component | None = None
+    """What corrects each image's spikes."""
     neurons: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of ``Dynamics``, ``surrogate`` by name, and ``leak``, ``unit_spikes``."""
+    """Arguments of ``Dynamics``, ``surrogate`` by name; ``leak``, ``unit_spikes``, ``analog``."""
     balancing: dict[str, Any] = Field(default_factory=dict)
     """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
     finetune: Finetuning = Finetuning()
