@@ -32,9 +32,6 @@ test: $(READY) ## Run the test suite, one process a core
 test-slow: $(READY) ## Run the checks that take minutes
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(PARALLEL) --ignore tests/test_install.py
 
-test-install: $(READY) ## Install from a wheel, extra by extra, and run every page there
-	$(BIN)/python -m pytest -m slow tests/test_install.py
-
 test-install: $(READY) ## Install the wheel with every extra as users would, and run all pages
 	$(BIN)/python -m pytest -m slow --timeout 3600 tests/test_install.py
 
