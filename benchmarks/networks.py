@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from network_kinds import KINDS, Kind
+from own_kinds import OWN
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -211,7 +212,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="file for the table")
     options = parser.parse_args(words)
     judged: Callable[[Kind], bool] = lambda kind: options.only in f"{kind.group} {kind.name}"  # noqa: E731
-    verdicts = [judge(kind) for kind in KINDS if judged(kind)]
+    verdicts = [judge(kind) for kind in (*KINDS, *OWN) if judged(kind)]
     text = table(verdicts)
     print(text)
     count = {word: sum(v.word == word for v in verdicts) for word in {v.word for v in verdicts}}

@@ -21,7 +21,9 @@ from pages.compared import (
     comparison,
     conversion_peer,
     conversion_steps,
+    convertible,
     corruptions,
+    few_steps,
     simulated,
 )
 from pages.coverage import coverage, failures
@@ -74,6 +76,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
     "conversion-peer": conversion_peer,
+    "convertible": convertible,
+    "few-steps": few_steps,
     "balancing": balancing,
     "figures": figures,
     "claims": claims,

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from spikewvat.robustness.calibration import BiasTrim as BiasTrim
     from spikewvat.robustness.calibration import Distillation as Distillation
     from spikewvat.robustness.calibration import Scale as Scale
+    from spikewvat.robustness.chip import Chip as Chip
     from spikewvat.robustness.programming import programming_plan as programming_plan
     from spikewvat.training import WVAT as WVAT
     from spikewvat.training import PerturbedGradient as PerturbedGradient
@@ -55,6 +56,7 @@ _HOMES = {
     "robustness": ("Evaluator",),
     "robustness.calibrated": ("calibrated",),
     "robustness.calibration": ("BiasTrim", "Distillation", "Scale"),
+    "robustness.chip": ("Chip",),
     "robustness.programming": ("programming_plan",),
     "training": ("WVAT", "PerturbedGradient", "Plain"),
     "training.averaging": ("SWA", "refresh_batch_norm"),

@@ -20,6 +20,7 @@ from spikewvat.devices import (
     MinMax,
     MixtureNoise,
     Quantized,
+    ReadNoise,
     RightCensored,
     SixSigma,
     SkewNormal,
@@ -93,6 +94,7 @@ DEVICES: list[DeviceCase] = [
     DeviceCase(Quantized(bits=8, per_channel=True), random=False, closed_form=False),
     DeviceCase(StuckAt(low=0.1, high=0.05)),
     DeviceCase(StuckAt(high=0.2, range=AbsMax(per_channel=True))),
+    DeviceCase(ReadNoise(0.1), mean_zero=True, std=0.1, closed_form=False),
     DeviceCase(Drift(nu=0.05, time=1e4, nu_std=0.02)),
     DeviceCase(
         DifferentialPair(Gaussian(0.05), g_min=1e-6, g_max=128e-6),

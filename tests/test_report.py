@@ -14,19 +14,21 @@ import torch
 from test_cli import call, error
 
 from spikewvat.conversion import TimeSweep
-from spikewvat.devices import Gaussian
+from spikewvat.devices import Gaussian, Quantized
 from spikewvat.errors import DataError
 from spikewvat.lab.recipes.results import RunResult, Training, row_result
 from spikewvat.lab.report import Table, collect, write_report
-from spikewvat.lab.report.answer import answer
+from spikewvat.lab.report.answer import answer, leaderboards
 from spikewvat.lab.report.collect import JOB
 from spikewvat.lab.report.words import gain, summary
 from spikewvat.lab.suites import jobs_of, read_suite
 from spikewvat.lab.suites.suite import Row
+from spikewvat.lab.suites.table import device_words
 from spikewvat.results import Converted, Landscape, RowResult, StepTime, StepTimes
 from spikewvat.robustness import ChipReport, Degradation, Evaluator, mean_interval
+from spikewvat.robustness.axis import AGE, Setting
 from spikewvat.robustness.landscape import weight_histograms
-from spikewvat.serialisation import plain, write
+from spikewvat.serialisation import plain, read, write
 
 EXAMPLE = Path(__file__).parent.parent / "docs" / "examples" / "report.html"
 SUITE = """
@@ -228,6 +230,50 @@ def test_chips_that_saw_samples_of_the_images_have_no_yield(tmp_path):
     assert found.sentence.endswith(words)
     assert found.picture is None
     assert "| plain | - | - |" in write_report(tmp_path / "a").with_name("report.md").read_text()
+
+
+@pytest.mark.parametrize(("unit", "cost"), [(20.0, "2.50"), (0.2, "-")])
+def test_step_times_of_a_comparison_are_those_of_long_trainings(tmp_path, unit, cost):
+    compared(tmp_path / "a", 0.9, plain=PLAIN, wvat=BETTER)
+    for name, seconds in (("plain", (3 * unit, unit)), ("wvat", (2.5 * unit, 2.5 * unit))):
+        path = tmp_path / "a" / f"{name}.json"
+        write(path, replace(read(path, RowResult), seconds=seconds))
+    (board,) = leaderboards(collect(tmp_path / "a"))
+    assert {name: cells[-1] for name, *cells in board.rows}["wvat"] == cost
+
+
+def test_measured_step_times_are_those_of_a_set_up_with_a_name_of_its_own(folder):
+    steps = tuple(StepTime("CNN", name, 2.0, ratio, (1, 1)) for name, ratio in (("WVAT", 1.5),))
+    write(folder / "speed" / "step.json", StepTimes(steps))
+    sections = collect(folder)
+    assert [row[-1] for row in leaderboards(sections)[0].rows] == ["1.50", "-", "-"]
+    assert [row[-1] for row in leaderboards([*sections, sections[0]])[0].rows] == ["-"] * 3
+
+
+def test_devices_in_words():
+    def words(device, sigma=0.1, **fields):
+        report = replace(curve(0.9, 0.8)[1], device=device, sigma=sigma, **fields)
+        return device_words(RowResult((0,), (Degradation(0.9, (report,)),)))
+
+    six = "of the 6-sigma width of each layer"
+    assert words(repr(Gaussian(0.1))) == f"chips with Gaussian variation, σ = 10 % {six}"
+    quantized = repr(Quantized(bits=4) >> Gaussian(0.1))
+    assert (
+        words(quantized) == f"chips with Quantized(bits=4), then Gaussian variation, σ = 10 % {six}"
+    )
+    assert words("Lognormal(sigma=0.5, keep_mean=False)", 0.5).endswith(
+        "Lognormal variation, σ = 50 % of the logarithm of each weight"
+    )
+    assert (
+        words("StuckAt(low=0.1, high=0.2)", None)
+        == "chips with StuckAt(low=0.1, high=0.2) variation"
+    )
+    lost = {"corruption": "deletion", "severity": 0.4, "unit": "share of events lost"}
+    assert words("Ideal()", None, **lost) == (
+        "chips without variation, under deletion 0.4 (share of events lost)"
+    )
+    old = words(repr(Gaussian(0.1)), setting=Setting(AGE, 86400.0))
+    assert old == "chips with Gaussian variation, age 1 d (time since programming)"
 
 
 def test_runs_are_reported_without_a_suite(tmp_path):

@@ -467,8 +467,8 @@ def test_report_reads_like_a_sentence():
     values = [0.941] * 3 + [0.963] * 50 + [0.9645] * 47
     assert str(a_report(values, target=0.95)) == (
         "96.3 % ± 0.4 (95 % CI 96.1 .. 96.4; for new images as well 94.9 .. 97.3), "
-        "worst chip 94.1 % (up to 3 % of chips may be worse), yield at 95 %: 97 of 100 chips "
-        "(95 % CI 91.5 .. 99.4 %)"
+        "worst chip 94.1 % (up to 3 % of chips may be worse), "
+        "yield at 95 %: 97 of 100 chips (95 % CI 91.5 .. 99.4 %)"
     )
     assert str(a_report([0.5])) == "50.0 % (1 chip)"
     curve = Degradation(0.97, (a_report([0.97], sigma=0.0), a_report([0.9, 0.8])))

@@ -11,7 +11,8 @@ from pages.shared import NotRunError, load, markdown_table, results_of
 from spikewvat.formatting import MISSING, percent
 from spikewvat.lab.suites import read_suite
 from spikewvat.results import RowResult
-from spikewvat.robustness.canvas import Curve, blank, draw_curves, label_ends, styles
+from spikewvat.robustness.canvas import blank, styles
+from spikewvat.robustness.curves import Curve, draw_curves, label_ends
 
 _SIGMA = 0.10
 _CHOICES = {"swa": "SWA", "hsv": "HSV", "wvat": "WVAT", "both": "momentum and noise"}

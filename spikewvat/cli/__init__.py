@@ -3,7 +3,18 @@
 from typing import Annotated
 
 from spikewvat import __version__
-from spikewvat.cli import compare, convert, data, devices, landscape, recipes, report, runs, suites
+from spikewvat.cli import (
+    compare,
+    convert,
+    data,
+    devices,
+    landscape,
+    measures,
+    recipes,
+    report,
+    runs,
+    suites,
+)
 from spikewvat.cli.base import Commands, typer
 
 app = typer.Typer(
@@ -33,6 +44,7 @@ def spikewvat(
 
 app.command()(runs.train)
 app.command()(runs.evaluate)
+app.command()(measures.plan)
 app.command()(landscape.landscape)
 app.command()(convert.convert)
 app.command()(compare.compare)

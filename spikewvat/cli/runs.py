@@ -133,6 +133,15 @@ def evaluate(
             metavar="1s,1h,1d,1y", help="Look at the same chips at these times since programming."
         ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="Done to each chip: scale>>bias-trim:samples=64, distillation, ..."
+        ),
+    ] = None,
+    verify: Annotated[
+        float | None, typer.Option(help="Share of the weights that are verified.")
+    ] = None,
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Target = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
@@ -171,6 +180,8 @@ def evaluate(
         corruption=corruption,
         severities=None if severities is None else numbers(severities, "--severities"),
         ages=None if time is None else durations(time, "--time"),
+        calibrate=calibrate,
+        verify=verify,
         chips=chips,
         target=target,
         seed=seed,
@@ -230,5 +241,7 @@ def print_rows(title: str, found: RunResult) -> None:
         rows.append([name, *figures, percent(report.worst), works, *counted(report.activity)])
     columns = [found.device, "accuracy %", "std", "95 % CI", "worst", "working chips", *counts]
     print_table(title, columns, rows)
+    if len(curve) and curve[-1].calibrated is not None:
+        typer.echo(f"{rows[-1][0]}: {curve[-1].calibrated}")
     if found.errors is not None:
         typer.echo(f"{rows[-1][0]}: errors of {found.errors} (root mean square over weights)")

@@ -287,6 +287,7 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     with evaluating(ann), torch.no_grad(), torch.random.fork_rng():
         try:
             expected, found = ann(images.clone()), snn.analog(images.clone())
+            alone = snn.analog(images[:1].clone())
         except RuntimeError:
             return  # images that do not fit: balancing says so
     if not isinstance(expected, Tensor) or expected.shape != found.shape:
@@ -296,7 +297,13 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
         )
     largest = float(expected.abs().max())
     error = float((found - expected).abs().max())
-    if not error <= largest * max(_TOLERANCE, 64 * torch.finfo(found.dtype).eps):
+    allowed = largest * max(_TOLERANCE, 64 * torch.finfo(found.dtype).eps)
+    if alone.shape[1:] != found.shape[1:] or not float((alone - found[:1]).abs().max()) <= allowed:
+        raise UnsupportedModelError(
+            "the scores of an image depend on the other images of its batch, but time steps are "
+            "run as samples of one batch. Let every operation leave the axis of the batch as it is."
+        )
+    if not error <= allowed:
         raise UnsupportedModelError(
             f"the converted network does not reproduce the model: scores differ by "
             f"{error:.3g}, of at most {largest:.3g}. Something in its forward pass cannot be "

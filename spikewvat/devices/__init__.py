@@ -8,7 +8,7 @@ from spikewvat.devices.conductance import DifferentialPair, SingleCell
 from spikewvat.devices.conventions import ErrorSize, error_size, error_sizes
 from spikewvat.devices.drift import Drift
 from spikewvat.devices.empirical import Empirical, LevelStatistics, load_device, save_device
-from spikewvat.devices.faults import StuckAt
+from spikewvat.devices.faults import FaultMap, StuckAt, fault_map
 from spikewvat.devices.gaussian import Gaussian
 from spikewvat.devices.noise import (
     AdditiveNoise,
@@ -21,6 +21,7 @@ from spikewvat.devices.noise import (
 from spikewvat.devices.pcm import PCM, HermesPCM, hermes, pcm
 from spikewvat.devices.quantization import Quantized
 from spikewvat.devices.ranges import AbsMax, Fixed, HalfWidth, MinMax, RangeRule, SixSigma
+from spikewvat.devices.reading import ReadNoise
 from spikewvat.devices.reram import (
     CMOReRAM,
     MiloReRAM,
@@ -45,6 +46,7 @@ __all__ = [
     "Drift",
     "Empirical",
     "ErrorSize",
+    "FaultMap",
     "Fixed",
     "Gaussian",
     "GaussianTable",
@@ -61,6 +63,7 @@ __all__ = [
     "ProgrammingPlan",
     "Quantized",
     "RangeRule",
+    "ReadNoise",
     "RightCensored",
     "SONOS",
     "SingleCell",
@@ -75,6 +78,7 @@ __all__ = [
     "cmo_reram",
     "error_size",
     "error_sizes",
+    "fault_map",
     "hermes",
     "load_device",
     "milo_reram",

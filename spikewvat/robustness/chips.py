@@ -14,6 +14,7 @@ from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.calibration import Repair
+from spikewvat.robustness.chip import taken_apart
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.cost import Calibrated, Cost
 from spikewvat.robustness.intervals import chip_interval, running_interval
@@ -133,7 +134,9 @@ class Chips:
         plan, images = self._plan, self._run.test.images
         found: list[Found] = []
         self._before, self._cost = [], Cost()
-        for one in self._found(device, happens):
+        once, effects = taken_apart(device)
+        acting = happens if effects is None else effects if happens is None else effects >> happens
+        for one in self._found(once, acting):
             found.append(one)
             if progress is not None:
                 progress(len(found), plan.chips, one.accuracy)
@@ -172,7 +175,7 @@ class Chips:
         if plan.images is not None:
             run.test.images.load(plan.images, run.test.device)
             for seed in seeds:
-                yield self._sampled(device, seed, plan.images)
+                yield self._sampled(device, seed, plan.images, happens)
             return
         # What happens to spikes, and who counts them, know a single chip.
         alone = not self._stacking or happens is not None or run.observer is not None
@@ -214,14 +217,16 @@ class Chips:
         before = torch.tensor(self._before, dtype=torch.float64)
         return Calibrated(tuple(map(repr, self._repair.measures)), before, self._cost)
 
-    def _sampled(self, device: DeviceModel, seed: int, images: int) -> Found:
+    def _sampled(
+        self, device: DeviceModel, seed: int, images: int, happens: Corruption | None
+    ) -> Found:
         """Return the result of a chip on its own images."""
         generator = Generator().manual_seed(seed)
         chip = device.program(self._run.weights, generator=generator)
         # The next numbers of the same generator: independent of the chip, and the chip's own.
         chosen = torch.randperm(self._run.test.images.count, generator=generator)[:images]
         what = f"the chip with seed {seed} of {device!r}"
-        return self._run.holding_on(chip, what, chosen, seed)
+        return self._run.holding_on(chip, what, chosen, seed, happens)
 
     def _group(self) -> int:
         """Return how many chips to evaluate at once, from the memory that the first one takes."""

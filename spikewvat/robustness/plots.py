@@ -10,21 +10,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from spikewvat.robustness.axis import AGE
 from spikewvat.robustness.canvas import (
-    BEHIND,
     INK,
     STYLES,
-    Curve,
     Style,
     add_legend,
     blank,
     cap_percent,
+    name_axes,
+    save,
+    styles,
+)
+from spikewvat.robustness.curves import (
+    BEHIND,
+    Curve,
     draw_curves,
     label_ends,
     mark_target,
     multiples,
-    name_axes,
-    save,
-    styles,
 )
 from spikewvat.robustness.results import ChipReport, Degradation, check_target
 

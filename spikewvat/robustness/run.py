@@ -110,12 +110,19 @@ class Run:
         with replaced(self.live, values), calibrated(seed) as (_, cost):
             return self._evaluate(what, happens, seed), cost
 
-    def holding_on(self, values: Weights, what: str, chosen: Tensor, seed: int) -> Found:
+    def holding_on(
+        self,
+        values: Weights,
+        what: str,
+        chosen: Tensor,
+        seed: int,
+        happens: Corruption | None = None,
+    ) -> Found:
         """Evaluate the network with other weights on some of the images."""
         self.check_chip(values, what)
         self._last = None
         with replaced(self.live, values):
-            return self._evaluate(what, seed=seed, chosen=chosen)
+            return self._evaluate(what, happens, seed, chosen)
 
     def holding_each(self, stack: Stack, chips: list[tuple[Weights, str]]) -> list[Found]:
         """Evaluate several chips together; consecutive equal chips are evaluated once.

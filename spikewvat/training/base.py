@@ -21,7 +21,12 @@ from spikewvat.adapters.state import Call, check_state, recorded
 from spikewvat.devices.base import check_probability
 from spikewvat.errors import TrainingStalledWarning
 from spikewvat.holding import Buffers, check_holdable, held, put_back_since
-from spikewvat.training.checks import check_grad_mode, check_loop, loss_and_output
+from spikewvat.training.checks import (
+    check_grad_mode,
+    check_loop,
+    differentiate,
+    loss_and_output,
+)
 from spikewvat.training.references import Arrivals, References, restored_buffers
 from spikewvat.training.watch import LossWatch
 from spikewvat.weights import Perturb, Weights, holds_of, perturbed, refresh, taken
@@ -344,11 +349,11 @@ class GradientMethod(ABC):
         if perturbation is None:
             with taken(self.weights):
                 loss, _ = self._run(closure)
-                backward(loss)
+                differentiate(loss, backward)
         else:
             with perturbed(self.weights, perturbation, buffers=self._buffers):
                 loss, _ = self._run(closure)
-                backward(loss)
+                differentiate(loss, backward)
         return loss.detach()
 
     @contextmanager

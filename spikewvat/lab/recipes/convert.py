@@ -143,6 +143,7 @@ def _convert_run(
             snn,
             make_loader(some, plan.batch_size, workers=recipe.training.workers),
             resolved,
+            data,
             progress=progress,
         )
     result = runs.run_result(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 from spikewvat import files, serialisation
 from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
-from spikewvat.devices import ErrorSize, at_age, error_size
+from spikewvat.devices import DeviceModel, ErrorSize, Verified, at_age, error_size
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import conversion
 from spikewvat.lab.recipes.devices import read_device
@@ -29,12 +29,14 @@ from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import AGE
+from spikewvat.robustness.programming import programming_plan
 from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
 RESULT = "result.json"
 CONVERTED = "snn.safetensors"
+_FISHER = 400  # samples that rank the weights to verify
 _CALIBRATION = 512  # samples, evenly spaced, that ranges of activations are taken from
 
 
@@ -116,7 +118,7 @@ def _train(
     if not first:
         return None
     with converters(recipe, trained.model, data):
-        found = on_chips(trained.model, tested, resolved, test=test, progress=progress)
+        found = on_chips(trained.model, tested, resolved, data, test=test, progress=progress)
     training = Training(
         epochs=len(trained.history),
         samples=data.samples,
@@ -175,6 +177,8 @@ def evaluate(
     corruption: Spec | None = None,
     severities: Sequence[float] | None = None,
     ages: Sequence[float] | None = None,
+    calibrate: Spec | None = None,
+    verify: float | None = None,
     chips: int | None = None,
     target: float | None = None,
     seed: int | None = None,
@@ -195,6 +199,9 @@ def evaluate(
             ignored if its size is open.
         severities: Severities of the corruption; 0 and five levels by default.
         ages: Times since programming at which to look at the same chips, in seconds.
+        calibrate: What is done to each chip after programming, see
+            :func:`spikewvat.lab.recipes.corruptions.read_measures`.
+        verify: Share of the weights that are verified.
         chips: Number of chips at each size.
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
@@ -210,7 +217,7 @@ def evaluate(
         DataError: If the data is missing or malformed.
     """
     given: dict[str, Any] = {"split": split, "chips": chips, "target": target, "seed": seed}
-    given["device"] = device
+    given |= {"device": device, "calibrate": calibrate, "verify": verify}
     recipe = read_run(out)
     sizes = sigmas
     if (corruption or recipe.evaluation.corruption) is not None:
@@ -277,7 +284,7 @@ def evaluate_as(
     recipe = resolved.recipe
     model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
-        found = on_chips(model, tested, resolved, progress=progress)
+        found = on_chips(model, tested, resolved, data, progress=progress)
     return run_result(
         resolved,
         found,
@@ -394,10 +401,16 @@ def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> 
 
 
 def on_chips(
-    model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
+    model: nn.Module,
+    loader: Any,
+    resolved: Resolved,
+    data: Data,
+    *,
+    test: bool = True,
+    progress: bool,
 ) -> Degradation:
     """Return the accuracy without variation and, if ``test``, a report for each size."""
-    plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
+    plan, corruption = resolved.recipe.evaluation, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
     swept = plan.sigmas if plan.ages is None else plan.ages
     sizes = list(swept or ()) if test else []
@@ -407,14 +420,29 @@ def on_chips(
     with ChipsProgress(enabled=progress) as bar:
         options["progress"] = bar
         if corruption is not None:
-            return tested.corrupt(corruption, sizes, device=device(), **options)
+            return tested.corrupt(corruption, sizes, device=resolved.device(), **options)
+        if resolved.measures:
+            options |= {"calibrate": resolved.measures, "calibration": data.calibration}
+        device = _verified(model, resolved, data)
         if plan.ages is not None:
-            made = device()
+            made = device(0.0)
             return tested.sweep(lambda age: at_age(made, age), sizes, axis=AGE, **options)
-        if device.is_open:
+        if resolved.device.is_open:
             return tested.sweep(device, sizes, **options)
-        report = tested.chips(device(), **options)
+        report = tested.chips(device(0.0), **options)
     return Degradation(tested.accuracy, (report,))
+
+
+def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[float], DeviceModel]:
+    """Return the device by size, on which weights are verified if the recipe asks for it."""
+    share, device = resolved.recipe.evaluation.verify, resolved.device
+    if share is None:
+        return device
+    samples = min(_FISHER, data.samples["train"])
+    plan = programming_plan(
+        model, data.calibration, device(), share, samples=samples, time="network"
+    )
+    return lambda size: Verified(device(size), plan)
 
 
 def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:

@@ -96,6 +96,9 @@ DEVICES = {
     "quantized": "spikewvat.devices:Quantized",
     "binary-cells": "spikewvat.devices:BinaryCells",
     "stuck-at": "spikewvat.devices:StuckAt",
+    "fault-map": "spikewvat.devices:fault_map",
+    "read-noise": "spikewvat.devices:ReadNoise",
+    "chip": "spikewvat.robustness.chip:Chip",
     "drift": "spikewvat.devices:Drift",
     "differential-pair": "spikewvat.devices:DifferentialPair",
     "single-cell": "spikewvat.devices:SingleCell",
@@ -107,6 +110,16 @@ DEVICES = {
     "sonos": "spikewvat.devices:sonos",
     "measured": "spikewvat.devices.measured:measured",
 }
+MEASURES = {
+    "scale": "spikewvat.robustness.calibration:Scale",
+    "bias-trim": "spikewvat.robustness.calibration:BiasTrim",
+    "gain-trim": "spikewvat.robustness.calibration:GainTrim",
+    "threshold-trim": "spikewvat.robustness.calibration:ThresholdTrim",
+    "batch-norm": "spikewvat.robustness.calibration:BatchNorm",
+    "distillation": "spikewvat.robustness.calibration:Distillation",
+    "learning": "spikewvat.robustness.calibration:Learning",
+}
+"""What can be done to a chip after programming."""
 RANGES = {
     "six-sigma": "spikewvat.devices.ranges:SixSigma",
     "half-width": "spikewvat.devices.ranges:HalfWidth",
@@ -268,6 +281,10 @@ class Evaluation(Table):
     """Sizes of the variation, or severities of a corruption; None is 0 and its five levels."""
     ages: tuple[Size, ...] | None = None
     """Times since programming at which the chips are tested instead, ``"1d"`` or in seconds."""
+    calibrate: Spec | None = None
+    """What is done to each chip after programming: ``"scale>>bias-trim:samples=64"``."""
+    verify: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the weights that are verified, those with the largest Fisher x error^2."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256

@@ -10,7 +10,7 @@ from spikewvat.lab.report.content import Part, Picture, Table
 from spikewvat.lab.report.pictures import lines
 from spikewvat.lab.suites.suite import Setup
 from spikewvat.results import Converted
-from spikewvat.robustness.canvas import Curve
+from spikewvat.robustness.curves import Curve
 from spikewvat.robustness.statistics import mean_of
 
 

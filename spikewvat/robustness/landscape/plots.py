@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spikewvat.robustness.canvas import (
-    INK,
-    MOST_BANDS,
-    Curve,
-    add_legend,
-    blank,
-    cap_percent,
-    draw_curves,
-    label_ends,
-    save,
-    styles,
-)
+from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, save, styles
+from spikewvat.robustness.curves import MOST_BANDS, Curve, draw_curves, label_ends
 from spikewvat.robustness.landscape.histograms import LayerHistogram
 from spikewvat.robustness.landscape.lines import LossLines
 from spikewvat.robustness.landscape.surface import LossSurface
