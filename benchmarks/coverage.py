@@ -1,27 +1,34 @@
 """How often the printed intervals hold: simulated trainings and chips of several laws.
 
-    python benchmarks/coverage.py [--repetitions 400] [--only yield] [--out FILE.json]
+    python benchmarks/coverage.py [--repetitions 1000] [--only "training yield"] [--out FILE.json]
 
-For each interval, number of trainings and number of chips: how often the truth lies inside, in
-the worst law and on average, and the mean width. The laws: normal trainings and chips, with
-trainings or common chips in front; a left skew; 8 % of the chips or 10 % of the trainings fail;
-trainings with an exponential tail.
+A job is one kind of interval for one law, number of trainings and number of chips. Its coverage
+is how often the truth lies inside. Jobs that FILE holds are not run again; each has its commit.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import itertools
 import math
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.robustness.hierarchy import hierarchical
+from spikewvat.provenance import commit, versions
+from spikewvat.robustness import (
+    ChipReport,
+    Difference,
+    chips_needed,
+    hierarchical,
+    paired_differences,
+    yield_over_trainings,
+)
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
@@ -29,12 +36,16 @@ from spikewvat.robustness.intervals import (
     share_interval,
     unseen_share,
 )
-from spikewvat.robustness.statistics import Interval
-from spikewvat.robustness.yields import training_yield
+from spikewvat.robustness.statistics import FRACTIONS, Interval
+from spikewvat.serialisation import read_json, write_json
 
+OUT = Path(__file__).parent / "results" / "coverage" / "coverage.json"
 IMAGES = 1000
 TRAININGS, CHIPS = (1, 3, 5, 10), (10, 25, 100)
-YIELDS = (0.5, 0.9, 0.97)
+YIELDS = (0.5, 0.9, 0.99, 1.0)
+IMAGE_LAWS = {"chips agree": (1.0, 0.3), "chips hardly agree": (0.7, 1.0)}
+"""Spread of the difficulty of images, and of what a chip makes of each."""
+_MANY = 300_000
 
 Draw = Callable[[Generator, tuple[int, ...]], Tensor]
 """From a shape to draws of that shape."""
@@ -47,13 +58,13 @@ def normal(std: float) -> Draw:
     )
 
 
-def skewed(generator: Generator, shape: tuple[int, ...]) -> Tensor:
-    """Return minus log-normal losses: skewness about -2."""
-    return -0.02 * normal(0.6)(generator, shape).exp()
+def skewed(sign: int) -> Draw:
+    """Return log-normal draws with a long tail to one side: skewness 2.3 times the sign."""
+    return lambda generator, shape: sign * 0.02 * normal(0.6)(generator, shape).exp()
 
 
 def exponential(generator: Generator, shape: tuple[int, ...]) -> Tensor:
-    """Return a tail to the left."""
+    """Return draws with an exponential tail to the left: skewness -2."""
     return 0.01 * torch.rand(shape, generator=generator, dtype=torch.float64).log()
 
 
@@ -75,51 +86,71 @@ class Law:
         training: Shift of all chips of a training.
         common: Effect of a chip on all trainings.
         own: Effect of a chip on a training.
+        normal_trainings: Whether the shifts are normal.
+        rare: Whether failures are so rare that a sample may contain none.
     """
 
     training: Draw
     common: Draw
     own: Draw
+    normal_trainings: bool = True
+    rare: bool = False
 
-    def tables(self, r: int, a: int, n: int, seed: int) -> Tensor:
+    def tables(self, generator: Generator, r: int, a: int, n: int) -> Tensor:
         """Return accuracies ``[repetitions, trainings, chips]``."""
-        generator = Generator().manual_seed(seed)
-        return (
-            0.9
-            + self.training(generator, (r, a, 1))
-            + self.common(generator, (r, 1, n))
-            + self.own(generator, (r, a, n))
-        ).clamp(0, 1)
+        training = self.training(generator, (r, a, 1))
+        return self._accuracy(training, generator, (r, 1, n), (r, a, n))
 
-    def network(self, r: int, n: int, seed: int) -> Tensor:
+    def network(self, generator: Generator, r: int, n: int) -> Tensor:
         """Return chips ``[repetitions, n]`` of one and the same network."""
-        generator = Generator().manual_seed(seed)
-        chips = self.common(generator, (r, n)) + self.own(generator, (r, n))
-        return (0.9 + chips).clamp(0, 1)
+        return self._accuracy(torch.zeros(()), generator, (r, n), (r, n))
 
-    def population(self) -> Tensor:
-        """Return a single chip of each of many trainings."""
-        return self.tables(400_000, 1, 1, 99).flatten()
+    def _accuracy(
+        self, training: Tensor, generator: Generator, chips: tuple[int, ...], all_: tuple[int, ...]
+    ) -> Tensor:
+        effects = self.common(generator, chips) + self.own(generator, all_)
+        return (0.9 + training + effects).clamp(0, 1)
 
-    def chips(self) -> Tensor:
-        """Return many chips of one network."""
-        return self.network(1, 400_000, 98).flatten()
+    def population(self, trainings: int) -> Tensor:
+        """Return a single chip of each of many trainings, or many chips of one network."""
+        generator = Generator().manual_seed(99)
+        if trainings == 1:
+            return self.network(generator, 1, _MANY).flatten()
+        return self.tables(generator, _MANY, 1, 1).flatten()
 
 
 LAWS: dict[str, Law] = {
-    "trainings": Law(normal(0.01), normal(0.0), normal(0.005)),
-    "chips": Law(normal(0.0), normal(0.005), normal(0.005)),
-    "both": Law(normal(0.005), normal(0.005), normal(0.005)),
-    "common chips": Law(normal(0.002), normal(0.01), normal(0.002)),
-    "left skew": Law(normal(0.005), skewed, normal(0.004)),
-    "8 % of chips fail": Law(normal(0.005), failing(0.08, 0.3, normal(0.003)), normal(0.003)),
-    "exponential trainings": Law(exponential, normal(0.003), normal(0.003)),
-    "10 % of trainings fail": Law(failing(0.1, 0.05, normal(0.004)), normal(0.003), normal(0.003)),
+    "normal": Law(normal(0.005), normal(0.005), normal(0.005)),
+    "trainings differ most": Law(normal(0.01), normal(0.0), normal(0.005)),
+    "chips differ most": Law(normal(0.002), normal(0.01), normal(0.002)),
+    "left skew": Law(normal(0.005), skewed(-1), normal(0.004)),
+    "right skew": Law(normal(0.005), skewed(1), normal(0.004)),
+    "exponential trainings": Law(exponential, normal(0.003), normal(0.003), normal_trainings=False),
+    "8 % of chips fail": Law(
+        normal(0.005), failing(0.08, 0.3, normal(0.003)), normal(0.003), rare=True
+    ),
+    "2 % of chips fail": Law(
+        normal(0.005), failing(0.02, 0.3, normal(0.003)), normal(0.003), rare=True
+    ),
+    "10 % of trainings fail": Law(
+        failing(0.1, 0.05, normal(0.004)),
+        normal(0.003),
+        normal(0.003),
+        normal_trainings=False,
+        rare=True,
+    ),
 }
-RARE = {
-    "2 % of chips fail": Law(normal(0.005), failing(0.02, 0.3, normal(0.003)), normal(0.003)),
-}
-"""Against failures that a sample may not have met no narrow interval holds."""
+FOR_YIELDS = (
+    "normal",
+    "chips differ most",
+    "left skew",
+    "exponential trainings",
+    "8 % of chips fail",
+    "10 % of trainings fail",
+)
+"""For the slowest intervals."""
+OF_TRAININGS = ("trainings differ most", "exponential trainings", "10 % of trainings fail")
+"""What these differ in does not show in a single network."""
 
 
 @dataclass(frozen=True)
@@ -129,8 +160,10 @@ class Cell:
     Args:
         interval: Which.
         law: Of trainings and chips.
+        claimed: Whether the interval should hold for this law.
         trainings: How many.
         chips: How many.
+        repetitions: Number of simulated experiments.
         coverage: How often the truth lies inside.
         too_high: How often the lower bound is above the truth: the side that flatters.
         width: Mean width.
@@ -138,154 +171,254 @@ class Cell:
 
     interval: str
     law: str
+    claimed: bool
     trainings: int
     chips: int
+    repetitions: int
     coverage: float
     too_high: float
     width: float
 
 
-def _cell(
-    name: str, law: str, a: int, n: int, intervals: list[Interval], truth: float | list[float]
-) -> Cell:
-    truths = truth if isinstance(truth, list) else [truth] * len(intervals)
-    pairs = list(zip(intervals, truths, strict=True))
-    count = len(intervals)
-    return Cell(
-        name,
-        law,
-        a,
-        n,
-        sum(low - 1e-12 <= true <= high + 1e-12 for (low, high), true in pairs) / count,
-        sum(low - 1e-12 > true for (low, _), true in pairs) / count,
-        sum(interval.width for interval in intervals) / count,
-    )
+class Job(NamedTuple):
+    """A kind of interval in one case."""
+
+    kind: str
+    law: str
+    trainings: int
+    chips: int
+
+    def cells(self, repetitions: int) -> Iterator[Cell]:
+        """Run the job.
+
+        Args:
+            repetitions: Number of experiments; a third of them for slow intervals, a sixth for the
+                slowest.
+        """
+        generator = Generator().manual_seed(zlib.crc32(repr(tuple(self)).encode()))
+        yield from KINDS[self.kind](self, generator, repetitions)
+
+    def cell(self, found: Sequence[Interval], truth: float, *, claimed: bool, of: str = "") -> Cell:
+        """Summarise the intervals of a job."""
+        count = len(found)
+        too_high = sum(low - 1e-12 > truth for low, _ in found)
+        too_low = sum(high + 1e-12 < truth for _, high in found)
+        return Cell(
+            interval=f"{self.kind}{of}",
+            law=self.law,
+            claimed=claimed,
+            trainings=self.trainings,
+            chips=self.chips,
+            repetitions=count,
+            coverage=1 - (too_high + too_low) / count,
+            too_high=too_high / count,
+            width=sum(interval.width for interval in found) / count,
+        )
 
 
-def mean_cells(name: str, law: Law, a: int, n: int, repetitions: int) -> Iterator[Cell]:
-    """Mean accuracy: over the chips of one network, over trainings and chips of several."""
-    if a == 1:
-        found = [chip_interval(row) for row in law.network(repetitions, n, n)]
-        yield _cell("mean over chips", name, 1, n, found, float(law.chips().mean()))
+def mean(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Mean accuracy: over the chips of one network, or over trainings and chips."""
+    law = LAWS[job.law]
+    truth = float(law.population(job.trainings).mean())
+    if job.trainings == 1:
+        found = [chip_interval(row) for row in law.network(generator, repetitions, job.chips)]
+        yield job.cell(found, truth, claimed=not law.rare)
         return
-    tables = law.tables(repetitions, a, n, a * n)
-    found = [hierarchical(table, same_chips=True, skewed=True).interval() for table in tables]
-    yield _cell("mean over trainings", name, a, n, found, float(law.population().mean()))
+    tables = law.tables(generator, repetitions, job.trainings, job.chips)
+    found = [hierarchical(one, same_chips=True, bounds=FRACTIONS).interval() for one in tables]
+    yield job.cell(found, truth, claimed=law.normal_trainings and not law.rare)
 
 
-def yield_cells(name: str, law: Law, a: int, n: int, repetitions: int) -> Iterator[Cell]:
-    """Share of working chips, at targets that the given shares of all chips reach."""
-    if a == 1:
-        for share in (*YIELDS, 0.99):
-            works = torch.rand(repetitions, n, generator=Generator().manual_seed(n)) < share
-            found = [share_interval(int(row.sum()), n) for row in works]
-            yield _cell(f"yield of a network, {share:g}", "any", 1, n, found, share)
-        return
-    population = law.population()
-    tables = law.tables(repetitions, a, n, a * n + 1)
+def difference(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Difference of a method from one whose trainings and chips are normal, paired."""
+    law, other = LAWS[job.law], LAWS["normal"]
+    truth = float(law.population(job.trainings).mean()) - 0.9
+    shape = repetitions, job.trainings, job.chips
+    if job.trainings == 1:
+        tables = law.network(generator, *shape[::2]) - other.network(generator, *shape[::2])
+        tables = tables[:, None]
+    else:
+        tables = law.tables(generator, *shape) - other.tables(generator, *shape)
+    found = [hierarchical(one, same_chips=True).interval() for one in tables]
+    claimed = not law.rare and (law.normal_trainings or job.trainings == 1)
+    yield job.cell(found, truth, claimed=claimed)
+
+
+def network_yield(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Share of working chips of one network: any law, since a chip works or does not."""
     for share in YIELDS:
-        target = float(population.quantile(1 - share))
+        works = torch.rand(repetitions, job.chips, generator=generator) < share
+        found = [share_interval(int(row.sum()), job.chips) for row in works]
+        yield job.cell(found, share, claimed=True, of=f", {share:g}")
+
+
+def training_yield(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Share of working chips of further trainings, at targets that given shares reach."""
+    law = LAWS[job.law]
+    population = _on_images(law.population(job.trainings))
+    tables = _on_images(law.tables(generator, repetitions // 6, job.trainings, job.chips))
+    for share in YIELDS:
+        # All chips work if the target is below each of the population by far.
+        target = float(population.quantile(1 - share)) - (0.05 if share == 1 else 0)
         truth = float((population >= target).double().mean())
-        found = [
-            training_yield(list(table), target, images=IMAGES, same_chips=True) for table in tables
-        ]
-        for kind in ("model", "free"):
-            intervals = [getattr(one, kind) for one in found]
-            yield _cell(f"yield, {kind}, {share:g}", name, a, n, intervals, truth)
+        found = [yield_over_trainings(_reports(table), target) for table in tables]
+        of = f", {share:g}"
+        model, free = [one.model for one in found], [one.free for one in found]
+        yield job.cell(model, truth, claimed=law.normal_trainings, of=f", normal{of}")
+        yield job.cell(free, truth, claimed=True, of=f", any{of}")
 
 
-def image_cells(a: int, n: int, repetitions: int) -> Iterator[Cell]:
-    """Mean accuracy of one network for new images: images differ in difficulty."""
-    generator = Generator().manual_seed(5)
-    m, spread = 400, 0.7
-    truth = float(torch.special.ndtr(torch.tensor(1.5 / math.sqrt(1 + spread**2 + 0.05))))
-    kinds: dict[str, list[Interval]] = {"these images": [], "known hits": [], "no hits": []}
-    for _ in range(repetitions):
-        images = 1.5 + normal(spread)(generator, (1, m))
-        chips = normal(math.sqrt(0.05))(generator, (n, 1))
-        right = (images + chips + normal(1.0)(generator, (n, m)) > 0).double()
-        interval = chip_interval(right.mean(1))
-        mean = float(right.mean())
-        kinds["these images"].append(interval)
-        kinds["known hits"].append(over_images(interval, mean, m, hits=right.mean(0)))
-        kinds["no hits"].append(over_images(interval, mean, m))
-    for kind, found in kinds.items():
-        yield _cell(f"mean for new images, {kind}", "images", a, n, found, truth)
+def _on_images(accuracies: Tensor) -> Tensor:
+    return (accuracies * IMAGES).round() / IMAGES
 
 
-def percentile_cells(name: str, law: Law, n: int, repetitions: int) -> Iterator[Cell]:
-    """The worst chip as a bound of a percentile."""
-    chips = law.network(repetitions, n, n)
-    level = float(law.chips().quantile(unseen_share(n)))
-    found = [Interval(float(row.min()), 1.0) for row in chips]
-    # The worst is a lower bound of the percentile with the stated confidence.
-    yield _cell("percentile from the worst chip", name, 1, n, found, level)
+def _reports(table: Tensor) -> list[ChipReport]:
+    return [ChipReport("chip", None, row, tuple(range(len(row))), IMAGES) for row in table]
 
 
-def stopping_cells(name: str, law: Law, repetitions: int) -> Iterator[Cell]:
-    """Stop as soon as the cautious interval is narrow enough, after at least 25 chips."""
-    chips, truth = law.network(repetitions, 300, 3), float(law.chips().mean())
-    width = 0.5 * float(chips.std())  # about 60 chips of Student's interval
-    stopped, always = [], []
-    for row in chips:
-        for count in range(25, 301):
+def percentile(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """The worst chip as a lower bound of a percentile."""
+    law = LAWS[job.law]
+    level = float(law.population(1).quantile(unseen_share(job.chips)))
+    found = [
+        Interval(float(row.min()), 1.0) for row in law.network(generator, repetitions, job.chips)
+    ]
+    yield job.cell(found, level, claimed=True)
+
+
+def planned(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """A run of as many chips as a pilot run asks for; the width is relative to the wanted one."""
+    law = LAWS[job.law]
+    population = law.population(1)
+    wanted = float(population.std())  # about 18 chips of Student's interval
+    found, widths = [], []
+    for row in law.network(generator, repetitions // 3, job.chips):
+        pilot = ChipReport("chip", None, row, tuple(range(len(row))), IMAGES)
+        run = law.network(generator, 1, min(chips_needed(pilot, wanted), 10_000))[0]
+        found.append(chip_interval(run))
+        widths.append(found[-1].width / wanted)
+    cell = job.cell(found, float(population.mean()), claimed=not law.rare)
+    yield Cell(**{**vars(cell), "width": sum(widths) / len(widths)})
+
+
+def stopped(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Stop as soon as the interval is narrow enough, or look at all times."""
+    law = LAWS[job.law]
+    population = law.population(1)
+    truth, width = float(population.mean()), 0.5 * float(population.std())
+    at_stop, always = [], []
+    for row in law.network(generator, repetitions // 6, 300):
+        for count in range(job.chips, 301):
             if chip_interval(row[:count], cautious=True).width < width:
                 break
-        stopped.append(chip_interval(row[:count], cautious=True))
+        at_stop.append(chip_interval(row[:count]))
         running = [running_interval(row[:count], 100) for count in range(2, 301, 7)]
-        # All of them at once hold if their intersection does.
-        low, high = max(r.low for r in running), min(r.high for r in running)
-        always.append(Interval(low, high))
-    yield _cell("mean, stopped early", name, 1, 300, stopped, truth)
-    yield _cell("mean, at all times", name, 1, 300, always, truth)
+        # All of them hold if their intersection does.
+        always.append(Interval(max(r.low for r in running), min(r.high for r in running)))
+    yield job.cell(at_stop, truth, claimed=not law.rare)
+    if job.chips == CHIPS[1]:
+        yield job.cell(always, truth, claimed=not law.rare, of=", any time")
 
 
-def table(repetitions: int, only: str = "") -> list[Cell]:
-    """Return all cells, or those whose function's name holds a text.
+def new_images(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Mean accuracy of one network for new images, which differ in difficulty."""
+    m, (spread, own) = 400, IMAGE_LAWS[job.law]
+    total = math.sqrt(spread**2 + own**2 + 0.05)
+    truth = float(torch.special.ndtr(torch.tensor(1.5 / total, dtype=torch.float64)))
+    kinds: dict[str, list[Interval]] = {"": [], ", hits unknown": [], ", these images only": []}
+    for _ in range(repetitions // 3):
+        images = 1.5 + normal(spread)(generator, (1, m))
+        chips = normal(math.sqrt(0.05))(generator, (job.chips, 1))
+        right = (images + chips + normal(own)(generator, (job.chips, m)) > 0).double()
+        interval, mean = chip_interval(right.mean(1)), float(right.mean())
+        kinds[""].append(over_images(interval, mean, m, hits=right.mean(0)))
+        kinds[", hits unknown"].append(over_images(interval, mean, m))
+        kinds[", these images only"].append(interval)
+    for kind, found in kinds.items():
+        yield job.cell(found, truth, claimed=kind != ", these images only", of=kind)
 
-    Args:
-        repetitions: Of the slow intervals; five times as many of the fast ones.
-        only: Part of a name, such as ``"yield"``.
-    """
-    many = 5 * repetitions
-    one = LAWS | RARE
-    jobs: list[tuple[Callable[..., Iterator[Cell]], tuple[Any, ...]]] = []
+
+def difference_for_new_images(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Difference of two networks for new images, which differ in difficulty, alike for both."""
+    m, (spread, own) = 400, IMAGE_LAWS[job.law]
+    levels = torch.tensor([1.8, 1.5], dtype=torch.float64)
+    truth = torch.special.ndtr(levels / math.sqrt(spread**2 + own**2 + 0.05))
+    found: list[Difference] = []
+    for _ in range(repetitions // 3):
+        images = normal(spread)(generator, (1, m))
+        reports = []
+        for level in levels:
+            chips = normal(math.sqrt(0.05))(generator, (job.chips, 1))
+            noise = normal(own)(generator, (job.chips, m))
+            right = (level + images + chips + noise > 0).double()
+            hits, seeds = right.sum(0).long(), tuple(range(job.chips))
+            reports.append(ChipReport("chip", None, right.mean(1), seeds, m, hits=hits))
+        one, other = ([report] for report in reports)
+        found += paired_differences({"other": other, "one": one}).differences
+    lead = float(truth[0] - truth[1])
+    wide = [difference.new_images or Interval(0, 0) for difference in found]
+    yield job.cell(wide, lead, claimed=True)
+    narrow = [difference.found.interval() for difference in found]
+    yield job.cell(narrow, lead, claimed=False, of=", these images only")
+
+
+KINDS: dict[str, Callable[[Job, Generator, int], Iterator[Cell]]] = {
+    "mean": mean,
+    "difference": difference,
+    "network yield": network_yield,
+    "training yield": training_yield,
+    "percentile": percentile,
+    "planned": planned,
+    "stopped": stopped,
+    "new images": new_images,
+    "difference for new images": difference_for_new_images,
+}
+
+
+def all_jobs() -> list[Job]:
+    """Return all jobs."""
+    of_chips = [name for name in LAWS if name not in OF_TRAININGS]
+    jobs = []
     for n in CHIPS:
-        jobs.append((image_cells, (1, n, repetitions)))
-        jobs.append((yield_cells, ("any", LAWS["both"], 1, n, many)))
-        jobs += [(mean_cells, (name, law, 1, n, many)) for name, law in one.items()]
-        jobs += [(percentile_cells, (name, law, n, many)) for name, law in one.items()]
+        jobs += [Job("network yield", "any", 1, n)]
+        for kind in ("new images", "difference for new images"):
+            jobs += [Job(kind, law, 1, n) for law in IMAGE_LAWS]
+        for kind in ("mean", "difference", "percentile", "planned", "stopped"):
+            jobs += [Job(kind, law, 1, n) for law in of_chips]
         for a in TRAININGS[1:]:
-            jobs += [(mean_cells, (name, law, a, n, many)) for name, law in LAWS.items()]
-            jobs += [(yield_cells, (name, law, a, n, repetitions)) for name, law in LAWS.items()]
-    for name in ("chips", "left skew", "8 % of chips fail", "2 % of chips fail"):
-        jobs.append((stopping_cells, (name, one[name], repetitions)))
-    return [cell for job, given in jobs if only in job.__name__ for cell in job(*given)]
+            for kind in ("mean", "difference"):
+                jobs += [Job(kind, law, a, n) for law in LAWS]
+    sizes = itertools.product(reversed(CHIPS), TRAININGS[1:], FOR_YIELDS)
+    return jobs + [Job("training yield", law, a, n) for n, a, law in sizes]
 
 
 def main() -> None:
-    """Print the table, worst and mean over laws."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=400)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--only", default="", help="Part of the names of the functions to run.")
+    """Run the jobs and write the result after each one."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--only", default="", help="Part of the kinds of intervals to run.")
     given = parser.parse_args()
-    cells = table(given.repetitions, given.only)
-    groups: dict[tuple[str, int, int], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault((cell.interval, cell.trainings, cell.chips), []).append(cell)
-    print("interval                              trainings chips  worst  mean  too high  width")
-    for (interval, a, n), rows in sorted(groups.items()):
-        worst = min(rows, key=lambda cell: cell.coverage)
-        mean = sum(cell.coverage for cell in rows) / len(rows)
-        flattering = max(cell.too_high for cell in rows)
-        width = sum(cell.width for cell in rows) / len(rows)
-        print(
-            f"{interval:38} {a:8} {n:5}  {worst.coverage:.3f}  {mean:.3f}  {flattering:.3f}"
-            f"  {width:.4f}  {worst.law}"
-        )
-    if given.out is not None:
-        given.out.write_text(json.dumps([vars(cell) for cell in cells], indent=1))
+    torch.set_num_threads(1)
+    about = {
+        "recipe": "benchmarks/coverage.py",
+        "seeds": "of each job: the CRC-32 of its kind, law, trainings and chips",
+        "repetitions": given.repetitions,
+        "versions": versions(),
+    }
+    done: dict[str, dict[str, Any]] = {}
+    if given.out.exists():
+        before = read_json(given.out)
+        done = before["jobs"] if before["repetitions"] == given.repetitions else {}
+    for job in all_jobs():
+        name = f"{job.kind}, {job.law}, {job.trainings} x {job.chips}"
+        if given.only not in job.kind or name in done:
+            continue
+        cells = list(job.cells(given.repetitions))
+        for cell in cells:
+            print(f"{name:55} {cell.interval:30} {cell.coverage:.3f}  {cell.width:.4f}")
+        done[name] = {"commit": commit(), "cells": [vars(cell) for cell in cells]}
+        write_json(given.out, {**about, "jobs": done})
 
 
 if __name__ == "__main__":

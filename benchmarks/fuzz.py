@@ -330,7 +330,7 @@ def damaged_files(rng: np.random.Generator, cases: int, folder: Path) -> dict[st
         return bool(found["w"].isfinite().all())
 
     def measured(path: Path) -> bool:
-        found = read_measurements(path, level_column="level", value_column="value")
+        found = read_measurements(path, level="level", value="value")
         return bool(np.isfinite(found.value).all() and np.isfinite(found.level).all())
 
     def restored(path: Path) -> bool:

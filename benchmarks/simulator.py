@@ -36,7 +36,9 @@ from spikewvat.serialisation import write_json
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
-RESULTS = Path(__file__).parent / "results" / "data"
+BENCHMARKS = Path(__file__).parent
+RESULTS = BENCHMARKS / "results" / "data"
+PICTURE = BENCHMARKS.parent / "docs" / "pictures" / "simulator.png"
 SENSOR = 34
 BIN_US = 5000
 SHOWN_MS = (40, 60)  # in the middle of the first saccade
@@ -175,7 +177,7 @@ def compare(pairs: Pairs, camera: SaccadeCamera, seed: int) -> dict[str, Any]:
                 for b in row[kind]["bursts"]
             ]
             print(f"    {kind} bursts, ms: {', '.join(spans)}")
-    draw(pairs, ours, RESULTS / "simulator.png")
+    draw(pairs, ours, PICTURE)
     return {"camera": vars(camera), "rows": rows}
 
 

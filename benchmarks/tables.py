@@ -12,8 +12,10 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
-from pages.claims import claims
+from pages.advice import choices, lengths, lengths_picture, strengths
+from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
     comparison,
@@ -24,10 +26,12 @@ from pages.compared import (
     few_steps,
     simulated,
 )
+from pages.coverage import coverage, failures
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
     binning,
+    checks,
     designs,
     event_input,
     event_pipeline,
@@ -46,9 +50,10 @@ from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
 
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
+DRAWN = ROOT / "docs" / "pictures"
 NOT_RUN = "Not run yet."
 TABLES: dict[str, Callable[[], str]] = {
-    "demo": lambda: comparison("demo", *SNNTORCH),
+    "demo": lambda: comparison("demo", *SNNTORCH, "hsv", "momentum"),
     "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
@@ -57,6 +62,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "league-nmnist": lambda: comparison("league", "nmnist-*"),
     "league-fc": lambda: comparison("league", "fc-*"),
     "twolayer": lambda: comparison("twolayer"),
+    "lengths": lengths,
+    "choices": choices,
+    "strengths": strengths,
     "directions": directions,
     "directions-verdicts": direction_verdicts,
     "ablation": lambda: comparison("ablation"),
@@ -77,6 +85,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead-methods": lambda: overhead("overhead", "methods"),
     "directions-steps": lambda: overhead("directions_steps", "methods"),
     "step-parts": step_parts,
+    "checks": checks,
+    "coverage": coverage,
+    "coverage-failures": failures,
     "monte-carlo": monte_carlo,
     "designs": designs,
     "simulated": simulated,
@@ -90,7 +101,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp-speed": tsslbp_speed,
 }
 PICTURES = {
-    "demo": ("demo", SNNTORCH),
+    "demo": ("demo", ("swa", "hsv", "momentum")),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }
@@ -116,8 +127,11 @@ def draw() -> None:
         (setup,), found = suite.setups, results_of(suite)
         by_method = {r.method: found[r.name].pooled for r in setup.rows if r.name in found}
         if by_method:
-            path = ROOT / "docs" / "pictures" / f"{name}.png"
-            plots.save(plots.accuracy_against_sigma(by_method), path)
+            title = f"{suite.title}: {setup.name}"
+            figure = plots.accuracy_against_sigma(by_method, title=title)
+            plots.save(figure, DRAWN / f"{name}.png")
+    with suppress(NotRunError):
+        plots.save(lengths_picture(), DRAWN / "epochs.png")
 
 
 def main() -> None:
@@ -134,6 +148,7 @@ def main() -> None:
     for page in stale:
         page.write_text(filled(page.read_text()))
     draw()
+    write_claims()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
+__version__ = "0.1.0"
+
 if TYPE_CHECKING:
     from spikewvat.adapters import Adapter as Adapter
     from spikewvat.adapters import adapter_for as adapter_for
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from spikewvat.devices import HalfWidth as HalfWidth
     from spikewvat.devices import MinMax as MinMax
     from spikewvat.devices import SixSigma as SixSigma
+    from spikewvat.devices import Verified as Verified
     from spikewvat.perturbations import ASAM as ASAM
     from spikewvat.perturbations import AWP as AWP
     from spikewvat.perturbations import GAV as GAV
@@ -28,6 +31,12 @@ if TYPE_CHECKING:
     from spikewvat.perturbations import Past as Past
     from spikewvat.perturbations import Perturbation as Perturbation
     from spikewvat.robustness import Evaluator as Evaluator
+    from spikewvat.robustness.calibrated import calibrated as calibrated
+    from spikewvat.robustness.calibration import BiasTrim as BiasTrim
+    from spikewvat.robustness.calibration import Distillation as Distillation
+    from spikewvat.robustness.calibration import Scale as Scale
+    from spikewvat.robustness.chip import Chip as Chip
+    from spikewvat.robustness.programming import programming_plan as programming_plan
     from spikewvat.training import WVAT as WVAT
     from spikewvat.training import PerturbedGradient as PerturbedGradient
     from spikewvat.training import Plain as Plain
@@ -39,22 +48,29 @@ if TYPE_CHECKING:
 _HOMES = {
     "adapters": ("Adapter", "adapter_for"),
     "comparison": ("Comparison", "Method", "compare"),
-    "devices": ("AbsMax", "DeviceModel", "Gaussian", "HalfWidth", "MinMax", "SixSigma"),
+    "devices": ("AbsMax", "DeviceModel", "Gaussian", "HalfWidth", "MinMax", "SixSigma", "Verified"),
     "perturbations": (
         *("ASAM", "AWP", "GAV", "HSV", "SAM", "Mixture", "Perturbation"),
         *("Gradient", "Momentum", "Past"),
     ),
     "robustness": ("Evaluator",),
+    "robustness.calibrated": ("calibrated",),
+    "robustness.calibration": ("BiasTrim", "Distillation", "Scale"),
+    "robustness.chip": ("Chip",),
+    "robustness.programming": ("programming_plan",),
     "training": ("WVAT", "PerturbedGradient", "Plain"),
     "training.averaging": ("SWA", "refresh_batch_norm"),
     "weights": ("Weights", "perturbed"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME_OF)
+_PARTS = (*_HOMES, "conversion", "data", "lab", "spiking")
 
 
 def __getattr__(name: str) -> object:
-    """Import public names lazily, so that ``import spikewvat`` does not load torch."""
+    """Import public names and parts lazily, so that ``import spikewvat`` does not load torch."""
+    if name in _PARTS:
+        return importlib.import_module(f"{__name__}.{name}")
     if name not in _HOME_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(importlib.import_module(f"{__name__}.{_HOME_OF[name]}"), name)

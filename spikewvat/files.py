@@ -270,7 +270,7 @@ def load_weights(path: Path | str) -> dict[str, Tensor]:
             content = torch.load(path, map_location="cpu", weights_only=True)
         # Damaged files fail in the archive, the unpickler or torch, in many ways.
         except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
             raise CheckpointError(
                 f"cannot read the weights {str(path)!r}: {reason}. Expected a safetensors file, or "
                 "a state_dict written by torch.save."

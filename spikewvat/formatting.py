@@ -46,6 +46,16 @@ def within(middle: float, low: float, high: float, form: str = ".2f") -> str:
     return f"{middle:{form}} ({interval(low, high, form)})"
 
 
+def working(chips: int, of: int, low: float, high: float) -> str:
+    """Format a number of working chips with the interval of their share, in fractions.
+
+    Example:
+        >>> working(97, 100, 0.915, 0.994)
+        '97 of 100 (92 .. 99 %)'
+    """
+    return f"{chips} of {of} ({interval(100 * low, 100 * high, '.0f')} %)"
+
+
 def count(number: float) -> str:
     """Format a mean count, to three significant digits or the nearest whole number."""
     return f"{number:.0f}" if number >= 100 else f"{number:.3g}"
@@ -89,3 +99,38 @@ def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, names
     """
     align = ["---"] * names + ["--:"] * (len(heads) - names)
     return "\n".join(map(markdown_row, (heads, align, *rows)))
+
+
+_UNITS = {"y": 365 * 86400.0, "d": 86400.0, "h": 3600.0, "min": 60.0, "s": 1.0, "ms": 1e-3}
+
+
+def duration(seconds: float) -> str:
+    """Format a time in the largest unit that it holds once.
+
+    Example:
+        >>> duration(86400), duration(90), duration(0), duration(0.02)
+        ('1 d', '1.5 min', '0 s', '20 ms')
+    """
+    unit = next((name for name, size in _UNITS.items() if seconds >= size), "s")
+    return f"{seconds / _UNITS[unit]:.4g} {unit}"
+
+
+def seconds_of(text: str) -> float:
+    """Return the seconds that a duration such as ``"1h"``, ``"20 ms"`` or ``"30"`` stands for.
+
+    Raises:
+        ValueError: If it is no duration.
+
+    Example:
+        >>> seconds_of("1d"), seconds_of("0.5 h"), seconds_of("30")
+        (86400.0, 1800.0, 30.0)
+    """
+    found = re.fullmatch(r"\s*([0-9.]+(?:e[-+]?[0-9]+)?)\s*([a-z]*)\s*", text)
+    try:
+        if found is None:
+            raise ValueError
+        return float(found[1]) * _UNITS[found[2] or "s"]
+    except (ValueError, KeyError):
+        raise ValueError(
+            f"{text!r} is no duration, expected such as 1s, 20ms, 1h, 1d or 1y."
+        ) from None

@@ -49,6 +49,16 @@ def check_holdable(weights: Mapping[str, Tensor]) -> None:
 def _unfit(weight: Tensor) -> str | None:
     if weight.layout is not torch.strided:
         return f"is stored as {weight.layout}, expected a dense tensor. Call to_dense() on it."
+    if hasattr(weight, "device_mesh"):
+        return (
+            "is spread over processes (a DTensor), and the variation of a chip needs it whole. "
+            "Train with DistributedDataParallel; evaluate a model that holds weight.full_tensor()."
+        )
+    if hasattr(type(weight.data), "__tensor_flatten__"):
+        return (
+            f"is a {type(weight.data).__name__}, which stores its numbers in a way of its own, "
+            "expected a plain tensor. Dequantise it first."
+        )
     if not weight.dtype.is_floating_point:
         return (
             f"is of {weight.dtype}, expected real floating-point numbers. Split complex weights "

@@ -7,14 +7,18 @@ are not stored. Every item of a table has its own line in the file.
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
 import json
 import math
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +28,7 @@ from spikewvat.errors import DataError
 Result = TypeVar("Result")
 
 KIND, VERSION = "kind", 1
+_MOST_BYTES = 2**28
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,21 @@ class Numbers:
         return numbers if is_tensor else found
 
 
+class Packed:
+    """Annotates a tensor of whole numbers ``[n]``, each at least 0, that files hold as one text.
+
+    It is the base64 form of zlib-compressed unsigned integers of four bytes, little-endian.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        """Tell pydantic how to read and write the field."""
+        from spikewvat.validation import core_schema as schema
+
+        return schema.no_info_plain_validator_function(
+            _unpacked, serialization=schema.plain_serializer_function_ser_schema(_packed)
+        )
+
+
 Real: TypeAlias = Annotated[float, Numbers()]
 """A number, NaN if undefined."""
 Reals: TypeAlias = Annotated[Tensor, Numbers()]
@@ -76,6 +96,8 @@ Fraction: TypeAlias = Annotated[float, Numbers(0, 1, missing=False)]
 """A number from 0 to 1."""
 Fractions: TypeAlias = Annotated[Tensor, Numbers(0, 1, missing=False)]
 """Numbers from 0 to 1."""
+Counts: TypeAlias = Annotated[Tensor, Packed()]
+"""Whole numbers, each at least 0, as int64."""
 
 
 def write(path: Path | str, result: object) -> None:
@@ -212,6 +234,24 @@ def _with_nan(value: Any) -> Any:
 def _written(value: Any) -> Any:
     """Return a tensor or number as plain values, with None for non-finite numbers."""
     return _finite(value.tolist() if isinstance(value, Tensor) else value)
+
+
+def _packed(counts: Tensor) -> str:
+    raw = counts.cpu().numpy().astype("<u4").tobytes()
+    return base64.b64encode(zlib.compress(raw, 9)).decode()
+
+
+def _unpacked(text: Any) -> Tensor:
+    if not isinstance(text, str):
+        raise ValueError("expected packed whole numbers")
+    unpacker = zlib.decompressobj()
+    try:
+        raw = unpacker.decompress(base64.b64decode(text, validate=True), _MOST_BYTES)
+    except (binascii.Error, ValueError, zlib.error) as error:
+        raise ValueError(f"expected packed whole numbers ({error})") from error
+    if not unpacker.eof or len(raw) % 4:
+        raise ValueError("expected packed whole numbers, got too many or a part of them")
+    return torch.from_numpy(np.frombuffer(raw, "<u4").astype(np.int64))
 
 
 def _finite(value: Any) -> Any:

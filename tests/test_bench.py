@@ -239,10 +239,12 @@ def test_missing_data_is_skipped_not_failed(suite, tmp_path, monkeypatch):
     (suite / "plain.toml").write_text('extends = "wvat.toml"\nmethod = "plain"\n' + real)
     arguments = ["bench", suite, "--out", tmp_path / "runs", "--jobs", 1, "--seeds", "0"]
     done = call(*arguments)
-    assert "skipped: plain, seed 0: the data set 'nmnist' needs" in done.stderr
+    assert done.stderr.count("the data set 'nmnist' needs") == 1
+    assert "skipped: plain: the data set 'nmnist' needs" in done.stderr
     assert "error:" not in done.stderr
-    done = call(*arguments, "--rows", "plain", code=1)  # nothing is left
-    assert "skipped: plain, seed 0" in done.stderr
+    line = error(*arguments, "--rows", "plain", "--seeds", "0,1")  # nothing is left
+    assert line.startswith("error: the data set 'nmnist' needs a folder. Pass --data-root")
+    assert "there is no folder" in error(*arguments, "--data-root", tmp_path / "gone")
 
 
 def test_a_full_disk_at_the_end_is_one_line(suite, tmp_path, monkeypatch):

@@ -17,10 +17,12 @@ from typer.testing import CliRunner
 
 from spikewvat import files
 from spikewvat.cli import app
+from spikewvat.devices import pcm
 from spikewvat.errors import TrainingStalledWarning
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes import schema
 from spikewvat.lab.recipes.results import RunResult
+from spikewvat.robustness.axis import AGE
 from spikewvat.serialisation import plain, read
 
 RECIPE = """
@@ -187,6 +189,26 @@ def rows(run, *arguments):
     figures = run / "rows.json"
     call("evaluate", run, "--json", figures, "--no-progress", *arguments)
     return read(figures, RunResult)
+
+
+def test_the_same_chips_are_looked_at_older(run, tmp_path):
+    figures = tmp_path / "ages.json"
+    options = ("--device", "pcm", "--time", "0,1h,1y", "--chips", 2, "--no-progress")
+    found = call("evaluate", run, *options, "--json", figures, "--plot", tmp_path / "ages.png")
+    for text in ("age 1 h", "age 1 y", "of the 6-sigma width", "in units of conductance"):
+        assert text in found.stdout
+    result = read(figures, RunResult)
+    assert result.curve.axis == AGE
+    assert result.curve.sigmas == (0.0, 3600.0, 31536000.0)
+    assert result.curve.at(3600.0).device == repr(pcm(time=3600.0))
+    assert len({report.seeds for report in result.curve}) == 1
+    for wrong, message in (
+        (("--time", "1h"), "leaves|sweep|swept"),
+        (("--time", "1h", "--device", "gaussian:sigma=0.1"), "does not change with time"),
+        (("--time", "1y", "--device", "sonos"), "measured for 432000 s"),
+        (("--time", "soon", "--device", "pcm"), "'soon' is no duration"),
+    ):
+        assert re.search(message, error("evaluate", run, *wrong))
 
 
 def test_evaluate_with_other_options(run):

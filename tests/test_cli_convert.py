@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 
 import pytest
@@ -15,6 +16,7 @@ from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import convert as conversions
 from spikewvat.lab.recipes import read_recipe, schema
 from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.reading import changed
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.results import RunResult
@@ -77,7 +79,7 @@ def result_of(folder):
 def test_convert_writes_a_network_that_evaluates_to_the_same(run, tmp_path):
     out = tmp_path / "snn"
     done = call("convert", run, "--out", out, "--sweep", "2,4", "--no-progress")
-    assert sorted(p.name for p in out.iterdir()) == [
+    assert sorted(p.name for p in out.glob("[!.]*")) == [
         "recipe.toml",
         "result.json",
         "snn.safetensors",
@@ -258,6 +260,17 @@ rows = [
 def suite(recipe, tmp_path):
     (tmp_path / "suite.toml").write_text(SUITE)
     return tmp_path
+
+
+def test_two_conversions_in_a_folder(run, tmp_path):
+    out = tmp_path / "snn"
+    with alone_in(out):
+        assert f"process {os.getpid()} is at work in {str(out)!r}" in error(
+            "convert", run, "--out", out
+        ).replace("\n", " ")
+    assert not (out / "recipe.toml").exists()
+    with alone_in(run):  # a training goes on beside it
+        call("convert", run, "--out", out, "--no-progress")
 
 
 def test_a_suite_trains_once_and_converts_twice(suite, tmp_path, monkeypatch):

@@ -194,7 +194,7 @@ def test_tables_name_the_corruption(through_a_file):
 def test_claims_speak_of_severities():
     claim = Claim(text="wvat leads", better="wvat", worse=("adam",), sigma=0.4)
     (verdict,) = verdicts([claim], {"wvat": a_row(), "adam": a_row()})
-    assert verdict.reproduced is False
+    assert verdict.word == "undecided"
     assert "at deletion 0.4: wvat 60.0, adam 60.0" in str(verdict)
 
 

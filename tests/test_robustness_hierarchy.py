@@ -23,6 +23,7 @@ from spikewvat.robustness import (
     over_trainings,
     paired_differences,
 )
+from spikewvat.robustness.statistics import FRACTIONS
 from spikewvat.serialisation import plain
 
 TABLE = [[0.90, 0.92, 0.91], [0.94, 0.97, 0.93]]
@@ -70,6 +71,11 @@ def test_the_same_chips_are_crossed(data):
     stds = (found.seed_std, found.common_std, found.chip_std)
     assert stds == pytest.approx((seed, common, rest), abs=1e-7)
     assert found.degrees == (min(a, n) if found.common_std else a) - 1
+    leaning = reference.lean([sum(row[j] for row in table) / a for j in range(n)])
+    expected = reference.interval(mean, error, found.degrees)
+    if a > 3 and leaning:
+        expected = reference.extended(table, leaning)
+    assert tuple(found.interval()) == pytest.approx(tuple(expected), abs=1e-6)
 
 
 def test_components_of_a_table_by_hand():
@@ -106,37 +112,63 @@ def test_what_is_not_defined():
 def test_p_value_is_that_of_scipy():
     groups = [[0.01, 0.03], [0.02, 0.05], [-0.01, 0.02]]
     found = hierarchical(groups, same_chips=False)
+    assert found.low is found.high is None  # pairs do not lean to a side
     expected = stats.ttest_1samp([0.02, 0.035, 0.005], 0).pvalue
     assert found.p_value == pytest.approx(expected, rel=1e-10)
     assert hierarchical([[0.1, 0.1], [0.1, 0.1]], same_chips=False).p_value == 0
     assert hierarchical([[0.0, 0.0], [0.0, 0.0]], same_chips=False).p_value == 1
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.integers(-9, 9), min_size=4, max_size=4), min_size=1, max_size=5),
+    st.booleans(),
+)
+def test_the_p_value_is_where_the_interval_reaches_0(table, same_chips):
+    found = hierarchical([[v / 10 for v in row] for row in table], same_chips=same_chips)
+    p = found.p_value
+    assert 0 <= p <= 1
+    for confidence in (0.5, 0.9, 0.95, 0.99):
+        low, high = found.interval(confidence)
+        if abs(p - (1 - confidence)) > 1e-6 and found.std_error > 1e-9:
+            assert (low > 0 or high < 0) == (p < 1 - confidence)
+
+
 def test_a_summary_survives_a_file(through_a_file):
-    for values in (TABLE, [[0.9]], [[0.9, 0.8]]):
+    for values in (TABLE, [[0.9]], [[0.9, 0.8]], [[0.9, 0.5, 0.9, 0.9]]):
         found = hierarchical(values, same_chips=True)
         again = through_a_file(found)
+        assert again.interval() == found.interval() or found.degrees < 1
         assert str(again) == str(found)
         assert plain(again) == plain(found)
 
 
 def test_reports_on_other_chips_are_nested():
     one, other = a_report(TABLE[0], (1, 2, 3)), a_report(TABLE[1], (1, 2, 3))
-    assert over_trainings([one, other]) == hierarchical(TABLE, same_chips=True, skewed=True)
+    assert over_trainings([one, other]) == hierarchical(TABLE, same_chips=True, bounds=FRACTIONS)
     elsewhere = replace(other, seeds=(4, 5, 6))
     found = over_trainings([one, elsewhere])
-    assert found == hierarchical(TABLE, same_chips=False, skewed=True)
-    assert found.interval().high == hierarchical(TABLE, same_chips=False).interval().high
+    assert found == hierarchical(TABLE, same_chips=False, bounds=FRACTIONS)
 
 
-def test_skewed_chips_lower_the_lower_bound():
-    bad = [[0.95] * 19 + [0.80], [0.94] * 19 + [0.70]]
-    found, student = (hierarchical(bad, same_chips=True, skewed=s) for s in (True, False))
-    one_more = [[*row, 2 * min(row) - max(row)] for row in bad]
-    low = hierarchical(one_more, same_chips=True)
-    assert found.interval() == (low.interval().low, student.interval().high)
-    even = [[0.95 - 0.001 * n for n in range(20)]] * 2
-    assert hierarchical(even, same_chips=True, skewed=True).low is None
+def test_skewed_chips_widen_the_interval_on_their_side():
+    bad = [[0.95 - s] * 19 + [0.80 - 3 * s] for s in (0, 0.01, 0.02, 0.03)]
+    found = hierarchical(bad, same_chips=True)
+    assert found.high is None
+    assert tuple(found.interval()) == pytest.approx(reference.extended(bad, -1), abs=1e-9)
+    assert found.interval().low < found.mean - 1.3 * (found.interval().high - found.mean)
+    good = [[1 - value for value in row] for row in bad]
+    low, high = hierarchical(good, same_chips=True).interval()
+    assert (1 - high, 1 - low) == pytest.approx(tuple(found.interval()), abs=1e-9)
+    # Accuracies end at 0, and so does the extra chip.
+    worst = [[0.9 - s] * 19 + [0.1 - s] for s in (0, 0.01, 0.02, 0.03)]
+    found = over_trainings([a_report(row) for row in worst])
+    assert tuple(found.interval()) == pytest.approx(reference.extended(worst, -1, low=0, high=1))
+    assert tuple(found.interval()) != pytest.approx(reference.extended(worst, -1))
+    # Neither chips that hardly lean nor three trainings need one.
+    even = [[0.95 - 0.001 * n for n in range(20)]] * 4
+    for table in (even, bad[:3]):
+        assert hierarchical(table, same_chips=True).low is None
 
 
 def coverage(repetitions, *design, same_chips=True):
@@ -231,10 +263,41 @@ def test_chips_needed_is_the_smallest_number(std, width, confidence):
     assert found == reference.fewest_chips(std, width, confidence)
 
 
-def test_chips_needed_from_a_pilot_run():
-    report = a_report([0.90, 0.92, 0.94, 0.91])
-    assert chips_needed(report, 0.01) == chips_needed(report.std, 0.01)
-    assert chips_needed(0.0, 0.01) == 2
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.90, 0.92, 0.94, 0.91],
+        [0.95] * 10 + [0.94] * 5 + [0.93, 0.92, 0.85, 0.80],
+        [0.99, 1.0, 1.0, 0.98, 1.0, 0.97, 1.0, 1.0, 0.9, 1.0, 0.99],
+    ],
+)
+@pytest.mark.parametrize("ratio", [0.4, 1.0, 3.0])
+def test_chips_needed_from_a_pilot_run(values, ratio):
+    report = a_report(values)
+    width = ratio * report.std
+
+    def enough(chips):
+        return reference.typical_width(values, chips, 0.95, 0, 1) <= width
+
+    found = chips_needed(report, width)
+    assert enough(found)
+    assert not any(enough(fewer) for fewer in range(max(2, found - 5), found) if fewer != 10)
+    skewed = reference.lean(values) if len(values) > 10 else 0
+    assert (found > 1.5 * chips_needed(report.std, width)) == bool(skewed and ratio < 3)
+
+
+def test_equal_chips_need_no_more_than_two():
+    assert chips_needed(0.0, 0.01) == chips_needed(a_report([0.9] * 3), 0.01) == 2
+
+
+def test_skewed_pilots_ask_for_more_chips_per_training():
+    shifts = (0, 0.001, 0.002, 0.003)
+    rows = [[0.95 + s] * 10 + [0.94 + s] * 5 + [0.92, 0.85] for s in shifts]
+    skewed = hierarchical(rows, same_chips=True)
+    even = replace(skewed, low=None)
+    width = 0.06
+    few, many = (chips_needed_per_training(pilot, width) for pilot in (even, skewed))
+    assert many > few >= 11
 
 
 @settings(max_examples=40, deadline=None)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from matplotlib.text import Text
 
 from spikewvat.errors import MissingExtraError
 from spikewvat.robustness import ChipReport, Degradation, plots
@@ -48,6 +51,61 @@ def test_accuracy_against_sigma_draws_means_in_order_of_sigma():
     assert figure.get_suptitle() == "Digits"
 
 
+def shown(figure):
+    """The panels that are not empty."""
+    return [axes for axes in figure.axes if axes.axison]
+
+
+def test_more_than_three_bands_have_a_panel_each():
+    names = ["Adam", "SWA", "WVAT", "mine", "yours"]
+    curves = {name: a_curve(seed) for seed, name in enumerate(names)}
+    reports = {name: curve[0] for name, curve in curves.items()}
+    for figure in (plots.accuracy_against_sigma(curves), plots.yield_curve(reports)):
+        panels = shown(figure)
+        assert [axes.get_title() for axes in panels] == names
+        assert [len(axes.collections) for axes in panels] == [1] * 5
+        assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
+        dotted = [[line.get_linestyle() for line in axes.get_lines()].count(":") for axes in panels]
+        assert dotted == [0, 1, 1, 1, 1]  # the first, beside all others
+        assert "dotted: Adam" in figure.get_supxlabel()
+        colours = {lines(figure, i)[name].get_color() for i, name in enumerate(names)}
+        assert len(colours) == 5
+
+
+def test_the_common_target_is_a_line():
+    def aiming(seed, target):
+        reports = (replace(report, target=target) for report in a_curve(seed))
+        return Degradation(0.95, tuple(reports))
+
+    (axes,) = plots.accuracy_against_sigma({"a": aiming(0, 0.9), "b": aiming(1, 0.9)}).axes
+    assert [list(line.get_ydata()) for line in axes.get_lines()].count([90, 90]) == 1
+    assert "target 90 %" in [text.get_text() for text in axes.texts]
+    (axes,) = plots.accuracy_against_sigma({"a": aiming(0, 0.9), "b": aiming(1, 0.8)}).axes
+    assert sorted(text.get_text() for text in axes.texts) == ["a", "b"]
+
+
+def test_lines_that_coincide_share_their_path():
+    curve = a_curve(0)
+    apart = Degradation(0.95, tuple(a_report(1, 0.8, sigma=sigma) for sigma in (0, 0.05, 0.1)))
+    figure = plots.accuracy_against_sigma({"a": curve, "b": curve, "other": apart})
+    one, two, other = (lines(figure)[name] for name in ("a", "b", "other"))
+    # Dashes of one lie in the gaps of the other, and the marker below is larger.
+    (start, (dash, gap)), (later, pattern) = one._dash_pattern, two._dash_pattern
+    assert (start, dash, pattern) == (0, gap, [dash, gap])
+    assert later == dash
+    assert one.get_markersize() > two.get_markersize()
+    assert other.get_linestyle() == "-"
+
+
+def test_labels_of_line_ends_lie_apart():
+    curve = a_curve(0)
+    figure = plots.accuracy_against_sigma({"a": curve, "b": curve, "c": curve})
+    figure.draw_without_rendering()
+    texts = [Text.get_window_extent(text) for text in figure.axes[0].texts]  # without their arrows
+    assert len(texts) == 3
+    assert all(one.y1 <= other.y0 for one, other in pairwise(sorted(texts, key=lambda t: t.y0)))
+
+
 def test_yield_curve_is_the_yield_at_every_target():
     figure = plots.yield_curve(REPORTS, target=0.92)
     for name, report in REPORTS.items():
@@ -85,7 +143,11 @@ def test_sorted_chips_fall_from_the_best_to_the_worst():
     for line, report in zip(drawn, REPORTS.values(), strict=True):
         assert list(line.get_xdata()) == list(range(1, report.chips + 1))
         assert list(line.get_ydata()) == sorted((100 * report.accuracies).tolist(), reverse=True)
-        assert f"worst {100 * report.worst:.1f}" in line.get_label()
+    said = [text.get_text() for text in figure.axes[0].texts]
+    assert said == [
+        f"{name}\n{100 * r.mean:.1f}, worst {100 * r.worst:.1f}"
+        for name, r in sorted(REPORTS.items(), key=lambda pair: pair[1].worst)
+    ]
 
 
 def test_device_fit_shows_quantiles_at_each_level():

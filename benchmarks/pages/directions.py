@@ -41,7 +41,7 @@ def directions() -> str:
                     str(len(result.curves)),
                     percent(result.clean),
                     *(percent(result.mean(result.sigmas.index(s))) for s in _SIGMAS),
-                    *(_difference(result, found[reference.name], s) for s in _SIGMAS),
+                    *(difference(result, found[reference.name], s) for s in _SIGMAS),
                 ]
             )
     if not lines:
@@ -58,11 +58,8 @@ def direction_verdicts() -> str:
     for verdict in verdicts(suite.claims, found):
         if verdict.lead is not None:
             (better,), (worse,) = verdict.claim.better, verdict.claim.worse
-            low, high = verdict.lead.interval()
-            margin = verdict.claim.margin
-            word = "yes" if low > margin else "no" if high < margin else "open"
             prefix = worse.removesuffix("-wvat")
-            cells.setdefault(methods[better], {}).setdefault(prefix, []).append(word)
+            cells.setdefault(methods[better], {}).setdefault(prefix, []).append(verdict.word)
     prefixes = list(dict.fromkeys(prefix for by_setup in cells.values() for prefix in by_setup))
     if not prefixes:
         raise NotRunError("directions")
@@ -77,7 +74,7 @@ def direction_verdicts() -> str:
     return markdown_table(heads, lines, names=len(heads))
 
 
-def _difference(result: RowResult, reference: RowResult, sigma: float) -> str:
+def difference(result: RowResult, reference: RowResult, sigma: float) -> str:
     """Return the paired difference over the trainings of seeds that both have."""
     if result is reference:
         return MISSING

@@ -1,4 +1,4 @@
-"""The table of the paper's figures and tables: what reproduces them, and what came out."""
+"""The table of the paper's figures and tables: what makes them, and what came out."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ FIGURES = (
     Figure("A.4", "fine-tuning on ImageNet", "imagenet", options=" --data-root DIR"),
     Figure("FTJ", "ferroelectric tunnel junctions, one and many", "ftj", ("*-intra", "*-inter")),
 )
-NOT_REPRODUCED = (
+WITHOUT_RECIPE = (
     ("Figures 2, 3, 5, 6, 10 to 13", "no recipe: drawings, or figures that give no numbers"),
 )
 
@@ -104,7 +104,7 @@ def figures() -> str:
         for number, (scale, result) in enumerate(_results(figure)):
             first = [figure.name, figure.shows, command] if number == 0 else [""] * 3
             lines.append([*first, scale, result])
-    lines += [[name, why, MISSING, MISSING, "not reproduced"] for name, why in NOT_REPRODUCED]
+    lines += [[name, why, MISSING, MISSING, NOT_RUN] for name, why in WITHOUT_RECIPE]
     return markdown_table(heads, lines, names=len(heads))
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "account",
     "adapter_for",
     "check_model",
+    "unheld",
 ]
 
 
@@ -48,6 +49,10 @@ class KnowsAccount(Protocol):
         """Return the account of all parameters with two or more dimensions."""
         ...
 
+    def unheld(self, model: nn.Module) -> Weights:
+        """Return matrices that are on no device as far as is known, by name."""
+        ...
+
 
 def account(
     model: nn.Module, adapter: Adapter, weights: Mapping[str, Tensor] | None = None
@@ -62,6 +67,21 @@ def account(
     if weights is None and isinstance(adapter, KnowsAccount):
         return adapter.account(model)
     return account_of(model, adapter.synaptic_weights(model) if weights is None else weights)
+
+
+def unheld(
+    model: nn.Module, adapter: Adapter, weights: Mapping[str, Tensor] | None = None
+) -> Weights:
+    """Return matrices of a network that no device holds, so that they must not multiply data.
+
+    Args:
+        model: The model.
+        adapter: Its adapter.
+        weights: Live weights selected by the user, who has thought of everything then.
+    """
+    if weights is None and isinstance(adapter, KnowsAccount):
+        return adapter.unheld(model)
+    return {}
 
 
 def adapter_for(
@@ -113,13 +133,19 @@ def adapter_for(
 
 
 def check_model(model: object, who: str) -> None:
-    """Raise TypeError unless a model was passed.
+    """Raise TypeError unless a model was passed whose modules can be walked.
 
     Args:
         model: What was passed as a model.
         who: The class or function that it was passed to.
     """
     if isinstance(model, nn.Module):
+        if not all(isinstance(module, nn.Module) for module in model.modules()):
+            kind = type(model).__name__
+            raise TypeError(
+                f"{who} needs a model whose modules() are modules, but {kind} has its own way, as "
+                "Rockpool's modules do. Wrap it: model = torch.nn.Sequential(model)."
+            )
         return
     if isinstance(model, Optimizer):
         given = f"the optimizer {type(model).__name__}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from spikewvat.adapters.neurons import exchanged_entries
-from spikewvat.adapters.products import Use, exchanging_in, seen_in, untouched
+from spikewvat.adapters.neurons import exchanged_entries, overridden
+from spikewvat.adapters.products import exchanging_in, is_matrix, same, seen_in, untouched
+from spikewvat.adapters.trial import Use
+from spikewvat.errors import UnsupportedModelError
+from spikewvat.weights import EffectiveWeight, perturbed
 
 _Exchange = Callable[[Tensor], Tensor]
 
@@ -136,8 +139,9 @@ class Quantised:
         """Return the parameters that it is computed from."""
         own = self.layer._parameters[self.name]
         quantiser: Any = self.layer.weight_quant
-        scales = list(quantiser.parameters())
-        return [*scales] if own is None else [own, *scales]
+        # Matrices in it are the weights of other layers, whose statistics it shares.
+        scales = [p for p in quantiser.parameters() if not is_matrix(p)]
+        return scales if own is None else [own, *scales]
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """Quantise the weight; statistics stay."""
@@ -151,17 +155,15 @@ class Quantised:
     def exchanging(self, exchange: _Exchange) -> Iterator[None]:
         """Let the quantised weight go through a function."""
 
-        def change(module: nn.Module, args: Any, value: Any) -> Any:
+        def change(inner: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+            value = inner(*args, **kw)
             if isinstance(value, Tensor):
                 return exchange(value)
             return value._replace(value=exchange(value.value))
 
-        quantiser: Any = self.layer.weight_quant
-        handle = quantiser.register_forward_hook(change)
-        try:
+        # Not at the quantiser, which layers may share.
+        with overridden(self.layer, "quant_weight", change):
             yield
-        finally:
-            handle.remove()
 
     def __str__(self) -> str:
         return "computed by fake quantisation"
@@ -260,6 +262,47 @@ def seam_of(layer: nn.Module, name: str) -> Parametrized | Hooked | Quantised | 
     ):
         return Quantised(layer, name)
     return None
+
+
+def check_apart(weights: Mapping[str, Tensor]) -> None:
+    """Raise if a layer computes its weight from what devices hold already.
+
+    All weights hold other values for a moment: what layers compute must stay as it is.
+
+    Args:
+        weights: Live weights by name.
+
+    Raises:
+        UnsupportedModelError: It names the weight and what it is computed from.
+    """
+    computed = {n: w for n, w in weights.items() if isinstance(w, EffectiveWeight)}
+    if not computed or len(weights) == 1:
+        return
+    with perturbed(weights, _disturb):
+        read = {name: weight._seam.read()[0] for name, weight in computed.items()}
+        # Some seams show what is held already.
+        moved = [
+            name
+            for name, weight in computed.items()
+            if not (same(read[name], weight._ideal) or same(read[name], weight))
+        ]
+    for name in moved:
+        sources = []
+        for other, weight in weights.items():
+            if other != name:
+                with perturbed({other: weight}, _disturb):
+                    if not same(computed[name]._seam.read()[0], computed[name]._ideal):
+                        sources.append(repr(other))
+        raise UnsupportedModelError(
+            f"weight {name!r} is {computed[name]._seam}, among others from {', '.join(sources)}, "
+            "which devices hold too, so that variation would enter twice. Pass ignore=[name] with "
+            "the one that no device holds, or weights={name: parameter} to name all that one does."
+        )
+
+
+def _disturb(held: Mapping[str, Tensor]) -> None:
+    for weight in held.values():
+        weight.mul_(-0.7).sub_(0.1)
 
 
 def _words(step: Any) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
@@ -12,13 +12,14 @@ from torch.nn.utils.parametrize import ParametrizationList
 from spikewvat.adapters import foreign
 from spikewvat.adapters.accounts import Account, Entry, entry
 from spikewvat.adapters.effective import Masked, Tapped, seam_of
-from spikewvat.adapters.products import Use, uses_of
+from spikewvat.adapters.trial import Use, uses_of
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import EffectiveWeight, Weights
 
 MATRICES = (nn.Linear, nn.Bilinear, _ConvNd)
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 _PLAIN_HOMES = ("snntorch", "spikingjelly", "spikewvat")
+TABLE, NO_PRODUCT = "table that is looked up, no product", "enters no product"
 _COMPUTING = ("WSConv2d", "WSLinear")  # SpikingJelly's, of standardised weights
 
 
@@ -30,7 +31,8 @@ class Ledger:
         self._done: dict[int, str] = {}
         self._weights: Weights = {}
         self._synapses: list[Entry] = []
-        self._left_out: list[Entry] = []
+        self._left_out: dict[int, Entry] = {}
+        self._tables: set[int] = set()  # left out where they were met first; a layer may claim them
         self._unclear: list[str] = []
         self._vectors: set[int] = set()
 
@@ -63,7 +65,7 @@ class Ledger:
             elif why is not None:
                 self._leave(full, module, parameter, why)
             elif (known := reason(module, name)) is not None:
-                self._leave(full, module, parameter, known)
+                self._leave(full, module, parameter, known, table=True)
             else:
                 unknown[name] = parameter
         if unknown:
@@ -95,7 +97,8 @@ class Ledger:
                 "(prune.remove, parametrize.remove_parametrizations)."
             )
         vectors = len(self._vectors - self._done.keys())
-        return self._weights, Account(tuple(self._synapses), tuple(self._left_out), vectors)
+        left_out = tuple(self._left_out.values())
+        return self._weights, Account(tuple(self._synapses), left_out, vectors)
 
     def _claim(
         self,
@@ -126,11 +129,11 @@ class Ledger:
                     "with it in a way of its own"
                 )
                 self._done.update((id(part), full) for part in parts)
-            elif not all(id(part) in self._done for part in parts):
+            elif not all(map(self._settled, parts)):
                 held = [n for n, p in module.named_parameters() if any(p is part for part in parts)]
                 note = f"{seam} from {', '.join(held)}"
                 self._take(full, module, EffectiveWeight(seam), parts, note)
-        elif parameter is None or id(parameter) in self._done:
+        elif parameter is None or self._settled(parameter):
             return
         elif (absent := foreign.absent(module, name)) is not None:
             masked = Masked(module, name, absent)
@@ -155,7 +158,7 @@ class Ledger:
             if use.kind == "raw":
                 self._take(ahead + name, module, parameter, [parameter], "parameter")
             elif use.kind == "none" and name not in claimed:
-                self._leave(ahead + name, module, parameter, "enters no product")
+                self._leave(ahead + name, module, parameter, NO_PRODUCT, table=True)
             elif use.kind == "computed":
                 computed.setdefault((use.slot, use.index), []).append(name)
             else:
@@ -180,16 +183,25 @@ class Ledger:
     ) -> None:
         self._weights[full] = weight
         self._synapses.append(entry(full, module, weight, note))
-        self._done.update((id(part), full) for part in parts)
+        for part in parts:
+            self._done[id(part)] = full
+            self._left_out.pop(id(part), None)
+            self._tables.discard(id(part))
 
-    def _leave(self, full: str, module: nn.Module, parameter: Tensor, why: str) -> None:
+    def _leave(
+        self, full: str, module: nn.Module, parameter: Tensor, why: str, *, table: bool = False
+    ) -> None:
         self._done[id(parameter)] = full
+        if table:
+            self._tables.add(id(parameter))
         if parameter.dim() >= 2:
-            self._left_out.append(entry(full, module, parameter, why))
+            self._left_out[id(parameter)] = entry(full, module, parameter, why)
+
+    def _settled(self, parameter: Tensor) -> bool:
+        return id(parameter) in self._done and id(parameter) not in self._tables
 
     def _ignored(self, full: str) -> bool:
-        ahead = full.split(".")
-        return any(".".join(ahead[:i]) in self._ignore for i in range(1, len(ahead) + 1))
+        return is_among(full, self._ignore)
 
 
 def _computes_as_known(module: nn.Module) -> bool:
@@ -209,6 +221,12 @@ def _computes_as_known(module: nn.Module) -> bool:
                 inner is None or inner.__module__.startswith("torch.nn.modules")
             )
     return True
+
+
+def is_among(full: str, names: Collection[str]) -> bool:
+    """Return whether a name, or that of something that contains it, is among others."""
+    ahead = full.split(".")
+    return any(".".join(ahead[:i]) in names for i in range(1, len(ahead) + 1))
 
 
 def kind_of(module: nn.Module) -> str:

@@ -205,7 +205,7 @@ def exchanged_entries(*entries: Entry) -> Iterator[None]:
 def _factors(factors: Factors | None, shape: torch.Size, like: Tensor) -> Tensor | None:
     """Return the factors of a layer where the tensor is; None where all are 1."""
     found = None if factors is None else factors(shape)
-    if found is None or bool((found == 1).all()):
+    if found is None or (not found.requires_grad and bool((found == 1).all())):
         return None
     dtype = torch.promote_types(like.dtype, torch.float32)
     return found.to(device=like.device, dtype=dtype)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +9,6 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.overrides import TorchFunctionMode
 
 from spikewvat.adapters.neurons import overridden
@@ -19,7 +16,7 @@ from spikewvat.adapters.neurons import overridden
 Slot: TypeAlias = tuple[str, str, tuple[int, ...]]
 """Where a factor enters: the operation's name, the argument, the factor's shape."""
 
-_OPERATIONS = frozenset(
+OPERATIONS = frozenset(
     [
         "linear",
         "bilinear",
@@ -48,7 +45,7 @@ _OPERATIONS = frozenset(
         "multi_head_attention_forward",
     ]
 )
-_ELEMENTWISE = frozenset(("mul", "__mul__", "__rmul__", "multiply"))
+ELEMENTWISE = frozenset(("mul", "__mul__", "__rmul__", "multiply"))
 _BIASES = {("linear", "2"), ("bilinear", "3"), *((f"conv{n}d", "2") for n in (1, 2, 3))}
 
 
@@ -66,7 +63,7 @@ class Products(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in _OPERATIONS or name in _ELEMENTWISE:
+        if name in OPERATIONS or name in ELEMENTWISE:
             self.calls += 1
             args = tuple(self._part(name, str(i), arg) for i, arg in enumerate(args))
             kwargs = {key: self._part(name, key, arg) for key, arg in (kwargs or {}).items()}
@@ -103,53 +100,6 @@ class Factor:
     call: int
 
 
-@dataclass(frozen=True)
-class Use:
-    """What becomes of a module's own parameter in its forward pass.
-
-    Args:
-        kind: ``"raw"`` enters products as it is, ``"computed"`` after some computation,
-            ``"none"`` enters none; ``"unclear"`` could not be found out, or it is several.
-        slot: Where a computed one enters.
-        index: Which of the pass's factors that is.
-        unique: Whether nothing else enters through that slot.
-        inputs: What the module was called with.
-    """
-
-    kind: str
-    slot: Slot = ("", "", ())
-    index: int = -1
-    unique: bool = True
-    inputs: Tensor | None = None
-
-
-def uses_of(module: nn.Module, parameters: Mapping[str, nn.Parameter]) -> dict[str, Use]:
-    """Find out by trial how a module's own parameters enter its products.
-
-    A copy of the module is called with small inputs. A factor that changes with a parameter and
-    not with the input is a weight.
-
-    Args:
-        module: The module; only a copy of it runs.
-        parameters: Its own parameters by name.
-    """
-    unclear = dict.fromkeys(parameters, Use("unclear"))
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), torch.no_grad():
-            warnings.simplefilter("ignore")
-            torch.manual_seed(0)
-            twin = copy.deepcopy(module).eval()
-            own = {name: twin._parameters[name] for name in parameters}
-            for inputs in _inputs(module, list(parameters.values())):
-                try:
-                    return _trial(twin, {n: p for n, p in own.items() if p is not None}, inputs)
-                except Exception:
-                    continue
-    except Exception:
-        return unclear
-    return unclear
-
-
 def seen_in(forward: Callable[[Tensor], Any], x: Tensor) -> list[Factor]:
     """Return all factors of a forward pass."""
     found: list[Factor] = []
@@ -157,6 +107,47 @@ def seen_in(forward: Callable[[Tensor], Any], x: Tensor) -> list[Factor]:
     with mode:
         forward(x)
     return found
+
+
+@contextmanager
+def noting_factors(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
+    """Note which of some tensors multiply something within a block.
+
+    Args:
+        tensors: Tensors by name; one of equal entries is neuron state at rest, and is left out.
+
+    Yields:
+        Names, in the order of their products.
+    """
+    places = {
+        memory_of(tensor): name
+        for name, tensor in tensors.items()
+        if not bool((tensor == tensor.flatten()[0]).all())
+    }
+    found: list[str] = []
+
+    places.pop(None, None)
+
+    def see(slot: Slot, value: Tensor) -> None:
+        name = places.get(memory_of(value))
+        if name is not None and slot[0] in OPERATIONS and name not in found:
+            found.append(name)
+
+    if not places:
+        yield found
+        return
+    with Products(see):
+        yield found
+
+
+def memory_of(tensor: Tensor) -> int | None:
+    """Return where a tensor's memory begins; None where it has none of its own, such as shards."""
+    if tensor.layout is not torch.strided:
+        return None
+    try:
+        return tensor.untyped_storage().data_ptr() or None
+    except RuntimeError:
+        return None
 
 
 @contextmanager
@@ -174,81 +165,6 @@ def exchanging_in(
 
     with overridden(module, "forward", call):
         yield
-
-
-def _trial(twin: nn.Module, own: dict[str, nn.Parameter], x: Tensor) -> dict[str, Use]:
-    before = {name: parameter.clone() for name, parameter in own.items()}
-    with untouched(twin):
-        storages = {name: parameter.untyped_storage().data_ptr() for name, parameter in own.items()}
-        first = seen_in(twin.forward, x)
-        views = [factor.value.untyped_storage().data_ptr() for factor in first]
-        values = [factor.value.clone() for factor in first]
-        themselves = {name: [f.value is p for f in first] for name, p in own.items()}
-    with untouched(twin):
-        other = seen_in(twin.forward, torch.rand_like(x))
-        if [factor.slot for factor in first] != [factor.slot for factor in other]:
-            return dict.fromkeys(own, Use("unclear"))
-        fixed = [_same(a, b.value) for a, b in zip(values, other, strict=True)]
-    # A product of two weights is none of a weight and data.
-    live = {factor.call for factor, is_fixed in zip(first, fixed, strict=True) if not is_fixed}
-    factors = [i for i, factor in enumerate(first) if fixed[i] and factor.call in live]
-    weights = [i for i in factors if first[i].slot[0] in _OPERATIONS]
-    scales = [i for i in factors if first[i].slot[0] in _ELEMENTWISE]
-    uses = {}
-    for name, parameter in own.items():
-        drawn = torch.randn_like(parameter) * before[name].std().clamp_min(0.1)
-        with untouched(twin):
-            parameter.data.copy_(drawn)
-            changed = seen_in(twin.forward, x)
-            written = not _same(parameter, drawn)
-            aligned = [f.slot for f in changed] == [f.slot for f in first]
-            moved = [i for i in factors if aligned and not _same(values[i], changed[i].value)]
-            found = [i for i in weights if i in moved]
-        if written and not found:  # from something that is no parameter
-            found = [i for i in weights if themselves[name][i]]
-        raw = [] if written else [i for i in found if views[i] == storages[name]]
-        if not aligned:
-            uses[name] = Use("unclear")
-        elif not found and any(i in moved and _is_matrix(values[i]) for i in scales):
-            uses[name] = Use("unclear")  # a sum over what was multiplied may follow
-        elif not found:
-            uses[name] = Use("none")
-        elif len(raw) == len(found):
-            uses[name] = Use("raw")
-        elif raw or not all(_same(values[i], values[found[0]]) for i in found):
-            uses[name] = Use("unclear")
-        else:
-            slot = first[found[0]].slot
-            every = [i for i, factor in enumerate(first) if factor.slot == slot]
-            uses[name] = Use("computed", slot, found[0], every == found, x)
-    return uses
-
-
-def _is_matrix(value: Tensor) -> bool:
-    return sum(size > 1 for size in value.shape) > 1
-
-
-def _inputs(module: nn.Module, parameters: list[nn.Parameter]) -> Iterator[Tensor]:
-    """Yield small inputs that the module may take, the likeliest first."""
-    weight = max(parameters, key=lambda p: (p.dim(), p.numel()))
-    shapes: list[tuple[int, ...]] = []
-    if isinstance(module, nn.Linear):
-        shapes = [(2, module.in_features), (2, 2, module.in_features)]
-    elif isinstance(module, _ConvNd):
-        kernel = module.kernel_size
-        sides = tuple(2 * k * d + 1 for k, d in zip(kernel, module.dilation, strict=True))
-        if isinstance(module, _ConvTransposeNd):
-            sides = (3,) * len(kernel)
-        shapes = [(2, module.in_channels, *sides), (2, 2, module.in_channels, *sides)]
-    elif weight.dim() == 2:
-        for size in dict.fromkeys(reversed(weight.shape)):
-            shapes += [(2, size), (3, 2, size)]
-    elif weight.dim() > 2:
-        sides = tuple(2 * k + 1 for k in weight.shape[2:])
-        for size in dict.fromkeys((weight.shape[1], weight.shape[0])):
-            shapes += [(2, size, *sides), (2, 2, size, *sides), (2, size)]
-    for shape in shapes:
-        yield torch.rand(shape, dtype=weight.dtype, device=weight.device)
 
 
 @contextmanager
@@ -286,5 +202,11 @@ def _restore(
     part._buffers.update(buffers)
 
 
-def _same(one: Tensor, other: Tensor) -> bool:
+def same(one: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors are equal in shape and every entry."""
     return one.shape == other.shape and torch.equal(one, other)
+
+
+def is_matrix(value: Tensor) -> bool:
+    """Return whether a tensor has entries along two axes or more."""
+    return sum(size > 1 for size in value.shape) > 1

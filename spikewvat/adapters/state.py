@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, TypeAlias
 
@@ -15,20 +15,33 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters.modes import evaluating
+from spikewvat.adapters.outputs import tensors_in
+from spikewvat.adapters.products import noting_factors
 from spikewvat.errors import UnsupportedModelError
 
 Kept: TypeAlias = dict[str, Any]
 """What a module keeps, by where it is: tensors, arrays, numbers, generators."""
-Autocast: TypeAlias = tuple[str, torch.dtype]
-Call: TypeAlias = (
-    tuple[tuple[Any, ...], dict[str, Any]] | tuple[tuple[Any, ...], dict[str, Any], list[Autocast]]
-)
-"""Arguments of a call and its named ones."""
-
 _BOOKKEEPING = frozenset(vars(nn.Module()))
 _RESETS = ("reset", "reset_state", "reset_states", "reset_mem")
 _NO_NEURONS = ("torchmetrics", "torch_geometric")
 _DEPTH = 5  # how deep containers are looked into
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call of a model, or of a part of it.
+
+    Args:
+        module: What was called.
+        args: With what.
+        kwargs: With what by name.
+        autocast: The lower precisions that it ran in, with their kinds of devices.
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    autocast: tuple[tuple[str, torch.dtype], ...] = ()
 
 
 class Resets(Protocol):
@@ -128,29 +141,42 @@ def check_reset(module: nn.Module, name: str) -> None:
 
 
 @contextmanager
-def recorded(model: nn.Module) -> Iterator[list[Call]]:
-    """Note the first call of a model within a block.
+def recorded(*modules: nn.Module) -> Iterator[list[Call]]:
+    """Note all calls of some modules within a block, but not those within another's.
 
     Yields:
-        Its arguments and the lower precision that it ran in, once it was called.
+        The calls so far.
     """
     calls: list[Call] = []
+    inside = 0
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not calls:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal inside
+        if not inside:
             kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-            autocast = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds]
-            calls.append((args, kwargs, autocast))
+            autocast = tuple((kind, torch.get_autocast_dtype(kind)) for kind in kinds)
+            calls.append(Call(module, args, kwargs, autocast))
+        inside += 1
 
-    handle = model.register_forward_pre_hook(note, with_kwargs=True)
-    try:
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal inside
+        inside -= 1
+
+    with ExitStack() as stack:
+        for module in modules:
+            hook = module.register_forward_pre_hook(enter, with_kwargs=True)
+            stack.callback(hook.remove)
+            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield calls
-    finally:
-        handle.remove()
 
 
 def check_state(
-    model: nn.Module, adapter: Resets, call: Call, *, to_evaluate: bool = False
+    model: nn.Module,
+    adapter: Resets,
+    calls: Sequence[Call],
+    *,
+    to_evaluate: bool = False,
+    unheld: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Run a model twice with equal inputs and random state; outputs must be equal.
 
@@ -159,12 +185,14 @@ def check_state(
     Args:
         model: The model; it runs in evaluation mode, without gradients.
         adapter: Resets it.
-        call: What to call it with.
+        calls: What to call, one after the other from a reset to the next.
         to_evaluate: Whether chips are tested next: then observers must not learn either.
+        unheld: Matrices that no device holds, so that they must not multiply data.
 
     Raises:
         UnsupportedModelError: If outputs differ; it names the layers whose state survived. If an
-            observer of quantisation-aware training still learns from what it is tested with.
+            observer of quantisation-aware training still learns from what it is tested with. If a
+            matrix that no device holds multiplies data.
     """
     if to_evaluate:
         _refuse_observers(model)
@@ -172,10 +200,18 @@ def check_state(
         stack.enter_context(_as_before(model))
         adapter.reset_state(model)
         before = _all(model)
-        one = _flat(_run(model, call))
+        with noting_factors(unheld or {}) as overlooked:
+            one = [tensor for call in calls for tensor in tensors_in(_run(call))]
+        if overlooked:
+            names = ", ".join(map(repr, overlooked))
+            raise UnsupportedModelError(
+                f"{names} of the model multiplies data, but no device holds it: it is looked up "
+                "in a table, or is no parameter. Pass ignore=[name, ...] if that is meant, or "
+                "weights={name: tensor} to name all parameters and buffers that devices hold."
+            )
         adapter.reset_state(model)
         after = _all(model)
-        other = _flat(_run(model, call))
+        other = [tensor for call in calls for tensor in tensors_in(_run(call))]
         stack.callback(adapter.reset_state, model)
         if len(one) == len(other) and all(map(_close, one, other)):
             return
@@ -246,17 +282,17 @@ def _as_before(model: nn.Module) -> Iterator[None]:
         random.setstate(pythons)
 
 
-def _run(model: nn.Module, call: Call) -> Any:
+def _run(call: Call) -> Any:
     # Copies: a first layer that works in place changes its input.
-    args = tuple(_copied(value) for value in call[0])
-    kwargs = {key: _copied(value) for key, value in call[1].items()}
+    args = tuple(_copied(value) for value in call.args)
+    kwargs = {key: _copied(value) for key, value in call.kwargs.items()}
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
     with ExitStack() as stack:
-        for kind, dtype in call[2] if len(call) == 3 else ():
+        for kind, dtype in call.autocast:
             stack.enter_context(torch.autocast(kind, dtype))
-        return model(*args, **kwargs)
+        return call.module(*args, **kwargs)
 
 
 def _all(model: nn.Module) -> dict[str, Kept]:
@@ -317,20 +353,6 @@ def _close(one: Tensor, other: Tensor) -> bool:
     if not one.is_floating_point():
         return torch.equal(one, other)
     return torch.allclose(one, other, rtol=1e-4, atol=1e-6, equal_nan=True)
-
-
-def _flat(output: Any) -> list[Tensor]:
-    """Return all tensors of an output."""
-    if isinstance(output, Tensor):
-        return [output.detach().to_dense() if output.is_sparse else output.detach()]
-    if isinstance(output, Mapping):
-        return [tensor for value in output.values() for tensor in _flat(value)]
-    if isinstance(output, list | tuple):
-        return [tensor for value in output for tensor in _flat(value)]
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        fields = dataclasses.fields(output)
-        return [tensor for field in fields for tensor in _flat(getattr(output, field.name))]
-    return []
 
 
 def _reset_name(module: nn.Module) -> str | None:

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
 
 from spikewvat.adapters import foreign, state
 from spikewvat.adapters.accounts import Account
 from spikewvat.adapters.effective import hooked_names
-from spikewvat.adapters.ledger import MATRICES, RECURRENT, Ledger, kind_of
+from spikewvat.adapters.ledger import (
+    MATRICES,
+    NO_PRODUCT,
+    RECURRENT,
+    TABLE,
+    Ledger,
+    is_among,
+    kind_of,
+)
 from spikewvat.adapters.neurons import HasNeurons, NeuronLayer
 from spikewvat.adapters.ours import own_layer
+from spikewvat.adapters.products import is_matrix, memory_of
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import Weights
 
@@ -88,10 +97,38 @@ class TorchAdapter:
         return self._ledger(model)[1]
 
     def _ledger(self, model: nn.Module) -> tuple[Weights, Account]:
+        if any(type(module).__name__ == "FullyShardedDataParallel" for module in model.modules()):
+            raise UnsupportedModelError(
+                "model is spread over processes (FullyShardedDataParallel), and the variation of a "
+                "chip needs whole weights. Train with DistributedDataParallel."
+            )
         ledger = Ledger(self._ignore, {id(p): why for p, why in self._not_synaptic(model)})
         for prefix, module in model.named_modules():
             ledger.enter(prefix, module, tuple(self._claimed(module)), self._reason)
         return ledger.closed(model)
+
+    def unheld(self, model: nn.Module) -> dict[str, Tensor]:
+        """Return matrices that are on no device as far as is known, by name.
+
+        They must not multiply data: tables that layers look up, parameters without a product, and
+        tensors that modules of the user's own keep beside their parameters.
+        """
+        parameters = dict(model.named_parameters())
+        loose = (TABLE, NO_PRODUCT)
+        found: dict[str, Tensor] = {
+            e.name: parameters[e.name] for e in self.account(model).left_out if e.note in loose
+        }
+        for prefix, module in model.named_modules():
+            if self._knows(module):
+                continue
+            kept = [(n, v) for n, v in vars(module).items() if not isinstance(v, nn.Parameter)]
+            for name, value in (*kept, *module.named_buffers(recurse=False)):
+                full = f"{prefix}.{name}".lstrip(".")
+                matrix = isinstance(value, Tensor) and is_matrix(value)
+                if matrix and not is_among(full, self._ignore):
+                    found[full] = value
+        held = {memory_of(p) for name, p in parameters.items() if name not in found}
+        return {name: tensor for name, tensor in found.items() if memory_of(tensor) not in held}
 
     def reset_state(self, model: nn.Module) -> None:
         """Reset all neuron state; call before every forward pass and before any deepcopy.
@@ -147,7 +184,7 @@ class TorchAdapter:
         if isinstance(module, _NORMS):
             return "normalisation"
         if isinstance(module, _TABLES):
-            return "table that is looked up, no product"
+            return TABLE
         if type(module).__module__.startswith(("spikewvat.spiking", "spikewvat.conversion")):
             return "constants of neurons"
         return foreign.reason(module)
@@ -207,7 +244,12 @@ def _checked_names(model: nn.Module, names: Collection[str]) -> frozenset[str]:
     if isinstance(names, str):
         raise TypeError(f"ignore must be a collection of names, got {names!r}. Write [{names!r}].")
     known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    known |= {name for name, _ in model.named_modules(remove_duplicate=False)} - {""}
+    known |= {name for name, _ in model.named_buffers(remove_duplicate=False)}
+    for prefix, module in model.named_modules(remove_duplicate=False):
+        held = [name for name, value in vars(module).items() if isinstance(value, Tensor)]
+        computed = getattr(module, "parametrizations", ())
+        known |= {prefix, *(f"{prefix}.{name}".lstrip(".") for name in (*held, *computed))}
+    known.discard("")
     for name in names:
         if name not in known:
             raise ValueError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
@@ -28,7 +28,10 @@ from typer.core import TyperGroup  # noqa: E402
 __all__ = [
     "Commands",
     "check_writable",
+    "durations",
+    "interruptible",
     "numbers",
+    "share",
     "save_figure",
     "typer",
     "whole_numbers",
@@ -57,7 +60,7 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         keep_freed_memory()
-        with _one_line(), _stalls_in_one_line():
+        with interruptible(lambda: "nothing was kept."), _one_line(), _stalls_in_one_line():
             return super().invoke(ctx)
 
 
@@ -78,12 +81,30 @@ def _one_line() -> Iterator[None]:
             raise  # the help itself
         context = error.ctx
         words = error.format_message().removesuffix(".")
-        message = f"{words[:1].lower()}{words[1:]}. See {context.command_path} --help."
+        end = "" if words.endswith("?") else "."
+        message = f"{words[:1].lower()}{words[1:]}{end} See {context.command_path} --help."
         cause = error
     else:
         return
     typer.echo(f"error: {' '.join(message.split())}", err=True)
     raise typer.Exit(2) from cause
+
+
+@contextmanager
+def interruptible(kept: Callable[[], str]) -> Iterator[None]:
+    """Answer Ctrl-C within a block by one line.
+
+    Args:
+        kept: Returns what was kept and how to go on.
+
+    Raises:
+        Exit: With code 130, after Ctrl-C.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted: {kept()}", err=True)
+        raise typer.Exit(130) from None
 
 
 @contextmanager
@@ -115,12 +136,14 @@ def check_writable(*paths: Path | None) -> None:
     """Check before the work starts that files can be written.
 
     Raises:
-        CheckpointError: If the folder of a file is not writable.
+        CheckpointError: If a file is a folder, or its folder is not writable.
     """
     from spikewvat import files
 
     for path in paths:
         if path is not None:
+            if path.is_dir():
+                raise CheckpointError(f"{str(path)!r} is a folder. Pass the name of a file.")
             files.check_writable(path.parent)
 
 
@@ -139,6 +162,26 @@ def save_figure(figure: Any, path: Path) -> None:
     typer.echo(f"Drawn: {path}")
 
 
+def share(text: str) -> float:
+    """Parse a share such as ``0.9``, the accuracy that a chip must reach.
+
+    Raises:
+        BadParameter: If it is no number above 0 and up to 1; a percentage is told apart.
+    """
+    try:
+        found = float(text.removesuffix("%"))
+    except ValueError:
+        found = -1.0
+    percents = text.endswith("%") or found > 1
+    if 0 < found <= (100 if percents else 1):
+        if not percents:
+            return found
+        hint = f"write {found / 100:g} for {found:g} %"
+    else:
+        hint = "expected a number such as 0.9"
+    raise typer.BadParameter(f"{text} is not a share: {hint}.")
+
+
 def numbers(text: str, option: str) -> list[float]:
     """Parse the numbers of an option such as ``0,0.05,0.10``.
 
@@ -151,16 +194,32 @@ def numbers(text: str, option: str) -> list[float]:
         raise RecipeError(f"{option} {text!r}: expected numbers such as 0,0.05,0.10.") from None
 
 
+def durations(text: str, option: str) -> list[float]:
+    """Parse the durations of an option such as ``1s,1h,1d,1y``, in seconds.
+
+    Raises:
+        RecipeError: If an item is no duration.
+    """
+    from spikewvat.formatting import seconds_of
+
+    try:
+        return [seconds_of(part) for part in text.split(",")]
+    except ValueError as error:
+        raise RecipeError(f"{option}: {error}") from None
+
+
 def whole_numbers(text: str, option: str) -> list[int]:
     """Parse the distinct whole numbers of an option such as ``0,1,2``.
 
     Raises:
-        RecipeError: If an item is not a whole number, or is repeated.
+        RecipeError: If an item is not a whole number of at least 0, or is repeated.
     """
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
-        raise RecipeError(f"{option} {text!r}: expected whole numbers such as 0,1,2.") from None
+        found = [-1]
+    if min(found) < 0:
+        raise RecipeError(f"{option} {text!r}: expected whole numbers such as 0,1,2.")
     if len(set(found)) < len(found):
         raise RecipeError(f"{option} {text!r}: a number is repeated.")
     return found

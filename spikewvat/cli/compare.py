@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from spikewvat.cli import objects
-from spikewvat.cli.base import numbers, typer, whole_numbers
-from spikewvat.cli.suites import show
+from spikewvat.cli.base import interruptible, numbers, typer, whole_numbers
+from spikewvat.cli.runs import Target
+from spikewvat.cli.tables import show
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from spikewvat.comparison import Comparison, Failure, Row
+    from spikewvat.comparison.run import DeviceAt
     from spikewvat.robustness.timing import Time
 
 
@@ -62,10 +66,7 @@ def compare(
         ),
     ] = None,
     chips: Annotated[int, typer.Option(min=1, help="Chips at each size.")] = 25,
-    target: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Accuracy that a chip must reach to work, a fraction."),
-    ] = None,
+    target: Target = None,
     seeds: Annotated[str, typer.Option(metavar="0,1,2", help="Training seeds.")] = "0",
     time: Annotated[
         str | None,
@@ -88,13 +89,19 @@ def compare(
     """
     from spikewvat import comparison
     from spikewvat.lab.suites.compared import ComparisonFolder
-    from spikewvat.lab.trainer.console import JobsProgress
+    from spikewvat.lab.suites.progress import JobsProgress
 
     if method and train is None:
         raise RecipeError("--method needs --train MODULE:FUNCTION, which trains the network.")
     devices, corruptions = objects.tests(device or (), corruption or ())
     if sigma is not None and not devices:
         raise RecipeError(f"--sigma {sigma} needs a device. Add --device.")
+    sigmas = comparison.SIGMAS if sigma is None else _sizes(sigma, "--sigma")
+    for at in devices.values():
+        if callable(at):
+            _check_sizes(at, sigmas)
+        elif sigma is not None:
+            raise RecipeError(f"--sigma {sigma}: {at} has a size of its own. Leave out --sigma.")
     if severities is not None and corruptions == {}:
         raise RecipeError(f"--severities {severities} need a corruption. Add --corruption.")
     count = len(devices) + len(comparison.CORRUPTIONS if corruptions is None else corruptions)
@@ -108,7 +115,17 @@ def compare(
         if new is not None:
             bar.job(str(new))
 
-    with objects.current_folder_first():
+    def on_epoch(method: str, seed: int, epoch: int, epochs: int) -> None:
+        bar.epoch(f"{method}, seed {seed}", epoch + 1, epochs)
+
+    def kept() -> str:
+        done, where = len(folder.results), folder.path
+        if not done:
+            return "before the first result, so nothing was kept."
+        shown = f"To see them: spikewvat report {where}"
+        return f"{done} of {count} results are kept in {where}. {shown}"
+
+    with objects.current_folder_first(), interruptible(kept):
         make, make_loaders = objects.imported(model, "--model"), objects.imported(data, "--data")
         trains = None if train is None else objects.imported(train, "--train")
         with JobsProgress(count, enabled=progress) as bar:
@@ -119,21 +136,41 @@ def compare(
                 methods=compared or None,
                 devices=devices,
                 corruptions=corruptions,
-                sigmas=comparison.SIGMAS if sigma is None else _sizes(sigma, "--sigma"),
+                sigmas=sigmas,
                 severities=None if severities is None else _sizes(severities, "--severities"),
                 chips=chips,
                 target=target,
                 seeds=whole_numbers(seeds, "--seeds"),
                 time=_time(time),
                 on_row=on_row,
+                on_epoch=on_epoch,
             )
     show(folder.suite(found), folder.results, folder.path)
+    _print_yields(found, target)
     for name, why in found.skipped:
         typer.echo(f"skipped: {name}: {' '.join(why.split())}", err=True)
     for failure in found.failures:
         typer.echo(f"error: {failure}", err=True)
     if found.failures:
         raise typer.Exit(1)
+
+
+def _print_yields(found: Comparison, target: float | None) -> None:
+    """Print how many chips work, by method, at the largest size of each test."""
+    from spikewvat.formatting import percent, working
+    from spikewvat.lab.trainer.console import print_table
+
+    if target is None:
+        typer.echo("How many chips work? Say what a chip must reach, such as --target 0.9.")
+        return
+    rows = []
+    for row in found.rows:
+        curve, count = row.pooled, row.yield_at(target)
+        size = curve.heading(-1)
+        works = working(count.working, count.chips, *count.model)
+        rows.append([f"{row.test}, {size}", row.method, percent(row.mean(-1)), works])
+    title = f"Chips that reach {100 * target:g} %, with the 95 % CI {found.covered}"
+    print_table(title, ["", "method", "accuracy %", "working chips"], rows)
 
 
 def _time(text: str | None) -> Time:
@@ -151,6 +188,15 @@ def _time(text: str | None) -> Time:
     if text.isdecimal() and int(text) > 0:
         return int(text)
     raise RecipeError(f"--time {text}: expected network, steps or a number of steps.")
+
+
+def _check_sizes(at: DeviceAt, sigmas: Sequence[float]) -> None:
+    """Raise RecipeError unless a device can be made at all sizes."""
+    try:
+        for sigma in sigmas:
+            at(sigma)
+    except ValueError as error:
+        raise RecipeError(f"--sigma: {error}") from error
 
 
 def _sizes(text: str, option: str) -> list[float]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from spikewvat.cli import objects
-from spikewvat.cli.base import numbers, typer, whole_numbers
+from spikewvat.cli.base import interruptible, numbers, typer, whole_numbers
 from spikewvat.cli.runs import DataRoot, print_rows
 from spikewvat.errors import RecipeError
 
@@ -171,9 +171,11 @@ def _convert_run(
     if recipe.conversion:
         _check_variation(table, recipe.conversion.finetune.epochs)
     target = out or folder / "converted"
-    result = conversions.convert_run(
-        source, target, resolve(recipe), data_root=data_root, resume=resume, progress=progress
-    )
+    kept = f"finished steps are kept in {target}. To go on, run the same command with --resume."
+    with interruptible(lambda: kept):
+        result = conversions.convert_run(
+            source, target, resolve(recipe), data_root=data_root, resume=resume, progress=progress
+        )
     _print(f"{recipe.name}, converted, {result.split} set", result)
     typer.echo(f"Written to {target}. More chips: spikewvat evaluate {target} --chips 100")
 

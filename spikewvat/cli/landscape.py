@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def landscape(
-    run: Annotated[Path, typer.Argument(help="Folder written by train.")],
+    run: Annotated[Path, typer.Argument(help="As for evaluate.")],
     data_root: DataRoot = None,
     split: Annotated[
         str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
@@ -57,14 +57,14 @@ def landscape(
     on the worst chip and along the steepest ascent. Options left out are taken from the recipe.
     """
     from spikewvat.errors import RecipeError
-    from spikewvat.lab import trainer
+    from spikewvat.lab import loading, trainer
     from spikewvat.lab.recipes.landscape import figures, landscape_run
 
     check_writable(out, plot)
     if surface == 1:
         raise RecipeError("--surface 1: expected at least 2 positions per side, or 0.")
     found = landscape_run(
-        run,
+        loading.run_folder(run),
         out,
         data_root=data_root,
         split=split,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from spikewvat.comparison import Method
     from spikewvat.comparison.run import CorruptionAt, DeviceAt
+    from spikewvat.devices import DeviceModel
     from spikewvat.training import GradientMethod
 
 ALL = "all"
@@ -35,6 +36,9 @@ def imported(text: str, option: str) -> Callable[..., Any]:
         RecipeError: If there is no such module or function, or importing the module fails.
     """
     name, colon, attribute = text.partition(":")
+    if name.endswith(".py"):
+        dotted = name.removesuffix(".py").replace("/", ".")
+        raise RecipeError(f"{option} {text!r}: expected a module. Write {dotted}:{attribute}.")
     if not (name and colon and attribute):
         raise RecipeError(f"{option} {text!r}: expected MODULE:FUNCTION, such as mine:make_model.")
     try:
@@ -75,7 +79,7 @@ def current_folder_first() -> Iterator[None]:
 
 def tests(
     devices: Sequence[str], corruptions: Sequence[str]
-) -> tuple[Mapping[str, DeviceAt], Mapping[str, CorruptionAt] | None]:
+) -> tuple[Mapping[str, DeviceAt | DeviceModel], Mapping[str, CorruptionAt] | None]:
     """Return devices and corruptions by name, in the form that :func:`spikewvat.compare` expects.
 
     Args:
@@ -92,9 +96,13 @@ def tests(
 
     if not (devices or corruptions):
         return DEVICES, None
-    on_chips: dict[str, DeviceAt] = {}
+    on_chips: dict[str, DeviceAt | DeviceModel] = {}
     for text in devices:
-        on_chips |= DEVICES if text == ALL else {text: read_device(text, "--device")}
+        if text == ALL:
+            on_chips |= DEVICES
+            continue
+        device = read_device(text, "--device")
+        on_chips[text] = device if device.is_open else device()
     if ALL in corruptions:
         if len(corruptions) > 1:
             raise RecipeError(f"--corruption {ALL}: expected no other --corruption with it.")

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from spikewvat.cli.base import check_writable, numbers, save_figure, typer
+from spikewvat.cli.base import (
+    check_writable,
+    durations,
+    interruptible,
+    numbers,
+    save_figure,
+    share,
+    typer,
+)
 from spikewvat.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -16,10 +24,22 @@ DataRoot = Annotated[
     Path | None,
     typer.Option(help="Folder with the recipe's data set; its usual location by default."),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Scale: quick, the default; most recipes also have paper."),
+]
+
+Target = Annotated[
+    float | None,
+    typer.Option(metavar="0.9", parser=share, help="Accuracy that makes a chip work."),
+]
 
 
 def train(
-    recipe: Annotated[Path, typer.Argument(help="Recipe, a TOML file.")],
+    recipe: Annotated[
+        Path,
+        typer.Argument(help="Recipe: a name that spikewvat recipes lists, or a TOML file."),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as training.lr=1e-4."),
@@ -29,9 +49,7 @@ def train(
         Path | None, typer.Option(help="Folder for the results; runs/NAME-seedN by default.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Replaces the recipe's seed.")] = None,
-    preset: Annotated[
-        str | None, typer.Option(metavar="quick|paper", help="Scale; quick by default.")
-    ] = None,
+    preset: Preset = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume from the checkpoint in --out, if any.")
     ] = False,
@@ -48,17 +66,38 @@ def train(
 
     chosen = recipes.read_recipe(recipe, preset=preset, overrides=overrides or (), seed=seed)
     folder = out or Path("runs") / f"{chosen.name}-seed{chosen.seed}"
-    result = runs.train(
-        resolve(chosen), folder, data_root=data_root, resume=resume, progress=progress
-    )
+    with interruptible(lambda: _kept(folder, chosen.training.epochs)):
+        result = runs.train(
+            resolve(chosen), folder, data_root=data_root, resume=resume, progress=progress
+        )
     if result is None:
         return  # not the first rank of a distributed run
     print_rows(f"{chosen.name}, {result.split} set", result)
     typer.echo(f"Written to {folder}. More chips: spikewvat evaluate {folder} --chips 100")
 
 
+def _kept(folder: Path, epochs: int) -> str:
+    """Say what an interrupted training has left in its folder, and how to go on."""
+    from spikewvat import files
+    from spikewvat.lab.trainer import CHECKPOINT
+
+    path = folder / CHECKPOINT
+    if not path.is_file():
+        return "before the end of the first epoch, so nothing was kept."
+    done = files.load(path)["position"]["epoch"]
+    return (
+        f"{done} of {epochs} epochs are kept in {folder}. "
+        "To go on, run the same command with --resume."
+    )
+
+
 def evaluate(
-    out: Annotated[Path, typer.Argument(help="Folder written by train.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder written by train; or digits-swa, digits-wvat or digits-momentum."
+        ),
+    ],
     data_root: DataRoot = None,
     split: Annotated[
         str | None, typer.Option(metavar="train|validation|test", help="Which samples.")
@@ -88,44 +127,68 @@ def evaluate(
             metavar="0,0.1,0.2", help="Severities of --corruption; 0 and five levels by default."
         ),
     ] = None,
-    chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
-    target: Annotated[
-        float | None, typer.Option(help="Accuracy that a chip must reach to work, a fraction.")
+    time: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1s,1h,1d,1y", help="Look at the same chips at these times since programming."
+        ),
     ] = None,
+    calibrate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="Done to each chip: scale>>bias-trim:samples=64, distillation, ..."
+        ),
+    ] = None,
+    verify: Annotated[
+        float | None, typer.Option(help="Share of the weights that are verified.")
+    ] = None,
+    chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
+    target: Target = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
     best: Annotated[
         bool, typer.Option("--best", help="Use the weights of the best epoch, not the final ones.")
     ] = False,
     json: Annotated[Path | None, typer.Option(help="Write the results to this file.")] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Plot accuracy against sigma to this file.")
+        Path | None,
+        typer.Option(
+            help="Plot accuracy against sigma to this file; to NAME.png by default for a network "
+            "that comes with the package."
+        ),
     ] = None,
     progress: Annotated[bool, typer.Option(help="Show progress.")] = True,
 ) -> None:
     """Evaluate the weights of a run on simulated chips.
 
-    Options left out are taken from the run's recipe.
+    The networks digits-swa, digits-wvat and digits-momentum come with the package. Options left out
+    are taken from the run's recipe.
     """
     from spikewvat import serialisation
-    from spikewvat.lab import trainer
+    from spikewvat.lab import loading, trainer
     from spikewvat.lab.recipes import run as runs
 
+    folder = loading.run_folder(run)
+    if plot is None and folder.parent == loading.NETWORKS:
+        plot = Path(f"{run}.png")
     check_writable(json, plot)
     found = runs.evaluate(
-        out,
+        folder,
         data_root=data_root,
         split=split,
         device=device,
         sigmas=None if sigma is None else numbers(sigma, "--sigma"),
         corruption=corruption,
         severities=None if severities is None else numbers(severities, "--severities"),
+        ages=None if time is None else durations(time, "--time"),
+        calibrate=calibrate,
+        verify=verify,
         chips=chips,
         target=target,
         seed=seed,
         weights=trainer.BEST if best else None,
         progress=progress,
     )
-    print_rows(f"{out}, {found.split} set", found)
+    print_rows(f"{run}, {found.split} set", found)
     if json is not None:
         serialisation.write(json, found)
     if plot is not None:
@@ -139,7 +202,7 @@ def _draw_rows(path: Path, found: RunResult) -> None:
     if not found.curve:
         raise RecipeError("--plot needs at least one --sigma.")
     first = found.curve[0]
-    if first.sigma is None and found.corruption is None:
+    if first.sigma is None and found.curve.axis.name is None:
         figure = plots.yield_curve({found.method: first}, target=first.target)
     else:
         device = found.device
@@ -150,7 +213,7 @@ def _draw_rows(path: Path, found: RunResult) -> None:
 
 def print_rows(title: str, found: RunResult) -> None:
     """Print one line per size of the variation."""
-    from spikewvat.formatting import MISSING, interval, percent
+    from spikewvat.formatting import MISSING, interval, percent, working
     from spikewvat.lab.trainer.console import print_table
 
     curve = found.curve
@@ -164,15 +227,21 @@ def print_rows(title: str, found: RunResult) -> None:
     ]
     for report in curve:
         name = "chips" if report.sigma is None else f"sigma {100 * report.sigma:g} %"
-        if report.corruption is not None:
+        if report.setting is not None:
+            name = curve.axis.heading(report.size)
+        elif report.corruption is not None:
             name = f"{report.corruption} {report.severity:g}"
         works = MISSING
         if report.target is not None:
             chips = report.yield_at(report.target)
-            works = f"{chips.working} of {chips.chips}"
+            works = working(chips.working, chips.chips, *chips.ci95)
             title += f"; a chip works at {100 * report.target:g} %" if len(rows) == 1 else ""
         low, high = (100 * bound for bound in report.ci95)
         figures = (percent(report.mean), percent(report.std), interval(low, high, ".1f"))
         rows.append([name, *figures, percent(report.worst), works, *counted(report.activity)])
     columns = [found.device, "accuracy %", "std", "95 % CI", "worst", "working chips", *counts]
     print_table(title, columns, rows)
+    if len(curve) and curve[-1].calibrated is not None:
+        typer.echo(f"{rows[-1][0]}: {curve[-1].calibrated}")
+    if found.errors is not None:
+        typer.echo(f"{rows[-1][0]}: errors of {found.errors} (root mean square over weights)")

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from spikewvat.cli.base import check_writable, save_figure, typer, whole_numbers
-from spikewvat.errors import CheckpointError, RecipeError
+from spikewvat.cli.base import (
+    check_writable,
+    interruptible,
+    typer,
+    whole_numbers,
+)
+from spikewvat.cli.runs import Preset
+from spikewvat.cli.tables import show
+from spikewvat.errors import CheckpointError, MissingDataError, RecipeError
 
 if TYPE_CHECKING:
     from spikewvat.lab.suites import Found, Job, JobFailed, RowJob, Suite
@@ -21,9 +29,7 @@ def bench(
         str | None,
         typer.Argument(metavar="SUITE", help="One of --list, or a folder with suite.toml."),
     ] = None,
-    preset: Annotated[
-        str | None, typer.Option(metavar="quick|paper", help="Scale; quick by default.")
-    ] = None,
+    preset: Preset = None,
     rows: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Only these rows; * is a wildcard.")
     ] = None,
@@ -42,7 +48,7 @@ def bench(
         Path | None, typer.Option(help="Folder for one result file per row; in --out by default.")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Number of processes; one per core by default.")
+        int | None, typer.Option(min=1, help="Number of processes; one per core by default.")
     ] = None,
     dask: Annotated[
         str | None,
@@ -57,8 +63,9 @@ def bench(
     not run again; a failed job does not stop the others.
     """
     from spikewvat.lab.places import suite_names
+    from spikewvat.lab.recipes.loaders import check_root
     from spikewvat.lab.suites import jobs_of, read_suite, run_suite, trainings_of
-    from spikewvat.lab.trainer.console import JobsProgress
+    from spikewvat.lab.suites.progress import LOG, Epochs, JobsProgress
 
     if list_:
         for name in suite_names():
@@ -71,8 +78,10 @@ def bench(
         )
     chosen = read_suite(suite).chosen([] if rows is None else rows.split(",")).at(preset)
     folder = out / chosen.folder.name
-    kept = results or folder
-    check_writable(folder / "table.md", kept / "row.json")
+    kept_in = results or folder
+    if data_root is not None:
+        check_root(data_root)
+    check_writable(folder / "table.md", kept_in / "row.json")
     if chosen.measures == "step-time":
         given = {"--seeds": seeds, "--jobs": jobs, "--dask": dask}
         if named := [option for option, value in given.items() if value is not None]:
@@ -80,36 +89,51 @@ def bench(
                 f"{', '.join(named)}: {suite!r} times training steps, one after the other in this "
                 f"process, with the preset's seed. Leave out {' and '.join(named)}."
             )
-        _bench_steps(chosen, preset, override or (), data_root, folder, kept, progress=progress)
+        _bench_steps(chosen, preset, override or (), data_root, folder, kept_in, progress=progress)
         return
     numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
     tests = jobs_of(chosen, preset=preset, seeds=numbers, overrides=override or ())
+    trainings = trainings_of(tests, out)
+    names = _names([*trainings, *tests])
+    total = len(names)
     done = 0
 
     def ended(job: Job, found: Found) -> None:
         nonlocal done
         done += 1
-        bar.job(f"{job}: {_ended(found)}")
+        epochs.ended(names[job])
+        bar.job(_ended(names[job], found), name=names[job])
 
-    total = len(tests) + len(trainings_of(tests, out))
-    try:
-        with JobsProgress(total, enabled=progress) as bar:
-            found = run_suite(
-                tests,
-                out,
-                data_root=data_root,
-                processes=jobs or os.cpu_count() or 1,
-                dask=dask,
-                on_job=ended,
-            )
-    except KeyboardInterrupt:
-        typer.echo(
-            f"interrupted: {done} of {total} trainings and tests are done and kept in {out}. "
-            "Run the same command again to go on.",
-            err=True,
+    def kept() -> str:
+        return (
+            f"{done} of {total} trainings and tests are done and kept in {out}. "
+            "Run the same command again to go on."
         )
-        raise typer.Exit(130) from None
-    _finish(chosen, found.rows, found.failed, folder, kept)
+
+    logs = {names[training]: training.folder(out) / LOG for training in trainings}
+    with (
+        interruptible(kept),
+        JobsProgress(total, enabled=progress) as bar,
+        Epochs(logs, bar.epoch) as epochs,
+    ):
+        found = run_suite(
+            tests,
+            out,
+            data_root=data_root,
+            processes=jobs or os.cpu_count() or 1,
+            dask=dask,
+            on_job=ended,
+        )
+    _finish(chosen, found.rows, found.failed, folder, kept_in)
+
+
+def _names(jobs: Sequence[Job]) -> dict[Job, str]:
+    """Return a name for each job; where only a detail differs, with the digest of its folder."""
+    count = Counter(map(str, jobs))
+    return {
+        job: f"{job}" if count[f"{job}"] == 1 else f"{job} ({job.folder(Path()).name[-8:]})"
+        for job in jobs
+    }
 
 
 def _bench_steps(
@@ -128,7 +152,8 @@ def _bench_steps(
         Exit: If a row failed.
     """
     from spikewvat.lab.suites import overhead
-    from spikewvat.lab.trainer.console import JobsProgress, print_table
+    from spikewvat.lab.suites.progress import JobsProgress
+    from spikewvat.lab.trainer.console import print_table
     from spikewvat.serialisation import write
 
     with JobsProgress(len(suite.rows), enabled=progress) as bar:
@@ -138,7 +163,7 @@ def _bench_steps(
             preset=preset,
             overrides=overrides,
             data_root=data_root,
-            on_row=lambda row, what: bar.job(f"{row.name}: {_timed(what)}"),
+            on_row=lambda row, what: bar.job(_timed(row.name, what)),
         )
     if found.times is not None:
         columns = ["", "time of a step", "quartile", "quartile", "ms"]
@@ -150,21 +175,45 @@ def _bench_steps(
             print_table(f"{suite.title}: {name}", columns, table)
         write(kept / overhead.FILE, found.times)
         typer.echo(f"Written: {kept / overhead.FILE}")
-    for name, failure in found.failed.items():
-        word = "skipped" if failure.skipped else "error"
-        typer.echo(f"{word}: {name}: {failure.message} (see {failure.log})", err=True)
-    failures = found.failed.values()
-    if found.times is None or not all(failure.skipped for failure in failures):
+    if not _only_missing(found.failed.items(), ran=found.times is not None):
         raise typer.Exit(1)
 
 
-def _timed(found: Timed) -> str:
-    """Return the time of a step as one line."""
+def _timed(name: str, found: Timed) -> str:
+    """Return the time of a row's step as one line."""
     from spikewvat.lab.suites import JobFailed
 
     if isinstance(found, JobFailed):
-        return _ended(found)
-    return f"{found.ms:.1f} ms, {found.ratio:.2f} of the baseline"
+        return _ended(name, found)
+    return f"{name}: {found.ms:.1f} ms, {found.ratio:.2f} of the baseline"
+
+
+def _only_missing(failed: Iterable[tuple[str, JobFailed]], *, ran: bool) -> bool:
+    """Print what failed, data that is missing once, and return whether nothing else is wrong.
+
+    Args:
+        failed: Rows with what happened to them.
+        ran: Whether any row has a result.
+
+    Raises:
+        MissingDataError: If data is missing, and therefore nothing ran.
+    """
+    lacking: dict[str, list[str]] = {}
+    others = []
+    for name, failure in failed:
+        if failure.skipped:
+            rows = lacking.setdefault(failure.message, [])
+            rows += [name] if name not in rows else []
+        else:
+            others.append(f"error: {name}: {failure.message} (see {failure.log})")
+    if lacking and not ran and not others:
+        raise MissingDataError(" ".join(lacking))
+    for message, rows in lacking.items():
+        more = f" and {len(rows) - 5} more" if len(rows) > 5 else ""
+        others.insert(0, f"skipped: {', '.join(rows[:5])}{more}: {message}")
+    for line in others:
+        typer.echo(line, err=True)
+    return ran and len(others) == len(lacking)
 
 
 def _finish(
@@ -199,60 +248,22 @@ def _finish(
             unwritten.append(str(error))
     for verdict in found:
         typer.echo(str(verdict))
-    for job, failure in failed:
-        word = "skipped" if failure.skipped else "error"
-        typer.echo(f"{word}: {job}: {failure.message} (see {failure.log})", err=True)
+    names = ((job.row if why.skipped else f"{job}", why) for job, why in failed)
+    complete = _only_missing(names, ran=bool(results))
     for text in unwritten:
         typer.echo(f"error: {text}", err=True)
-    if unwritten or not results or not all(failure.skipped for _, failure in failed):
+    if unwritten or not complete:
         raise typer.Exit(1)
     if suite.hint:
         typer.echo(f"\n{suite.hint.strip()}")
 
 
-def _ended(found: Found) -> str:
-    """Return the outcome of a job as one line."""
+def _ended(name: str, found: Found) -> str:
+    """Return the outcome of a job as one line, none for data that is missing: told at the end."""
     from spikewvat.lab.suites import JobFailed
 
     if isinstance(found, JobFailed):
-        return f"{'skipped' if found.skipped else 'failed'}: {found.message}"
+        return "" if found.skipped else f"{name}: failed: {found.message}"
     curve = found.curve
     reports = [str(curve.reports[-1])] if curve.reports else []
-    return ", ".join([f"no variation {100 * curve.clean:.1f} %", *reports])
-
-
-def show(suite: Suite, results: Mapping[str, RowResult], folder: Path) -> None:
-    """Print, save and plot the results."""
-    from spikewvat import files
-    from spikewvat.formatting import MISSING
-    from spikewvat.lab.recipes.landscape import figures
-    from spikewvat.lab.suites import markdown
-    from spikewvat.lab.suites.table import cells, header, times
-    from spikewvat.lab.trainer.console import print_table
-    from spikewvat.robustness import plots
-
-    for number, setup in enumerate(suite.setups, start=1):
-        found = {row.method: (row, results[row.name]) for row in setup.rows if row.name in results}
-        if not found:
-            continue
-        columns, taken = header(result for _, result in found.values()), times(setup, results)
-        columns += ["training time"] if taken else []
-        rows = []
-        for method, (row, result) in found.items():
-            last = [taken.get(row.name, MISSING)] if taken else []
-            rows.append([method, *cells(result, row), *last])
-        print_table(f"{suite.title}: {setup.name}", ["", *columns], rows)
-        kinds = dict.fromkeys(r.axis for _, r in found.values() if r.sized)
-        for place, axis in enumerate(kinds):
-            curves = {m: r.pooled for m, (_, r) in found.items() if r.sized and r.axis == axis}
-            name = f"accuracy{number if len(suite.setups) > 1 else ''}{'-' * place}.png"
-            save_figure(plots.accuracy_against_sigma(curves, title=setup.name), folder / name)
-        around = {
-            method: result.landscape[0]  # of the first seed
-            for method, (_, result) in found.items()
-            if result.landscape
-        }
-        for part, figure in (figures(around, title=setup.name) if around else {}).items():
-            save_figure(figure, folder / f"landscape{number}-{part}.png")
-    files.write_atomic(folder / "table.md", markdown(suite, results) + "\n")
-    typer.echo(f"Written: {folder / 'table.md'}")
+    return ", ".join([f"{name}: no variation {100 * curve.clean:.1f} %", *reports])

@@ -69,15 +69,22 @@ class Steps:
         model: The network that is trained.
         adapter: Finds its synapses and resets its state.
         generator: Source of randomness for the method.
+        on_epoch: Called by :meth:`epoch_ended`, with its arguments.
     """
 
     def __init__(
-        self, method: Method, model: nn.Module, adapter: Adapter, generator: Generator
+        self,
+        method: Method,
+        model: nn.Module,
+        adapter: Adapter,
+        generator: Generator,
+        on_epoch: Callable[[int, int], object] = lambda epoch, epochs: None,
     ) -> None:
         self._method = method
         self._model = model
         self._adapter = adapter
         self._generator = generator
+        self._on_epoch = on_epoch
         self._gradient: GradientMethod | None = None
         self._averages: SWA | None = None
 
@@ -116,6 +123,7 @@ class Steps:
                 start = epochs - max(1, round(epochs / 4))
                 self._averages = SWA(self._model, start=start, adapter=self._adapter)
             self._averages.update(epoch)
+        self._on_epoch(epoch, epochs)
 
     def finished(self, loader: Iterable[Any]) -> nn.Module:
         """Return the trained network.
@@ -134,8 +142,7 @@ class Steps:
         if self._averages is None or self._averages.count == 0:
             raise ValueError(
                 "no weights were averaged. Call method.epoch_ended(epoch, epochs) after every "
-                "epoch "
-                "of the training function, with epochs counted from 0."
+                "epoch of the training function, with epochs counted from 0."
             )
         device = next(self._model.parameters()).device
         return self._averages.finish(loader, device=device)

@@ -8,9 +8,10 @@ from functools import cached_property
 
 import torch
 
-from spikewvat.formatting import MISSING, percent
+from spikewvat.formatting import MISSING, percent, working
 from spikewvat.robustness.results import Degradation
 from spikewvat.robustness.statistics import mean_of, sample_std
+from spikewvat.robustness.yields import TrainingYield, yield_over_trainings
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,15 @@ class Row:
             index: As for :meth:`mean`.
         """
         return sample_std(torch.tensor([c.means[index] for c in self.curves], dtype=torch.float64))
+
+    def yield_at(self, target: float, index: int = -1) -> TrainingYield:
+        """Return the working chips of all trainings, with intervals for further trainings.
+
+        Args:
+            target: Accuracy that a chip must reach to work, a fraction.
+            index: Position of the size or severity in the sweep; the last by default.
+        """
+        return yield_over_trainings([curve[index] for curve in self.curves], target)
 
     def __str__(self) -> str:
         return f"{self.method}, {self.test}: {self.pooled[-1]}"
@@ -114,7 +124,16 @@ class Comparison:
         tables = [self._table(test) for test in self.tests if self._of(test)]
         note = "Accuracy in %: mean over chips and trainings"
         note += ", ± standard deviation over trainings." if len(self.seeds) > 1 else "."
+        if self.rows and self.rows[0].pooled[-1].target is not None:
+            note += f" Working chips: at the last size, with the 95 % CI {self.covered}."
         return "\n\n".join([*tables, note, *map(str, self.failures)])
+
+    @property
+    def covered(self) -> str:
+        """What the intervals of working chips cover."""
+        if len(self.seeds) == 1:
+            return "over chips of this training"
+        return "of further trainings, if they differ like normal noise"
 
     def _of(self, test: str) -> list[Row]:
         return [row for row in self.rows if row.test == test]
@@ -122,9 +141,14 @@ class Comparison:
     def _table(self, test: str) -> str:
         rows = self._of(test)
         curve = rows[0].pooled
-        sizes = [curve.axis.heading(size) for size in curve.sigmas]
         lines = [
-            [test, "no variation", *sizes, "worst chip", "working chips"],
+            [
+                test,
+                "no variation",
+                *map(curve.heading, range(len(curve))),
+                "worst chip",
+                "working chips",
+            ],
             *([row.method, *_cells(row)] for row in rows),
         ]
         return _aligned(lines)
@@ -139,8 +163,9 @@ def _cells(row: Row) -> list[str]:
         means = [f"{mean} ± {percent(row.std(index))}" for index, mean in enumerate(means)]
     works = MISSING
     if last.target is not None:
-        found = last.yield_at(last.target)
-        works = f"{found.working} of {found.chips} at {100 * found.target:g} %"
+        found = row.yield_at(last.target)
+        count = working(found.working, found.chips, *found.model)
+        works = f"{count} at {100 * found.target:g} %"
     return [percent(pooled.clean), *means, percent(last.worst), works]
 
 

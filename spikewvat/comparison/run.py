@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from time import perf_counter
 from typing import Any, TypeAlias
 
@@ -35,6 +36,8 @@ CorruptionAt: TypeAlias = Callable[[float], Corruption]
 """Makes a corruption from its severity."""
 OnRow: TypeAlias = Callable[[Comparison, Row | Failure | None], object]
 """Takes the results so far and the newest of them."""
+OnEpoch: TypeAlias = Callable[[str, int, int, int], object]
+"""Takes a method, the seed of its training, an epoch counted from 0 and the number of epochs."""
 
 DEVICES: Mapping[str, DeviceAt] = {
     "Gaussian": Gaussian,
@@ -66,7 +69,7 @@ def compare(
     train: Train | None = None,
     *,
     methods: Mapping[str, Method] | None = None,
-    devices: Mapping[str, DeviceAt] = DEVICES,
+    devices: Mapping[str, DeviceAt | DeviceModel] = DEVICES,
     corruptions: Mapping[str, CorruptionAt] | None = None,
     sigmas: Sequence[float] = SIGMAS,
     severities: Sequence[float] | None = None,
@@ -77,6 +80,7 @@ def compare(
     adapter: Adapter | None = None,
     reset_state: ResetState | None = None,
     on_row: OnRow = lambda found, new: None,
+    on_epoch: OnEpoch = lambda method, seed, epoch, epochs: None,
 ) -> Comparison:
     """Train a network with several methods and test each result on simulated chips.
 
@@ -94,7 +98,8 @@ def compare(
             :meth:`Steps.backward` in each step and :meth:`Steps.epoch_ended` after each epoch.
             If omitted, the network is tested as it is.
         methods: Methods to compare, by name; ``METHODS`` by default. Requires ``train``.
-        devices: By name, functions that make a device model from sigma.
+        devices: By name, functions that make a device model from sigma, or device models, such as
+            a fitted one, which have one size of their own.
         corruptions: By name, functions that make a corruption from its severity; by default those
             of ``CORRUPTIONS`` that apply to the network and its inputs.
         sigmas: Sizes of the variation.
@@ -108,6 +113,7 @@ def compare(
         reset_state: Resets layers that no adapter knows.
         on_row: Called with the results so far and the newest row or failure; the first call, after
             everything has been tried on one batch, passes None for the latter.
+        on_epoch: Called when a training calls :meth:`Steps.epoch_ended`.
 
     Returns:
         One row for each method on each device and under each corruption.
@@ -143,12 +149,14 @@ def compare(
     rehearsal = Evaluator(example, batches.first, time=time, adapter=adapter)
     tests, skipped = _tests(rehearsal, devices, corruptions, sigmas, severities, chips, target)
 
-    def trained(method: Method, seed: int) -> nn.Module:
+    def trained(name: str, method: Method, seed: int) -> nn.Module:
         # A live network cannot be copied, but the rehearsal has reset this one.
         network = copied(model) if isinstance(model, nn.Module) else _made(model)
         if train is None:
             return network
-        steps = Steps(method, network, adapter, Generator().manual_seed(seed))
+        steps = Steps(
+            method, network, adapter, Generator().manual_seed(seed), partial(on_epoch, name, seed)
+        )
         train(network, training, steps)
         return steps.finished(training)
 
@@ -167,7 +175,7 @@ def compare(
                 with torch.random.fork_rng():
                     torch.manual_seed(seed)
                     started = perf_counter()
-                    network = trained(method, seed)
+                    network = trained(name, method, seed)
                     seconds.append(perf_counter() - started)
                 networks.append(evaluator.on(network))
             for test in tests:
@@ -189,12 +197,15 @@ class _Test:
     """A device or corruption with the sizes to sweep."""
 
     name: str
-    at: Callable[[float], Any]
+    at: Callable[[float], Any] | DeviceModel
     sizes: tuple[float, ...]
     corrupts: bool
 
     def run(self, network: Evaluator, chips: int, target: float | None) -> Degradation:
         """Test a network on chips that are the same for all networks."""
+        if isinstance(self.at, DeviceModel):
+            report = network.chips(self.at, chips=chips, target=target)
+            return Degradation(network.accuracy, (report,))
         sweep = network.corrupt if self.corrupts else network.sweep
         return sweep(self.at, self.sizes, chips=chips, target=target)
 
@@ -211,7 +222,7 @@ def _check_fit(network: Evaluator) -> None:
 
 def _tests(
     rehearsal: Evaluator,
-    devices: Mapping[str, DeviceAt],
+    devices: Mapping[str, DeviceAt | DeviceModel],
     corruptions: Mapping[str, CorruptionAt] | None,
     sigmas: Sequence[float],
     severities: Sequence[float] | None,
@@ -255,7 +266,7 @@ def _methods(methods: Mapping[str, Method] | None, train: Train | None) -> Mappi
 
 
 def _check(
-    devices: Mapping[str, DeviceAt],
+    devices: Mapping[str, DeviceAt | DeviceModel],
     corruptions: Mapping[str, CorruptionAt] | None,
     severities: Sequence[float] | None,
     seeds: Sequence[int],

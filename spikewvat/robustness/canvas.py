@@ -1,20 +1,18 @@
 """Shared parts of all pictures: colours, empty figures, saving; the only file with matplotlib.
 
 Figures are built without pyplot: nothing is displayed, no backend is selected, no figure stays
-open. A
-method has the same colour and marker in every picture, from the palette of Okabe and Ito, which
-stays readable for colour-blind readers.
+open. A method has the same colour and marker in every picture, from the palette of Okabe and Ito,
+which stays readable for colour-blind readers.
 """
 
 from __future__ import annotations
 
 import io
 import math
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
-
-from numpy.typing import ArrayLike
 
 from spikewvat.errors import require
 from spikewvat.files import write_atomic
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK = "#333333"
+_DIM = "#666666"
 _GRID = "#dddddd"
 
 
@@ -122,17 +121,31 @@ def save(figure: Figure, path: Path | str) -> None:
     write_atomic(path, content.getvalue())
 
 
-def blank(panels: int, title: str, *, columns: int | None = None) -> tuple[Figure, Sequence[Any]]:
-    """Return an empty figure and its panels, side by side unless there are fewer columns."""
+def blank(
+    panels: int, title: str, *, note: str = "", columns: int | None = None, share: bool = False
+) -> tuple[Figure, Sequence[Any]]:
+    """Return an empty figure and its panels, side by side unless there are fewer columns.
+
+    Figures are small, so that their text stays readable on a page of 400 pixels.
+
+    Args:
+        panels: How many.
+        title: Title of the figure.
+        note: Explanation of the marks, below the panels.
+        columns: Most panels in a row; all by default.
+        share: Give all panels the same axes.
+    """
     library = require("matplotlib.figure", extra="cli", purpose="A picture")
     columns = min(columns or panels, panels)
     rows = math.ceil(panels / columns)
-    size = (6.4 if columns == 1 else 10.0, 4.2 if rows == 1 else 2.4 * rows)
+    size = (4.8, 3.4) if panels == 1 else (6.0, 0.6 + max(2.1 * rows, 2.6))
     figure = library.Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
     for axes in grid[panels:]:
         axes.set_axis_off()
     row = grid[:panels]
+    for axes in row[-columns:]:  # the lowest of its column, also where the last row is short
+        axes.tick_params(labelbottom=True)
     for axes in row:
         axes.spines[["top", "right"]].set_visible(False)
         axes.spines[["left", "bottom"]].set_color(INK)
@@ -142,32 +155,26 @@ def blank(panels: int, title: str, *, columns: int | None = None) -> tuple[Figur
         axes.xaxis.label.set_color(INK)
         axes.yaxis.label.set_color(INK)
     if title:
-        figure.suptitle(title, fontsize=12, color=INK)
+        figure.suptitle(textwrap.fill(title, 50), fontsize=11, color=INK)
+    if note:
+        figure.supxlabel(textwrap.fill(note, 70), fontsize=8, color=_DIM)
     return figure, row
 
 
-def draw_line(axes: Any, x: ArrayLike, y: ArrayLike, style: Style, **keywords: Any) -> None:
-    """Draw a method's line."""
-    axes.plot(
-        x,
-        y,
-        color=style.colour,
-        linestyle=style.line,
-        linewidth=2,
-        markersize=6,
-        markeredgecolor="white",
-        markeredgewidth=0.8,
-        **keywords,
-    )
+def name_axes(figure: Figure, panels: int, x: str, y: str) -> None:
+    """Name the axes: of the only panel, or of all panels at once."""
+    if panels == 1:
+        figure.axes[0].set_xlabel(x)
+        figure.axes[0].set_ylabel(y)
+    else:
+        figure.supylabel(y, fontsize=9, color=INK)
+        figure.supxlabel(f"{x}\n{figure.get_supxlabel()}".strip(), fontsize=8, color=INK)
 
 
-def add_legend(axes: Any, caption: str) -> None:
-    """Add a legend whose title explains the marks."""
-    legend = axes.legend(
-        title=caption or None, fontsize=9, title_fontsize=8, alignment="left", edgecolor="none"
-    )
+def add_legend(axes: Any) -> None:
+    """Add a legend."""
+    legend = axes.legend(fontsize=8, edgecolor="none")
     legend.get_frame().set_alpha(0.85)
-    legend.get_title().set_color("#666666")
 
 
 def cap_percent(axes: Any) -> None:

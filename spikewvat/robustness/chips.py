@@ -13,8 +13,11 @@ from torch import Generator
 from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.activity import Activity
+from spikewvat.robustness.calibration import Repair
+from spikewvat.robustness.chip import taken_apart
 from spikewvat.robustness.corruptions.base import Corruption
-from spikewvat.robustness.intervals import chip_interval
+from spikewvat.robustness.cost import Calibrated, Cost
+from spikewvat.robustness.intervals import chip_interval, running_interval
 from spikewvat.robustness.results import ChipReport, check_target
 from spikewvat.robustness.run import Found, Run
 from spikewvat.robustness.stacked import (
@@ -45,6 +48,7 @@ class Plan:
         interval_width: Stop when the interval of the mean is narrower than this.
         min_chips: Chips to simulate before stopping early.
         images: Number of images per chip, redrawn for each; None uses all.
+        any_time: Whether the interval holds at all numbers of chips at once.
 
     Raises:
         ValueError: If a number is out of range.
@@ -56,9 +60,10 @@ class Plan:
     interval_width: float | None = None
     min_chips: int = 2
     images: int | None = None
+    any_time: bool = False
 
     def __post_init__(self) -> None:
-        for name, least in (("chips", 1), ("min_chips", 2)):
+        for name, least in (("chips", 2 if self.any_time else 1), ("min_chips", 2)):
             count = getattr(self, name)
             if not isinstance(count, int) or count < least:
                 raise ValueError(
@@ -83,6 +88,8 @@ class Plan:
         if self.interval_width is None or len(accuracies) < self.min_chips:
             return False
         found = torch.tensor(accuracies, dtype=torch.float64)
+        if self.any_time:
+            return running_interval(found, self.chips).width < self.interval_width
         return chip_interval(found, cautious=True).width < self.interval_width
 
 
@@ -93,14 +100,17 @@ class Chips:
         run: Holds the network.
         plan: The chips to simulate.
         stack: Whether several of them share a forward pass.
+        repair: What is done to each chip before it is tested, if anything.
     """
 
-    def __init__(self, run: Run, plan: Plan, stack: Stacking) -> None:
-        self._run, self._plan = run, plan
+    def __init__(self, run: Run, plan: Plan, stack: Stacking, repair: Repair | None = None) -> None:
+        self._run, self._plan, self._repair = run, plan, repair
         self._seeds = draw_seeds(plan.chips, plan.source)
         self._insist = stack is True
         self._stacking = pays(run.live) if stack == "auto" else stack
         self._stack: Stack | None = None
+        self._before: list[float] = []  # accuracies of chips in front of a repair
+        self._cost = Cost()
         self._activations = 0  # bytes in one pass of one chip, once they are measured
 
     def report(
@@ -123,13 +133,19 @@ class Chips:
         self._run.check_weights()
         plan, images = self._plan, self._run.test.images
         found: list[Found] = []
-        for one in self._found(device, happens):
+        self._before, self._cost = [], Cost()
+        once, effects = taken_apart(device)
+        acting = happens if effects is None else effects if happens is None else effects >> happens
+        for one in self._found(once, acting):
             found.append(one)
             if progress is not None:
                 progress(len(found), plan.chips, one.accuracy)
             if plan.is_done([chip.accuracy for chip in found]):
                 break
         activities = [chip.activity for chip in found if chip.activity is not None]
+        hits = None
+        if plan.images is None and images.ordered:
+            hits = sum((chip.right for chip in found), torch.zeros(images.count, dtype=torch.int64))
         has_loss = self._run.test.loss is not None
         return ChipReport(
             device=repr(device),
@@ -148,6 +164,9 @@ class Chips:
             unit="" if happens is None else happens.unit,
             activity=Activity.mean(activities) if activities else None,
             sampled_from=None if plan.images is None else images.count,
+            calibrated=self._calibrated(),
+            hits=hits,
+            planned=plan.chips if plan.any_time else None,
         )
 
     def _found(self, device: DeviceModel, happens: Corruption | None) -> Iterator[Found]:
@@ -156,10 +175,11 @@ class Chips:
         if plan.images is not None:
             run.test.images.load(plan.images, run.test.device)
             for seed in seeds:
-                yield self._sampled(device, seed, plan.images)
+                yield self._sampled(device, seed, plan.images, happens)
             return
         # What happens to spikes, and who counts them, know a single chip.
         alone = not self._stacking or happens is not None or run.observer is not None
+        alone = alone or self._repair is not None
         # Chips that stopping early throws away cost time: no more than are needed anyway.
         most = len(seeds) if plan.interval_width is None else plan.min_chips
         done = 0
@@ -168,7 +188,9 @@ class Chips:
             group = seeds[done : done + size]
             done += len(group)
             chips = [self._chip(device, seed, happens) for seed in group]
-            if len(chips) > 1:
+            if self._repair is not None:
+                yield self._repaired(self._repair, *chips[0], happens, group[0])
+            elif len(chips) > 1:
                 yield from self._together(chips, group)
             elif alone or self._activations:
                 yield run.holding(*chips[0], happens=happens, seed=group[0])
@@ -178,14 +200,33 @@ class Chips:
                 self._activations = activations()
                 yield found
 
-    def _sampled(self, device: DeviceModel, seed: int, images: int) -> Found:
+    def _repaired(
+        self, repair: Repair, chip: Weights, what: str, happens: Corruption | None, seed: int
+    ) -> Found:
+        """Return the result of a chip after a repair, and note what it was before."""
+        before = self._run.holding(chip, what, happens=happens, seed=seed)
+        self._before.append(before.accuracy)
+        found, self._cost = self._run.holding_calibrated(
+            chip, what, repair.calibrated, happens=happens, seed=seed
+        )
+        return found
+
+    def _calibrated(self) -> Calibrated | None:
+        if self._repair is None:
+            return None
+        before = torch.tensor(self._before, dtype=torch.float64)
+        return Calibrated(tuple(map(repr, self._repair.measures)), before, self._cost)
+
+    def _sampled(
+        self, device: DeviceModel, seed: int, images: int, happens: Corruption | None
+    ) -> Found:
         """Return the result of a chip on its own images."""
         generator = Generator().manual_seed(seed)
         chip = device.program(self._run.weights, generator=generator)
         # The next numbers of the same generator: independent of the chip, and the chip's own.
         chosen = torch.randperm(self._run.test.images.count, generator=generator)[:images]
         what = f"the chip with seed {seed} of {device!r}"
-        return self._run.holding_on(chip, what, chosen, seed)
+        return self._run.holding_on(chip, what, chosen, seed, happens)
 
     def _group(self) -> int:
         """Return how many chips to evaluate at once, from the memory that the first one takes."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,8 @@ from torch import Generator, nn
 from spikewvat.adapters import Adapter, ResetState, check_model
 from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
+from spikewvat.robustness.axis import Axis, Setting
+from spikewvat.robustness.calibration import Bench, Measure, Repair
 from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of, source_of_seeds
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.images import CACHE_BYTES, Images
@@ -162,7 +165,10 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         images_per_chip: int | None = None,
+        calibrate: Sequence[Measure] = (),
+        calibration: Iterable[Any] | None = None,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -179,9 +185,17 @@ class Evaluator:
                 cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, which is
                 wider than the printed one; it does not cover failures too rare to occur in the run.
             min_chips: Chips to simulate before stopping early, at least 2.
+            any_time: Use an interval that holds at all numbers of chips at once, so that stopping
+                costs no coverage; it needs 2.5 to 2.9 times as many chips. See
+                :func:`~spikewvat.robustness.intervals.running_interval`.
             images_per_chip: Number of images per chip, redrawn for each: estimates the mean
                 accuracy at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`.
                 ``None`` uses all images.
+            calibrate: What is done to each chip after programming, in order, such as
+                ``[Scale(), BiasTrim(samples=64)]``; the report then holds the same chips before
+                it, and what it cost.
+            calibration: Batches for it, from which the first samples are taken: not those of the
+                test.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip.
@@ -200,21 +214,29 @@ class Evaluator:
             interval_width,
             min_chips,
             images_per_chip,
+            any_time,
         )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
+        self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
         with self._subject.running(self._loss) as run:
-            return Chips(run, plan, self._stack).report(device, sigma_of(device), progress)
+            repair = Repair.of(run, calibrate, calibration)
+            put = Chips(run, plan, self._stack, repair)
+            return put.report(device, sigma_of(device), progress)
 
     def sweep(
         self,
         device_at: Callable[[float], DeviceModel],
         sigmas: Sequence[float],
         *,
+        axis: Axis | None = None,
         chips: int = 25,
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         images_per_chip: int | None = None,
+        calibrate: Sequence[Measure] = (),
+        calibration: Iterable[Any] | None = None,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -226,13 +248,19 @@ class Evaluator:
 
         Args:
             device_at: Function from sigma to a device model, for example ``Gaussian``.
-            sigmas: Sizes of variation as fractions of a layer's range, each at least 0.
+            sigmas: Sizes of variation as fractions of a layer's range, each at least 0; or values
+                of what ``axis`` says.
+            axis: Something else that is swept: :data:`~spikewvat.robustness.axis.AGE`, in seconds,
+                looks at the same chips older.
             chips: Largest number of chips at each sigma; for this and the next arguments see
                 :meth:`chips`.
             target: Accuracy that a chip must reach to work.
             interval_width: Stop at a sigma when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
+            any_time: Use an interval that holds at all numbers of chips at once.
             images_per_chip: Number of images per chip; without variation all images are used.
+            calibrate: What is done to each chip after programming.
+            calibration: Batches for it.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all sigmas.
@@ -253,13 +281,22 @@ class Evaluator:
             interval_width,
             min_chips,
             images_per_chip,
+            any_time,
         )
+        self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         with self._subject.running(self._loss) as run:
-            none, put = run.no_variation(), Chips(run, plan, self._stack)
+            none, repair = run.no_variation(), Repair.of(run, calibrate, calibration)
+            put = Chips(run, plan, self._stack, repair)
             reports = tuple(
                 put.report(device_at(s), float(s), shifted(progress, i, len(sigmas), chips))
                 for i, s in enumerate(sigmas)
+            )
+        if axis is not None:
+            placed = zip(reports, sigmas, strict=True)
+            reports = tuple(
+                replace(report, sigma=None, setting=Setting(axis, float(at)))
+                for report, at in placed
             )
         return Degradation(none.accuracy, reports)
 
@@ -273,6 +310,7 @@ class Evaluator:
         target: float | None = None,
         interval_width: float | None = None,
         min_chips: int = 25,
+        any_time: bool = False,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -293,6 +331,7 @@ class Evaluator:
             target: Accuracy that a chip must reach to work.
             interval_width: Stop at a severity when its interval is narrower than this.
             min_chips: Chips to simulate before stopping early.
+            any_time: Use an interval that holds at all numbers of chips at once.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all severities.
@@ -309,7 +348,8 @@ class Evaluator:
         _check_sweep("corruption_at", corruption_at, "Deletion", "severities", severities)
         corruptions = [_checked(corruption_at, severity) for severity in severities]
         device = Ideal() if device is None else device
-        plan = Plan(chips, source_of_seeds(seed, generator), target, interval_width, min_chips)
+        source = source_of_seeds(seed, generator)
+        plan = Plan(chips, source, target, interval_width, min_chips, any_time=any_time)
         self._check_alone(True, "corruptions", "corruptions act on one chip at a time")
         reports = []
         with self._subject.running(self._loss, counting=True) as run:
@@ -320,6 +360,16 @@ class Evaluator:
                 # A composition has no severity of its own but that which it was made for.
                 reports.append(replace(report, severity=float(severity)))
         return Degradation(none.accuracy, tuple(reports), none.activity)
+
+    @contextmanager
+    def bench(self, calibration: Iterable[Any]) -> Iterator[Bench]:
+        """Put the network on a tester's bench for a block, in evaluation mode.
+
+        Args:
+            calibration: Batches of calibration samples.
+        """
+        with self._subject.running(self._loss) as run:
+            yield Bench(run, calibration)
 
     def on(self, model: nn.Module, *, weights: Weights | None = None) -> Evaluator:
         """Return an evaluator for another network on the same images, which are read only once.

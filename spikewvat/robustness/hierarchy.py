@@ -5,19 +5,46 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from spikewvat.robustness.intervals import is_skewed, with_phantom
+from spikewvat.robustness.intervals import doubtful_sides, with_phantom
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.statistics import (
+    ANYTHING,
+    FRACTIONS,
     Interval,
     check_confidence,
     student_t_p_value,
     student_t_quantile,
 )
 from spikewvat.serialisation import Real
+
+FEW_TRAININGS = 3
+"""Number of trainings up to which their t quantile makes up for skewed chips."""
+
+
+class Estimate(NamedTuple):
+    """A mean, its standard error, and the degrees of freedom of its t interval."""
+
+    mean: float
+    std_error: float
+    degrees: int
+
+    def bound(self, side: int, confidence: float) -> float:
+        """Return the lower (side -1) or upper (1) bound of the interval."""
+        quantile = student_t_quantile((1 + confidence) / 2, self.degrees)
+        return self.mean + side * quantile * self.std_error
+
+    def p_value(self, side: int) -> float:
+        """Return the p-value for a mean of 0 whose interval lies on one side of it."""
+        if side * self.mean <= 0:
+            return 1.0
+        if self.std_error == 0:
+            return 0.0
+        return student_t_p_value(self.mean / self.std_error, self.degrees)
 
 
 @dataclass(frozen=True)
@@ -37,9 +64,10 @@ class Hierarchy:
         chip_std: Standard deviation of :math:`e`; NaN for a single chip.
         std_error: Standard error of the mean; NaN if undefined.
         degrees: Degrees of freedom of its t interval; 0 if undefined.
-        low: Mean, standard error and degrees of freedom with one more chip far below the others;
-            None unless the values are skewed. The lower of the two lower bounds is used, see
-            :func:`~spikewvat.robustness.intervals.chip_interval`.
+        low: The estimate with one more chip far below the others; None if it is not needed. The
+            lower of the two lower bounds is used, see
+            :func:`~spikewvat.robustness.intervals.skewed_interval`.
+        high: The same with one more chip far above the others, for the upper bound.
     """
 
     mean: float
@@ -50,10 +78,17 @@ class Hierarchy:
     chip_std: Real
     std_error: Real
     degrees: int
-    low: tuple[float, float, int] | None = None
+    low: Estimate | None = None
+    high: Estimate | None = None
+
+    def _estimates(self, side: int) -> list[Estimate]:
+        """Return the estimates that bound the mean on the lower (-1) or upper side (1)."""
+        more = self.low if side < 0 else self.high
+        own = Estimate(self.mean, self.std_error, self.degrees)
+        return [own] if more is None else [own, more]
 
     def interval(self, confidence: float = 0.95) -> Interval:
-        """Return the Student-t interval of the mean; its bounds are NaN if it is undefined.
+        """Return the interval of the mean; its bounds are NaN if it is undefined.
 
         Raises:
             ValueError: If ``confidence`` lies outside (0, 1).
@@ -61,21 +96,21 @@ class Hierarchy:
         check_confidence(confidence)
         if self.degrees < 1:
             return Interval(math.nan, math.nan)
-        quantile = student_t_quantile((1 + confidence) / 2, self.degrees)
-        low, high = self.mean - quantile * self.std_error, self.mean + quantile * self.std_error
-        if self.low is not None:
-            mean, error, degrees = self.low
-            low = min(low, mean - student_t_quantile((1 + confidence) / 2, degrees) * error)
-        return Interval(low, high)
+        return Interval(
+            min(estimate.bound(-1, confidence) for estimate in self._estimates(-1)),
+            max(estimate.bound(1, confidence) for estimate in self._estimates(1)),
+        )
 
     @property
     def p_value(self) -> float:
-        """Two-sided p-value for a mean of 0; NaN if it is undefined."""
+        """Two-sided p-value for a mean of 0; NaN if it is undefined.
+
+        The interval at confidence c excludes 0 if and only if the p-value is below 1 - c.
+        """
         if self.degrees < 1:
             return math.nan
-        if self.std_error == 0:
-            return 1.0 if self.mean == 0 else 0.0
-        return student_t_p_value(self.mean / self.std_error, self.degrees)
+        side = 1 if self.mean > 0 else -1
+        return max(estimate.p_value(side) for estimate in self._estimates(-side))
 
     def __str__(self) -> str:
         low, high = (100 * bound for bound in self.interval())
@@ -89,7 +124,10 @@ class Hierarchy:
 
 
 def hierarchical(
-    values: Sequence[Tensor | Sequence[float]] | Tensor, *, same_chips: bool, skewed: bool = False
+    values: Sequence[Tensor | Sequence[float]] | Tensor,
+    *,
+    same_chips: bool,
+    bounds: Interval = ANYTHING,
 ) -> Hierarchy:
     r"""Summarise values from several trainings with several chips each.
 
@@ -106,15 +144,18 @@ def hierarchical(
     number undercovers clearly for two or three trainings. The components are method-of-moments
     estimates, cut off at 0.
 
+    If the means over trainings of the chips are skewed, one more chip widens the interval, see
+    :func:`~spikewvat.robustness.intervals.skewed_interval`. Two or three trainings do not need it,
+    for their t quantile is far above that of the chips; nor do other chips for each training, for
+    their means vary little.
+
     A single training gives the interval over its chips, which says nothing about other trainings.
 
     Args:
         values: One value per chip for each training; equally many for all trainings if
             ``same_chips``.
         same_chips: Whether chip j is the same chip (the same seed) for all trainings.
-        skewed: Whether values are fractions of which a few may be far below the others: adds one
-            such chip to the lower bound if there are few chips or their distribution is already
-            skewed.
+        bounds: The smallest and the largest value possible, such as 0 and 1 for accuracies.
 
     Returns:
         The mean with its standard error and components.
@@ -133,15 +174,23 @@ def hierarchical(
     """
     groups = _as_groups(values, same_chips=same_chips)
     found = _summary(groups, same_chips=same_chips)
-    if not skewed or max(len(group) for group in groups) == 1 or not _is_skewed(groups, same_chips):
+    if len(groups) > 1 and (len(groups) <= FEW_TRAININGS or not same_chips):
         return found
-    low = _summary([with_phantom(group) for group in groups], same_chips=same_chips)
-    return replace(found, low=(low.mean, low.std_error, low.degrees))
+    chips = torch.stack(groups).mean(0)
 
+    def extended(*, below: bool) -> Estimate:
+        phantom = with_phantom(chips, below=below, bounds=bounds)[-1:]
+        shifted = [(phantom + group.mean() - chips.mean()).clamp(*bounds) for group in groups]
+        more = [torch.cat(pair) for pair in zip(groups, shifted, strict=True)]
+        other = _summary(more, same_chips=same_chips)
+        return Estimate(other.mean, other.std_error, other.degrees)
 
-def _is_skewed(groups: list[Tensor], same_chips: bool) -> bool:
-    chips = [torch.stack(groups).mean(0)] if same_chips else groups
-    return any(is_skewed(values) for values in chips)
+    sides = doubtful_sides(chips)
+    return replace(
+        found,
+        low=extended(below=True) if sides.low else None,
+        high=extended(below=False) if sides.high else None,
+    )
 
 
 def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:
@@ -191,7 +240,9 @@ def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
         ValueError: If there is no report.
     """
     return hierarchical(
-        [r.accuracies for r in reports], same_chips=_on_same_chips(reports), skewed=True
+        [r.accuracies for r in reports],
+        same_chips=_on_same_chips(reports),
+        bounds=FRACTIONS,
     )
 
 

@@ -37,6 +37,9 @@ class Images:
         """Number of images in the first pass; 0 before its end."""
         self.class_counts: set[int] = set()
         """Class counts against which all labels have been checked."""
+        self._order: Tensor | None = None
+        self.ordered = True
+        """Whether every pass so far had the same labels in the same order."""
 
     def load(self, images: int, device: torch.device) -> None:
         """Read all images into memory, so that subsets of ``images`` can be drawn.
@@ -88,7 +91,8 @@ class Images:
             device: Device of the inputs.
 
         Raises:
-            ValueError: If there are no images, or different ones than before.
+            ValueError: If there are no images, or different ones than before; if inputs are not
+                finite.
             TypeError: If a batch is not a pair of tensors.
         """
         if self._kept is not None:
@@ -97,12 +101,16 @@ class Images:
                 yield packed.to(device).to(dtype, copy=True), labels
             return
         kept: list[tuple[Tensor, torch.dtype, Tensor]] = []
+        seen: list[Tensor] = []
         room, count = self._room, 0
         begun, self._begun = self._begun, None
         source = self._loader if begun is None else itertools.chain([begun[0]], begun[1])
         for batch in source:
             inputs, labels = _pair(batch)
+            if self.count == 0:
+                _check_finite(inputs, count)
             count += len(labels)
+            seen.append(labels.cpu())
             if room > 0:
                 packed = _packed(inputs)
                 room -= _size(packed) + labels.nbytes
@@ -121,6 +129,8 @@ class Images:
             )
         # Only a pass that has come to its end has seen all images.
         self.count = count
+        order, self._order = self._order, torch.cat(seen)
+        self.ordered &= order is None or torch.equal(order, self._order)
         if room > 0:
             self._kept = _near(kept, device)
         else:
@@ -219,6 +229,18 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
     return inputs, labels
 
 
+def _check_finite(inputs: Tensor, before: int) -> None:
+    """Raise if inputs hold NaN or infinity, of which spiking neurons may make silence."""
+    values = inputs.coalesce().values() if inputs.is_sparse else inputs
+    if not values.is_floating_point() or bool(values.sum().isfinite()):
+        return  # a sum of finite numbers may overflow, never the other way round
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"inputs of the batch behind image {before} hold NaN or infinity. Check the data "
+            "and its normalisation for divisions by zero."
+        )
+
+
 def _packed(inputs: Tensor) -> Tensor:
     """Return a copy, as bytes if that loses nothing."""
     if inputs.is_sparse:
@@ -243,5 +265,6 @@ def described(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, tuple | list):
-        return f"a {type(value).__name__} of {len(value)}"
+        kinds = ", ".join(type(part).__name__ for part in value[:3])
+        return f"a {type(value).__name__} of {len(value)} ({kinds}{', ...' * (len(value) > 3)})"
     return f"a {type(value).__name__}"

@@ -4,38 +4,77 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from spikewvat.robustness.statistics import (
+    ANYTHING,
+    FRACTIONS,
     Interval,
     check_confidence,
     mean_interval,
     wilson_interval,
 )
 
-_SKEWED, _FEW = -1.0, 10
+FEW = 10
+"""Number of values up to which a sample does not show how skewed they are."""
+_SKEWED, _ROUNDING = 0.5, 1e-6
 
 
 def chip_interval(
     accuracies: Tensor, *, confidence: float = 0.95, cautious: bool = False
 ) -> Interval:
-    """Return an interval of the mean accuracy over chips that allows for skewness to the left.
+    """Return an interval of the mean accuracy over chips that allows for skewness.
 
-    Student's interval misses the mean too often if a few chips are much worse than the others. With
-    at most ten chips, or a skewness below -1, one more chip is added to the sample, as far below
-    the worst chip as the best is above it, and the lower of the two lower bounds is used.
-    ``benchmarks/coverage.py`` measures the coverage. No narrow interval is valid if failures are so
-    rare that the sample may contain none (Bahadur and Savage, 1956), see :func:`unseen_share`.
+    It is :func:`skewed_interval`, and the extra chips as well as the bounds lie within [0, 1].
 
     Args:
         accuracies: One fraction per chip ``[chips]``.
         confidence: Coverage, between 0 and 1.
-        cautious: Always add the extra chip.
+        cautious: Always extend the lower side.
 
     Returns:
-        The interval, cut to [0, 1]; NaN bounds for a single chip.
+        The interval; NaN bounds for a single chip.
+
+    Raises:
+        ValueError: If there are no values or ``confidence`` is out of range.
+
+    Example:
+        >>> [round(bound, 3) for bound in chip_interval(torch.tensor([0.90, 0.92, 0.94]))]
+        [0.87, 0.97]
+    """
+    low, high = skewed_interval(
+        accuracies, confidence=confidence, cautious=cautious, bounds=FRACTIONS
+    )
+    return Interval(max(low, 0.0), min(high, 1.0)) if len(accuracies) > 1 else Interval(low, high)
+
+
+def skewed_interval(
+    values: Tensor,
+    *,
+    confidence: float = 0.95,
+    cautious: bool = False,
+    bounds: Interval = ANYTHING,
+) -> Interval:
+    """Return an interval of the mean of numbers that may be skewed.
+
+    Student's interval misses the mean too often if a few values are far from the others. On the
+    side to which the sample is skewed (by more than 0.5, or at all if there are at most ten
+    values), one more value is added to it, as far beyond the outermost one as the opposite end of
+    the sample is from it, and the wider of the two bounds is used. ``benchmarks/coverage.py``
+    measures the coverage. No narrow interval is valid if outliers are so
+    rare that the sample may contain none (Bahadur and Savage, 1956), see :func:`unseen_share`.
+
+    Args:
+        values: Independent numbers ``[n]``.
+        confidence: Coverage, between 0 and 1.
+        cautious: Always extend the lower side.
+        bounds: The smallest and the largest value possible.
+
+    Returns:
+        The interval; NaN bounds for a single value.
 
     Raises:
         ValueError: If there are no values or ``confidence`` is out of range.
@@ -43,36 +82,48 @@ def chip_interval(
     References:
         The nonexistence of certain statistical procedures in nonparametric problems (Bahadur and
         Savage, 1956)
-
-    Example:
-        >>> [round(bound, 3) for bound in chip_interval(torch.tensor([0.90, 0.92, 0.94]))]
-        [0.815, 0.97]
     """
-    low, high = mean_interval(accuracies, confidence=confidence)
-    if len(accuracies) == 1:
+    low, high = mean_interval(values, confidence=confidence)
+    if len(values) == 1:
         return Interval(low, high)
-    if cautious or is_skewed(accuracies):
-        low = min(low, mean_interval(with_phantom(accuracies), confidence=confidence).low)
-    return Interval(max(low, 0.0), min(high, 1.0))
+    sides = doubtful_sides(values)
+    if sides.low or cautious:
+        more = with_phantom(values, below=True, bounds=bounds)
+        low = min(low, mean_interval(more, confidence=confidence).low)
+    if sides.high:
+        more = with_phantom(values, below=False, bounds=bounds)
+        high = max(high, mean_interval(more, confidence=confidence).high)
+    return Interval(low, high)
 
 
-def with_phantom(accuracies: Tensor) -> Tensor:
-    """Append one accuracy, as far below the worst of ``[..., chips]`` as the best is above it.
+class Sides(NamedTuple):
+    """On which sides of a sample Student's interval is unreliable."""
+
+    low: bool
+    high: bool
+
+
+def doubtful_sides(values: Tensor) -> Sides:
+    """Return on which sides Student's interval is unreliable, see :func:`skewed_interval`."""
+    skewed, limit = skewness(values), _ROUNDING if len(values) <= FEW else _SKEWED
+    return Sides(skewed < -limit, skewed > limit)
+
+
+def with_phantom(values: Tensor, *, below: bool, bounds: Interval) -> Tensor:
+    """Append one value, as far beyond an end of a sample as the other end is from that end.
 
     Args:
-        accuracies: Fractions.
+        values: Numbers ``[n]``.
+        below: Whether it lies below the smallest one, else above the largest.
+        bounds: The smallest and the largest value possible.
 
     Returns:
-        Fractions ``[..., chips + 1]``, float64.
+        Numbers ``[n + 1]``, float64.
     """
-    accuracies = accuracies.double()
-    worst, best = accuracies.aminmax(dim=-1, keepdim=True)
-    return torch.cat([accuracies, (2 * worst - best).clamp_min(0)], dim=-1)
-
-
-def is_skewed(accuracies: Tensor) -> bool:
-    """Return whether Student's interval is unreliable: at most ten chips, or skewness below -1."""
-    return len(accuracies) <= _FEW or skewness(accuracies) < _SKEWED
+    values = values.double()
+    least, most = values.aminmax(dim=-1, keepdim=True)
+    phantom = 2 * least - most if below else 2 * most - least
+    return torch.cat([values, phantom.clamp(*bounds)], dim=-1)
 
 
 def skewness(values: Tensor) -> float:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import math
-from statistics import NormalDist
+
+import torch
+from torch import Tensor
 
 from spikewvat.devices.base import check_above_zero
-from spikewvat.robustness.hierarchy import Hierarchy
+from spikewvat.robustness.hierarchy import FEW_TRAININGS, Hierarchy
+from spikewvat.robustness.intervals import FEW, chip_interval, skewed_interval
 from spikewvat.robustness.results import ChipReport
-from spikewvat.robustness.statistics import check_confidence, student_t_quantile
+from spikewvat.robustness.statistics import Interval, check_confidence, student_t_quantile
 
 
 def chips_needed(spread: ChipReport | float, width: float, *, confidence: float = 0.95) -> int:
-    r"""Return the smallest number of chips for a narrow enough interval of the mean.
+    r"""Return the number of chips for a narrow enough interval of the mean accuracy.
+
+    It plans for the interval that a report prints (:func:`~spikewvat.robustness.intervals
+    .chip_interval`), which is wider than Student's for few or skewed chips. With :math:`n` chips it
+    is computed at the quantiles :math:`(i - 1/2) / n` of the pilot run, or of a normal
+    distribution, scaled to its standard deviation :math:`s`. For more than ten chips that are not
+    skewed this is
 
     .. math:: 2\, t_{n-1,\,(1+c)/2}\, s / \sqrt n \le w
 
@@ -20,7 +29,8 @@ def chips_needed(spread: ChipReport | float, width: float, *, confidence: float 
     wider.
 
     Args:
-        spread: Standard deviation over chips, a fraction, or a report of a pilot run.
+        spread: A report of a pilot run, or the standard deviation over chips, a fraction, of chips
+            that are not skewed.
         width: Full width of the interval, a fraction, above 0.
         confidence: Coverage, between 0 and 1.
 
@@ -34,6 +44,7 @@ def chips_needed(spread: ChipReport | float, width: float, *, confidence: float 
         >>> chips_needed(0.01, width=0.01)
         18
     """
+    pilot = spread.accuracies if isinstance(spread, ChipReport) else None
     std = spread.std if isinstance(spread, ChipReport) else spread
     if math.isnan(std) or std < 0:
         raise ValueError(
@@ -41,11 +52,33 @@ def chips_needed(spread: ChipReport | float, width: float, *, confidence: float 
         )
     check_above_zero("width", width)
     check_confidence(confidence)
-    # The quantile of the normal distribution is below each of Student's.
-    chips = max(2, int((2 * NormalDist().inv_cdf((1 + confidence) / 2) * std / width) ** 2))
-    while _width(std / math.sqrt(chips), chips - 1, confidence) > width:
-        chips += 1
+
+    def enough(chips: int) -> bool:
+        return _expected(pilot, std, chips, confidence).width <= width
+
+    for few in range(2, FEW + 1):
+        if enough(few):
+            return few
+    too_few, chips = FEW, FEW + 1
+    while not enough(chips):
+        too_few, chips = chips, 2 * chips
+    while chips - too_few > 1:
+        middle = (too_few + chips) // 2
+        too_few, chips = (too_few, middle) if enough(middle) else (middle, chips)
     return chips
+
+
+def _expected(pilot: Tensor | None, std: float, chips: int, confidence: float) -> Interval:
+    """Return the interval of a typical run of so many chips."""
+    shares = (torch.arange(chips, dtype=torch.float64) + 0.5) / chips
+    scores = torch.special.ndtri(shares) if pilot is None else pilot.double().quantile(shares)
+    scores -= scores.mean()
+    scores *= std / max(float(scores.std()), 1e-300)
+    cautious = chips <= FEW  # so few always lean to one side or the other
+    if pilot is None:
+        return skewed_interval(scores, confidence=confidence, cautious=cautious)
+    scores = (scores + pilot.mean()).clamp(0, 1)
+    return chip_interval(scores, confidence=confidence, cautious=cautious)
 
 
 def chips_needed_per_training(
@@ -53,8 +86,10 @@ def chips_needed_per_training(
 ) -> int:
     r"""Return the smallest number of chips per training, for several trainings.
 
-    .. math:: 2\, t \sqrt{\frac{\sigma_s^2 + \sigma_e^2 / n}{a} + \frac{\sigma_c^2}{n}} \le w
+    .. math:: 2\, t \sqrt{\frac{\sigma_s^2 + r^2 \sigma_e^2 / n}{a}
+        + \frac{r^2 \sigma_c^2}{n}} \le w
 
+    where r is the width of the pilot's interval relative to Student's, above 1 for skewed chips.
     More chips cannot make up for too few trainings: the first term remains.
 
     Args:
@@ -64,7 +99,8 @@ def chips_needed_per_training(
         confidence: Coverage, between 0 and 1.
 
     Returns:
-        Number of chips, at least 2.
+        Number of chips, at least 2; for more than three trainings at least 11, since the interval
+        of fewer chips is wider.
 
     Raises:
         ValueError: If an argument is out of range, the components are unknown, or no number of
@@ -96,6 +132,9 @@ def chips_needed_per_training(
             f"the trainings themselves differ by {seed:.3g}. Take at least {more} trainings."
         )
 
+    stretch = _stretch(found)
+    chip, common = stretch * chip, stretch * common
+
     def width_of(chips: int) -> float:
         error = math.sqrt((seed**2 + chip**2 / chips) / count + common**2 / chips)
         return _width(error, (min(count, chips) if common else count) - 1, confidence)
@@ -103,10 +142,17 @@ def chips_needed_per_training(
     # With many chips the degrees are those of the trainings: solved for their number.
     quantile = student_t_quantile((1 + confidence) / 2, count - 1)
     room = (width / (2 * quantile)) ** 2 - seed**2 / count
-    chips = max(2, int((chip**2 / count + common**2) / room))
+    least = 2 if count <= FEW_TRAININGS else FEW + 1
+    chips = max(least, int((chip**2 / count + common**2) / room))
     while width_of(chips) > width:
         chips += 1
     return chips
+
+
+def _stretch(found: Hierarchy) -> float:
+    """Return the width of an interval relative to Student's, 1 for few chips of unknown shape."""
+    student = _width(found.std_error, found.degrees, 0.95)
+    return found.interval().width / student if found.chips > FEW and student > 0 else 1.0
 
 
 def _width(std_error: float, degrees: int, confidence: float) -> float:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from spikewvat.robustness.axis import AGE
 from spikewvat.robustness.canvas import (
     INK,
     STYLES,
@@ -15,9 +16,17 @@ from spikewvat.robustness.canvas import (
     add_legend,
     blank,
     cap_percent,
-    draw_line,
+    name_axes,
     save,
     styles,
+)
+from spikewvat.robustness.curves import (
+    BEHIND,
+    Curve,
+    draw_curves,
+    label_ends,
+    mark_target,
+    multiples,
 )
 from spikewvat.robustness.results import ChipReport, Degradation, check_target
 
@@ -35,7 +44,6 @@ __all__ = [
 ]
 
 _MOST_LEVELS = 64  # more distinct levels than this are gathered into bins
-_MOST_TICKS = 8
 
 
 def accuracy_against_sigma(
@@ -53,8 +61,9 @@ def accuracy_against_sigma(
         title: Title of the picture.
 
     Returns:
-        A figure with one line per method and a band from the 10th to the 90th percentile of its
-        chips.
+        A figure with one line per method, a band from the 10th to the 90th percentile of its chips
+        and a dashed line at the target, if all reports have the same. More than three methods have
+        a panel each, beside the line of the first.
 
     Raises:
         ValueError: If there are no curves, or they sweep different quantities.
@@ -63,27 +72,40 @@ def accuracy_against_sigma(
     _check_any(curves, "curves")
     axis, *others = dict.fromkeys(curve.axis for curve in curves.values())
     if others:
-        names = ", ".join(one.name or "sigma" for one in (axis, *others))
+        swept = ", ".join(one.name or "sigma" for one in (axis, *others))
         raise ValueError(
-            f"curves sweep {names}, expected the same quantity. Draw one picture for each."
+            f"curves sweep {swept}, expected the same quantity. Draw one picture for each."
         )
     scale = 100 if axis.name is None else 1  # sigma is drawn in percent
-    figure, (axes,) = blank(1, title)
-    for name, style in styles(curves).items():
-        reports = sorted(curves[name], key=lambda report: report.size)
-        sigmas = [scale * report.size for report in reports]
+    drawn = {}
+    for name, curve in curves.items():
+        reports = sorted(curve, key=lambda report: report.size)
         low, high = np.transpose([np.quantile(_percent(r), [0.1, 0.9]) for r in reports])
-        axes.fill_between(sigmas, low, high, color=style.colour, alpha=0.18, linewidth=0)
         means = [100 * report.mean for report in reports]
-        draw_line(axes, sigmas, means, style, label=name, marker=style.marker)
-    percent = f"variation σ (% of the {range_label})"
-    axes.set_xlabel(percent if axis.name is None else f"{axis.name} ({axis.unit})")
-    axes.set_ylabel("accuracy (%)")
-    swept = sorted({scale * sigma for curve in curves.values() for sigma in curve.sigmas})
-    if len(swept) <= _MOST_TICKS:
-        axes.set_xticks(swept, [f"{sigma:g}" for sigma in swept])
-    cap_percent(axes)
-    add_legend(axes, "line: mean of chips\nband: 10th to 90th percentile")
+        drawn[name] = Curve([scale * report.size for report in reports], means, low, high)
+    note = "line: mean of chips; band: 10th to 90th percentile"
+    target = _common_target(report for curve in curves.values() for report in curve)
+    figure, panels = multiples(list(curves), title, note)
+    chosen, first = styles(curves), next(iter(drawn))
+    sizes = sorted({x for curve in drawn.values() for x in curve.x})
+    ticks = sizes if axis == AGE else _ticks(sizes)
+    written = axis.size if axis == AGE else "{:g}".format
+    size = f"variation σ (% of the {range_label})"
+    for axes, names in panels:
+        if names[0] != first:
+            axes.plot(drawn[first].x, drawn[first].y, ":", color=INK, linewidth=1.2)
+        draw_curves(axes, {name: drawn[name] for name in names}, chosen)
+        if axis == AGE:
+            axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xticks(ticks, [written(x) for x in ticks])
+        if target is not None:
+            mark_target(axes, target)
+    cap_percent(panels[0][0])  # the others share its axes
+    x_label = size if axis.name is None else f"{axis.name} ({axis.unit})"
+    name_axes(figure, len(panels), x_label, "accuracy (%)")
+    if len(panels) == 1:
+        ends = {name: (curve.x[-1], curve.y[-1]) for name, curve in drawn.items()}
+        label_ends(panels[0][0], ends, [chosen[name].colour for name in drawn])
     return figure
 
 
@@ -98,7 +120,8 @@ def yield_curve(
         title: Title of the picture.
 
     Returns:
-        A figure with one step line per method and Wilson's 95 % interval as its band.
+        A figure with one step line per method and its 95 % interval as the band; more than three
+        methods have a panel each.
 
     Raises:
         ValueError: If there are no reports, or ``target`` is not a fraction.
@@ -107,35 +130,45 @@ def yield_curve(
     _check_any(reports, "reports")
     if target is not None:
         check_target(target)
-    figure, (axes,) = blank(1, title)
     found = np.concatenate([report.accuracies.numpy() for report in reports.values()])
     room = max(0.05 * (found.max() - found.min()), 0.005)
     marked = found if target is None else np.append(found, target)
     left, right = float(max(marked.min() - room, 0)), float(min(marked.max() + room, 1))
-    for name, style in styles(reports).items():
-        report = reports[name]
+    drawn = {}
+    for name, report in reports.items():
         at = [report.yield_at(left), *report.yield_curve(), report.yield_at(right)]
         x, low, high = 100 * np.transpose([[y.target, *y.ci95] for y in at])
-        axes.fill_between(x, low, high, step="pre", color=style.colour, alpha=0.15, linewidth=0)
-        share = [100 * y.share for y in at]
-        draw_line(axes, x, share, style, label=name, drawstyle="steps-pre")
-    if target is not None:
-        axes.axvline(100 * target, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-        axes.annotate(
-            f"target {100 * target:g} %",
-            (100 * target, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 3),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-            color=INK,
-        )
-    axes.set_xlim(100 * left, 100 * right)
-    axes.set_ylim(-2, 102)
-    axes.set_xlabel("target accuracy (%)")
-    axes.set_ylabel("chips that reach it (%)")
-    add_legend(axes, "band: 95 % interval (Wilson)")
+        drawn[name] = Curve(x, [100 * y.share for y in at], low, high)
+    note = "band: 95 % interval over the chips of these networks"
+    figure, panels = multiples(list(reports), title, note)
+    chosen, first = styles(reports), next(iter(drawn))
+    for axes, names in panels:
+        if names[0] != first:
+            x, y = drawn[first].x, drawn[first].y
+            axes.plot(x, y, ":", color=INK, linewidth=1.2, drawstyle="steps-pre")
+        draw_curves(axes, {name: drawn[name] for name in names}, chosen, steps=True)
+        if target is not None:
+            mark_target(axes, target, vertical=True)
+        axes.set_xlim(100 * left, 100 * right)
+        axes.set_ylim(-2, 102)
+    name_axes(figure, len(panels), "target accuracy (%)", "chips that reach it (%)")
+    if len(panels) == 1:
+        # Each at a height of its own where its line passes, the lowest on the left of its line.
+        order = sorted(drawn, key=lambda name: reports[name].mean)
+        for place, name in enumerate(order, start=1):
+            height, left_of = 100 * place / (len(order) + 1), place == 1 < len(order)
+            x = max(x for x, y in zip(drawn[name].x, drawn[name].y, strict=True) if y >= height)
+            panels[0][0].annotate(
+                name,
+                (x, height),
+                xytext=(-5 if left_of else 5, 0),
+                textcoords="offset points",
+                ha="right" if left_of else "left",
+                va="center",
+                fontsize=9,
+                color=INK,
+                bbox=BEHIND,
+            )
     return figure
 
 
@@ -154,7 +187,8 @@ def sorted_chips(reports: Mapping[str, ChipReport], *, title: str = "") -> Figur
         MissingExtraError: If matplotlib is not installed.
     """
     _check_any(reports, "reports")
-    figure, (axes,) = blank(1, title)
+    figure, (axes,) = blank(1, title, note="thin line: mean of chips")
+    ends = {}
     for name, style in styles(reports).items():
         report = reports[name]
         ranks = np.arange(1, report.chips + 1)
@@ -167,13 +201,18 @@ def sorted_chips(reports: Mapping[str, ChipReport], *, title: str = "") -> Figur
             marker=style.marker,
             markersize=4.5 if report.chips <= 60 else 3,
             markeredgewidth=0,
-            label=f"{name} (mean {100 * report.mean:.1f}, worst {100 * report.worst:.1f})",
+            label=name,
         )
+        text = f"{name}\n{100 * report.mean:.1f}, worst {100 * report.worst:.1f}"
+        ends[text] = (float(report.chips), 100 * report.worst)
     axes.set_xlabel("simulated chip, best first")
     axes.set_ylabel("accuracy (%)")
     axes.xaxis.get_major_locator().set_params(integer=True)
+    target = _common_target(reports.values())
+    if target is not None:
+        mark_target(axes, target)
     cap_percent(axes)
-    add_legend(axes, "")
+    label_ends(axes, ends, [style.colour for style in styles(reports).values()])
     return figure
 
 
@@ -207,7 +246,8 @@ def device_fit(
     """
     measured = _levels_and_errors(levels, errors, "measured")
     fitted = _levels_and_errors(fitted_levels, fitted_errors, "fitted")
-    figure, (by_level, overall) = blank(2, title)
+    note = "by level: median, 25–75 % and 5–95 %, measured in lines, fitted as bands"
+    figure, (by_level, overall) = blank(2, title, note=note)
     real, model = STYLES[0].colour, STYLES[2].colour
 
     edges = _level_edges(measured[0])
@@ -221,7 +261,7 @@ def device_fit(
     by_level.plot(x, q[2], "o", color=real, markersize=3.5)
     by_level.set_xlabel(level_label)
     by_level.set_ylabel("error (% of the range)")
-    by_level.set_title("median, 25–75 % and 5–95 % at each level", fontsize=9, color=INK)
+    by_level.set_title("by level", fontsize=9, color=INK)
 
     # Logarithmic: the tails decide how many weights are far off.
     ends = [np.quantile(error, [0.0005, 0.9995]) for _, error in (measured, fitted)]
@@ -243,11 +283,26 @@ def device_fit(
         label=named[1],
     )
     overall.set_xlabel("error (% of the range)")
-    overall.set_ylabel("density (per percentage point)")
+    overall.set_ylabel("density (per %)")
     overall.set_title("all levels", fontsize=9, color=INK)
     overall.margins(y=0.3)
-    add_legend(overall, "")
+    add_legend(overall)
     return figure
+
+
+def _common_target(reports: Iterable[ChipReport]) -> float | None:
+    """Return the target of all reports, None if they differ."""
+    targets = {report.target for report in reports}
+    return targets.pop() if len(targets) == 1 else None
+
+
+def _ticks(sizes: Sequence[float]) -> list[float]:
+    """Return the sizes whose labels do not overlap."""
+    kept = [sizes[0]]
+    for size in sizes[1:]:
+        if size - kept[-1] > 0.07 * (sizes[-1] - sizes[0]):
+            kept.append(size)
+    return kept
 
 
 def _percent(report: ChipReport) -> NDArray[np.float64]:

@@ -10,16 +10,19 @@ from numbers import Real
 import torch
 
 from spikewvat.devices import Ideal
+from spikewvat.formatting import interval
 from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.axis import Axis
+from spikewvat.robustness.axis import Axis, Setting
+from spikewvat.robustness.cost import Calibrated
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
+    running_interval,
     share_interval,
     unseen_share,
 )
 from spikewvat.robustness.statistics import Interval, mean_of, sample_std
-from spikewvat.serialisation import Fraction, Fractions, Reals
+from spikewvat.serialisation import Counts, Fraction, Fractions, Reals
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ class Yield:
         return share_interval(self.working, self.chips)
 
     def __str__(self) -> str:
-        return f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips"
+        low, high = (100 * bound for bound in self.ci95)
+        return (
+            f"yield at {100 * self.target:g} %: {self.working} of {self.chips} chips "
+            f"(95 % CI {interval(low, high, '.1f')} %)"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +81,13 @@ class ChipReport:
         activity: Spikes, operations and rates, averaged over chips, or None if not counted.
         sampled_from: Number of images from which each chip's sample was drawn; None if every chip
             has classified all images.
+        setting: Place in a sweep over age or another setting, or None.
+        calibrated: What was done to the chips after programming, and how good they were before;
+            None if nothing was done.
+        hits: Number of chips that have classified each image correctly ``[images]``, int64; None if
+            not known.
+        planned: Largest number of chips of a run that could be stopped at any time, whose interval
+            is then :func:`~spikewvat.robustness.intervals.running_interval`; None for other runs.
     """
 
     device: str
@@ -88,9 +102,13 @@ class ChipReport:
     unit: str = ""
     activity: Activity | None = None
     sampled_from: int | None = None
+    setting: Setting | None = None
+    calibrated: Calibrated | None = None
+    hits: Counts | None = None
+    planned: int | None = None
 
     def __post_init__(self) -> None:
-        """Check that all figures are for the same number of chips."""
+        """Check that all figures are for the same chips and images."""
         for name, values in (("accuracies", self.accuracies), ("losses", self.losses)):
             if values is not None and values.shape != (len(self.seeds),):
                 raise ValueError(
@@ -102,15 +120,28 @@ class ChipReport:
                 f"a report of {len(self.seeds)} chips and {self.images} images, expected at least "
                 "one each."
             )
+        if self.hits is not None:
+            right = round(float(self.accuracies.sum()) * self.images)
+            if self.hits.shape != (self.images,) or int(self.hits.sum()) != right:
+                raise ValueError(
+                    f"hits are {int(self.hits.sum())} on {len(self.hits)} images, expected {right} "
+                    f"on {self.images}: the correct answers of all chips."
+                )
+            if int(self.hits.min()) < 0 or int(self.hits.max()) > self.chips:
+                raise ValueError(f"hits must lie between 0 and the number of chips, {self.chips}.")
 
     @property
     def size(self) -> float:
-        """Position of the report in a sweep: severity of a corruption, else sigma, else 0."""
+        """Position of the report in a sweep: its setting, severity, sigma, or else 0."""
+        if self.setting is not None:
+            return self.setting.value
         return (self.sigma if self.corruption is None else self.severity) or 0.0
 
     @property
     def ideal(self) -> bool:
         """Whether there is neither variation nor corruption."""
+        if self.setting is not None:
+            return False
         if self.corruption is None:
             return self.sigma == 0
         return self.severity == 0 and self.device == repr(Ideal())
@@ -136,6 +167,8 @@ class ChipReport:
 
         See :func:`~spikewvat.robustness.intervals.chip_interval`.
         """
+        if self.planned is not None:
+            return running_interval(self.accuracies, self.planned)
         return chip_interval(self.accuracies)
 
     @property
@@ -144,7 +177,9 @@ class ChipReport:
 
         See :func:`~spikewvat.robustness.intervals.over_images`.
         """
-        return over_images(self.ci95, self.mean, self.sampled_from or self.images)
+        images = self.sampled_from or self.images
+        shares = None if self.hits is None else self.hits / self.chips
+        return over_images(self.ci95, self.mean, images, hits=shares)
 
     @property
     def unseen(self) -> float:
@@ -208,6 +243,8 @@ class ChipReport:
             parts[1:] = [f"{self.chips} chips x {self.images} of {self.sampled_from} images"]
         if self.target is not None:
             parts.append(str(self.yield_at(self.target)))
+        if self.calibrated is not None:
+            parts.append(str(self.calibrated))
         return ", ".join(parts)
 
 
@@ -229,6 +266,8 @@ class Degradation:
     def axis(self) -> Axis:
         """The quantity that is swept."""
         first = self.reports[0] if self.reports else None
+        if first is not None and first.setting is not None:
+            return first.setting.axis
         if first is None or first.corruption is None:
             return Axis()
         return Axis(first.corruption, first.unit)
@@ -258,7 +297,8 @@ class Degradation:
         The two differ if the device changes weights at any size, for example by quantising them.
         """
         for report in self.reports:
-            if (report.sigma is not None or report.corruption is not None) and report.size == 0:
+            swept = report.sigma is not None or report.corruption is not None
+            if report.setting is None and swept and report.size == 0:
                 return report.mean
         return self.clean
 
@@ -274,7 +314,7 @@ class Degradation:
             KeyError: If the size was not swept.
         """
         for report in self.reports:
-            swept = report.sigma is not None or report.corruption is not None
+            swept = any(x is not None for x in (report.sigma, report.corruption, report.setting))
             if swept and math.isclose(report.size, sigma, abs_tol=1e-12):
                 return report
         known = ", ".join(f"{known:g}" for known in self.sigmas)
@@ -304,11 +344,23 @@ class Degradation:
                 seeds=tuple(seed for row in rows for seed in row.seeds),
                 losses=None,
                 activity=_mean([row.activity for row in rows]),
+                hits=_sum([row.hits for row in rows]),
+                planned=None,
             )
             for rows in zip(*curves, strict=True)
         )
         clean = sum(curve.clean for curve in curves) / len(curves)
         return cls(clean, reports, _mean([curve.activity for curve in curves]))
+
+    def without_hits(self) -> Degradation:
+        """Return a copy that does not know which images were classified correctly."""
+        return replace(self, reports=tuple(replace(report, hits=None) for report in self))
+
+    def heading(self, index: int) -> str:
+        """Return a size with its name, such as ``"σ = 5 %"``; ``"on chips"`` without a size."""
+        report = self.reports[index]
+        sized = report.sigma is not None or report.corruption is not None
+        return self.axis.heading(report.size) if sized else "on chips"
 
     def __iter__(self) -> Iterator[ChipReport]:
         return iter(self.reports)
@@ -333,6 +385,13 @@ def check_target(target: float) -> None:
         raise ValueError(
             f"target must be a fraction between 0 and 1, got {target!r}. Write 0.95 for 95 %."
         )
+
+
+def _sum(found: Sequence[torch.Tensor | None]) -> torch.Tensor | None:
+    """Return the sum of equally many hits if all are known."""
+    known = [one for one in found if one is not None]
+    alike = len(known) == len(found) and len({len(one) for one in known}) == 1
+    return torch.stack(known).sum(0) if alike else None
 
 
 def _mean(found: Sequence[Activity | None]) -> Activity | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from spikewvat.adapters import Adapter
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.corruptions.context import corrupt
+from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.stacked import Stack
 from spikewvat.robustness.testset import TestSet
@@ -20,10 +22,11 @@ from spikewvat.weights import Weights, replaced
 
 
 class Found(NamedTuple):
-    """Result of an evaluation: accuracy, loss (NaN without one), activity if counted."""
+    """Result of an evaluation: accuracy, loss (NaN without one), images right, any activity."""
 
     accuracy: float
     loss: float
+    right: Tensor
     activity: Activity | None = None
 
 
@@ -84,12 +87,42 @@ class Run:
         self._last = (values, found) if same else None
         return found
 
-    def holding_on(self, values: Weights, what: str, chosen: Tensor, seed: int) -> Found:
+    def holding_calibrated(
+        self,
+        values: Weights,
+        what: str,
+        calibrated: Callable[[int], AbstractContextManager[tuple[object, Cost]]],
+        *,
+        happens: Corruption | None = None,
+        seed: int = 0,
+    ) -> tuple[Found, Cost]:
+        """Evaluate the network with other weights, after a calibration.
+
+        Args:
+            values: Weights with equal names and shapes.
+            what: Description of the weights, for messages.
+            calibrated: From the chip's seed to a context in which it is calibrated.
+            happens: The corruption of spikes.
+            seed: Seed of the chip.
+        """
+        self._last = None
+        self.check_chip(values, what)
+        with replaced(self.live, values), calibrated(seed) as (_, cost):
+            return self._evaluate(what, happens, seed), cost
+
+    def holding_on(
+        self,
+        values: Weights,
+        what: str,
+        chosen: Tensor,
+        seed: int,
+        happens: Corruption | None = None,
+    ) -> Found:
         """Evaluate the network with other weights on some of the images."""
         self.check_chip(values, what)
         self._last = None
         with replaced(self.live, values):
-            return self._evaluate(what, seed=seed, chosen=chosen)
+            return self._evaluate(what, happens, seed, chosen)
 
     def holding_each(self, stack: Stack, chips: list[tuple[Weights, str]]) -> list[Found]:
         """Evaluate several chips together; consecutive equal chips are evaluated once.

@@ -43,6 +43,7 @@ def simulate_chips(
     target: float | None = None,
     interval_width: float | None = None,
     min_chips: int = 25,
+    any_time: bool = False,
     images_per_chip: int | None = None,
     seed: int | None = None,
     generator: Generator | None = None,
@@ -59,6 +60,7 @@ def simulate_chips(
         target: Accuracy that a chip must reach to work.
         interval_width: Stop when the interval of the mean accuracy is narrower than this.
         min_chips: Chips to simulate before stopping early.
+        any_time: Use an interval that holds at all numbers of chips at once.
         images_per_chip: Number of images per chip; ``None`` uses all.
         seed: The seeds of the chips are drawn with it, 0 by default.
         generator: Draws them instead of a generator of that seed, and goes on.
@@ -74,6 +76,7 @@ def simulate_chips(
         target=target,
         interval_width=interval_width,
         min_chips=min_chips,
+        any_time=any_time,
         images_per_chip=images_per_chip,
         seed=seed,
         generator=generator,

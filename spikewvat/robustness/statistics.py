@@ -29,6 +29,10 @@ class Interval(NamedTuple):
         return self.high - self.low
 
 
+ANYTHING = Interval(-math.inf, math.inf)
+FRACTIONS = Interval(0.0, 1.0)
+
+
 def mean_of(values: Tensor | Sequence[float]) -> float:
     """Return the mean, computed in float64.
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters import Account, Adapter, ResetState, account, adapter_for
+from spikewvat.adapters import Account, Adapter, ResetState, account, adapter_for, unheld
+from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.modes import evaluating
 from spikewvat.errors import UnsupportedModelError
+from spikewvat.holding import check_holdable
 from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.images import Images
 from spikewvat.robustness.observer import Observer
@@ -62,15 +64,21 @@ class Subject:
             raise ValueError("weights is empty, expected live parameters by name. Leave it out.")
         given = self.given or {}
         self._own = {name for name, weight in given.items() if id(weight) in parameters}
-        self.live()
+        check_apart(self.live())
 
     def live(self) -> Weights:
         """Return the weights that chips hold, looked up again because parameters may be replaced.
 
         Raises:
-            ValueError: If a given weight is no longer a parameter of the network.
+            ValueError: If a given weight is no longer a parameter of the network, or one cannot
+                hold other values.
             UnsupportedModelError: If the network has no synaptic weights.
         """
+        live = self._looked_up()
+        check_holdable(live)
+        return live
+
+    def _looked_up(self) -> Weights:
         if self.given is None:
             return self.adapter.synaptic_weights(self.model)
         parameters = {id(parameter) for parameter in self.model.parameters()}
@@ -137,7 +145,14 @@ class Subject:
                 return Met(None, None)  # the pass will say that there are no images
             with self._draws.forked([device]):
                 summed = self.scores is None
-                self._met = meet(self.model, self.adapter, batch, self.time, summed=summed)
+                self._met = meet(
+                    self.model,
+                    self.adapter,
+                    batch,
+                    self.time,
+                    summed=summed,
+                    unheld=unheld(self.model, self.adapter, self.given),
+                )
         return self._met
 
     def _forget_if_changed(self, live: Weights) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,20 @@ _Forward: TypeAlias = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 """Function from inputs and labels to scores ``[chips, B, classes]`` and any losses ``[chips]``."""
 
 _MANY, _ENOUGH = 10, 50  # outputs for each label, and images, that are no accident
+
+
+class Answers(NamedTuple):
+    """How a chip did on the images.
+
+    Args:
+        accuracy: Share of correct answers.
+        loss: Mean loss over images, NaN without a loss.
+        right: Whether each image was classified correctly ``[images]``, on the CPU.
+    """
+
+    accuracy: float
+    loss: float
+    right: Tensor
 
 
 @dataclass(frozen=True)
@@ -57,18 +71,13 @@ class TestSet:
     autocast: torch.dtype | None
     draws: Draws
 
-    def evaluate(
-        self, what: str, chosen: Tensor | None = None, seed: int = 0
-    ) -> tuple[float, float]:
+    def evaluate(self, what: str, chosen: Tensor | None = None, seed: int = 0) -> Answers:
         """Classify all images.
 
         Args:
             what: Description of the weights, for messages.
             chosen: Indices of the images to use, after :meth:`Images.load`; by default all.
             seed: Seed of the random numbers that the network draws.
-
-        Returns:
-            Share of correct answers, and the mean loss over images, NaN without a loss.
 
         Raises:
             ValueError: If there are no images, or different ones than before; if outputs have an
@@ -87,7 +96,7 @@ class TestSet:
 
     def evaluate_stacked(
         self, stack: Stack, chips: list[Weights], whats: list[str]
-    ) -> list[tuple[float, float]]:
+    ) -> list[Answers]:
         """Classify all images on several chips at once.
 
         Args:
@@ -110,7 +119,7 @@ class TestSet:
 
     def _reduced(self, output: Any, labels: Tensor) -> tuple[Tensor, ...]:
         """Return the scores and, if there is one, the loss."""
-        scores = self._scores(output)
+        scores = self.class_scores(output)
         _check_shape(scores, labels)
         if scores.shape[1] not in self.images.class_counts:
             _check_labels(labels, scores.shape[1])
@@ -120,8 +129,8 @@ class TestSet:
 
     def _evaluated(
         self, forward: _Forward, whats: list[str], batches: Iterable[Batch], seed: int = 0
-    ) -> list[tuple[float, float]]:
-        """Return accuracy and loss of each chip; waits for a GPU once, at the end."""
+    ) -> list[Answers]:
+        """Return the answers of each chip; waits for a GPU once, at the end."""
         answers: list[tuple[Tensor, Tensor]] = []
         lost: list[Tensor] = []
         losses: list[Tensor] = []
@@ -145,13 +154,15 @@ class TestSet:
             if self.scores is None:
                 _check_population(answers, scores.shape[2])
             self.images.class_counts.add(scores.shape[2])
-        right = torch.stack([(given == labels).sum(1) for given, labels in answers]).sum(0)
-        accuracies = [count / images for count in right.tolist()]
-        if self.loss is None:
-            return [(accuracy, math.nan) for accuracy in accuracies]
-        by_batch = torch.stack(losses).cpu().double()
-        means = torch.tensor(sizes, dtype=torch.float64) @ by_batch / images
-        return list(zip(accuracies, means.tolist(), strict=True))
+        right = torch.cat([given == labels for given, labels in answers], 1).cpu()
+        means = [math.nan] * len(right)
+        if self.loss is not None:
+            by_batch = torch.stack(losses).cpu().double()
+            means = (torch.tensor(sizes, dtype=torch.float64) @ by_batch / images).tolist()
+        return [
+            Answers(int(own.sum()) / images, loss, own)
+            for own, loss in zip(right, means, strict=True)
+        ]
 
     def gradient(self, weights: Weights) -> Weights:
         """Return the gradient of the mean loss over all images.
@@ -174,7 +185,7 @@ class TestSet:
                 self.reset(self.model)
                 with self._pass(0, index):
                     output = self.model(inputs)
-                    labels = labels.to(self._scores(output).device)
+                    labels = labels.to(self.class_scores(output).device)
                     loss = self.loss(output, labels) * len(labels) if self.loss else None
                 if loss is None or not loss.requires_grad:
                     raise ValueError(
@@ -189,7 +200,8 @@ class TestSet:
         images = self.images.count
         return {name: gradient.detach() / images for name, gradient in total.items()}
 
-    def _scores(self, output: Any) -> Tensor:
+    def class_scores(self, output: Any) -> Tensor:
+        """Return the scores ``[B, classes]`` of an output."""
         return class_scores(output) if self.scores is None else self.scores(output)
 
     @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikewvat.adapters import Adapter
 from spikewvat.adapters.neurons import overridden
-from spikewvat.adapters.state import Noted, check_state, kept
+from spikewvat.adapters.state import Call, Noted, check_state, kept
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.watching import Seen, watched
@@ -75,6 +75,7 @@ def meet(
     time: Time,
     *,
     summed: bool,
+    unheld: Mapping[str, Tensor] | None = None,
 ) -> Met:
     """Infer from a few images how a network handles time, and check that resets clear its state.
 
@@ -84,12 +85,13 @@ def meet(
         batch: Inputs, on the network's device, and labels.
         time: The option given by the user.
         summed: Whether 3-dimensional outputs are taken as ``[T, B, classes]``.
+        unheld: Matrices that must not multiply data, see :func:`spikewvat.adapters.unheld`.
 
     Raises:
         ValueError: If it cannot be inferred, or contradicts ``time``.
         UnsupportedModelError: If state survives a reset.
     """
-    meeting = _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed)
+    meeting = _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed, unheld or {})
     return Met(meeting.loop(time), meeting.image_axis)
 
 
@@ -97,9 +99,16 @@ class _Meeting:
     """A network and a few images."""
 
     def __init__(
-        self, model: nn.Module, adapter: Adapter, inputs: Tensor, labels: Tensor, summed: bool
+        self,
+        model: nn.Module,
+        adapter: Adapter,
+        inputs: Tensor,
+        labels: Tensor,
+        summed: bool,
+        unheld: Mapping[str, Tensor],
     ) -> None:
         self._model, self._adapter, self._summed = model, adapter, summed
+        self._unheld = unheld
         self._whole = inputs
         # Axes that may hold the images.
         self._axes = [
@@ -195,7 +204,13 @@ class _Meeting:
     def _pass_twice(self, x: Tensor, seen: Seen | None) -> None:
         try:
             with nullcontext() if seen is None else watched(self._model, seen):
-                check_state(self._model, self._adapter, ((x,), {}), to_evaluate=True)
+                check_state(
+                    self._model,
+                    self._adapter,
+                    [Call(self._model, (x,))],
+                    to_evaluate=True,
+                    unheld=self._unheld,
+                )
         except Exception:
             self._adapter.reset_state(self._model)
             raise

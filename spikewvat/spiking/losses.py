@@ -26,7 +26,7 @@ def class_scores(output: Output) -> Tensor:
         Spike counts ``[B, classes]``, at least in float32.
 
     Raises:
-        ValueError: If the output has other dimensions, or is a list of steps.
+        ValueError: If the output has other dimensions, is a list of steps, or does not come first.
 
     Example:
         >>> class_scores(torch.tensor([[[1.0, 0.0]], [[1.0, 1.0]]])).tolist()
@@ -45,7 +45,13 @@ def class_scores(output: Output) -> Tensor:
 
 def _first(output: Sequence[Tensor]) -> Tensor:
     """Return the output spikes of several records; a list of steps would be its first step."""
-    first = output[0]
+    try:
+        first = output[0]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"network output is a {type(output).__name__}, expected output spikes, or a tuple with "
+            'them first. Pass scores=lambda output: output["logits"], or what holds them there.'
+        ) from error
     steps = len(output) > _RECORDS or (isinstance(output, list) and len(output) > 1)
     if not isinstance(first, Tensor) or (first.dim() == 2 and steps):
         raise ValueError(

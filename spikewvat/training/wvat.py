@@ -22,7 +22,8 @@ class WVAT(PerturbedGradient):
 
     In each step :math:`w_v` is either a draw of the device's variation (HSV, with probability
     ``1 - w_th``) or the worst perturbation (GAV, ``w_th``), and the gradient taken there is applied
-    to the unperturbed weights. Averaging (:class:`spikewvat.SWA`) runs on top.
+    to the unperturbed weights. Averaging (:class:`spikewvat.SWA`) runs on top. Start with
+    ``worst=Momentum(optimizer), mix="both"``, which takes one gradient a step.
 
     For other lengths and schedules, hand a perturbation to :class:`PerturbedGradient`, such as
     ``Warmup(variation(device, gamma=1.0), steps)``.
@@ -47,8 +48,9 @@ class WVAT(PerturbedGradient):
         UnsupportedModelError: If the model has no synaptic weights or unknown state.
 
     References:
-        Weight-variation-aware training (WVAT), sections 3.1-3.3. Where text and equation of the
-        paper differ (``w_th``, ``alpha``), the text and its experiments are followed.
+        A weight variation-aware training method for hardware neuromorphic chips (anonymous
+        authors, under review), sections 3.1-3.3. Where text and equation of the paper differ
+        (``w_th``, ``alpha``), the text and its experiments are followed.
 
     Example:
         >>> import torch

@@ -23,6 +23,7 @@ from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
 from spikewvat.lab.recipes.finetune import fine_tuned
 from spikewvat.lab.recipes.loaders import Data, open_data, spread
+from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.registry import construct
 from spikewvat.lab.recipes.resolve import Resolved
 from spikewvat.lab.recipes.results import RunResult, Training
@@ -49,10 +50,10 @@ def find(source: Path | str) -> tuple[Path, str]:
     path = Path(source)
     if path.is_dir():
         return path, FINAL
-    if path.is_file():
+    if path.is_file() and (path.parent / runs.RECIPE).is_file():
         return path.parent, path.name
     raise CheckpointError(
-        f"there is no run and no file {str(path)!r}. "
+        f"{str(path)!r} is neither a run nor a weights file in one. "
         "Pass the --out folder of spikewvat train, or a weights file in it."
     )
 
@@ -87,14 +88,28 @@ def convert_run(
         UnsupportedModelError: If the network cannot be converted.
         DataError: If the data is missing or malformed.
         CheckpointError: If there is no trained network, files cannot be written or belong to
-            another run.
+            another run, or another process is at work in ``out``.
         DivergedError: If the fine-tuning loss is no longer finite.
     """
-    conversion, out = resolved.conversion, Path(out)
+    folder, weights = find(source)
+    with alone_in(out):
+        return _convert_run(folder, weights, Path(out), resolved, data_root, resume, progress)
+
+
+def _convert_run(
+    folder: Path,
+    weights: str,
+    out: Path,
+    resolved: Resolved,
+    data_root: Path | str | None,
+    resume: bool,
+    progress: bool,
+) -> RunResult:
+    """Convert the network of a folder into another one that nobody else works in."""
+    conversion = resolved.conversion
     if conversion is None:
         raise RecipeError("the recipe lacks 'conversion'. Add a table [conversion].")
     plan = conversion.table
-    folder, weights = find(source)
     resolved = resolved.evaluated(batch_size=plan.batch_size)
     data = open_data(resolved, data_root)
     resolved = resolved.with_input_shape(data.input_shape)
@@ -128,6 +143,7 @@ def convert_run(
             snn,
             make_loader(some, plan.batch_size, workers=recipe.training.workers),
             resolved,
+            data,
             progress=progress,
         )
     result = runs.run_result(

@@ -1,4 +1,4 @@
-"""Corruptions by name: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
+"""Corruptions and measures by name: ``"deletion"``, ``"scale>>bias-trim:samples=64"``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.devices import Sized, Stage, build_range, describe, stages
 from spikewvat.lab.recipes.registry import factory
-from spikewvat.lab.recipes.schema import CORRUPTIONS, Spec
+from spikewvat.lab.recipes.schema import CORRUPTIONS, MEASURES, Spec
+from spikewvat.robustness.calibration import Measure
 from spikewvat.robustness.corruptions import Corruption
 
 
@@ -54,3 +55,24 @@ def _read_stage(table: Mapping[str, Any], key: str) -> Stage:
     reserved = ("severity",) if is_open else ()
     make = factory(CORRUPTIONS, given.pop("name", None), given, key, reserved=reserved)
     return Stage(make, "severity" if is_open else None)
+
+
+def read_measures(spec: Spec | None, key: str) -> tuple[Measure, ...]:
+    """Parse and check what is done to chips after programming.
+
+    Args:
+        spec: Measures in order, written like the stages of devices; None for nothing.
+        key: Dotted key or option that holds it, for messages.
+
+    Raises:
+        RecipeError: If a name or parameter is unknown, or a value invalid.
+
+    Example:
+        >>> read_measures("scale>>bias-trim:samples=16", "calibrate")[1].samples
+        16
+    """
+    found = []
+    for table in [] if spec is None else stages(spec, key):
+        given = dict(table)
+        found.append(factory(MEASURES, given.pop("name", None), given, key)())
+    return tuple(found)

@@ -166,6 +166,7 @@ def _read_stage(table: Mapping[str, Any], key: str, *, closed: bool) -> Stage:
     is_open = not closed and "sigma" not in given and "sigma" in parameters(target)
     if is_open:
         reserved.append("sigma")
+    check_keys(given, parameters(target), key)  # suggests what is reserved too
     make = Factory(target, checked(target, given, key, reserved=reserved), key)
     return Stage(make, "sigma" if is_open else None, inner)
 

@@ -19,6 +19,8 @@ from spikewvat.lab.recipes.resolve import Resolved
 from spikewvat.lab.recipes.schema import GENERATED, Recipe
 from spikewvat.lab.trainer.loop import derived_seed
 
+_CALIBRATION_BATCH = 64  # samples that a chip sees at once
+
 
 class Data:
     """The loaders of a run; a part of the data set is opened when it is first asked for.
@@ -47,6 +49,15 @@ class Data:
     def train_in_order(self) -> DataLoader[Any]:
         """The same samples in larger batches, for evaluation."""
         return self._in_order(spread(self._kept(self._plain), self._plan.images))
+
+    @cached_property
+    def calibration(self) -> DataLoader[Any]:
+        """Training samples in an order drawn from the recipe's seed, to calibrate chips with."""
+        kept = self._kept(self._plain)
+        generator = torch.Generator()
+        generator.manual_seed(derived_seed(self._resolved.recipe.seed, "calibration"))
+        order = torch.randperm(len(kept), generator=generator).tolist()
+        return make_loader(Subset(kept, order), _CALIBRATION_BATCH, workers=self._settings.workers)
 
     @cached_property
     def test(self) -> DataLoader[Any]:
@@ -155,8 +166,7 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
         MissingDataError: If no folder is known.
     """
     if root is not None:
-        if not Path(root).is_dir():
-            raise DataError(f"there is no folder {str(root)!r}. Check --data-root.")
+        check_root(root)
         return Path(root)
     if name in GENERATED:
         return Path(lookup(GENERATED, name, "data.name")())
@@ -165,6 +175,12 @@ def data_folder(name: str, root: Path | str | None = None) -> Path:
     raise MissingDataError(
         f"the data set {name!r} needs a folder. Pass --data-root, or set SPIKEWVAT_DATA."
     )
+
+
+def check_root(root: Path | str) -> None:
+    """Raise DataError unless the folder of data sets exists."""
+    if not Path(root).is_dir():
+        raise DataError(f"there is no folder {str(root)!r}. Check --data-root.")
 
 
 def open_data(resolved: Resolved, root: Path | str | None = None) -> Data:

@@ -1,20 +1,22 @@
-"""Read recipes from TOML files: extension, presets, variants, overrides, checks."""
+"""Read recipes from TOML files: names, extension, presets, variants, overrides, checks."""
 
 from __future__ import annotations
 
+import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from spikewvat import files
 from spikewvat.errors import RecipeError
+from spikewvat.lab.places import recipe_names, shown, suite_names, suites_folder
 from spikewvat.lab.recipes.registry import nearest, validated
 from spikewvat.lab.recipes.schema import VARIED, Recipe
 
 
 def read_recipe(
-    path: Path | str,
+    recipe: Path | str,
     *,
     preset: str | None = None,
     variants: Mapping[str, str] | None = None,
@@ -24,7 +26,7 @@ def read_recipe(
     """Read a recipe.
 
     Args:
-        path: A TOML file.
+        recipe: A TOML file, or the name of a recipe of the package, see :func:`recipe_file`.
         preset: Also apply ``[preset.<name>]``; ``"quick"``, the default, needs no such table.
         variants: ``{"evaluation": "drift"}`` applies ``[evaluation.variant.drift]`` to
             ``[evaluation]``; likewise for other tables with variants.
@@ -35,16 +37,14 @@ def read_recipe(
     Raises:
         RecipeError: If a file is missing or not TOML, a key unknown or a value invalid.
     """
-    content = _extended(Path(path), ())
+    path = recipe_file(recipe)
+    content = extended(path)
     presets = _tables(content.pop("preset", {}), "preset", path)
-    if preset not in (None, "quick", *presets):
-        raise RecipeError(
-            f"{str(path)!r} has no preset {preset!r}. {nearest(str(preset), presets)}"
-        )
+    check_preset(preset or "quick", {"quick", *presets}, f"{shown(path)!r}")
     content = merge(content, presets.get(preset or "quick", {}))
     if preset is not None:
         content["scale"] = preset
-    content = _with_variants(content, variants or {}, Path(path))
+    content = _with_variants(content, variants or {}, path)
     for override in overrides:
         content = merge(content, parsed(override))
     if seed is not None:
@@ -73,35 +73,89 @@ def _with_variants(
             tables = _tables(table.pop("variant", {}), f"{key}.variant", path)
             if name is not None and name not in tables:
                 raise RecipeError(
-                    f"{str(path)!r} has no [{key}.variant.{name}]. {nearest(name, tables)}"
+                    f"{shown(path)!r} has no [{key}.variant.{name}]. {nearest(name, tables)}"
                 )
             merged[key] = merge(table, tables.get(name or "", {}), top=False)
         elif name is not None:
-            raise RecipeError(f"{str(path)!r} has no table [{key}]. Add one with variants.")
+            raise RecipeError(f"{shown(path)!r} has no table [{key}]. Add one with variants.")
     return merged
 
 
-def _tables(value: Any, key: str, path: Path | str) -> dict[str, dict[str, Any]]:
+def _tables(value: Any, key: str, path: Path) -> dict[str, dict[str, Any]]:
     """Return tables by name, or raise where there is something else."""
     if not isinstance(value, Mapping):
-        raise RecipeError(f"{key} = {value!r} in {str(path)!r}: expected tables [{key}.NAME].")
+        raise RecipeError(f"{key} = {value!r} in {shown(path)!r}: expected tables [{key}.NAME].")
     for name, table in value.items():
         if not isinstance(table, Mapping):
-            raise RecipeError(f"{key}.{name} = {table!r} in {str(path)!r}: expected a table.")
+            raise RecipeError(f"{key}.{name} = {table!r} in {shown(path)!r}: expected a table.")
     return {name: dict(table) for name, table in value.items()}
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """Return the content of a recipe merged over the recipe that it extends."""
+def recipe_file(given: Path | str, folder: Path = Path()) -> Path:
+    """Return the file of a recipe: a path, or the name of a recipe of the package.
+
+    Args:
+        given: A TOML file, or a name such as ``"demo/wvat"``.
+        folder: Where a relative path starts.
+
+    Raises:
+        RecipeError: If there is no such file or name.
+    """
+    path, name = folder / given, str(given)
+    if path.is_file():
+        return path
+    names = recipe_names()
+    if name in names:
+        return suites_folder() / f"{name}.toml"
+    if name in suite_names():
+        rows = [other for other in names if other.startswith(f"{name}/")]
+        raise RecipeError(
+            f"{name!r} is a suite: spikewvat bench {name}. Its recipes: {', '.join(rows)}."
+        )
+    what = "a folder" if path.is_dir() else "no file"
+    last = "/".join(path.with_suffix("").parts[-2:])
+    close = difflib.get_close_matches(last, names, n=1, cutoff=0.6)
+    meant = f"Did you mean {close[0]!r}? " if close else ""
+    raise RecipeError(
+        f"{name!r} is {what}, and no recipe has that name. {meant}spikewvat recipes lists them."
+    )
+
+
+def check_preset(preset: str, presets: Collection[str], what: str) -> None:
+    """Raise RecipeError unless a preset is one of those of a recipe or suite.
+
+    Args:
+        preset: Its name.
+        presets: Names of all presets.
+        what: What should have it, for the message.
+    """
+    if preset not in presets:
+        raise RecipeError(f"{what} has no preset {preset!r}. {nearest(preset, sorted(presets))}")
+
+
+def extended(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """Return the content of a recipe merged over the recipe that it extends.
+
+    Args:
+        path: The recipe's file.
+        seen: Files that extend it.
+
+    Raises:
+        RecipeError: If a file is missing or not TOML, or a recipe extends itself.
+    """
     if path.resolve() in seen:
-        raise RecipeError(f"{str(path)!r} extends itself.")
+        raise RecipeError(f"{shown(path)!r} extends itself.")
     content = files.read_toml(path)
     base = content.pop("extends", None)
     if base is None:
         return content
     if not isinstance(base, str) or "\0" in base:
-        raise RecipeError(f"extends = {base!r} in {str(path)!r}: expected a path.")
-    return merge(_extended(path.parent / base, (*seen, path.resolve())), content)
+        raise RecipeError(f"extends = {base!r} in {shown(path)!r}: expected a path or a name.")
+    try:
+        inner = recipe_file(base, path.parent)
+    except RecipeError as error:
+        raise RecipeError(f"in {shown(path)!r}, extends = {error}") from error
+    return merge(extended(inner, (*seen, path.resolve())), content)
 
 
 def changed(recipe: Recipe, changes: Mapping[str, Any], overrides: Iterable[str] = ()) -> Recipe:

@@ -13,10 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
+from spikewvat.devices.aging import at_age, changes_with_age
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes import conversion, methods
-from spikewvat.lab.recipes.corruptions import levels, read_corruption
+from spikewvat.lab.recipes.corruptions import levels, read_corruption, read_measures
 from spikewvat.lab.recipes.devices import Sized, read_device
 from spikewvat.lab.recipes.registry import Factory, factory, lookup, parameters
 from spikewvat.lab.recipes.schema import (
@@ -30,6 +31,7 @@ from spikewvat.lab.recipes.schema import (
 )
 from spikewvat.lab.recipes.start import Start, start_of
 from spikewvat.lab.trainer.loop import Loss, derived_seed
+from spikewvat.robustness.calibration import Measure
 from spikewvat.robustness.corruptions import Corruption
 from spikewvat.training import GradientMethod
 from spikewvat.training.averaging import SWA, decay_factor, exponential_factor, step_factor
@@ -70,6 +72,7 @@ class Resolved:
         device: Makes the device of ``evaluation``; called with a size.
         corruption: Makes the corruption of ``evaluation``, if any; called with a severity.
         conversion: The conversion to a spiking network, if any.
+        measures: What is done to the chips of ``evaluation`` after programming.
     """
 
     recipe: Recipe
@@ -82,6 +85,7 @@ class Resolved:
     device: Sized[DeviceModel]
     corruption: Sized[Corruption] | None
     conversion: conversion.ConversionPlan | None
+    measures: tuple[Measure, ...] = ()
 
     def build_model(self) -> nn.Module:
         """Make the network, with initial weights drawn from the recipe's seed."""
@@ -175,6 +179,14 @@ def resolve(recipe: Recipe) -> Resolved:
             evaluation = evaluation.model_copy(update={"sigmas": levels(corruption)})
         for severity in evaluation.sigmas or (0.0,):
             corruption(severity)
+    measures = read_measures(evaluation.calibrate, "evaluation.calibrate")
+    if corruption is not None and (measures or evaluation.verify is not None):
+        raise RecipeError(
+            f"evaluation.corruption = {corruption.label!r}: a sweep over a corruption neither "
+            "calibrates nor verifies chips. Leave out calibrate and verify, or the corruption."
+        )
+    if evaluation.ages is not None:
+        _check_ages(evaluation.ages, device, corruption)
     if recipe.landscape is not None:
         read_device(recipe.landscape.device, "landscape.device")
     converted = None if recipe.conversion is None else conversion.read(recipe.conversion)
@@ -200,7 +212,30 @@ def resolve(recipe: Recipe) -> Resolved:
         device,
         corruption,
         converted,
+        measures,
     )
+
+
+def _check_ages(
+    ages: tuple[float, ...], device: Sized[DeviceModel], corruption: Sized[Corruption] | None
+) -> None:
+    """Raise RecipeError unless a device can be looked at at these times since programming."""
+    if corruption is not None or device.is_open:
+        raise RecipeError(
+            f"evaluation.ages = {list(ages)}: chips are looked at older, so that nothing else can "
+            f"be swept. Leave out the corruption, and write the sigma of {device.label!r}."
+        )
+    made = device()
+    if not changes_with_age(made):
+        raise RecipeError(
+            f"evaluation.ages = {list(ages)}: {device.label!r} does not change with time. Use a "
+            "device that does, such as pcm, or leave out the ages."
+        )
+    for age in ages:
+        try:
+            at_age(made, age)
+        except ValueError as error:
+            raise RecipeError(f"evaluation.ages: {error}") from error
 
 
 def averaging_start(recipe: Recipe) -> int:

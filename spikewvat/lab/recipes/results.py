@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from spikewvat.devices import ErrorSize
 from spikewvat.results import Converted, Landscape, RowResult
 from spikewvat.robustness.results import Degradation
 from spikewvat.serialisation import Fraction
@@ -60,6 +61,7 @@ class RunResult:
         settings: Numeric parameters of the method, by name.
         converted: Results after its conversion, or None.
         landscape: The loss around its weights, or None.
+        errors: How large the errors of the weights are on the last kind of chip, or None.
         versions: Versions of Python and the packages.
         commit: Commit of spikewvat.
     """
@@ -78,12 +80,13 @@ class RunResult:
     settings: Mapping[str, float] = field(default_factory=dict)
     converted: Converted | None = None
     landscape: Landscape | None = None
+    errors: ErrorSize | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
 
 
 def row_result(runs: Sequence[RunResult]) -> RowResult:
-    """Join the runs of a row.
+    """Join the runs of a row, without the correctness by image, which stays in their own files.
 
     Args:
         runs: One run per training seed.
@@ -96,7 +99,7 @@ def row_result(runs: Sequence[RunResult]) -> RowResult:
     first, trained = runs[0], [run.training for run in runs if run.training is not None]
     return RowResult(
         seeds=tuple(run.seed for run in runs),
-        curves=tuple(run.curve for run in runs),
+        curves=tuple(run.curve.without_hits() for run in runs),
         seconds=tuple(training.seconds for training in trained),
         samples=trained[0].samples if trained else {},
         scale=first.scale,

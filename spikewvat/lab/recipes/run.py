@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import torch
 from torch import nn
 
 from spikewvat import files, serialisation
+from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
+from spikewvat.devices import DeviceModel, ErrorSize, Verified, at_age, error_size
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import conversion
 from spikewvat.lab.recipes.devices import read_device
@@ -25,12 +28,15 @@ from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
+from spikewvat.robustness.axis import AGE
+from spikewvat.robustness.programming import programming_plan
 from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
 
 RECIPE = "recipe.toml"
 RESULT = "result.json"
 CONVERTED = "snn.safetensors"
+_FISHER = 400  # samples that rank the weights to verify
 _CALIBRATION = 512  # samples, evenly spaced, that ranges of activations are taken from
 
 
@@ -42,6 +48,7 @@ def train(
     resume: bool = False,
     test: bool = True,
     progress: bool = True,
+    console: Any = None,
 ) -> RunResult | None:
     """Train and evaluate a recipe.
 
@@ -55,6 +62,7 @@ def train(
         resume: Resume from the checkpoint in ``out``, if there is one.
         test: Test the network on chips, not only without variation.
         progress: Show progress bars.
+        console: A ``rich.console.Console`` for them; by default standard error.
 
     Returns:
         The content of ``result.json``; None if another process of the run writes it.
@@ -67,7 +75,7 @@ def train(
         DivergedError: If loss or weights are no longer finite.
     """
     with alone_in(out):
-        return _train(resolved, Path(out), data_root, resume, test, progress)
+        return _train(resolved, Path(out), data_root, resume, test, progress, console)
 
 
 def _train(
@@ -77,25 +85,11 @@ def _train(
     resume: bool,
     test: bool,
     progress: bool,
+    console: Any,
 ) -> RunResult | None:
     """Train and evaluate in a folder that nobody else trains in."""
     recipe = resolved.recipe
-    settings = recipe.training
-    trainer = Trainer(
-        out,
-        epochs=settings.epochs,
-        seed=recipe.seed,
-        clip_norm=settings.clip_norm,
-        clamp=settings.clamp,
-        patience=settings.patience,
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        strategy=settings.strategy,
-        precision=settings.precision,
-        tensorboard=settings.tensorboard,
-        progress=progress,
-        resume=resume,
-    )
+    trainer = _trainer(recipe, out, progress=progress, console=console, resume=resume)
     data = open_data(resolved, data_root)
     resolved.check_classes(data.classes)
     tested = data.part(recipe.evaluation.split)
@@ -124,7 +118,7 @@ def _train(
     if not first:
         return None
     with converters(recipe, trained.model, data):
-        found = on_chips(trained.model, tested, resolved, test=test, progress=progress)
+        found = on_chips(trained.model, tested, resolved, data, test=test, progress=progress)
     training = Training(
         epochs=len(trained.history),
         samples=data.samples,
@@ -140,6 +134,39 @@ def _train(
     return result
 
 
+def _trainer(recipe: Recipe, out: Path, **options: Any) -> Trainer:
+    """Make the trainer of a recipe.
+
+    Raises:
+        RecipeError: If this machine does not have the devices that the recipe asks for.
+    """
+    settings, cores = recipe.training, os.cpu_count() or 1
+    if settings.accelerator == "cpu" and settings.devices > max(cores, 2):
+        raise RecipeError(
+            f"training.devices = {settings.devices}: this machine has {cores} cores. "
+            "Take at most as many processes."
+        )
+    try:
+        return Trainer(
+            out,
+            epochs=settings.epochs,
+            seed=recipe.seed,
+            clip_norm=settings.clip_norm,
+            clamp=settings.clamp,
+            patience=settings.patience,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            tensorboard=settings.tensorboard,
+            **options,
+        )
+    except (ValueError, RuntimeError) as error:
+        if type(error) not in (ValueError, RuntimeError):
+            raise  # the package's own errors say what to do
+        raise RecipeError(f"[training] cannot be run here: {error}") from error
+
+
 def evaluate(
     out: Path | str,
     *,
@@ -149,6 +176,9 @@ def evaluate(
     sigmas: Sequence[float] | None = None,
     corruption: Spec | None = None,
     severities: Sequence[float] | None = None,
+    ages: Sequence[float] | None = None,
+    calibrate: Spec | None = None,
+    verify: float | None = None,
     chips: int | None = None,
     target: float | None = None,
     seed: int | None = None,
@@ -168,6 +198,10 @@ def evaluate(
             :func:`spikewvat.lab.recipes.corruptions.read_corruption`. The recipe's device is then
             ignored if its size is open.
         severities: Severities of the corruption; 0 and five levels by default.
+        ages: Times since programming at which to look at the same chips, in seconds.
+        calibrate: What is done to each chip after programming, see
+            :func:`spikewvat.lab.recipes.corruptions.read_measures`.
+        verify: Share of the weights that are verified.
         chips: Number of chips at each size.
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
@@ -182,7 +216,8 @@ def evaluate(
         RecipeError: If the device or the corruption cannot be made.
         DataError: If the data is missing or malformed.
     """
-    given = {"split": split, "chips": chips, "target": target, "seed": seed, "device": device}
+    given: dict[str, Any] = {"split": split, "chips": chips, "target": target, "seed": seed}
+    given |= {"device": device, "calibrate": calibrate, "verify": verify}
     recipe = read_run(out)
     sizes = sigmas
     if (corruption or recipe.evaluation.corruption) is not None:
@@ -202,6 +237,15 @@ def evaluate(
         recipe = recipe.model_copy(update={"evaluation": forgotten})
         if device is None and read_device(forgotten.device, "evaluation.device").is_open:
             given["device"] = "ideal"
+    elif sigmas is not None:
+        used = read_device(device or recipe.evaluation.device, "evaluation.device")
+        if not used.is_open:
+            raise RecipeError(
+                f"sigmas {list(sigmas)}: the device {used.label!r} has a size of its own. "
+                "Leave out --sigma, or the sigma of the device."
+            )
+    if ages is not None:
+        given["ages"] = list(ages)
     swept = None if sizes is None else list(sizes)
     recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
@@ -240,9 +284,15 @@ def evaluate_as(
     recipe = resolved.recipe
     model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
-        found = on_chips(model, tested, resolved, progress=progress)
-    converted = weights == CONVERTED
-    return run_result(resolved, found, is_converted=converted, run=str(out), weights=weights)
+        found = on_chips(model, tested, resolved, data, progress=progress)
+    return run_result(
+        resolved,
+        found,
+        is_converted=weights == CONVERTED,
+        run=str(out),
+        weights=weights,
+        errors=_errors(model, resolved, found),
+    )
 
 
 def run_result(
@@ -351,23 +401,58 @@ def load_model(out: Path | str, resolved: Resolved, *, weights: str = FINAL) -> 
 
 
 def on_chips(
-    model: nn.Module, loader: Any, resolved: Resolved, *, test: bool = True, progress: bool
+    model: nn.Module,
+    loader: Any,
+    resolved: Resolved,
+    data: Data,
+    *,
+    test: bool = True,
+    progress: bool,
 ) -> Degradation:
     """Return the accuracy without variation and, if ``test``, a report for each size."""
-    plan, device, corruption = resolved.recipe.evaluation, resolved.device, resolved.corruption
+    plan, corruption = resolved.recipe.evaluation, resolved.corruption
     options: dict[str, Any] = {"chips": plan.chips, "target": plan.target, "seed": plan.seed}
-    sizes = list(plan.sigmas or ()) if test else []
+    swept = plan.sigmas if plan.ages is None else plan.ages
+    sizes = list(swept or ()) if test else []
     tested = Evaluator(model, loader, time="network")
     if not sizes:
         return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
         options["progress"] = bar
         if corruption is not None:
-            return tested.corrupt(corruption, sizes, device=device(), **options)
-        if device.is_open:
+            return tested.corrupt(corruption, sizes, device=resolved.device(), **options)
+        if resolved.measures:
+            options |= {"calibrate": resolved.measures, "calibration": data.calibration}
+        device = _verified(model, resolved, data)
+        if plan.ages is not None:
+            made = device(0.0)
+            return tested.sweep(lambda age: at_age(made, age), sizes, axis=AGE, **options)
+        if resolved.device.is_open:
             return tested.sweep(device, sizes, **options)
-        report = tested.chips(device(), **options)
+        report = tested.chips(device(0.0), **options)
     return Degradation(tested.accuracy, (report,))
+
+
+def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[float], DeviceModel]:
+    """Return the device by size, on which weights are verified if the recipe asks for it."""
+    share, device = resolved.recipe.evaluation.verify, resolved.device
+    if share is None:
+        return device
+    samples = min(_FISHER, data.samples["train"])
+    plan = programming_plan(
+        model, data.calibration, device(), share, samples=samples, time="network"
+    )
+    return lambda size: Verified(device(size), plan)
+
+
+def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
+    """Return how large errors are on the last kind of chip that was tested, if there are any."""
+    if not found.reports or resolved.corruption is not None:
+        return None
+    last = found.reports[-1]
+    device = resolved.device(last.size) if last.setting is None else resolved.device()
+    device = device if last.setting is None else at_age(device, last.size)
+    return error_size(device, adapter_for(model).synaptic_weights(model))
 
 
 def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextManager[Any]:

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from spikewvat.errors import RecipeError
-from spikewvat.validation import BaseModel, ConfigDict, Field, model_validator
+from spikewvat.formatting import seconds_of
+from spikewvat.validation import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",
@@ -95,10 +96,30 @@ DEVICES = {
     "quantized": "spikewvat.devices:Quantized",
     "binary-cells": "spikewvat.devices:BinaryCells",
     "stuck-at": "spikewvat.devices:StuckAt",
+    "fault-map": "spikewvat.devices:fault_map",
+    "read-noise": "spikewvat.devices:ReadNoise",
+    "chip": "spikewvat.robustness.chip:Chip",
     "drift": "spikewvat.devices:Drift",
     "differential-pair": "spikewvat.devices:DifferentialPair",
+    "single-cell": "spikewvat.devices:SingleCell",
+    "pcm": "spikewvat.devices:pcm",
+    "hermes": "spikewvat.devices:hermes",
+    "wan-reram": "spikewvat.devices:wan_reram",
+    "cmo-reram": "spikewvat.devices:cmo_reram",
+    "milo-reram": "spikewvat.devices:milo_reram",
+    "sonos": "spikewvat.devices:sonos",
     "measured": "spikewvat.devices.measured:measured",
 }
+MEASURES = {
+    "scale": "spikewvat.robustness.calibration:Scale",
+    "bias-trim": "spikewvat.robustness.calibration:BiasTrim",
+    "gain-trim": "spikewvat.robustness.calibration:GainTrim",
+    "threshold-trim": "spikewvat.robustness.calibration:ThresholdTrim",
+    "batch-norm": "spikewvat.robustness.calibration:BatchNorm",
+    "distillation": "spikewvat.robustness.calibration:Distillation",
+    "learning": "spikewvat.robustness.calibration:Learning",
+}
+"""What can be done to a chip after programming."""
 RANGES = {
     "six-sigma": "spikewvat.devices.ranges:SixSigma",
     "half-width": "spikewvat.devices.ranges:HalfWidth",
@@ -258,6 +279,12 @@ class Evaluation(Table):
     """Corruption of spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
     sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)
     """Sizes of the variation, or severities of a corruption; None is 0 and its five levels."""
+    ages: tuple[Size, ...] | None = None
+    """Times since programming at which the chips are tested instead, ``"1d"`` or in seconds."""
+    calibrate: Spec | None = None
+    """What is done to each chip after programming: ``"scale>>bias-trim:samples=64"``."""
+    verify: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the weights that are verified, those with the largest Fisher x error^2."""
     chips: Positive = 25
     target: Annotated[float, Field(gt=0, le=1)] = 0.9
     batch_size: Positive = 256
@@ -267,6 +294,13 @@ class Evaluation(Table):
     """Seed of the chips: the same for all recipes, so that methods are tested on the same chips."""
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     """Quantise the inputs of each layer of synapses, calibrated on training data."""
+
+    @field_validator("ages", mode="before")
+    @classmethod
+    def _in_seconds(cls, value: Any) -> Any:
+        if not isinstance(value, list | tuple):
+            return value
+        return tuple(seconds_of(age) if isinstance(age, str) else age for age in value)
 
     @model_validator(mode="before")
     @classmethod

@@ -16,27 +16,13 @@ def claims(section: Section) -> list[Part]:
     found = verdicts(section.suite.claims, section.results)
     if not found:
         return []
-    published = section.suite.published
     counts = Counter(verdict.word for verdict in found)
-    one = counts["reproduced"] == 1
-    if published:
-        held = f"published statements {counts['reproduced']} {'is' if one else 'are'} reproduced"
-    else:
-        held = f"statements {counts['reproduced']} {'holds' if one else 'hold'}"
-    sentences = [
-        f"Of {len(found)} {held}, {counts['not reproduced']} not, "
-        f"{counts['unknown']} cannot be judged; "
-        f"{sum(verdict.beyond_chance is True for verdict in found)} verdicts are beyond chance."
-    ]
-    if published:
-        sentences += [f"{verdict}." for verdict in found if verdict.reproduced is False]
-    words = {} if published else {"reproduced": "holds", "not reproduced": "does not hold"}
     table = Table(
-        ["statement", "here", "figures", "closest lead"],
+        ["statement", "verdict", "figures", "lead"],
         [
             [
                 verdict.claim.text,
-                words.get(verdict.word, verdict.word),
+                verdict.word,
                 verdict.numbers(MISSING),
                 verdict.lead_text or MISSING,
             ]
@@ -45,12 +31,15 @@ def claims(section: Section) -> list[Part]:
     )
     return [
         Part(
-            "Published statements" if published else "Statements",
+            "Published statements" if section.suite.published else "Statements",
             frozenset([FILE.removesuffix(".json")]),
-            sentences,
+            [
+                f"Of {len(found)}, {counts['supported']} supported, {counts['contradicted']} "
+                f"contradicted, {counts['undecided']} undecided."
+            ],
             [table],
-            note="Mean over training seeds and chips, accuracy or lost points in %. The lead is "
-            "that of the closest pair of rows, paired by training and chip, in the same unit; "
-            "chance is 5 % over trainings and chips.",
+            note="Figures are means over training seeds and chips, accuracy or lost points in %. "
+            "The lead is that of the pair of rows that decides, paired by training and chip. A "
+            "statement is undecided if the 95 % interval of its lead includes 0, or the margin.",
         )
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,19 @@ from spikewvat.lab.recipes.run import RESULT
 from spikewvat.lab.suites import Suite, read_suite
 from spikewvat.lab.suites.jobs import ERROR
 from spikewvat.lab.suites.suite import FILE, TRAINED, Row, Setup, suites_folder
+from spikewvat.lab.suites.table import device_words
 from spikewvat.results import Landscape, RowResult, StepTimes
 from spikewvat.serialisation import KIND, read, read_json, restored
+
+IMPORTANCE = (
+    *("nmnist", "demo", "league", "epochs", "mnist", "cifar10", "cifar100", "imagenet"),
+    *("conversion", "ftj", "retention", "quantization", "distributions", "spikes", "directions"),
+    *("ablation", "twolayer", "landscape", "overhead", "directions_steps"),
+)
+"""Suites of the package, those that answer the most first. Own ones precede, others follow."""
+
+RUNS = "Trained runs"
+"""Title of the section of single runs."""
 
 JOB = re.compile(r"(?P<row>.+)-seed\d+-[0-9a-f]{8}")
 """Name of a job's folder, see ``RowJob.folder``: row, seed, digest of the recipe."""
@@ -54,25 +65,36 @@ class Section:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Rows without results, or with fewer seeds than other rows."""
-        scales = {result.scale for result in self.results.values()}
+        """Rows without results."""
         measured = {
             (row.setup, row.method) for times in self.step_times.values() for row in times.rows
         }
-        gaps = []
-        for setup in self.suite.setups:
-            if setup.presets and not scales & set(setup.presets):
-                continue  # belongs to a scale at which nothing was run
-            most = max((_seeds(result) for _, result in self.found(setup)), default=0)
-            for row in setup.rows:
-                label = f"{setup.name}: {row.method}"
-                if (setup.name, row.method) in measured:
-                    continue
-                if row.name not in self.results:
-                    gaps.append(label)
-                elif _seeds(self.results[row.name]) < most:
-                    gaps.append(f"{label} ({_seeds(self.results[row.name])} of {most} seeds)")
-        return tuple(gaps)
+        return tuple(
+            f"{setup.name}: {row.method}"
+            for setup in self._planned
+            for row in setup.rows
+            if row.name not in self.results and (setup.name, row.method) not in measured
+        )
+
+    @property
+    def fewer(self) -> tuple[str, ...]:
+        """Rows with fewer seeds than others of the set-up."""
+        found = []
+        for setup in self._planned:
+            seeds = {row.method: _seeds(result) for row, result in self.found(setup)}
+            most = max(seeds.values(), default=0)
+            found += [
+                f"{setup.name}: {method} ({count} of {most})"
+                for method, count in seeds.items()
+                if count < most
+            ]
+        return tuple(found)
+
+    @property
+    def _planned(self) -> list[Setup]:
+        """The set-ups of the scales at which anything was run."""
+        scales = {result.scale for result in self.results.values()}
+        return [s for s in self.suite.setups if not s.presets or scales & set(s.presets)]
 
 
 def collect(folder: Path | str) -> list[Section]:
@@ -80,10 +102,11 @@ def collect(folder: Path | str) -> list[Section]:
 
     Args:
         folder: Contains one folder per suite, as written by ``spikewvat bench --out`` or
-            ``--results``, or is itself such a folder.
+            ``--results``, or per run of ``spikewvat train``, or is itself such a folder.
 
     Returns:
-        One section per suite, in alphabetical order.
+        One section per suite and one for all runs: the user's own first, then by
+        :data:`IMPORTANCE`.
 
     Raises:
         DataError: If there is no such folder, or it contains no result.
@@ -91,26 +114,36 @@ def collect(folder: Path | str) -> list[Section]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(
-            f"there is no folder {str(root)!r}. Pass the --out folder of spikewvat bench."
+            f"there is no folder {str(root)!r}. Pass the --out folder of spikewvat bench, compare "
+            "or train."
         )
-    inner = (path for path in root.iterdir() if path.is_dir() and path.name != TRAINED)
-    folders = [root, *sorted(inner)]
-    sections = [section for path in folders if (section := _section(path)) is not None]
+    inner = sorted(path for path in root.iterdir() if path.is_dir() and path.name != TRAINED)
+    runs = [path / RESULT for path in inner if (path / RESULT).is_file()]
+    runs = [path for path in runs if not JOB.fullmatch(path.parent.name)]
+    folders = [path for path in inner if not (path / RESULT).is_file()]
+    found = [_section(root, runs), *map(_section, folders)]
+    sections = sorted((one for one in found if one is not None), key=_rank)
     if not sections:
         raise DataError(
-            f"{str(root)!r} holds no suite results. Run spikewvat bench SUITE --out DIR first, and "
-            "pass DIR."
+            f"{str(root)!r} holds no results. Run spikewvat bench SUITE --out DIR, compare or "
+            "train first, and pass DIR."
         )
     return sections
 
 
-def _section(folder: Path) -> Section | None:
-    """Return the section for a suite's folder, or None if it is empty."""
-    if (folder / RESULT).is_file():
-        return None  # a single run
-    found: dict[type, dict[str, Any]] = {RowResult: {}, Landscape: {}, StepTimes: {}}
+def _rank(section: Section) -> int:
+    """Return the place of a section: own suites and runs, the package's by importance, others."""
+    name = section.folder.name
+    if (section.folder / FILE).is_file() or section.suite.title == RUNS:
+        return -1
+    return IMPORTANCE.index(name) if name in IMPORTANCE else len(IMPORTANCE)
+
+
+def _section(folder: Path, runs: Sequence[Path] = ()) -> Section | None:
+    """Return the section for a suite's folder and the results of runs, or None if it is empty."""
+    found: dict[type, dict[str, Any]] = {RowResult: {}, Landscape: {}, StepTimes: {}, RunResult: {}}
     others, unreadable = [], []
-    for path in sorted(folder.glob("*.json")):
+    for path in [*sorted(folder.glob("*.json")), *runs]:
         try:
             content = read_json(path)
             named = str(content.get(KIND)).partition(" ")[0]
@@ -118,11 +151,22 @@ def _section(folder: Path) -> Section | None:
             if kind is None:
                 others.append(path.stem)
             else:
-                found[kind][path.stem] = restored(content, kind, source=repr(str(path)))
+                name = path.parent.name if path.name == RESULT else path.stem
+                found[kind][name] = restored(content, kind, source=repr(str(path)))
         except DataError as error:
             unreadable.append(str(error))
     results: dict[str, RowResult] = found[RowResult]
-    for name, jobs in _jobs(folder).items():
+    methods: dict[str, str] = {}
+    joined = _jobs(folder)
+    for one in found[RunResult].values():
+        same = next((g for g in joined.values() if _alike(g[0], one)), None)
+        if same is None:
+            label = f"{one.method}, {one.recipe['name']}"
+            name = label if label not in joined else f"{label}, {len(joined) + 1}"
+            joined[name], methods[name] = [one], one.method
+        elif one.seed not in [other.seed for other in same]:
+            same.append(one)
+    for name, jobs in joined.items():
         known = results.get(name)
         if known is None or len(jobs) > _seeds(known):
             try:
@@ -134,7 +178,7 @@ def _section(folder: Path) -> Section | None:
         return None
     skipped = {why: names for why, names in stopped.items() if MissingDataError.__name__ in why}
     failures = {why: names for why, names in stopped.items() if why not in skipped}
-    suite = _suite(folder, results)
+    suite = _suite(folder, results, methods)
     lost = [row.name for row in suite.rows if row.name in others]
     unreadable += [f"{str(folder / name)!r}.json is not the result of a row" for name in lost]
     return Section(
@@ -192,7 +236,13 @@ def _runs(folder: Path) -> Iterator[tuple[str, Path]]:
             yield name["row"], path
 
 
-def _suite(folder: Path, results: Mapping[str, RowResult]) -> Suite:
+def _alike(one: RunResult, other: RunResult) -> bool:
+    """Whether two runs differ in nothing but the seed of the training."""
+    recipes = [{k: v for k, v in run.recipe.items() if k != "seed"} for run in (one, other)]
+    return recipes[0] == recipes[1] and one.method == other.method
+
+
+def _suite(folder: Path, results: Mapping[str, RowResult], methods: Mapping[str, str]) -> Suite:
     """Return the suite of some results, reconstructed from them if it is unknown.
 
     Raises:
@@ -206,15 +256,35 @@ def _suite(folder: Path, results: Mapping[str, RowResult]) -> Suite:
             raise DataError(str(error)) from error
         if own or not results or any(row.name in results for row in suite.rows):
             return suite
-    rows = tuple(Row(method=name, recipe=f"{name}.toml") for name in results)
+    setups: dict[tuple[str, str], list[Row]] = {}
+    unique = set(methods.values()) if len(set(methods.values())) == len(methods) else set()
+    for name, result in results.items():
+        label = methods.get(name, name)
+        row = Row(method=label if label in unique else name, name=name, recipe=f"{name}.toml")
+        key = (_network(result) or folder.name, device_words(result))
+        setups.setdefault(key, []).append(row)
+    networks = [network for network, _ in setups]
+    names = [
+        network if networks.count(network) == 1 else f"{network} on {device}"
+        for network, device in setups
+    ]
     # Built without checks: there may be no row at all, only other measurements.
     return Suite.model_construct(
-        title=folder.name.capitalize(),
+        title=RUNS if methods else folder.name.capitalize(),
         source="",
         seeds={},
-        setups=(Setup(name=folder.name, rows=rows),) if rows else (),
+        setups=tuple(
+            Setup(name=name, rows=tuple(rows))
+            for name, rows in zip(names, setups.values(), strict=True)
+        ),
         folder=folder,
     )
+
+
+def _network(result: RowResult) -> str:
+    """Return the network and data of a result's recipe; empty if unknown."""
+    model, data = (result.recipe.get(part, {}).get("name") for part in ("model", "data"))
+    return f"{model} ({data})" if model and data else ""
 
 
 def _seeds(result: RowResult) -> int:

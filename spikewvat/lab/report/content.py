@@ -41,15 +41,16 @@ class Picture:
 
 @dataclass(frozen=True)
 class Part:
-    """A comparison: summary, tables and pictures.
+    """A comparison: summary, picture and table, and what is folded away below them.
 
     Args:
         name: Heading of the part.
         shows: Names of the result files shown.
         sentences: Summary, generated from the results.
-        tables: Tables of the results.
+        tables: Tables of the results, of at most seven columns.
         pictures: Pictures of the results.
         note: Explanation of the numbers.
+        details: Tables with all figures.
         runs: Details of the run of each row.
     """
 
@@ -59,6 +60,7 @@ class Part:
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
     note: str = ""
+    details: Sequence[Table] = ()
     runs: Sequence[tuple[str, str]] = ()
 
     def markdown(self) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from spikewvat.formatting import count, percent, points
 from spikewvat.lab.report.collect import Section
 from spikewvat.lab.report.content import Part, Picture, Table
-from spikewvat.lab.report.pictures import Line, lines
+from spikewvat.lab.report.pictures import lines
 from spikewvat.lab.suites.suite import Setup
 from spikewvat.results import Converted
+from spikewvat.robustness.curves import Curve
 from spikewvat.robustness.statistics import mean_of
 
 
@@ -28,36 +29,40 @@ def conversion(section: Section) -> list[Part]:
 
 def _part(setup: Setup, found: Mapping[str, Sequence[Converted]], names: frozenset[str]) -> Part:
     steps = next(iter(found.values()))[0].over_time.steps
-    rows, curves, sentences = [], {}, []
+    few = [0, len(steps) // 2, len(steps) - 1] if len(steps) > 3 else list(range(len(steps)))
+    rows, everything, curves, sentences = [], [], {}, []
     for method, seeds in found.items():
         sweeps = [seed.over_time for seed in seeds if seed.over_time.steps == steps]
         accuracies = _means(sweep.accuracies for sweep in sweeps)
         ann = mean_of([seed.ann for seed in seeds])
-        rows.append(
-            [
-                method,
-                percent(ann),
-                *(percent(accuracy) for accuracy in accuracies),
-                count(mean_of([sweep.spikes[-1] for sweep in sweeps])),
-                count(mean_of([sweep.operations[-1] for sweep in sweeps])),
-            ]
-        )
-        curves[method] = Line(steps, [100 * accuracy for accuracy in accuracies])
+        texts = [percent(accuracy) for accuracy in accuracies]
+        costs = [
+            count(mean_of([sweep.spikes[-1] for sweep in sweeps])),
+            count(mean_of([sweep.operations[-1] for sweep in sweeps])),
+        ]
+        rows.append([method, percent(ann), *(texts[i] for i in few), *costs])
+        everything.append([method, *texts])
+        curves[method] = Curve(steps, [100 * accuracy for accuracy in accuracies])
         change = accuracies[-1] - ann
         sentences.append(
             f"{method}: {percent(accuracies[-1])} % after {steps[-1]} steps, "
             f"{points(abs(change))} {'above' if change > 0 else 'below'} its ANN."
         )
-    columns = ["method", "ANN", *(f"T = {step}" for step in steps)]
-    columns += [f"spikes at T = {steps[-1]}", f"synaptic operations at T = {steps[-1]}"]
-    figure = lines(curves, x_label="time steps T", y_label="accuracy (%)", powers_of_two=True)
+    times = [f"T = {step}" for step in steps]
+    columns = ["method", "ANN", *(times[i] for i in few), "spikes", "synaptic operations"]
+    title = f"{setup.name}: over time"
+    figure = lines(curves, x_label="time steps T", y_label="accuracy (%)", title=title)
     return Part(
-        name=f"{setup.name}: over time",
+        name=title,
         shows=names,
         sentences=sentences,
         tables=[Table(columns, rows)],
         pictures=[Picture(figure, f"{setup.name}: accuracy against time steps")],
-        note="No variation; accuracy in %, spikes and operations per image, means over seeds.",
+        note="No variation; accuracy in %, spikes and operations per image at "
+        f"T = {steps[-1]}, means over seeds.",
+        details=[Table(["method", *times], everything, title="All numbers of steps")]
+        if len(few) < len(steps)
+        else [],
     )
 
 

@@ -13,8 +13,8 @@ from spikewvat.lab.report.overhead import overhead
 from spikewvat.lab.report.variation import variation
 
 KINDS: tuple[Callable[[Section], list[Part]], ...] = (
-    claims,
     variation,
+    claims,
     conversion,
     landscape,
     overhead,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from spikewvat.formatting import MISSING, interval, percent
+from spikewvat.formatting import MISSING, percent, within
 from spikewvat.lab.recipes.landscape import figures
 from spikewvat.lab.report.collect import Section
 from spikewvat.lab.report.content import Part, Picture, Table
@@ -40,16 +40,17 @@ def _part(device: str, files: Mapping[str, Landscape]) -> Part:
     methods = dict(zip(labels if unique else files, files.values(), strict=True))
     rises = {name: found.sharpness for name, found in methods.items()}
     rows = [_row(name, found.lines, found.sharpness) for name, found in methods.items()]
-    columns = ["method", "loss", "at the ends", "accuracy there", "expected rise", "95 % CI"]
+    columns = ["method", "loss", "at the ends", "accuracy there", "expected rise, 95 % CI"]
     columns += ["on the worst chip", "along the ascent"]
+    name = f"Loss around the weights: {device}"
     return Part(
-        name=f"Loss around the weights: {device}",
+        name=name,
         shows=frozenset(files),
         sentences=_words(rises),
         tables=[Table(columns, rows)],
         pictures=[
-            Picture(figure, f"{', '.join(methods)}: {_TEXTS[name]}")
-            for name, figure in figures(methods).items()
+            Picture(figure, f"{', '.join(methods)}: {_TEXTS[kind]}")
+            for kind, figure in figures(methods, title=name).items()
         ],
         note="Loss without variation, and mean loss and accuracy (%) at both ends of the lines; "
         "increase of the loss over chips, mean and worst, and along the steepest ascent up to the "
@@ -66,8 +67,7 @@ def _row(name: str, lines: LossLines, rise: Sharpness) -> list[str]:
         f"{lines.clean_loss:.3g}",
         f"{float(lines.losses[:, ends].mean()):.3g}",
         percent(float(lines.accuracies[:, ends].mean())),
-        f"{rise.expected:.3g}",
-        interval(low, high, ".3g"),
+        within(rise.expected, low, high, ".3g"),
         f"{rise.worst:.3g}",
         MISSING if rise.ascent is None else f"{rise.ascent:.3g}",
     ]

@@ -5,8 +5,11 @@ from __future__ import annotations
 from spikewvat.formatting import MISSING, within
 from spikewvat.lab.report.collect import Section
 from spikewvat.lab.report.content import Part, Picture, Table
-from spikewvat.lab.report.pictures import dots
+from spikewvat.lab.report.pictures import Bar, dots
 from spikewvat.results import StepTime, StepTimes
+
+_COLUMNS = 6
+"""Most set-ups in a table."""
 
 
 def overhead(section: Section) -> list[Part]:
@@ -16,12 +19,14 @@ def overhead(section: Section) -> list[Part]:
 
 def _part(name: str, found: StepTimes) -> Part:
     by_setup = found.by_setup
-    table = []
-    for method in dict.fromkeys(row.method for row in found.rows):
-        held = [group.get(method) for group in by_setup.values()]
-        table.append([method, *(MISSING if row is None else _cell(row) for row in held)])
+    methods = list(dict.fromkeys(row.method for row in found.rows))
+    tables = []
+    for start in range(0, len(by_setup), _COLUMNS):
+        setups = dict(list(by_setup.items())[start : start + _COLUMNS])
+        held = [[method, *(_cell(g.get(method)) for g in setups.values())] for method in methods]
+        tables.append(Table(["method", *setups], held))
     ratios = {
-        setup: {method: (row.ratio, *row.quartiles) for method, row in group.items()}
+        setup: {method: Bar(row.ratio, *row.quartiles) for method, row in group.items()}
         for setup, group in by_setup.items()
     }
     sentences = []
@@ -33,16 +38,21 @@ def _part(name: str, found: StepTimes) -> Part:
                 f"{setup}: from {costs[least]:.2f} ({least}) to {costs[most]:.2f} ({most}) times "
                 "the time of a plain step."
             )
+    title, label = f"What a step costs ({name})", "time of a step over plain training's"
+    note = "dot: median of rounds; line: quartiles"
+    figure = dots(ratios, x_label=label, title=title, note=note)
     return Part(
-        name=f"What a step costs ({name})",
+        name=title,
         shows=frozenset([name]),
         sentences=sentences,
-        tables=[Table(["method", *by_setup], table)],
-        pictures=[Picture(dots(ratios, x_label="time of a step over plain training's"), name)],
+        tables=tables,
+        pictures=[Picture(figure, f"{title}: {label}")],
         note="Median time of a step over that of plain training in the same round, quartiles of "
         "the rounds in brackets; milliseconds for plain training.",
     )
 
 
-def _cell(row: StepTime) -> str:
+def _cell(row: StepTime | None) -> str:
+    if row is None:
+        return MISSING
     return f"{row.ms:.1f} ms" if row.ratio == 1 else within(row.ratio, *row.quartiles)

@@ -1,4 +1,4 @@
-"""The report as a single HTML page with embedded pictures, and its tables as Markdown."""
+"""The report as a single HTML page with embedded pictures, and in words as Markdown."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from spikewvat import files
 from spikewvat.data.pictures import with_palette
 from spikewvat.errors import DataError, require
 from spikewvat.formatting import escaped
+from spikewvat.lab.report.answer import Answer, answer, leaderboards
 from spikewvat.lab.report.collect import Section, collect
-from spikewvat.lab.report.content import Part
+from spikewvat.lab.report.content import Part, Table
 from spikewvat.lab.report.kinds import parts_of
 from spikewvat.provenance import provenance
 
@@ -25,25 +26,32 @@ PAGE, TABLES = "report.html", "report.md"
 TITLE = "Robustness of spiking networks"
 
 
+class _Gap(NamedTuple):
+    """What is missing: how much of what, and the list."""
+
+    number: int
+    what: str
+    items: Sequence[str]
+
+    def __str__(self) -> str:
+        one, many = self.what.split("|")
+        return f"{self.number} {one if self.number == 1 else many}"
+
+
 class _Chapter(NamedTuple):
     """A section with all of its parts."""
 
     section: Section
     parts: Sequence[Part]
-    gaps: Sequence[tuple[str, Sequence[str]]]
-
-    @property
-    def headline(self) -> str:
-        """The first sentence of the first part, and the verdict on published results, if any."""
-        said = [part for part in self.parts if part.sentences]
-        said = said[: 2 if self.section.suite.claims else 1]
-        return " ".join(f"{part.name}: {part.sentences[0]}" for part in said)
+    gaps: Sequence[_Gap]
 
 
 def write_report(folder: Path | str, out: Path | str | None = None, *, title: str = "") -> Path:
-    """Write one page for all suites in a folder of results, and their tables as Markdown.
+    """Write one page for all results in a folder, and the same in words as Markdown.
 
-    The page is one self-contained file; clicking on a column sorts a table.
+    On top stand the number of working chips with each method and what to do next, then a
+    leaderboard, then the suites in the order of their importance. The page is one self-contained
+    file; clicking on a column sorts a table.
 
     Args:
         folder: See :func:`spikewvat.lab.report.collect`.
@@ -59,27 +67,31 @@ def write_report(folder: Path | str, out: Path | str | None = None, *, title: st
         MissingExtraError: If Jinja2 or matplotlib is not installed.
     """
     jinja2 = require("jinja2", extra="cli", purpose="The report")
-    chapters, others = _chapters(collect(folder))
+    sections = collect(folder)
+    chapters, others = _chapters(sections)
     if not chapters:
         raise DataError(
             f"{str(folder)!r} holds no results that a report can show, only {', '.join(others)}. "
-            "Pass the --out or --results folder of spikewvat bench."
+            "Pass the --out folder of spikewvat bench, compare or train."
         )
     target = Path(out or folder)
     files.check_writable(target)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    heading, found, boards = title or TITLE, answer(sections), leaderboards(sections)
     page = environment.get_template("page.html").render(
-        title=title or TITLE,
+        title=heading,
         made=provenance(),
         overview=_overview(chapters),
+        answer=found,
+        boards=boards,
         chapters=chapters,
         others=others,
         picture=_picture,
     )
     files.write_atomic(target / PAGE, page)
-    files.write_atomic(target / TABLES, _markdown(title or TITLE, chapters))
+    files.write_atomic(target / TABLES, _markdown(heading, chapters, found, boards))
     return target / PAGE
 
 
@@ -93,20 +105,38 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
     for section in sections:
         parts = parts_of(section)
         shown = {name for part in parts for name in part.shows}
-        others += [f"{section.folder.name}/{n}.json" for n in section.others if n not in shown]
+        unknown = [*section.others, *section.results]
+        others += [f"{section.folder.name}/{n}.json" for n in unknown if n not in shown]
+        failed, skipped = section.failures, section.skipped
         gaps = [
-            (name, texts)
-            for name, texts in (
-                ("Not run", section.missing),
-                ("Failed", _by_error(section.failures)),
-                ("Data not there", _by_error(section.skipped)),
-                ("Not readable", section.unreadable),
+            _Gap(number, what, items)
+            for number, what, items in (
+                (len(section.missing), "row not run|rows not run", section.missing),
+                (len(section.fewer), f"row {_FEWER}|rows {_FEWER}", section.fewer),
+                (_jobs(failed), "job failed|jobs failed", _by_error(failed)),
+                (
+                    _jobs(skipped),
+                    "job without its data|jobs without their data",
+                    _by_error(skipped),
+                ),
+                (
+                    len(section.unreadable),
+                    "file not readable|files not readable",
+                    section.unreadable,
+                ),
             )
-            if texts
+            if number
         ]
         if parts or gaps:
             chapters.append(_Chapter(section, parts, gaps))
     return chapters, others
+
+
+_FEWER = "with fewer trainings than others"
+
+
+def _jobs(found: Mapping[str, Sequence[str]]) -> int:
+    return sum(map(len, found.values()))
 
 
 def _by_error(jobs: Mapping[str, Sequence[str]]) -> list[str]:
@@ -115,32 +145,30 @@ def _by_error(jobs: Mapping[str, Sequence[str]]) -> list[str]:
 
 def _overview(chapters: Sequence[_Chapter]) -> str:
     """Return one sentence on the numbers of available and missing results."""
-
-    def count(number: int, what: str, many: str) -> str:
-        return f"{number} {what if number == 1 else many}"
-
-    def gaps(kind: str) -> int:
-        return sum(len(texts) for c in chapters for name, texts in c.gaps if name == kind)
-
-    rows = sum(len(chapter.section.results) for chapter in chapters)
-    failed = sum(len(names) for c in chapters for names in c.section.failures.values())
-    return (
-        f"{count(len(chapters), 'suite', 'suites')}, {count(rows, 'row', 'rows')} with results; "
-        f"missing or incomplete: {count(gaps('Not run'), 'row', 'rows')}; "
-        f"failed: {count(failed, 'job', 'jobs')}; "
-        f"not readable: {count(gaps('Not readable'), 'file', 'files')}."
-    )
+    found = [
+        _Gap(len(chapters), "suite|suites", ()),
+        _Gap(
+            sum(len(c.section.results) for c in chapters), "row with results|rows with results", ()
+        ),
+    ]
+    for what in dict.fromkeys(gap.what for chapter in chapters for gap in chapter.gaps):
+        counts = (gap.number for chapter in chapters for gap in chapter.gaps if gap.what == what)
+        found.append(_Gap(sum(counts), what, ()))
+    return f"{', '.join(map(str, found))}."
 
 
-def _markdown(title: str, chapters: Sequence[_Chapter]) -> str:
-    def short(chapter: _Chapter) -> str:
-        said = escaped(chapter.headline) or "no results"
-        return f"- **{escaped(chapter.section.suite.title)}**: {said}"
-
-    blocks = [f"# {escaped(title)}", _overview(chapters), "\n".join(map(short, chapters))]
+def _markdown(
+    title: str, chapters: Sequence[_Chapter], found: Answer | None, boards: Sequence[Table]
+) -> str:
+    blocks = [f"# {escaped(title)}"]
+    if found is not None:
+        blocks += [escaped(found.sentence), f"**Next:** {escaped(found.next)}"]
+        blocks += [escaped(found.note)] if found.note else []
+    blocks += ["## Leaderboard", escaped(boards[0].title), boards[0].markdown()] if boards else []
+    blocks.append(_overview(chapters))
     for chapter in chapters:
         blocks.append(f"## {escaped(chapter.section.suite.title)}")
-        blocks += [f"{name}: {escaped('; '.join(texts))}." for name, texts in chapter.gaps]
+        blocks += [f"{gap}: {escaped('; '.join(gap.items))}." for gap in chapter.gaps]
         blocks += [part.markdown() for part in chapter.parts]
     return "\n\n".join(blocks) + "\n"
 

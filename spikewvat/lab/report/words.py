@@ -8,12 +8,15 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from spikewvat.formatting import interval, percent, points
+from spikewvat.lab.suites.claims import judged
 from spikewvat.lab.suites.suite import Row
-from spikewvat.lab.suites.table import published
+from spikewvat.lab.suites.table import header, published
 from spikewvat.results import RowResult
 from spikewvat.robustness import Difference, Interval, paired_differences
 
 Found = Sequence[tuple[Row, RowResult]]
+TOLERATED = 0.05
+"""Loss of accuracy up to which a chip works, if the test has set no target."""
 
 
 class Gain(NamedTuple):
@@ -38,27 +41,33 @@ class Gain(NamedTuple):
         low, high = (100 * bound for bound in self.interval)
         if self.mean < 0:
             low, high = -high, -low
-        over = f"{self.trainings} trainings, same chips" if self.trainings > 1 else "one training"
-        return f"{points(abs(self.mean))} (95 % CI over {over} {interval(low, high, '.1f')})"
+        over = f"{self.trainings} trainings" if self.trainings > 1 else "one training"
+        return f"{points(abs(self.mean))} (95 % CI {interval(low, high, '.1f')}, {over})"
 
 
 def differences(found: Found) -> tuple[Difference, ...]:
-    """Compare every row of a set-up with the first, at the largest variation.
+    """Compare the rows of a set-up with the first, at the largest variation.
 
     Args:
         found: Rows evaluated at the same sizes of variation.
 
     Returns:
-        The differences over the training seeds shared by all rows; none if rows were not tested on
-        the same chips.
+        The differences of the rows that were tested on the first row's device and images, over the
+        training seeds that all of these share; none if they were not tested on the same chips.
     """
-    common = [seed for seed in found[0][1].seeds if all(seed in r.by_seed for _, r in found)]
-    if len(found) < 2 or not common:
+    first = found[0][1].curves[0][-1]
+    alike = [
+        pair
+        for pair in found
+        if (last := pair[1].curves[0][-1]).device == first.device and last.images == first.images
+    ]
+    common = [seed for seed in found[0][1].seeds if all(seed in r.by_seed for _, r in alike)]
+    if len(alike) < 2 or not common:
         return ()
-    reports = {row.name: [result.by_seed[seed][-1] for seed in common] for row, result in found}
+    reports = {row.name: [result.by_seed[seed][-1] for seed in common] for row, result in alike}
     try:
-        return paired_differences(reports, reference=found[0][0].name).differences
-    except ValueError:  # other devices, images or chips
+        return paired_differences(reports, reference=alike[0][0].name).differences
+    except ValueError:  # other chips
         return ()
 
 
@@ -84,6 +93,25 @@ def summary(found: Found) -> list[str]:
             baseline.
     """
     return [_best(found), *_published(found)]
+
+
+def grouped(found: Found) -> list[Found]:
+    """Return the rows of a set-up in groups evaluated at the same sizes."""
+    groups: dict[tuple[str, ...], list[tuple[Row, RowResult]]] = {}
+    for row, result in found:
+        groups.setdefault(tuple(header([result])), []).append((row, result))
+    return list(groups.values())
+
+
+def target_of(found: Found) -> float:
+    """Return the accuracy at which a chip works, a fraction.
+
+    It is the test's target; without one, the accuracy of the first row without variation minus
+    :data:`TOLERATED`.
+    """
+    first = found[0][1]
+    target = first.curves[0][-1].target
+    return round(max(first.clean - TOLERATED, 0.0), 2) if target is None else target
 
 
 def where(result: RowResult) -> str:
@@ -120,21 +148,12 @@ def _published(found: Found) -> list[str]:
     theirs = [pair for _, pair in sorted(known, key=lambda item: -item[0])]
     if len(theirs) < 2:
         return []
-    verdicts, leads = [], []
+    said = []
     for better, worse in pairwise(theirs):
-        above, below = better[0], worse[0]
-        found_gain = gain(worse, better)
-        low, high = found_gain.interval or (found_gain.mean, found_gain.mean)
-        if low > 0:
-            verdict = "reproduced"
-        elif high < 0:
-            verdict = f"not reproduced, {below.method} leads by {found_gain.words}"
-        else:
-            bounds = interval(100 * low, 100 * high, ".1f")
-            verdict = f"undecided ({100 * found_gain.mean:+.1f} points, 95 % CI {bounds})"
-        leads.append(f"{100 * found_gain.mean:.1f}")
-        verdicts.append(f"{above.method} > {below.method} is {verdict}")
-    order = " > ".join(row.method for row, _ in theirs)
-    if all(verdict.endswith("is reproduced") for verdict in verdicts):
-        return [f"The published order {order} is reproduced (by {', '.join(leads)} points)."]
-    return [f"Of the published order {order}: {'; '.join(verdicts)}."]
+        lead = gain(worse, better)
+        low, high = lead.interval or (math.nan, math.nan)
+        text = f"{better[0].method} > {worse[0].method} is {judged(low, high)}"
+        said.append(
+            f"{text} ({100 * lead.mean:+.1f}, 95 % CI {interval(100 * low, 100 * high, '+.1f')})"
+        )
+    return [f"Of the published order {'; '.join(said)}."]

@@ -1,4 +1,4 @@
-"""Compare published claims with results: reproduced or not, and by how much."""
+"""Compare published claims with results: supported, contradicted or undecided."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from spikewvat.formatting import interval
 from spikewvat.lab.suites.suite import Claim
@@ -19,6 +19,7 @@ from spikewvat.robustness.results import Degradation
 from spikewvat.serialisation import plain, write_json
 
 FILE = "claims.json"
+Word: TypeAlias = Literal["supported", "contradicted", "undecided"]
 _Figures: TypeAlias = Mapping[int, Mapping[int, float]]
 """Values by the seeds of training and chip; no variation counts as one chip."""
 
@@ -34,8 +35,9 @@ class Verdict:
             two are shared; None if there is no result.
         worse: The same for the other rows.
         axis: The quantity that the claim's sigma measures.
-        lead: Smallest lead of a row that should be ahead over one of the others, paired by training
-            and chip; None if they cannot be paired.
+        lead: The lead that decides, paired by training and chip: of the rows that should be ahead
+            and the others, the pair with the lowest upper bound if that is below the margin, else
+            the pair with the lowest lower bound; None if they cannot be paired.
     """
 
     claim: Claim
@@ -45,33 +47,11 @@ class Verdict:
     lead: Hierarchy | None = None
 
     @property
-    def reproduced(self) -> bool | None:
-        """Whether every row leads all others by more than the margin; None if one is missing.
-
-        Equal values are not a lead.
-        """
-        sign = 1 if self.claim.of == "accuracy" else -1
-        leads = []
-        for ahead, behind in itertools.product(self.better.values(), self.worse.values()):
-            if ahead is None or behind is None:
-                return None
-            leads.append(sign * (ahead - behind))
-        return min(leads) > self.claim.margin
-
-    @property
-    def beyond_chance(self) -> bool | None:
-        """Whether the lead's 95 % interval excludes the margin; None without an interval."""
-        if self.lead is None or self.lead.degrees < 1:
-            return None
-        low, high = self.lead.interval()
-        return low > self.claim.margin or high < self.claim.margin
-
-    @property
-    def word(self) -> str:
-        """``"reproduced"``, ``"not reproduced"`` or ``"unknown"``."""
-        if self.reproduced is None:
-            return "unknown"
-        return "reproduced" if self.reproduced else "not reproduced"
+    def word(self) -> Word:
+        """The verdict; undecided if a row or an interval is missing, or it includes the margin."""
+        if self.lead is None:
+            return "undecided"
+        return judged(*self.lead.interval(), self.claim.margin)
 
     def __str__(self) -> str:
         where = (
@@ -79,7 +59,7 @@ class Verdict:
         )
         where = "without variation" if self.claim.sigma == 0 else where
         numbers = self.numbers("no result")
-        lead = f"; closest lead {self.lead_text}" if self.lead_text else ""
+        lead = f"; lead {self.lead_text}" if self.lead_text else ""
         return f"{self.word}: {self.claim.text} ({self.what} {where}: {numbers}{lead})"
 
     @property
@@ -103,13 +83,26 @@ class Verdict:
 
     @property
     def lead_text(self) -> str:
-        """The lead with its interval, and whether it may be due to chance; empty without a lead."""
-        if self.lead is None or self.beyond_chance is None:
+        """The lead with its interval; empty without one."""
+        if self.lead is None or self.lead.degrees < 1:
             return ""
         low, high = self.lead.interval()
-        chance = "beyond chance" if self.beyond_chance else "within chance"
         margin = f" over a margin of {self.claim.margin:g}" if self.claim.margin else ""
-        return f"{self.lead.mean:+.2f}, 95 % CI {interval(low, high, '+.2f')}{margin}, {chance}"
+        one = ", one training" if self.lead.trainings == 1 else ""
+        mean = round(self.lead.mean, 2) + 0.0  # never -0.00
+        return f"{mean:+.2f}, 95 % CI {interval(low, high, '+.2f')}{margin}{one}"
+
+
+def judged(low: float, high: float, margin: float = 0.0) -> Word:
+    """Judge the statement that a lead is above a margin by the lead's 95 % interval.
+
+    Example:
+        >>> judged(0.2, 1.5), judged(-0.79, 0.86), judged(-2.0, -0.1), judged(math.nan, math.nan)
+        ('supported', 'undecided', 'contradicted', 'undecided')
+    """
+    if low > margin:
+        return "supported"
+    return "contradicted" if high < margin else "undecided"
 
 
 def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple[Verdict, ...]:
@@ -147,9 +140,7 @@ def write_verdicts(found: Iterable[Verdict], path: Path) -> None:
         CheckpointError: If the file cannot be written.
     """
     # Nobody reads the words back; they are for those who open the file.
-    rows = [
-        {"verdict": one.word, "beyond_chance": one.beyond_chance, **plain(one)} for one in found
-    ]
+    rows = [{"verdict": one.word, **plain(one)} for one in found]
     write_json(path, {"claims": rows})
 
 
@@ -203,7 +194,7 @@ def _mean(figures: _Figures | None) -> float | None:
 
 
 def _lead(claim: Claim, figures: Mapping[str, _Figures | None]) -> Hierarchy | None:
-    """Return the smallest lead of one row over another; None if a pair shares no chips."""
+    """Return the lead that decides; None if a row is missing or a pair shares no chips."""
     sign = 1 if claim.of == "accuracy" else -1
     leads = []
     for ahead, behind in itertools.product(claim.better, claim.worse):
@@ -223,7 +214,15 @@ def _lead(claim: Claim, figures: Mapping[str, _Figures | None]) -> Hierarchy | N
         chips = {tuple(row) for row in rows}
         values = [list(row.values()) for row in rows]
         leads.append(hierarchical(values, same_chips=len(chips) == 1))
-    return min(leads, key=lambda lead: lead.mean)
+
+    def bound(lead: Hierarchy, side: int, undefined: float) -> float:
+        value = lead.interval()[side]
+        return undefined if math.isnan(value) else value
+
+    worst = min(leads, key=lambda lead: bound(lead, 1, math.inf))
+    if bound(worst, 1, math.inf) < claim.margin:
+        return worst
+    return min(leads, key=lambda lead: bound(lead, 0, -math.inf))
 
 
 def _same(size: float | None, wanted: float | None) -> bool:

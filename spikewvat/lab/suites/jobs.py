@@ -18,10 +18,14 @@ from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
 from spikewvat.lab.recipes.landscape import landscape_run
+from spikewvat.lab.recipes.loaders import data_folder
 from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult
+from spikewvat.lab.recipes.schema import GENERATED
+from spikewvat.lab.suites.progress import LOG
 from spikewvat.lab.suites.suite import TRAINED, Suite
 from spikewvat.lab.trainer import CHECKPOINT
+from spikewvat.lab.trainer.console import console_to
 from spikewvat.robustness.landscape import LossLines
 from spikewvat.robustness.results import ChipReport, Degradation
 
@@ -58,18 +62,31 @@ class Training:
         """Return the folder of its files."""
         return out / TRAINED / self.identity
 
+    def lacks(self, data_root: Path | None) -> MissingDataError | None:
+        """Return what is missing if there is no folder of its data; None if it has to be tried."""
+        if isinstance(self.resolved, MissingDataError):
+            return self.resolved
+        if self.recipe.data.name in GENERATED:
+            return None
+        try:
+            data_folder(self.recipe.data.name, data_root)
+        except MissingDataError as error:
+            return error
+        return None
+
     def run(self, out: Path, data_root: Path | None) -> RunResult | None:
-        """Train, or resume from a checkpoint."""
+        """Train, or resume from a checkpoint; each epoch is a line of a log."""
         folder = self.folder(out)
         resume = (folder / CHECKPOINT).is_file()
-        return runs.train(
-            _ready(self.resolved),
-            folder,
-            data_root=data_root,
-            resume=resume,
-            test=False,
-            progress=False,
-        )
+        with (folder / LOG).open("a", encoding="utf-8") as log:
+            return runs.train(
+                _ready(self.resolved),
+                folder,
+                data_root=data_root,
+                resume=resume,
+                test=False,
+                console=console_to(log),
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +207,10 @@ def finished(folder: Path) -> RunResult | None:
 
 
 def failed(folder: Path, error: Exception) -> JobFailed:
-    """Record the exception being handled in a job's folder, see :func:`given_up`."""
+    """Record an exception in a job's folder, see :func:`given_up`."""
     message, skipped = " ".join(str(error).split()), isinstance(error, MissingDataError)
     message = message if skipped else f"{type(error).__name__}: {message}"
-    return given_up(folder, message, traceback.format_exc(), skipped=skipped)
+    return given_up(folder, message, "".join(traceback.format_exception(error)), skipped=skipped)
 
 
 def given_up(folder: Path, message: str, log: str = "", *, skipped: bool = False) -> JobFailed:

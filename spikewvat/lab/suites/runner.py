@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spikewvat.lab.recipes.results import RunResult, row_result
-from spikewvat.lab.suites.jobs import Found, Job, JobFailed, RowJob, Training, finished, given_up
+from spikewvat.lab.suites.jobs import (
+    Found,
+    Job,
+    JobFailed,
+    RowJob,
+    Training,
+    failed,
+    finished,
+    given_up,
+)
 from spikewvat.lab.suites.pool import run_all
 from spikewvat.results import RowResult
 
@@ -75,10 +84,16 @@ def run_suite(
         found[job] = what
         on_job(job, what)
 
+    ready = []
+    for training in trainings_of(jobs, out):
+        if (missing := training.lacks(data_root)) is None:
+            ready.append(training)
+        else:
+            ended(training, failed(training.folder(out), missing))
     # The slowest first, so that all processes end at about the same time.
-    slow_first = sorted(trainings_of(jobs, out), key=lambda t: t.recipe.method.name == "plain")
-    for training, what in run(slow_first):
-        ended(training, what)
+    slow_first = sorted(ready, key=lambda t: t.recipe.method.name == "plain")
+    for each, what in run(slow_first):
+        ended(each, what)
     trained = []
     for job in jobs:
         why = found.get(job.training)

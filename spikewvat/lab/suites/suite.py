@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 from spikewvat import files
 from spikewvat.errors import RecipeError
 from spikewvat.lab.places import SUITE as FILE
-from spikewvat.lab.places import suite_names, suites_folder
+from spikewvat.lab.places import shown, suite_names, suites_folder
 from spikewvat.lab.recipes import Recipe, read_recipe
+from spikewvat.lab.recipes.reading import check_preset, recipe_file
 from spikewvat.lab.recipes.registry import check_keys, nearest, validated
 from spikewvat.lab.recipes.schema import VARIED, Table
 from spikewvat.validation import Field, field_validator, model_validator
@@ -28,7 +29,7 @@ class Row(Table):
 
     method: str
     recipe: str
-    """File of the recipe, relative to the suite's."""
+    """File of the recipe, relative to the suite's, or the name of one of the package."""
     name: str = ""
     """Name of the row's files; by default that of the recipe, with the names of the variants."""
     overrides: tuple[str, ...] = ()
@@ -122,10 +123,7 @@ class Suite(Table):
             RecipeError: If the suite has no such preset.
         """
         name = preset or "quick"
-        if name not in self.seeds:
-            raise RecipeError(
-                f"the suite {self.title!r} has no preset {name!r}. {nearest(name, self.seeds)}"
-            )
+        check_preset(name, self.seeds, f"the suite {self.title!r}")
         return self.seeds[name]
 
     def at(self, preset: str | None) -> Suite:
@@ -158,7 +156,7 @@ class Suite(Table):
             RecipeError: If the recipe is missing or malformed.
         """
         recipe = read_recipe(
-            self.folder / row.recipe,
+            recipe_file(row.recipe, self.folder),
             preset=preset,
             variants=row.variants,
             overrides=(*row.overrides, *overrides),
@@ -210,11 +208,12 @@ def read_suite(name: str | Path) -> Suite:
             f"{nearest(str(name), ours)}"
         )
     content = files.read_toml(folder / FILE)
-    check_keys(content, [key for key in Suite.model_fields if key != "folder"], str(folder / FILE))
+    where = shown(folder / FILE)
+    check_keys(content, [key for key in Suite.model_fields if key != "folder"], where)
     try:
         suite = validated(Suite, {**content, "folder": folder}, "the suite")
     except RecipeError as error:
-        raise RecipeError(f"{str(folder / FILE)!r}: {error}") from error
+        raise RecipeError(f"{where!r}: {error}") from error
     _check_names(suite, folder / FILE)
     return suite
 

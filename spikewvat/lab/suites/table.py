@@ -10,6 +10,7 @@ from spikewvat.errors import DataError
 from spikewvat.formatting import MISSING, escaped, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 from spikewvat.results import RowResult
+from spikewvat.robustness.axis import SETTINGS
 from spikewvat.robustness.statistics import mean_of
 
 _RANGES = {
@@ -146,10 +147,34 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
 
 def sizes_note(results: Iterable[RowResult]) -> str:
     """Return a clause that explains the sizes of rows."""
-    return "; ".join(dict.fromkeys(result.axis.note(_range(result)) for result in results))
+    return "; ".join(dict.fromkeys(result.axis.note(range_words(result)) for result in results))
 
 
-def _range(result: RowResult) -> str:
+def device_words(result: RowResult) -> str:
+    """Describe the chips of a row at the largest variation, as it goes on after "on".
+
+    Example:
+        >>> import torch
+        >>> from spikewvat.devices import Gaussian
+        >>> from spikewvat.robustness import ChipReport, Degradation
+        >>> report = ChipReport(repr(Gaussian(0.1)), 0.1, torch.ones(2).double(), (0, 1), 9)
+        >>> device_words(RowResult((0,), (Degradation(1.0, (report,)),)))
+        'chips with Gaussian variation, σ = 10 % of the 6-sigma width of each layer'
+    """
+    report, axis = result.curves[0].reports[-1], result.axis
+    # What the size says anyway is left out: sigma, its range, and false switches.
+    name = re.sub(r"(?:, )?\b(?:sigma=[^,)]*|range=\w+\([^)]*\)|\w+=False)", "", report.device)
+    name = name.replace("(, ", "(").replace("()", "").replace(" >> ", ", then ")
+    chips = "chips without variation" if name == "Ideal" else f"chips with {name} variation"
+    if axis.name is not None:
+        under = "" if axis in SETTINGS else "under "
+        return f"{chips}, {under}{axis.heading(report.size)} ({axis.unit})"
+    if report.sigma is None:
+        return chips
+    return f"{chips}, σ = {axis.size(report.sigma)} of {range_words(result)}"
+
+
+def range_words(result: RowResult) -> str:
     """Return the range that sigma is a fraction of, from the device's description."""
     device = result.curves[0].reports[-1].device
     if device.startswith("Lognormal"):

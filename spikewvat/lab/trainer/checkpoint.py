@@ -121,7 +121,8 @@ def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path)
     if differing:
         shown = "; ".join(f"{key} was {old.get(key)!r}, is {new.get(key)!r}" for key in differing)
         raise CheckpointError(
-            f"checkpoint {str(path)!r} belongs to another run: {shown}. {_REMEDY}"
+            f"checkpoint {str(path)!r} belongs to another run: {shown}. {_REMEDY} To train its "
+            f"weights further, as for more epochs, begin a new run from them: training.start={path}"
         )
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self, TextIO
 
 from spikewvat.errors import require
-
-if TYPE_CHECKING:
-    pass
 
 _BETWEEN_LOOKS = 0.5  # seconds between two looks at the loss: a look waits for the GPU
 
 
-class _Bar:
+class Bar:
     """A bar of rich while a ``with`` statement runs, redrawn in place; on a terminal only.
 
     Args:
@@ -67,7 +64,7 @@ class _Bar:
             self._bar.update(self._id, **fields)
 
 
-class TrainingProgress(_Bar):
+class TrainingProgress(Bar):
     """A bar with epoch, loss, accuracy and the remaining time of the whole run.
 
     On a terminal the bar is redrawn in place; elsewhere (a log file) each epoch is one line.
@@ -120,7 +117,7 @@ class TrainingProgress(_Bar):
             )
 
 
-class ChipsProgress(_Bar):
+class ChipsProgress(Bar):
     """A bar over simulated chips; call it with chips done, chips in all, and an accuracy.
 
     Args:
@@ -138,26 +135,6 @@ class ChipsProgress(_Bar):
     def __call__(self, done: int, total: int, accuracy: float) -> None:
         """Note a chip."""
         self._update(completed=done, total=total, accuracy=f"{100 * accuracy:.1f} %")
-
-
-class JobsProgress(_Bar):
-    """A bar over the jobs of a suite with the remaining time; each that ends is one line.
-
-    Args:
-        jobs: How many there are.
-        enabled: Show anything at all.
-        console: A ``rich.console.Console``; by default standard error.
-    """
-
-    def __init__(self, jobs: int, *, enabled: bool = True, console: Any = None) -> None:
-        count = "{task.completed} of {task.total} done"
-        super().__init__(count, enabled=enabled, console=console, elapsed=True, total=jobs)
-
-    def job(self, text: str) -> None:
-        """Note a job that has ended."""
-        if self._bar is not None:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-            self._update(advance=1)
 
 
 def _count(batches: Iterable[Any]) -> int | None:
@@ -196,6 +173,12 @@ def _on_stderr(console: Any) -> Any:
     """Return the console, or one on standard error."""
     rich_console = require("rich.console", extra="cli", purpose="a progress bar")
     return console or rich_console.Console(stderr=True)
+
+
+def console_to(file: TextIO) -> Any:
+    """Return a ``rich.console.Console`` that writes lines of any length to a file."""
+    rich_console = require("rich.console", extra="cli", purpose="a progress bar")
+    return rich_console.Console(file=file, width=1000, force_terminal=False)
 
 
 class Totals:

@@ -79,6 +79,7 @@ class Trainer:
         precision: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
         tensorboard: Also write TensorBoard events into ``out/tensorboard``.
         progress: Show a progress bar.
+        console: A ``rich.console.Console`` for it; by default standard error.
         resume: Go on from the checkpoint in ``out`` if there is one.
 
     Raises:
@@ -102,6 +103,7 @@ class Trainer:
         precision: Any = "32-true",
         tensorboard: bool = False,
         progress: bool = True,
+        console: Any = None,
         resume: bool = False,
     ) -> None:
         positive = {"epochs": epochs, "patience": patience, "clip_norm": clip_norm, "clamp": clamp}
@@ -114,7 +116,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.clamp = clamp
         self.patience = patience
-        self._show = progress
+        self._show, self._console = progress, console
         files.check_writable(self.out)
         self.resumes = (self.out / CHECKPOINT).exists()
         if self.resumes and not resume:
@@ -209,6 +211,7 @@ class Trainer:
             state.epoch,
             len(share),
             enabled=self._show and self.fabric.is_global_zero,
+            console=self._console,
         ) as bar:
             while state.epoch < self.epochs and not self._out_of_patience(state):
                 row = run.epoch(state.epoch, share, bar)

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Generator, Tensor
 
+from spikewvat import devices
 from spikewvat.adapters.neurons import Part
-from spikewvat.devices import Gaussian
 from spikewvat.devices.base import generator_device
 from spikewvat.devices.ranges import RangeRule, SixSigma, check_range
 from spikewvat.robustness.corruptions.base import (
@@ -156,8 +156,8 @@ class ReadNoise(SynapseCorruption):
 
     .. math:: w' = w + \sigma R\, \epsilon, \qquad \epsilon \sim N(0, 1)
 
-    where R is the size of the layer's range, computed from the chip's weights. A layer that is
-    applied once for several steps (to a constant input) is read once.
+    A sweep over :class:`spikewvat.devices.ReadNoise`, which composes with other devices. A layer
+    that is applied once for several steps (to a constant input) is read once.
 
     Args:
         severity: :math:`\sigma`, a fraction of the range.
@@ -177,8 +177,7 @@ class ReadNoise(SynapseCorruption):
 
     def read(self, weight: Tensor, *, generator: Generator | None = None) -> Tensor:
         """Return the weights with fresh noise."""
-        device = Gaussian(self.severity, self.range)
-        return weight + device.errors({"w": weight}, generator=generator)["w"]
+        return devices.ReadNoise(self.severity, self.range).read(weight, generator=generator)
 
 
 def _lognormal(shape: torch.Size, sigma: float, generator: Generator | None) -> Tensor:

@@ -26,7 +26,8 @@ class Surroundings:
         self._run, self._points, self._progress = run, points, progress
         self._weights = {name: weight.clone() for name, weight in run.weights.items()}
         self._done = 0
-        self.accuracy, self.loss, _ = run.no_variation()
+        none = run.no_variation()
+        self.accuracy, self.loss = none.accuracy, none.loss
 
     def at(self, steps: Sequence[tuple[float, Weights]], what: str) -> tuple[float, float]:
         """Return accuracy and loss at the weights plus the sum of the scaled perturbations."""
@@ -37,8 +38,8 @@ class Surroundings:
             for scale, perturbation in taken:
                 for name, weight in there.items():
                     weight.add_(perturbation[name].to(weight), alpha=scale)
-            accuracy, loss, _ = self._run.holding(there, what)
-            found = accuracy, loss
+            held = self._run.holding(there, what)
+            found = held.accuracy, held.loss
         self._done += 1
         if self._progress is not None:
             self._progress(self._done, self._points, found[0])

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, draw_line, save, styles
+from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, save, styles
+from spikewvat.robustness.curves import MOST_BANDS, Curve, draw_curves, label_ends
 from spikewvat.robustness.landscape.histograms import LayerHistogram
 from spikewvat.robustness.landscape.lines import LossLines
 from spikewvat.robustness.landscape.surface import LossSurface
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["draw_histograms", "draw_lines", "draw_surfaces", "save"]
 
 _LEVELS = 16
-_COLUMNS = 3
+_COLUMNS = 2
 
 
 def draw_lines(curves: Mapping[str, LossLines], *, title: str = "") -> Figure:
@@ -28,7 +29,8 @@ def draw_lines(curves: Mapping[str, LossLines], *, title: str = "") -> Figure:
 
     Returns:
         A figure with loss on the left and accuracy on the right; each method has a line at the mean
-        over perturbations and a band from the lowest to the highest.
+        over perturbations and a band from the lowest to the highest; a row of panels holds up to
+        three methods.
 
     Raises:
         ValueError: If there are no curves.
@@ -36,20 +38,30 @@ def draw_lines(curves: Mapping[str, LossLines], *, title: str = "") -> Figure:
     """
     if not curves:
         raise ValueError("there are no curves to draw, expected at least one by method.")
-    figure, panels = blank(2, title)
     sized = all(curve.sigma is not None for curve in curves.values())
-    for name, style in styles(curves).items():
-        curve = curves[name]
-        x = [100 * size for size in curve.magnitudes] if sized else list(curve.positions)
-        for axes, values in zip(panels, (curve.losses, 100 * curve.accuracies), strict=True):
-            low, high = values.min(0).values.tolist(), values.max(0).values.tolist()
-            axes.fill_between(x, low, high, color=style.colour, alpha=0.18, linewidth=0)
-            draw_line(axes, x, values.mean(0).tolist(), style, label=name, marker=style.marker)
-    for axes, label in zip(panels, ("loss", "accuracy (%)"), strict=True):
-        axes.set_xlabel("variation γσ (% of the range)" if sized else "place (1: chip)")
-        axes.set_ylabel(label)
-    cap_percent(panels[1])
-    add_legend(panels[0], "line: mean of perturbations\nband: lowest to highest")
+    names, chosen = list(curves), styles(curves)
+    rows = [names[start : start + MOST_BANDS] for start in range(0, len(names), MOST_BANDS)]
+    note = "line: mean of perturbations; band: lowest to highest"
+    figure, panels = blank(2 * len(rows), title, note=note, columns=2)
+    for number, row in enumerate(rows):
+        losses, accuracies = panels[2 * number : 2 * number + 2]
+        for axes, scale in ((losses, 1), (accuracies, 100)):
+            drawn = {}
+            for name in row:
+                curve = curves[name]
+                x = [100 * size for size in curve.magnitudes] if sized else list(curve.positions)
+                values = scale * (curve.losses if axes is losses else curve.accuracies)
+                low, high = values.min(0).values.tolist(), values.max(0).values.tolist()
+                drawn[name] = Curve(x, values.mean(0).tolist(), low, high)
+            draw_curves(axes, drawn, chosen)
+            axes.set_xlabel("variation γσ (% of the range)" if sized else "place (1: chip)")
+        losses.set_ylabel("loss")
+        accuracies.set_ylabel("accuracy (%)")
+        for axes in (losses, accuracies):
+            axes.sharey(panels[0 if axes is losses else 1]) if number else None
+        cap_percent(accuracies)
+        ends = {name: (curve.x[-1], curve.y[-1]) for name, curve in drawn.items()}
+        label_ends(accuracies, ends, [chosen[name].colour for name in row])
     return figure
 
 
@@ -86,7 +98,7 @@ def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Fi
         axes.set_xticks(ends, [f"{end:g}" for end in ends])
         axes.set_yticks(ends, [f"{end:g}" for end in ends])
         axes.set_xlabel("first perturbation (filter norms)")
-        axes.set_ylabel("second direction")
+        axes.set_ylabel("second perturbation")
         axes.set_title(name, fontsize=10, color=INK)
     figure.colorbar(filled, ax=list(panels), label="loss", shrink=0.9, format="%.3g")
     return figure
@@ -128,5 +140,5 @@ def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: s
         axes.set_title(name, fontsize=9, color=INK)
         axes.set_xlabel("weight")
         axes.set_ylabel("density")
-        add_legend(axes, "")
+        add_legend(axes)
     return figure

@@ -9,11 +9,12 @@ from torch import Generator, Tensor
 from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.perturbations import GAV
 from spikewvat.robustness.chips import Chips, Plan, Progress, sigma_of
+from spikewvat.robustness.intervals import skewed_interval
 from spikewvat.robustness.landscape.common import Surroundings, table
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.run import Run
 from spikewvat.robustness.stacked import Stacking
-from spikewvat.robustness.statistics import Interval, mean_interval, mean_of
+from spikewvat.robustness.statistics import Interval, mean_of
 from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 
 
@@ -52,8 +53,11 @@ class Sharpness:
 
     @property
     def ci95(self) -> Interval:
-        """Student-t 95 % interval of the mean increase over chips; NaN for a single chip."""
-        return mean_interval(self.increases)
+        """95 % interval of the mean increase over chips; NaN for a single chip.
+
+        See :func:`~spikewvat.robustness.intervals.skewed_interval`.
+        """
+        return skewed_interval(self.increases)
 
     @property
     def worst(self) -> float:

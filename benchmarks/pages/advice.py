@@ -1,0 +1,126 @@
+"""How long to train, by which method, how strongly: tables and the picture of that page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pages.directions import difference
+from pages.shared import NotRunError, load, markdown_table, results_of
+from spikewvat.formatting import MISSING, percent
+from spikewvat.lab.suites import read_suite
+from spikewvat.results import RowResult
+from spikewvat.robustness.canvas import blank, styles
+from spikewvat.robustness.curves import Curve, draw_curves, label_ends
+
+_SIGMA = 0.10
+_CHOICES = {"swa": "SWA", "hsv": "HSV", "wvat": "WVAT", "both": "momentum and noise"}
+
+
+def lengths() -> str:
+    """Return accuracy on chips against the number of epochs, data set by data set."""
+    parts = []
+    for title, methods in _by_length().items():
+        epochs = list(next(iter(methods.values())))
+        heads = [title, *(f"{n} epochs, {_steps(methods, n)} steps" for n in epochs)]
+        lines = [
+            [method, *(_cell(found[n]) if n in found else MISSING for n in epochs)]
+            for method, found in methods.items()
+        ]
+        parts.append(markdown_table(heads, lines))
+    return "\n\n".join(parts)
+
+
+def lengths_picture() -> Any:
+    """Draw the mean accuracy on chips against the number of epochs, one panel a data set."""
+    shown = _by_length()
+    figure, panels = blank(len(shown), f"Accuracy on chips, σ = {100 * _SIGMA:g} %")
+    for axes, (title, methods) in zip(panels, shown.items(), strict=True):
+        curves = {
+            method: Curve(list(found), [100 * _at(result) for result in found.values()])
+            for method, found in methods.items()
+        }
+        chosen = styles(methods)
+        draw_curves(axes, curves, chosen)
+        epochs = sorted({n for found in methods.values() for n in found})
+        axes.set_xscale("log")
+        axes.set_xticks(epochs, [str(n) for n in epochs])
+        axes.minorticks_off()
+        axes.set_title(title, fontsize=9)
+        axes.set_xlabel("epochs")
+    ends = {method: (curve.x[-1], curve.y[-1]) for method, curve in curves.items()}
+    label_ends(axes, ends, [chosen[method].colour for method in curves])
+    panels[0].set_ylabel("accuracy (%)")
+    return figure
+
+
+def strengths() -> str:
+    """Return what each strength of momentum and noise reaches on held-out data."""
+    tuned = load("directions", "tuned")
+    setups = read_suite("directions").setups
+    names = {setup.rows[0].name.split("-")[0]: setup.name for setup in setups}
+    names["cnn"] = names["cnn_snntorch"].rpartition(",")[0]  # tuned in the package's own layers
+    heads: list[str] = []
+    lines = []
+    for setup, found in tuned.items():
+        tried = {_strength(one["settings"]): one["score"] for one in found["methods"]["both"]}
+        heads = heads or ["", *tried]
+        best = max(tried.values())
+        cells = [percent(score) for score in tried.values()]
+        bold = [f"**{c}**" if s == best else c for c, s in zip(cells, tried.values(), strict=True)]
+        lines.append([names[setup], *bold])
+    return markdown_table(heads, lines)
+
+
+def choices() -> str:
+    """Return four methods on every network of the comparison, and the gain over noise alone."""
+    suite = read_suite("directions")
+    found = results_of(suite)
+    lines = []
+    for setup in suite.setups:
+        prefix = setup.rows[0].name.split("-")[0]
+        rows = {key: found[f"{prefix}-{key}"] for key in _CHOICES}
+        gain = difference(rows["both"], rows["hsv"], _SIGMA)
+        lines.append([setup.name, *(percent(_at(row)) for row in rows.values()), gain])
+    heads = ["", *_CHOICES.values(), "momentum and noise minus HSV"]
+    return markdown_table(heads, lines)
+
+
+def _by_length() -> dict[str, dict[str, dict[int, RowResult]]]:
+    """Return results by data set, method and number of epochs.
+
+    Raises:
+        NotRunError: If there are none.
+    """
+    suite = read_suite("epochs")
+    found = results_of(suite)
+    shown: dict[str, dict[str, dict[int, RowResult]]] = {}
+    for setup in suite.setups:
+        title = setup.name.rpartition(",")[0]
+        for row in setup.rows:
+            if row.name in found:
+                epochs = int(row.name.rpartition("-")[2])
+                shown.setdefault(title, {}).setdefault(row.method, {})[epochs] = found[row.name]
+    if not shown:
+        raise NotRunError("epochs")
+    return shown
+
+
+def _steps(methods: Mapping[str, Mapping[int, RowResult]], epochs: int) -> int:
+    result = next(found[epochs] for found in methods.values() if epochs in found)
+    batch = result.recipe["training"]["batch_size"]
+    return epochs * math.ceil(result.samples["train"] / batch)
+
+
+def _at(result: RowResult) -> float:
+    return result.mean(result.sigmas.index(_SIGMA))
+
+
+def _cell(result: RowResult) -> str:
+    return f"{percent(_at(result))} ({percent(result.clean)})"
+
+
+def _strength(settings: list[str]) -> str:
+    gamma, alpha = (text.partition("=")[2] for text in settings)
+    return f"γ = {float(gamma):g}, α = {float(alpha):g}"

@@ -1,0 +1,138 @@
+"""Memory cells that age: errors of programming, what time does to a cell, and noise of reading."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Generator, Tensor
+
+from spikewvat.devices.base import DeviceModel, EachWeight, check_at_least_zero, draw_dtype, normal
+
+
+@dataclass(frozen=True)
+class AgingCells(EachWeight):
+    r"""Cells of one technology, some time after they were programmed: the base of the presets.
+
+    It acts on conductances: put it into a :class:`~spikewvat.devices.DifferentialPair` or a
+    :class:`~spikewvat.devices.SingleCell`. A subclass says how far a cell is off after
+    programming, how it ages, and how noisily it is read, each depending on the level:
+
+    .. math:: g_0 = g + \sigma(g) \, z_1, \qquad g_t = \mathrm{aged}(g, g_0, z_2), \qquad
+              g' = g_t + \sigma_{read} \, z_3, \qquad z_i \sim N(0, 1)
+
+    Conductances never fall below 0. The three numbers of a cell belong to the chip: the same seed
+    at another ``time`` is the same chip, older. The read-out error is that of one reading, whose
+    low-frequency part stays for as long as an evaluation takes.
+
+    Args:
+        time: Time since the end of programming, in seconds, at least 0.
+
+    Raises:
+        ValueError: If ``time`` is negative, or later than anybody has measured.
+    """
+
+    time: float = 0.0
+    LATEST: ClassVar[float] = math.inf
+    """Last time of the measurements that the laws were fitted to, in seconds."""
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("time", self.time)
+        if self.time > self.LATEST:
+            raise ValueError(
+                f"{type(self).__name__} was measured for {self.LATEST:g} s after programming, got "
+                f"time={self.time!r}. Nothing is known beyond; choose a shorter time."
+            )
+
+    @abstractmethod
+    def write_std(self, g: Tensor) -> Tensor:
+        """Return the standard deviation of programmed cells around the target, in its unit."""
+
+    def aged(self, g: Tensor, written: Tensor, z: Tensor) -> Tensor:
+        """Return the conductances at ``time``.
+
+        Args:
+            g: Target conductances.
+            written: Conductances at the end of programming.
+            z: A standard normal number of each cell, the same at every time.
+        """
+        return written
+
+    def read_std(self, written: Tensor, aged: Tensor) -> Tensor | None:
+        """Return the standard deviation of a reading at ``time``, None for no noise."""
+        return None
+
+    def _program(self, weight: Tensor, generator: Generator | None) -> Tensor:
+        g = weight.detach().to(draw_dtype(weight))
+        z = [normal(g.shape, g.dtype, generator).to(g.device) for _ in range(3)]
+        written = (g + self.write_std(g) * z[0]).clamp_(min=0)
+        aged = self.aged(g, written, z[1])
+        noise = self.read_std(written, aged)
+        found = aged if noise is None else aged + noise * z[2]
+        return found.clamp(min=0).to(weight.dtype)
+
+
+def polynomial(x: Tensor, *coefficients: float) -> Tensor:
+    """Return c0 + c1 x + c2 x^2 ... of each entry."""
+    total = torch.zeros_like(x)
+    for coefficient in reversed(coefficients):
+        total = total.mul_(x).add_(coefficient)
+    return total
+
+
+def flicker(time: float, pulse: float) -> float:
+    r"""Return :math:`\sqrt{\ln((t + t_r) / 2 t_r)}`, how 1/f noise grows with time.
+
+    Args:
+        time: Time t since programming, in seconds.
+        pulse: Length t_r of a reading pulse, in seconds.
+    """
+    return math.sqrt(math.log((time + pulse) / (2 * pulse)))
+
+
+def at_age(device: DeviceModel, time: float) -> DeviceModel:
+    """Return a device at another time after programming; the same seed is the same chip.
+
+    Args:
+        device: Any device model. Every part with a ``time`` is looked at again (a ``Drift``
+            not before its ``t0``); parts without stay as they are.
+        time: Time since programming, in seconds.
+
+    Raises:
+        ValueError: If a part does not know that time.
+
+    Example:
+        >>> from spikewvat.devices import pcm
+        >>> at_age(pcm(), 86400.0) == pcm(time=86400.0)
+        True
+    """
+    if not is_dataclass(device):
+        return device
+    changes: dict[str, Any] = {}
+    for name in (field.name for field in fields(device)):
+        part = getattr(device, name)
+        if name == "time" and isinstance(part, int | float):
+            changes[name] = max(time, getattr(device, "t0", 0.0))
+        elif isinstance(part, DeviceModel):
+            changes[name] = at_age(part, time)
+        elif isinstance(part, tuple) and part and isinstance(part[0], DeviceModel):
+            changes[name] = tuple(at_age(stage, time) for stage in part)
+    aged: DeviceModel = replace(device, **changes)
+    return aged
+
+
+def changes_with_age(device: DeviceModel) -> bool:
+    """Return whether any part of a device has a time since programming."""
+    if not is_dataclass(device):
+        return False
+    found = {field.name: getattr(device, field.name) for field in fields(device)}
+    parts = [part for value in found.values() for part in _several(value)]
+    timed = isinstance(found.get("time"), int | float)
+    return timed or any(changes_with_age(part) for part in parts if isinstance(part, DeviceModel))
+
+
+def _several(value: object) -> tuple[object, ...]:
+    return value if isinstance(value, tuple) else (value,)

@@ -1,0 +1,21 @@
+"""What can be done to a chip after programming, without writing its cells again."""
+
+from spikewvat.robustness.calibration.bench import Bench, Correction, LayerMeasure, Measure, Repair
+from spikewvat.robustness.calibration.learning import BatchNorm, Distillation, Learned, Learning
+from spikewvat.robustness.calibration.trims import BiasTrim, GainTrim, Scale, ThresholdTrim
+
+__all__ = [
+    "BatchNorm",
+    "Bench",
+    "BiasTrim",
+    "Correction",
+    "Distillation",
+    "GainTrim",
+    "LayerMeasure",
+    "Learned",
+    "Learning",
+    "Measure",
+    "Repair",
+    "Scale",
+    "ThresholdTrim",
+]

@@ -1,0 +1,79 @@
+"""The site: every public name has its place, pages build, nothing is loaded from elsewhere."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import spikewvat
+
+ROOT = Path(__file__).parent.parent
+REFERENCE = ROOT / "docs" / "reference" / "python"
+
+
+def documented() -> list[str]:
+    """Return the modules whose docstrings the reference shows."""
+    pages = "\n".join(page.read_text() for page in sorted(REFERENCE.glob("*.md")))
+    return re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+
+
+def public_packages() -> Iterator[str]:
+    """Yield the packages that list public names."""
+    for path in sorted((ROOT / "spikewvat").rglob("__init__.py")):
+        if path.parent.name != "spikewvat" and "__all__" in path.read_text():
+            yield ".".join(path.parent.relative_to(ROOT).parts)
+
+
+def test_the_reference_has_every_public_package_once():
+    modules = documented()
+    assert sorted(set(modules)) == sorted(modules)
+    assert set(public_packages()) <= set(modules)
+
+
+@pytest.mark.parametrize("name", spikewvat.__all__)
+def test_the_reference_has_every_public_name(name):
+    home = f"spikewvat.{spikewvat._HOME_OF[name]}"
+    assert home in documented()
+    module = importlib.import_module(home)
+    assert name in getattr(module, "__all__", vars(module))
+    assert f"`{name}`" in (REFERENCE / "index.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    pytest.importorskip("mkdocs")
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--site-dir", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "WARNING" not in done.stderr
+    return out
+
+
+@pytest.mark.slow
+def test_the_built_site_has_every_public_name(site):
+    inventory = (site / "objects.inv").read_bytes().split(b"\n", 4)[4]
+    names = {line.split()[0] for line in zlib.decompress(inventory).decode().splitlines()}
+    expected = {f"spikewvat.{name}" for name in spikewvat.__all__}
+    for package in public_packages():
+        expected |= {f"{package}.{name}" for name in importlib.import_module(package).__all__}
+    assert expected - names == set()
+
+
+@pytest.mark.slow
+def test_pages_show_no_markup_and_load_nothing_from_elsewhere(site):
+    pages = [page for page in site.rglob("*.html") if "examples" not in page.parts]
+    assert len(pages) > 50
+    for page in pages:
+        text = page.read_text()
+        shown = re.sub(r"<(pre|code|script|title)\b.*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r":(class|func|meth|math):`|\.\. math::|\$\$|^::: ", shown), page
+        loaded = r'<(?:script|img|link rel="stylesheet")[^>]*(?:src|href)="(http[^"]*)'
+        assert re.findall(loaded, text) == [], page
