@@ -40,10 +40,11 @@ def choose_start(
     r"""Set where potentials start to what is closest to the ANN on images not balanced with.
 
     Thresholds are fitted for each start to seven of eight images. On the others, the distance is
-    the mean of :math:`-\sum_c p_c \log q_c`, with p the ANN's and q the spiking network's
-    probabilities, the latter with weights as they are, or on four simulated chips. The first start
-    stays unless another one is better by two standard errors, of the paired differences between
-    images. Balance the network afterwards, with all images.
+    :math:`1 - \cos(a, s)` between the scores of the ANN and of the spiking network, both less
+    their mean over classes; the latter with weights as they are, or on four simulated chips. (A
+    start at 0 makes all scores smaller, which changes no decision: hence the cosine.) The first
+    start stays unless another one is better by two standard errors, of the paired differences
+    between images. Balance the network afterwards, with all images.
 
     Args:
         snn: The network, with the ANN's weights; its thresholds are not changed.
@@ -76,7 +77,7 @@ def choose_start(
         )
     seeds = torch.randint(2**32, (_CHIPS + 1,), generator=generator).tolist()
     with evaluating(snn), torch.no_grad():
-        target = snn.analog(held).softmax(1)
+        target = snn.analog(held)
     distances = []
     for start in starts:
         trial = copy.deepcopy(snn)
@@ -141,5 +142,9 @@ def _distance(
         chip = clean if variation is None else variation.program(clean, generator=draw)
         with replaced(live, chip), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)  # equal spikes of the input for every start
-            found.append(functional.cross_entropy(snn(images), target, reduction="none"))
+            found.append(1 - functional.cosine_similarity(_centred(snn(images)), _centred(target)))
     return torch.stack(found).mean(0)
+
+
+def _centred(scores: Tensor) -> Tensor:
+    return scores - scores.mean(1, keepdim=True)
