@@ -4,8 +4,8 @@
 
 Each seed trains three LeNets on MNIST: with ReLU, with QCFS, and with QCFS under weight variation.
 Every side converts one of them, and meets the same test images and the same chips; thresholds are
-fitted to each number of steps where the side can. The result file is written after every side; a run
-that was stopped goes on from there.
+fitted to each number of steps where the side can. The result file is written after every side; a
+run that was stopped goes on from there.
 """
 
 from __future__ import annotations
