@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spikewvat import Gaussian, adapter_for, files
-from spikewvat.conversion import OverTime, convert
+from spikewvat.conversion import Dynamics, OverTime, convert
 from spikewvat.data.images import MNIST
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
@@ -101,7 +101,12 @@ def _ours(
     for steps in STEPS:
         generator = torch.Generator().manual_seed(1)
         snn = convert(
-            ann, [calibration], time_steps=steps, variation=variation, generator=generator
+            ann,
+            [calibration],
+            time_steps=steps,
+            dynamics=Dynamics(initial=0.0),  # few_steps.py compares starts
+            variation=variation,
+            generator=generator,
         )
         thresholds[steps] = snn.thresholds()
 

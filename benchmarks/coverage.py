@@ -3,7 +3,7 @@
     python benchmarks/coverage.py [--repetitions 1000] [--only "training yield"] [--out FILE.json]
 
 A job is one kind of interval for one law, number of trainings and number of chips. Its coverage
-is how often the truth lies inside. Jobs that FILE holds from the same commit are not run again.
+is how often the truth lies inside. Jobs that FILE holds are not run again; each has its commit.
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.provenance import provenance
-from spikewvat.robustness import ChipReport, chips_needed, hierarchical, yield_over_trainings
+from spikewvat.provenance import commit, versions
+from spikewvat.robustness import (
+    ChipReport,
+    Difference,
+    chips_needed,
+    hierarchical,
+    paired_differences,
+    yield_over_trainings,
+)
 from spikewvat.robustness.intervals import (
     chip_interval,
     over_images,
@@ -300,7 +307,7 @@ def stopped(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
     population = law.population(1)
     truth, width = float(population.mean()), 0.5 * float(population.std())
     at_stop, always = [], []
-    for row in law.network(generator, repetitions // 3, 300):
+    for row in law.network(generator, repetitions // 6, 300):
         for count in range(job.chips, 301):
             if chip_interval(row[:count], cautious=True).width < width:
                 break
@@ -331,6 +338,30 @@ def new_images(job: Job, generator: Generator, repetitions: int) -> Iterator[Cel
         yield job.cell(found, truth, claimed=kind != ", these images only", of=kind)
 
 
+def difference_for_new_images(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """Difference of two networks for new images, which differ in difficulty, alike for both."""
+    m, (spread, own) = 400, IMAGE_LAWS[job.law]
+    levels = torch.tensor([1.8, 1.5], dtype=torch.float64)
+    truth = torch.special.ndtr(levels / math.sqrt(spread**2 + own**2 + 0.05))
+    found: list[Difference] = []
+    for _ in range(repetitions // 3):
+        images = normal(spread)(generator, (1, m))
+        reports = []
+        for level in levels:
+            chips = normal(math.sqrt(0.05))(generator, (job.chips, 1))
+            noise = normal(own)(generator, (job.chips, m))
+            right = (level + images + chips + noise > 0).double()
+            hits, seeds = right.sum(0).long(), tuple(range(job.chips))
+            reports.append(ChipReport("chip", None, right.mean(1), seeds, m, hits=hits))
+        one, other = ([report] for report in reports)
+        found += paired_differences({"other": other, "one": one}).differences
+    lead = float(truth[0] - truth[1])
+    wide = [difference.new_images or Interval(0, 0) for difference in found]
+    yield job.cell(wide, lead, claimed=True)
+    narrow = [difference.found.interval() for difference in found]
+    yield job.cell(narrow, lead, claimed=False, of=", these images only")
+
+
 KINDS: dict[str, Callable[[Job, Generator, int], Iterator[Cell]]] = {
     "mean": mean,
     "difference": difference,
@@ -340,6 +371,7 @@ KINDS: dict[str, Callable[[Job, Generator, int], Iterator[Cell]]] = {
     "planned": planned,
     "stopped": stopped,
     "new images": new_images,
+    "difference for new images": difference_for_new_images,
 }
 
 
@@ -349,7 +381,8 @@ def all_jobs() -> list[Job]:
     jobs = []
     for n in CHIPS:
         jobs += [Job("network yield", "any", 1, n)]
-        jobs += [Job("new images", law, 1, n) for law in IMAGE_LAWS]
+        for kind in ("new images", "difference for new images"):
+            jobs += [Job(kind, law, 1, n) for law in IMAGE_LAWS]
         for kind in ("mean", "difference", "percentile", "planned", "stopped"):
             jobs += [Job(kind, law, 1, n) for law in of_chips]
         for a in TRAININGS[1:]:
@@ -369,22 +402,22 @@ def main() -> None:
     torch.set_num_threads(1)
     about = {
         "recipe": "benchmarks/coverage.py",
-        "seeds": "of each job: the CRC-32 of its name",
+        "seeds": "of each job: the CRC-32 of its kind, law, trainings and chips",
         "repetitions": given.repetitions,
-        **provenance(),
+        "versions": versions(),
     }
-    done: dict[str, list[dict[str, object]]] = {}
+    done: dict[str, dict[str, Any]] = {}
     if given.out.exists():
         before = read_json(given.out)
-        if before["commit"] == about["commit"] and before["repetitions"] == given.repetitions:
-            done = before["jobs"]
+        done = before["jobs"] if before["repetitions"] == given.repetitions else {}
     for job in all_jobs():
         name = f"{job.kind}, {job.law}, {job.trainings} x {job.chips}"
         if given.only not in job.kind or name in done:
             continue
-        done[name] = [vars(cell) for cell in job.cells(given.repetitions)]
-        for cell in done[name]:
-            print(f"{name:55} {cell['interval']:30} {cell['coverage']:.3f}  {cell['width']:.4f}")
+        cells = list(job.cells(given.repetitions))
+        for cell in cells:
+            print(f"{name:55} {cell.interval:30} {cell.coverage:.3f}  {cell.width:.4f}")
+        done[name] = {"commit": commit(), "cells": [vars(cell) for cell in cells]}
         write_json(given.out, {**about, "jobs": done})
 
 

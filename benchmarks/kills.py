@@ -117,9 +117,10 @@ def killed(recipe: Path, out: Path, seed: int, after: float) -> bool:
 
 
 def outcome(out: Path) -> dict[str, Any]:
-    """Return everything that a training has left, without times."""
+    """Return everything that a training has left, but for times and the commit."""
     found: dict[str, Any] = {name: files.load(out / name) for name in WEIGHTS}
     result = plain(read(out / "result.json", RunResult))
+    del result["commit"]
     for history in (found[WEIGHTS[-1]]["position"]["history"], result["training"]["history"]):
         for row in history:
             del row["seconds"]

@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 from network_kinds import KINDS, Kind
+from own_kinds import OWN
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
@@ -30,7 +31,7 @@ from spikewvat import WVAT, Gaussian, adapter_for
 from spikewvat.adapters import account, unheld
 from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.products import Products
-from spikewvat.adapters.state import check_state
+from spikewvat.adapters.state import Call, check_state
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import EffectiveWeight, replaced
 
@@ -83,8 +84,8 @@ def _tried(kind: Kind) -> str:
     adapter = adapter_for(model)
     found = account(model, adapter)
     model.eval()
-    call = (x if isinstance(x, tuple) else (x,), {})
-    check_state(model, adapter, call, to_evaluate=True, unheld=unheld(model, adapter))
+    call = Call(model, x if isinstance(x, tuple) else (x,))
+    check_state(model, adapter, [call], to_evaluate=True, unheld=unheld(model, adapter))
     weights = adapter.synaptic_weights(model)
     check_apart(weights)
     ideal = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -211,7 +212,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--write", type=Path, help="file for the table")
     options = parser.parse_args(words)
     judged: Callable[[Kind], bool] = lambda kind: options.only in f"{kind.group} {kind.name}"  # noqa: E731
-    verdicts = [judge(kind) for kind in KINDS if judged(kind)]
+    verdicts = [judge(kind) for kind in (*KINDS, *OWN) if judged(kind)]
     text = table(verdicts)
     print(text)
     count = {word: sum(v.word == word for v in verdicts) for word in {v.word for v in verdicts}}

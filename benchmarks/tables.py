@@ -12,21 +12,26 @@ import argparse
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 from pages.advice import choices, lengths, lengths_picture, strengths
-from pages.claims import claims
+from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
     comparison,
     conversion_peer,
     conversion_steps,
+    convertible,
     corruptions,
+    few_steps,
     simulated,
 )
+from pages.coverage import coverage, failures
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
     binning,
+    checks,
     designs,
     event_input,
     event_pipeline,
@@ -71,6 +76,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
     "conversion-peer": conversion_peer,
+    "convertible": convertible,
+    "few-steps": few_steps,
     "balancing": balancing,
     "figures": figures,
     "claims": claims,
@@ -78,6 +85,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "overhead-methods": lambda: overhead("overhead", "methods"),
     "directions-steps": lambda: overhead("directions_steps", "methods"),
     "step-parts": step_parts,
+    "checks": checks,
+    "coverage": coverage,
+    "coverage-failures": failures,
     "monte-carlo": monte_carlo,
     "designs": designs,
     "simulated": simulated,
@@ -120,7 +130,8 @@ def draw() -> None:
             title = f"{suite.title}: {setup.name}"
             figure = plots.accuracy_against_sigma(by_method, title=title)
             plots.save(figure, DRAWN / f"{name}.png")
-    plots.save(lengths_picture(), DRAWN / "epochs.png")
+    with suppress(NotRunError):
+        plots.save(lengths_picture(), DRAWN / "epochs.png")
 
 
 def main() -> None:
@@ -137,6 +148,7 @@ def main() -> None:
     for page in stale:
         page.write_text(filled(page.read_text()))
     draw()
+    write_claims()
 
 
 if __name__ == "__main__":

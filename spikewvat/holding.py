@@ -54,6 +54,11 @@ def _unfit(weight: Tensor) -> str | None:
             "is spread over processes (a DTensor), and the variation of a chip needs it whole. "
             "Train with DistributedDataParallel; evaluate a model that holds weight.full_tensor()."
         )
+    if hasattr(type(weight.data), "__tensor_flatten__"):
+        return (
+            f"is a {type(weight.data).__name__}, which stores its numbers in a way of its own, "
+            "expected a plain tensor. Dequantise it first."
+        )
     if not weight.dtype.is_floating_point:
         return (
             f"is of {weight.dtype}, expected real floating-point numbers. Split complex weights "

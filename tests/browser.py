@@ -21,8 +21,20 @@ window.addEventListener("load", () => {
   pre.id = "probe";
   pre.textContent = JSON.stringify({ found, problems: window.problems });
   document.body.append(pre);
+  if (window.parent !== window) window.parent.postMessage(pre.textContent, "*");
 });
 </script>
+"""
+_FRAME = """<!doctype html><body>
+<script>
+window.addEventListener("message", event => {
+  const pre = document.createElement("pre");
+  pre.id = "probe";
+  pre.textContent = event.data;
+  document.body.append(pre);
+});
+</script>
+<iframe style="border: 0; width: %dpx; height: 900px" src="%s"></iframe></body>
 """
 
 
@@ -49,15 +61,23 @@ def run(address: str, profile: Path, *options: str) -> subprocess.CompletedProce
     )
 
 
-def document(address: str, profile: Path) -> str:
+def document(address: str, profile: Path, *options: str) -> str:
     """Return the document as it is after scripts have run; a message on the console is an error."""
-    done = run(address, profile, "--dump-dom")
+    done = run(address, profile, "--dump-dom", *options)
     assert "CONSOLE" not in done.stderr, done.stderr
     return done.stdout
 
 
-def ask(page: Path, script: str, profile: Path) -> Any:
-    """Return what the body of a JavaScript function returns on the loaded page."""
+def ask(page: Path, script: str, profile: Path, *options: str, width: int | None = None) -> Any:
+    """Return what the body of a JavaScript function returns on the loaded page.
+
+    Args:
+        page: The page.
+        script: The body.
+        profile: Folder of the browser.
+        *options: Of the browser.
+        width: Width of the window; below 500 the page is shown in a frame, as windows cannot be.
+    """
     text = page.read_text(encoding="utf-8")
     probed = page.with_name(f"probed-{page.name}")
     start = "<script>window.problems = [];</script>"
@@ -65,7 +85,12 @@ def ask(page: Path, script: str, profile: Path) -> Any:
         "</body>", f"{_PROBE % script}</body>"
     )
     probed.write_text(text, encoding="utf-8")
-    found = re.search(r'<pre id="probe">(.*?)</pre>', document(probed.as_uri(), profile), re.DOTALL)
+    if width is not None:
+        frame = page.with_name(f"framed-{page.name}")
+        frame.write_text(_FRAME % (width, probed.name), encoding="utf-8")
+        probed = frame
+    shown = document(probed.as_uri(), profile, *options)
+    found = re.search(r'<pre id="probe">(.*?)</pre>', shown, re.DOTALL)
     assert found is not None
     answer = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert answer["problems"] == []

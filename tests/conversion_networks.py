@@ -38,7 +38,7 @@ class Written(nn.Module):
         super().__init__()
         self.a, self.b = nn.Conv2d(2, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
         self.head = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(16, 3))
-        self.norm = nn.BatchNorm2d(4)
+        self.relu, self.other = nn.ReLU(), nn.ReLU()
         self.scale = nn.Parameter(torch.tensor([0.5, 1.0, 1.5, 2.0]).view(4, 1, 1))
         self.register_buffer("mean", torch.tensor([0.4, 0.5]).view(1, 2, 1, 1))
         for name, module in more.items():
@@ -90,12 +90,12 @@ class OfficialUp(nn.Module):
 class Bottleneck(nn.Module):
     """Inverted residual with a linear projection, as in MobileNetV2."""
 
-    def __init__(self, wide: int = 8) -> None:
+    def __init__(self, activation: type[nn.Module] = nn.ReLU6, wide: int = 8) -> None:
         super().__init__()
         self.conv = nn.Sequential(
-            *(nn.Conv2d(4, wide, 1, bias=False), nn.BatchNorm2d(wide), nn.ReLU6(inplace=True)),
+            *(nn.Conv2d(4, wide, 1, bias=False), nn.BatchNorm2d(wide), activation(inplace=True)),
             nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False),
-            *(nn.BatchNorm2d(wide), nn.ReLU6(inplace=True)),
+            *(nn.BatchNorm2d(wide), activation(inplace=True)),
             *(nn.Conv2d(wide, 4, 1, bias=False), nn.BatchNorm2d(4)),
         )
 
@@ -109,9 +109,10 @@ class DenseLayer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm, self.conv = nn.BatchNorm2d(channels), nn.Conv2d(channels, 4, 3, padding=1)
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, parts: list[Tensor]) -> Tensor:
-        return self.conv(functional.relu(self.norm(torch.cat(parts, 1)), inplace=True))
+        return self.conv(self.relu(self.norm(torch.cat(parts, 1))))
 
 
 class DenseBlock(nn.ModuleDict):
@@ -170,35 +171,40 @@ def _relu(s: Written, x: Tensor) -> Tensor:
 
 
 def _two_branches(s: Written, x: Tensor) -> Tensor:
-    h = functional.relu(s.a(x))
-    return s.head(torch.cat([h, functional.relu(s.b(h))], dim=1)[:, 2:6])
+    h = s.relu(s.a(x))
+    return s.head(torch.cat([h, s.other(s.b(h))], dim=1)[:, 2:6])
 
 
 def _sum_and_difference(s: Written, x: Tensor) -> Tensor:
-    h = functional.relu(s.a(x))
-    return s.head(functional.relu(torch.sub(s.b(h), h, alpha=0.5)))
+    h = s.relu(s.a(x))
+    return s.head(s.other(torch.sub(s.b(h), h, alpha=0.5)))
 
 
 def _standardised(s: Written, x: Tensor) -> Tensor:
-    return s.head(functional.relu(s.a((x - s.mean) / 0.3) * s.scale))
+    return s.head(s.relu(s.a((x - s.mean) / 0.3) * s.scale))
 
 
 def _interpolated(s: Written, x: Tensor) -> Tensor:
-    return s.head(functional.relu(functional.interpolate(s.a(x), scale_factor=2, mode="nearest")))
+    return s.head(s.relu(functional.interpolate(s.a(x), scale_factor=2, mode="nearest")))
 
 
 def _multiplied(s: Written, x: Tensor) -> Tensor:
-    return s.head(functional.relu(s.a(x)) * functional.relu(s.b(s.a(x).relu())))
+    return s.head(s.relu(s.a(x)) * s.other(s.b(s.a(x).relu())))
 
 
 def _dot_product(s: Written, x: Tensor) -> Tensor:
-    h = functional.relu(s.a(x)).flatten(2)
+    h = s.relu(s.a(x)).flatten(2)
     h = functional.scaled_dot_product_attention(h, h, h)
     return s.head(h.unflatten(2, (8, 8)))
 
 
 def _mixed_samples(s: Written, x: Tensor) -> Tensor:
-    return s.head(functional.relu(s.a(x)).flatten(0, 1).view(-1, 4, 8, 8))
+    return s.head(s.relu(s.a(x)).flatten(0, 1).view(-1, 4, 8, 8))
+
+
+def _mean(s: Written, x: Tensor) -> Tensor:
+    h = s.other(s.a(x)).mean((2, 3))
+    return h.mean(-2, keepdim=True)
 
 
 def _activation(function: Callable[[Tensor], Tensor]) -> Callable[[], nn.Module]:
@@ -272,6 +278,9 @@ NETWORKS: dict[str, Case] = {
     ),
     "shuffled": Case(_layer(nn.ReLU, Shuffled)),
     "linear bottleneck": Case(_layer(nn.ReLU, Bottleneck, Bottleneck), None, _ANALOG),
+    "linear bottleneck, relu": Case(
+        _layer(nn.ReLU, lambda: Bottleneck(nn.ReLU)), None, _ANALOG
+    ),
     "linear after linear": Case(
         lambda: nn.Sequential(nn.Flatten(), nn.Linear(128, 8), nn.Linear(8, 12), nn.ReLU(),
                               nn.Linear(12, 3)), None, _ANALOG
@@ -291,15 +300,15 @@ NETWORKS: dict[str, Case] = {
     ),
     "functions for places": Case(
         lambda: Written(lambda s, x: s.head(
-            functional.pad(functional.relu(s.a(x)).transpose(2, 3).squeeze(-1), (1, 1))
+            functional.pad(s.relu(s.a(x)).transpose(2, 3).squeeze(-1), (1, 1))
             .permute(0, 1, 3, 2)[:, :, 1:]
         ))
     ),
     "mean over places": Case(
-        lambda: Written(lambda s, x: s.last(functional.relu(s.a(x)).mean((2, 3))),
+        lambda: Written(lambda s, x: s.last(s.relu(s.a(x)).mean((2, 3))),
                         last=nn.Linear(4, 3))
     ),
-    "rectified at the end": Case(lambda: Written(lambda s, x: _relu(s, x).relu())),
+    "rectified at the end": Case(lambda: Written(lambda s, x: s.relu(_two_branches(s, x)))),
     # Refused by name.
     "linear bottleneck, refused": Case(_layer(nn.ReLU, Bottleneck, Bottleneck), "without a ReLU"),
     "group norm": Case(_layer(lambda: nn.GroupNorm(2, 4), nn.ReLU), _NORM),
@@ -324,6 +333,11 @@ NETWORKS: dict[str, Case] = {
     ),
     "norm without statistics": Case(
         _layer(lambda: nn.BatchNorm2d(4, track_running_stats=False), nn.ReLU), "has no statistics"
+    ),
+    "mean over samples": Case(
+        lambda: Written(lambda s, x: s.last(s.relu(s.a(x)).mean((2, 3)) * 1.5 - _mean(s, x)),
+                        last=nn.Linear(4, 3)),
+        "depend on the other images",
     ),
     "mixed samples": Case(
         lambda: Written(_mixed_samples),

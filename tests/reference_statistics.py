@@ -64,22 +64,21 @@ def typical_width(values, chips, confidence, low=-math.inf, high=math.inf):
 
 def fewest_chips(std, width, confidence):
     """Try one number of normal chips after the other."""
-    n = 2
-    while True:
-        scores = [float(stats.norm.ppf((i + 0.5) / n)) for i in range(min(n, 10))]
+    for n in range(2, 11):
+        scores = [float(stats.norm.ppf((i + 0.5) / n)) for i in range(n)]
         scores = [std * score / statistics.stdev(scores) for score in scores]
-        student = 2 * stats.t.ppf((1 + confidence) / 2, n - 1) * std / math.sqrt(n)
-        low, high = (
-            skewed_interval(scores, confidence, always_below=True) if n <= 10 else (0, student)
-        )
+        low, high = skewed_interval(scores, confidence, always_below=True)
         if high - low <= width:
             return n
+    n = 11
+    while 2 * stats.t.ppf((1 + confidence) / 2, n - 1) * std / math.sqrt(n) > width:
         n += 1
+    return n
 
 
 def fewest_chips_per_training(seed, common, chip, trainings, width, confidence):
     """Try one number of chips after the other."""
-    n = 11
+    n = 2 if trainings <= 3 else 11
     while True:
         degrees = (min(trainings, n) if common else trainings) - 1
         error = math.sqrt(seed**2 / trainings + chip**2 / (trainings * n) + common**2 / n)
@@ -142,11 +141,14 @@ def new_images(low, high, right):
     )
 
 
-def extended(groups, estimate, leaning, confidence=0.95):
-    """Return the interval of an estimate, extended by another chip of each training."""
-    low, high = interval(*estimate(groups)[:3], confidence)
-    if leaning:
-        more = [with_another(group, leaning) for group in groups]
-        other = interval(*estimate(more)[:3], confidence)
-        low, high = (min(low, other[0]), high) if leaning < 0 else (low, max(high, other[1]))
-    return low, high
+def extended(table, side, confidence=0.95, low=-math.inf, high=math.inf):
+    """Return the interval of a full table, extended on a side by another chip of all trainings."""
+    chips = [_mean(column) for column in zip(*table)]
+    beyond = with_another(chips, side, low, high)[-1]
+    shifts = [_mean(row) - _mean(chips) for row in table]
+    more = [[*row, min(max(beyond + s, low), high)] for row, s in zip(table, shifts)]
+    found = interval(*crossed(table)[:3], confidence)
+    other = interval(*crossed(more)[:3], confidence)
+    if side < 0:
+        return min(found[0], other[0]), found[1]
+    return found[0], max(found[1], other[1])

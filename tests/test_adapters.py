@@ -209,3 +209,40 @@ def test_lazy_weights():
     lazy = nn.Sequential(nn.LazyLinear(3))
     with pytest.raises(UnsupportedModelError, match="'0.weight' is not initialised yet"):
         adapter_for(lazy).synaptic_weights(lazy)
+
+
+class Louder(snn.Leaky):
+    """A user's neuron: what its base class leaves behind in a step is no state of its own."""
+
+    def forward(self, x, *state):
+        return super().forward(1.1 * x, *state)
+
+
+class LouderLSTM(snn.SLSTM):
+    def forward(self, x, *state):
+        return super().forward(1.1 * x, *state)
+
+
+class Counting(Louder):
+    def __init__(self, **kw):
+        super().__init__(**kw)
+        self.drive = torch.ones(())
+
+    def forward(self, x, *state):
+        self.drive = self.drive + 1
+        return super().forward(self.drive * x, *state)
+
+
+def test_subclasses_of_known_neurons_are_reset_and_their_own_state_is_named():
+    for made in (Louder(beta=0.9, init_hidden=True), LouderLSTM(4, 4, init_hidden=True)):
+        net, x = nn.Sequential(nn.Linear(4, 4), made), torch.rand(3, 4) * 4
+        adapter = adapter_for(net)
+        adapter.reset_state(net)
+        first = [net(x) for _ in range(3)]
+        adapter.reset_state(net)
+        assert all(map(torch.equal, first, [net(x) for _ in range(3)]))
+    net = nn.Sequential(nn.Linear(4, 4), Counting(beta=0.9, init_hidden=True))
+    adapter = adapter_for(net)
+    net(torch.rand(3, 4))
+    with pytest.raises(UnsupportedModelError, match=r"'1' .*Counting.* \(drive\)"):
+        adapter.reset_state(net)

@@ -50,6 +50,12 @@ METHODS = [
 ]
 
 
+def differentiated(net):
+    loss = cross_entropy(net).square()
+    loss.backward()
+    return loss
+
+
 class Output(dict):
     """What transformers return."""
 
@@ -72,6 +78,7 @@ class Output(dict):
         (lambda net: lambda: net(X), ValueError, r"shape \[4, 2\], expected one number"),
         (lambda net: lambda: cross_entropy(net).detach(), ValueError, r"without a graph"),
         (lambda net: lambda: torch.tensor(1.0), ValueError, r"without a graph"),
+        (lambda net: lambda: differentiated(net), RuntimeError, r"calls loss\.backward\(\) itself"),
     ],
 )
 @pytest.mark.parametrize("method", [WVAT, Plain])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import random
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from pathlib import Path
 
 import pytest
 from test_cli import call, error
@@ -176,15 +176,16 @@ def test_wrong_clusters(suite, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-def test_a_killed_bench_leaves_no_process_behind(suite, straight, tmp_path):
+def test_a_killed_bench_leaves_no_process_behind(suite, straight, tmp_path, benchmark_script):
+    kills = benchmark_script("kills")
     out = tmp_path / "runs"
     process = begun(suite, out)
     at_work(out)
-    workers = descendants(process.pid)
+    workers = kills.descendants(process.pid)
     assert workers
     process.kill()
     deadline = time.monotonic() + 20
-    while (left := [pid for pid in workers if running(pid)]) and time.monotonic() < deadline:
+    while (left := [pid for pid in workers if kills.running(pid)]) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.communicate(timeout=20)
     assert left == []
@@ -192,18 +193,10 @@ def test_a_killed_bench_leaves_no_process_behind(suite, straight, tmp_path):
     assert outcome(out) == straight
 
 
-def descendants(pid):
-    """Return the processes that one has started, and those that they have."""
-    found = []
-    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, tasks.read_text().split()):
-            found += [child, *descendants(child)]
-    return found
-
-
-def running(pid):
-    """Return whether a process is there and more than a dead one that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
+@pytest.mark.slow
+def test_killed_trainings_go_on_as_if_nothing_had_happened(
+    embedded_data, tmp_path, benchmark_script
+):
+    kills, wrong = benchmark_script("kills").trainings(3, random.Random(0), tmp_path)
+    assert kills >= 3
+    assert not wrong

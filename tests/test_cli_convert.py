@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 
 import pytest
@@ -9,11 +10,13 @@ import torch
 from test_cli import call, error
 
 from spikewvat import files
+from spikewvat.conversion import restore
 from spikewvat.conversion.layers import Neurons
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import convert as conversions
 from spikewvat.lab.recipes import read_recipe, schema
 from spikewvat.lab.recipes import run as runs
+from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.reading import changed
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.results import RunResult
@@ -76,7 +79,7 @@ def result_of(folder):
 def test_convert_writes_a_network_that_evaluates_to_the_same(run, tmp_path):
     out = tmp_path / "snn"
     done = call("convert", run, "--out", out, "--sweep", "2,4", "--no-progress")
-    assert sorted(p.name for p in out.iterdir()) == [
+    assert sorted(p.name for p in out.glob("[!.]*")) == [
         "recipe.toml",
         "result.json",
         "snn.safetensors",
@@ -259,6 +262,17 @@ def suite(recipe, tmp_path):
     return tmp_path
 
 
+def test_two_conversions_in_a_folder(run, tmp_path):
+    out = tmp_path / "snn"
+    with alone_in(out):
+        assert f"process {os.getpid()} is at work in {str(out)!r}" in error(
+            "convert", run, "--out", out
+        ).replace("\n", " ")
+    assert not (out / "recipe.toml").exists()
+    with alone_in(run):  # a training goes on beside it
+        call("convert", run, "--out", out, "--no-progress")
+
+
 def test_a_suite_trains_once_and_converts_twice(suite, tmp_path, monkeypatch):
     names = []
     real = runs.train
@@ -301,3 +315,136 @@ def test_variants_of_a_recipe(recipe, tmp_path):
     (tmp_path / "none.toml").write_text('name = "x"\ndata = "images"\nmodel = "lenet"\n')
     with pytest.raises(RecipeError, match=r"has no table \[conversion\]"):
         read_recipe(tmp_path / "none.toml", variants={"conversion": "stdb"})
+
+
+OWN = """
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def make_model():
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(16, 12), nn.Hardtanh(0.0, 1.0), nn.Linear(12, 3)
+    )
+
+
+def make_loaders():
+    x = torch.rand(80, 1, 4, 4, generator=torch.Generator().manual_seed(1))
+    y = x[:, 0, 0, :3].argmax(1)
+    train, test = TensorDataset(x[:60], y[:60]), TensorDataset(x[60:], y[60:])
+    return DataLoader(train, 16, shuffle=True), DataLoader(test, 20)
+
+
+def only_test():
+    return make_loaders()[1]
+"""
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A module in the current folder, and trained weights."""
+    name = f"own_{abs(hash(str(tmp_path)))}"
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    scope = {}
+    exec(OWN, scope)
+    torch.manual_seed(0)
+    ann = scope["make_model"]()
+    optimizer = torch.optim.Adam(ann.parameters(), 0.02)
+    for _ in range(60):
+        for x, y in scope["make_loaders"]()[0]:
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(ann(x), y).backward()
+            optimizer.step()
+    files.save(tmp_path / "ann.safetensors", ann.state_dict())
+    options = ("--model", f"{name}:make_model", "--data", f"{name}:make_loaders", "--no-progress")
+    return name, ann.eval(), scope["make_loaders"]()[1], options
+
+
+def test_a_network_of_ones_own(own, tmp_path):
+    name, ann, test, options = own
+    done = call(
+        *("convert", *options, "--weights", "ann.safetensors", "--time-steps", 8),
+        *("--sweep", "2,8", "--sigma", "0.1", "--chips", 3, "--target", 0.5),
+    )
+    out = tmp_path / "runs" / f"{name}.make_model-converted"
+    result = result_of(out)
+    assert "T = 8" in done.stdout
+    assert result.converted.over_time.steps == (2, 8)
+    assert result.converted.over_time.fitted
+    assert [report.chips for report in result.curve] == [3]
+    assert result.recipe["conversion"]["time_steps"] == 8
+    images, labels = next(iter(test))
+    right = float((ann(images).argmax(1) == labels).float().mean())
+    assert result.converted.ann == pytest.approx(right)
+    snn = restore(type(ann)(*ann), out / runs.CONVERTED, time_steps=8)
+    found = float((snn(images).argmax(1) == labels).float().mean())
+    assert found == pytest.approx(result.curve.clean)
+    assert found > 0.6
+    assert "holds an earlier conversion" in error("convert", *options)
+
+
+def test_ones_own_network_is_tuned_and_described_as_a_recipe_would(own, tmp_path):
+    _, _, _, options = own
+    out = tmp_path / "out"
+    call(
+        *("convert", "conversion.neurons.initial=0.25", "conversion.finetune.lr=1e-3", *options),
+        *("--weights", "ann.safetensors", "--time-steps", 4, "--out", out, "--chips", 2),
+        *("--finetune-epochs", 2, "--variation", "gaussian:sigma=0.1"),
+    )
+    result = result_of(out)
+    assert len(result.training.history) == 2
+    assert result.method == "converted, STDB"
+    assert result.recipe["conversion"]["neurons"]["initial"] == 0.25
+    assert len(result.curve) == 2
+
+
+def test_errors_of_ones_own_network(own, run):
+    name, _, _, options = own
+    assert "nothing to convert" in error("convert", "--no-progress")
+    assert "--model needs --data" in error("convert", "--model", f"{name}:make_model")
+    assert "--weights is of use only with --model" in error("convert", run, "--weights", "x")
+    assert "--resume is of use only with a run" in error("convert", *options, "--resume")
+    assert "expected conversion.KEY=VALUE" in error(
+        "convert", "evaluation.chips=2", *options
+    ).replace("Expected", "expected")
+    assert "Pass a pair (training, test)" in error(
+        "convert", *options, "--data", f"{name}:only_test"
+    )
+    files.save(run / "other.safetensors", {"0.weight": torch.zeros(2, 2)})
+    assert "other.safetensors" in error("convert", *options, "--weights", run / "other.safetensors")
+    assert "Pass --finetune-epochs too" in error("convert", *options, "--variation", "gaussian")
+
+
+def test_corrections_and_signs_in_a_recipe(run, tmp_path):
+    for name, changes in (
+        ("offsets", ["conversion.correction=offset-spikes"]),
+        ("residuals", ['conversion.correction={name="silent-residuals", steps=2}']),
+        ("signed", ["conversion.neurons.signed=true", "conversion.neurons.burst=2"]),
+    ):
+        out = tmp_path / name
+        call("convert", run, "--out", out, *changes, "--sweep", "2", "--no-progress")
+        call("evaluate", out, "--json", tmp_path / "again.json", "--no-progress")
+        again = read(tmp_path / "again.json", RunResult)
+        assert plain(again.curve) == plain(result_of(out).curve)
+    assert "Did you mean 'offset-spikes'?" in error(
+        "convert", run, "--out", tmp_path / "x", "conversion.correction=offset-spike"
+    )
+    assert "SilentResiduals needs neurons without leak" in error(
+        *("convert", run, "--out", tmp_path / "x", "conversion.neurons.leak=0.9"),
+        "conversion.correction=silent-residuals",
+    )
+
+
+def test_the_start_is_checked_on_chips_and_kept_in_the_file(run, tmp_path):
+    out = tmp_path / "chips"
+    call(
+        *("convert", run, "--out", out, "--sweep", "2", "--no-progress"),
+        *("conversion.balancing.variation=gaussian:sigma=0.1", "conversion.balancing.chips=2"),
+    )
+    result = result_of(out)
+    assert "initial" not in result.recipe["conversion"]["neurons"]
+    assert result.converted.over_time.accuracies[-1] == result.curve.clean
+    call("evaluate", out, "--json", tmp_path / "again.json", "--no-progress")
+    assert plain(read(tmp_path / "again.json", RunResult).curve) == plain(result.curve)

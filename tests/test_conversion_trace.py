@@ -202,3 +202,22 @@ def test_shifts_outweigh_unit_spikes():
         ann(torch.rand(16, 4))
     with pytest.raises(ValueError, match="'2' has one, which would outweigh"):
         convert(ann, [torch.rand(8, 4)], time_steps=4, unit_spikes=True)
+
+
+def one_is_added_to_what_is_read_again(s, x):
+    h = functional.relu(s.a(x))
+    k = functional.relu(s.b(h + 1))
+    return s.c(h + k)
+
+
+def bounded_in_place(s, x):
+    h = s.a(x)
+    functional.hardtanh(h, 0.0, 0.5, True)
+    return s.c(functional.relu(s.b(h)) + h)
+
+
+@pytest.mark.parametrize(
+    "forward", [one_is_added_to_what_is_read_again, bounded_in_place], ids=lambda f: f.__name__
+)
+def test_what_is_changed_in_place_and_what_is_not(forward):
+    test_what_the_network_computes_is_kept(forward)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -205,6 +206,7 @@ def test_the_real_files(real_data):
 @pytest.mark.parametrize(
     ("images", "message"),
     [
+        (np.zeros((1, 2)), r"needs a tensor of intensities, got ndarray"),
         (torch.tensor([[0, 255]], dtype=torch.uint8), r"got torch.uint8. Divide bytes by 255"),
         (torch.tensor([[0.0, 255.0]]), r"got 0 .. 255"),
         (torch.tensor([[-0.42, 0.9]]), r"got -0.42 .. 0.9. Leave out the normalisation"),

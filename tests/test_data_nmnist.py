@@ -59,7 +59,7 @@ def test_the_root_may_hold_the_splits_directly(root, tmp_path):
 
 @pytest.mark.parametrize("reduce", ["or", "count", 2])
 def test_the_cache_gives_the_same_items(root, cache, reduce):
-    options = {"time_steps": 3, "window_us": 90_000, "reduce": reduce}
+    options = {"time_steps": 3, "window_us": 100_000, "reduce": reduce}
     plain = NMNIST(root, "train", **options, cache=False)
     for _ in range(2):
         cached = NMNIST(root, "train", **options, cache=cache)
@@ -420,3 +420,16 @@ def test_the_order_is_that_of_tonic(root):
     assert ours.targets == theirs.targets
     for index in (0, 7):
         np.testing.assert_array_equal(ours.events(index), theirs[index][0])
+
+
+def test_recordings_that_go_on_behind_the_windows_are_told_of_once(root, cache):
+    said = (
+        r"1.*\.bin' lasts \d+ us, but the windows end at 150000 us: \d+ % of its events .*dropped"
+    )
+    with pytest.warns(UserWarning, match=said) as told:
+        NMNIST(root, "train", time_steps=5, window_us=30_000, cache=cache)
+    assert len(told) == 1
+    # Windows over everything say nothing, nor do those that were asked for otherwise.
+    NMNIST(root, "train", time_steps=11, window_us=30_000, cache=cache)
+    NMNIST(root, "train", time_steps=5, cache=cache)
+    NMNIST(root, "train", time_steps=5, window_us=20_000, first_saccade_only=True, cache=cache)

@@ -48,11 +48,11 @@ def examples(benchmark_script):
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_form_of_the_output(page, examples, embedded_data, monkeypatch):
-    """After a short training: the first batches of each loader."""
+    """After a short training: two small batches of each loader."""
     full = spikewvat.data.make_loader
 
-    def short(*args, **options):
-        return list(itertools.islice(full(*args, **options), 2))
+    def short(dataset, batch_size, **options):
+        return list(itertools.islice(full(dataset, 8, **options), 2))
 
     monkeypatch.setattr(spikewvat.data, "make_loader", short)
     found, run = examples(page)
@@ -62,9 +62,8 @@ def test_the_form_of_the_output(page, examples, embedded_data, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", PAGES)
-def test_more_chips_work_after_the_robust_training(page, examples, embedded_data):
-    found, run = examples(page)
+def test_more_chips_work_after_the_robust_training(examples, embedded_data):
+    found, run = examples("README.md")
     names, _ = run([code for code, _ in found])
     networks, device, test = [names["plain"], names["robust"]], names["device"], names["test"]
     plain, robust = (
@@ -74,9 +73,8 @@ def test_more_chips_work_after_the_robust_training(page, examples, embedded_data
     assert robust.yield_at(0.9).ci95[0] > plain.yield_at(0.9).ci95[1]
 
 
-def test_links_of_the_readme_are_absolute():
+def test_files_that_the_readme_links_to_exist():
     links = re.findall(r"\]\((\S+?)\)", (ROOT / "README.md").read_text())
-    assert all(link.startswith("https://") for link in links)
     files = [match[1] for match in map(REPOSITORY.match, links) if match]
     assert len(files) >= 2
     assert [file for file in files if not (ROOT / file).exists()] == []

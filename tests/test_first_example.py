@@ -17,13 +17,13 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
-# A short training: the first batches of the example's loader.
+# A short training: the first batch of the example's loader.
 SHORT = """
 import sys
 sys.modules.update(dict.fromkeys(sys.argv[1].split(","), None))
 import itertools, spikewvat.data, spikewvat.data.embedded as embedded
 full = spikewvat.data.make_loader
-spikewvat.data.make_loader = lambda *args, **more: list(itertools.islice(full(*args, **more), 2))
+spikewvat.data.make_loader = lambda *args, **more: list(itertools.islice(full(*args, **more), 1))
 """
 
 

@@ -255,3 +255,69 @@ def test_a_weight_computed_from_one_that_is_held_is_refused(make, name, source):
         Evaluator(net, [(X, Y)])
     assert all(map(torch.equal, net.parameters(), before))
     assert source not in WVAT(net, Gaussian(0.1), ignore=[source]).weights
+
+
+class Tracks(nn.Module):
+    """Of a quantiser: holds another layer's weight for its statistics, as brevitas does."""
+
+    __module__ = "brevitas.core.stats"
+
+    def __init__(self, parameter):
+        super().__init__()
+        self.parameter = parameter
+
+
+class Quantiser(nn.Module):
+    def __init__(self, *tracked):
+        super().__init__()
+        self.tracked = nn.ModuleList(map(Tracks, tracked))
+
+    def forward(self, weight):
+        step = max(t.parameter.abs().max() for t in self.tracked).detach() / 7
+        return weight + ((weight / step).round() * step - weight).detach()
+
+
+class QuantLinear(nn.Linear):
+    def quant_weight(self):
+        return self.weight_quant(self.weight[slice(None)])
+
+    def forward(self, x):
+        return functional.linear(x, self.quant_weight(), self.bias)
+
+
+def test_layers_that_share_a_quantiser_hold_their_own_weights():
+    torch.manual_seed(0)
+    layers = QuantLinear(5, 5), QuantLinear(5, 5)
+    shared = Quantiser(*(layer.weight for layer in layers))
+    for layer in layers:
+        layer.weight_quant = shared
+    net = nn.Sequential(layers[0], nn.Tanh(), layers[1])
+    weights = adapter_for(net).synaptic_weights(net)
+    assert list(weights) == ["0.weight", "2.weight"]
+    chip = Gaussian(0.3).program({name: w.detach() for name, w in weights.items()})
+    by_hand = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5)).requires_grad_(False)
+    by_hand.load_state_dict(
+        {**chip, "0.bias": layers[0].bias.detach(), "2.bias": layers[1].bias.detach()}
+    )
+    with replaced(weights, chip):
+        assert torch.equal(net(X), by_hand(X))
+    WVAT(net, Gaussian(0.1)).backward(lambda: net(X).square().mean())
+    assert all(bool(layer.weight.grad.any()) for layer in layers)
+
+
+def test_a_model_whose_modules_cannot_be_walked_is_named():
+    class Named(nn.Module):
+        def modules(self):
+            return {"layer": nn.Linear(2, 2)}
+
+    for use in (lambda: WVAT(Named(), Gaussian(0.1)), lambda: Evaluator(Named(), [(X, Y)])):
+        with pytest.raises(TypeError, match=r"Named has its own way.*nn\.Sequential\(model\)"):
+            use()
+
+
+def test_weights_that_store_numbers_in_a_way_of_their_own_are_named():
+    layout = pytest.importorskip("torch.testing._internal.two_tensor")
+    net = nn.Linear(3, 2)
+    net.weight = nn.Parameter(layout.TwoTensor(torch.rand(2, 3), torch.rand(2, 3)))
+    with pytest.raises(ValueError, match="'weight' is a TwoTensor, which stores .*Dequantise"):
+        WVAT(net, Gaussian(0.1))

@@ -21,7 +21,7 @@ from spikewvat.robustness import (
     Evaluator,
     simulate_chips,
 )
-from spikewvat.robustness.intervals import chip_interval
+from spikewvat.robustness.intervals import chip_interval, running_interval
 from spikewvat.serialisation import plain
 
 IMAGES, CLASSES = 24, 4
@@ -342,6 +342,25 @@ def test_stops_once_the_interval_is_narrow_enough():
     assert run(chips=60, device=Noise(0.0), interval_width=width, min_chips=7).chips == 7
 
 
+def test_an_interval_for_any_time_decides_and_is_printed(through_a_file):
+    full, width = run(chips=60), 0.2
+    report = run(chips=60, interval_width=width, min_chips=5, any_time=True)
+    assert 5 < report.chips < 60
+    for fewer in range(5, report.chips):
+        assert running_interval(full.accuracies[:fewer], 60).width >= width
+    assert report.ci95 == running_interval(report.accuracies, 60)
+    assert report.ci95.width < width
+    usual = run(chips=60, interval_width=width, min_chips=5)
+    assert usual.chips < report.chips
+    assert full.ci95.width < run(chips=60, any_time=True).ci95.width
+    assert through_a_file(report).ci95 == report.ci95
+    swept = an_evaluator().sweep(
+        Noise, [0.3], chips=60, interval_width=width, min_chips=5, any_time=True, seed=1
+    )
+    assert swept[0].ci95 == report.ci95
+    assert Degradation.pooled([swept, swept])[0].planned is None
+
+
 def test_equal_chips_are_evaluated_once_and_all_count():
     model = a_model()
     report = run(model, device=Rounded(), chips=12, target=0.1)
@@ -448,7 +467,8 @@ def test_report_reads_like_a_sentence():
     values = [0.941] * 3 + [0.963] * 50 + [0.9645] * 47
     assert str(a_report(values, target=0.95)) == (
         "96.3 % ± 0.4 (95 % CI 96.1 .. 96.4; for new images as well 94.9 .. 97.3), "
-        "worst chip 94.1 % (up to 3 % of chips may be worse), yield at 95 %: 97 of 100 chips"
+        "worst chip 94.1 % (up to 3 % of chips may be worse), "
+        "yield at 95 %: 97 of 100 chips (95 % CI 91.5 .. 99.4 %)"
     )
     assert str(a_report([0.5])) == "50.0 % (1 chip)"
     curve = Degradation(0.97, (a_report([0.97], sigma=0.0), a_report([0.9, 0.8])))
@@ -494,6 +514,7 @@ def test_report_is_immutable():
     ("keywords", "message"),
     [
         ({"chips": 0}, "chips must be a whole number of at least 1, got 0"),
+        ({"chips": 1, "any_time": True}, "chips must be a whole number of at least 2, got 1"),
         ({"min_chips": 1}, "min_chips must be a whole number of at least 2, got 1"),
         ({"target": 95}, r"target must be a fraction between 0 and 1, got 95. Write 0.95"),
         ({"interval_width": 0.0}, r"interval_width must be above 0, got 0.0"),
@@ -529,6 +550,15 @@ def test_labels_may_be_a_list():
     assert run(loader=[(torch.zeros(3, 2, 6), [0, 1])], chips=2).images == 2
 
 
+class AsDict(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 4)
+
+    def forward(self, x):
+        return {"logits": self.layer(x).sum(0)}
+
+
 def test_unexpected_outputs_and_batches():
     class Four(nn.Module):
         def __init__(self):
@@ -544,6 +574,12 @@ def test_unexpected_outputs_and_batches():
         run(loader=[torch.zeros(3, 2, 6)])
     with pytest.raises(TypeError, match=r"the loader is a tuple of 3 \(.*\), expected a pair"):
         run(loader=[(1, 2, 3)])
+    broken = torch.zeros(3, 2, 6)
+    broken[1, 1, 1] = math.nan
+    with pytest.raises(ValueError, match="batch behind image 2 hold NaN or infinity"):
+        run(loader=[(torch.zeros(3, 2, 6), torch.zeros(2).long()), (broken, torch.zeros(2).long())])
+    with pytest.raises(ValueError, match="network output is a dict, expected output spikes"):
+        run(AsDict(), adapter=None)
     with pytest.raises(TypeError, match=r"device must be a device model.*got 0\.1"):
         run(device=0.1)
     model = a_model()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import zlib
 from dataclasses import replace
 
@@ -13,13 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reference_robustness import accuracies_over_chips
+from scipy import stats
 from test_robustness_chips import IMAGES, NAMES, Noise, a_loader, a_model, an_evaluator, run
 from torch import nn
 
 from spikewvat import Gaussian
 from spikewvat.errors import DataError
 from spikewvat.lab.recipes.results import RunResult, row_result
-from spikewvat.robustness import ChipReport, Degradation, Evaluator
+from spikewvat.robustness import ChipReport, Degradation, Evaluator, paired_differences
 from spikewvat.serialisation import plain, restored
 
 
@@ -116,6 +118,54 @@ def test_images_that_chips_agree_on_tell_less_than_others():
     assert widths[1] < 0.8 * widths[0]
     unknown = replace(a_report(differ), hits=None).ci95_new_images.width
     assert unknown == pytest.approx(widths[0], rel=0.01)
+
+
+def test_a_difference_for_new_images_is_that_of_its_formula():
+    generator = torch.Generator().manual_seed(2)
+    tables = {
+        name: [(torch.rand(4, 30, generator=generator) < chance).int().tolist() for _ in range(2)]
+        for name, chance in (("one", 0.6), ("other", 0.9))
+    }
+    reports = {name: [a_report(table) for table in tables[name]] for name in tables}
+    found = paired_differences(reports).differences[0]
+    by_image = [
+        sum(
+            tables["other"][seed][chip][k] - tables["one"][seed][chip][k]
+            for seed in range(2)
+            for chip in range(4)
+        )
+        / 8
+        for k in range(30)
+    ]
+    # Half an image for each of: both right, both wrong, only one, only the other.
+    mean = sum(by_image) / 30
+    squares = sum((d - mean) ** 2 for d in by_image)
+    squares += sum(0.5 * d**2 for d in (0, 0, 1, -1))
+    half = stats.t.ppf(0.975, 32 - 1) * math.sqrt(squares / (32 - 1) / 32)
+    low, high = found.found.interval()
+    assert tuple(found.new_images) == pytest.approx(
+        (mean - math.hypot(mean - low, half), mean + math.hypot(high - mean, half))
+    )
+    assert "; for new images as well " in str(found)
+
+
+def test_equal_methods_may_differ_on_new_images(through_a_file):
+    reports = [a_report([[1, 1, 0, 1], [1, 0, 1, 1]])]
+    table = paired_differences({"one": reports, "other": reports})
+    assert table.differences[0].found.interval() == (0, 0)
+    assert table.differences[0].new_images.low < -0.1
+    again = through_a_file(table)
+    assert str(again) == str(table)
+    assert again.differences[0].new_images == table.differences[0].new_images
+
+
+@pytest.mark.parametrize("fewer", [False, True])
+def test_no_difference_for_new_images_without_hits_of_the_same_chips(fewer):
+    report = a_report([[1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1]])
+    other = a_report([[1, 1, 0, 1], [0, 0, 1, 1]]) if fewer else replace(report, hits=None)
+    table = paired_differences({"one": [report], "other": [other]})
+    assert table.differences[0].new_images is None
+    assert "new images" not in str(table)
 
 
 @pytest.mark.parametrize(

@@ -397,7 +397,7 @@ def test_pictures_of_lines():
     assert (left.min(), left.max()) == (float(extremes.min()), float(extremes.max()))
     assert len(accuracies.get_lines()) == 2
     assert {text.get_text() for text in accuracies.texts} == {"sgd", "wvat"}
-    more = plots.draw_lines({name: curves["sgd"] for name in "abcd"}).axes
+    more = plots.draw_lines(dict.fromkeys("abcd", curves["sgd"])).axes
     assert [len(axes.collections) for axes in more] == [3, 3, 1, 1]  # no more bands in a panel
     assert more[0].get_ylim() == more[2].get_ylim()
     with pytest.raises(ValueError, match="there are no curves to draw"):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from test_cli import call
 
@@ -65,3 +68,15 @@ def test_own_recipes_and_suites_build_on_names(tmp_path):
     jobs = jobs_of(read_suite("mine"), preset=None, seeds=[0])
     assert [job.recipe.name for job in jobs] == ["demo-adam", "own"]
     assert [job.row for job in jobs] == ["adam", "own"]
+
+
+def test_documentation_and_hints_call_recipes_by_name():
+    root = Path(__file__).parent.parent
+    pages = [root / "README.md", *(root / "docs").rglob("*.md"), *suites_folder().rglob("*.toml")]
+    called = []
+    for page in pages:
+        text = page.read_text()
+        assert "benchmarks/recipes" not in text, page
+        called += re.findall(r"spikewvat train ([a-z_0-9]+/[a-z_0-9/]+)", text)
+    assert len(called) > 4
+    assert set(called) <= set(recipe_names())

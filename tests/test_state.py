@@ -14,7 +14,7 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from spikewvat import WVAT, Gaussian, adapter_for
-from spikewvat.adapters.state import check_state
+from spikewvat.adapters.state import Call, check_state
 from spikewvat.errors import UnsupportedModelError
 
 
@@ -120,7 +120,7 @@ def _input():
 
 
 def _check(model, adapter=None):
-    check_state(model, adapter or adapter_for(model), ((_input(),), {}))
+    check_state(model, adapter or adapter_for(model), [Call(model, (_input(),))])
 
 
 def test_a_module_with_children_and_a_reset_is_reset():
@@ -247,3 +247,59 @@ def test_the_closure_is_called_as_often_as_before_and_the_model_checked_once():
     assert (len(calls), len(passes)) == (1, 3)
     wvat.backward(closure)
     assert (len(calls), len(passes)) == (2, 4)
+
+
+class Late(nn.Module):
+    """Fires when what it has summed up in a place that nobody sees is large enough."""
+
+    def __init__(self):
+        super().__init__()
+        charge = torch.zeros(5, 4)
+
+        def fired(x):
+            charge.add_(x.detach().abs())
+            spikes = (charge > 4).float()
+            charge.mul_(1 - spikes)
+            return spikes + x * 0
+
+        self.fired = fired
+
+    def forward(self, x):
+        return self.fired(x)
+
+
+@pytest.mark.parametrize("parts", [False, True])
+def test_a_loop_around_the_model_is_run_twice_as_a_whole(parts):
+    model, x = _net(Late()), _input() / 3
+    with torch.no_grad():
+        charged = float(model[0](x).abs().max())
+    assert charged < 4  # no step alone shows what is kept
+    wvat = WVAT(model, Gaussian(0.1), w_th=0.0, warn_after=None)
+
+    def step(x):
+        return model[2](model[1](model[0](x))) if parts else model(x)
+
+    def closure():
+        return sum(step(x) for _ in range(20)).square().mean()
+
+    def steps():
+        for _ in range(2):  # where parts are called, that is seen in the first
+            wvat.backward(closure)
+
+    with pytest.raises(UnsupportedModelError, match="two passes .* give different outputs"):
+        steps()
+
+
+def test_parts_of_a_model_are_called_as_the_closure_does():
+    model = _net(nn.ReLU())
+    passes = []
+    for index, part in enumerate(model):
+        part.register_forward_hook(lambda *_, index=index: passes.append(index))
+    wvat = WVAT(model, Gaussian(0.1), w_th=0.0)
+    met = []
+    for _ in range(4):
+        wvat.backward(lambda: model[2](model[1](model[0](_input()))).square().mean())
+        met.append(len(passes))
+        passes.clear()
+    assert met == [3, 9, 3, 3]
+    assert not any(part._forward_pre_hooks for part in model)

@@ -127,7 +127,7 @@ def test_two_trainings_in_a_folder(tmp_path, embedded_data):
     try:
         assert ready.wait(60)
         said = error("train", tmp_path / "tiny.toml", "--out", out)
-        assert f"process {process.pid} is training in {str(out)!r}" in said.replace("\n", " ")
+        assert f"process {process.pid} is at work in {str(out)!r}" in said.replace("\n", " ")
         assert sorted(path.name for path in out.iterdir()) == [".train.lock", ".train.pid"]
     finally:
         done.set()
@@ -139,7 +139,7 @@ def test_two_trainings_in_a_folder(tmp_path, embedded_data):
 
 def test_other_processes_of_a_distributed_run_do_not_take_the_lock(tmp_path, monkeypatch):
     with alone_in(tmp_path):
-        said = f"process {os.getpid()} is training"
+        said = f"process {os.getpid()} is at work"
         with pytest.raises(CheckpointError, match=said), alone_in(tmp_path):
             pass
         monkeypatch.setenv("LOCAL_RANK", "1")

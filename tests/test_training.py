@@ -14,7 +14,7 @@ from model_cases import ADAPTERS, PERTURBATIONS
 from spread import spread
 from torch import nn
 
-from spikewvat.devices import Gaussian
+from spikewvat.devices import Gaussian, Quantized
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import TrainingStalledWarning, UnsupportedModelError
 from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Mixture, Perturbation
@@ -577,3 +577,40 @@ def test_plain_is_the_gradient_and_draws_nothing():
 def test_no_option_is_accepted_and_ignored(make, message):
     with pytest.raises(TypeError, match=message):
         make(nn.Linear(3, 2))
+
+
+def test_optimizers_that_call_a_closure_several_times_a_step():
+    """LBFGS searches along a line: each call is a step of the method, from the ideal weights."""
+    x, y = torch.rand(12, 6), torch.arange(12) % 3
+    device = Quantized(bits=2)  # the same chip whenever it is programmed from the same weights
+    net = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+    twin = copy.deepcopy(net)
+
+    def optimizer_of(model):
+        return torch.optim.LBFGS(model.parameters(), max_iter=4, line_search_fn="strong_wolfe")
+
+    ours, theirs = optimizer_of(net), optimizer_of(twin)
+    method, weights = PerturbedGradient(net, HSV(device)), dict(twin.named_parameters())
+    weights = {name: w for name, w in weights.items() if w.dim() > 1}
+    calls = []
+
+    def closure():
+        calls.append(1)
+        ours.zero_grad()
+        return method.backward(lambda: nn.functional.cross_entropy(net(x), y))
+
+    def by_hand():
+        theirs.zero_grad()
+        ideal = {name: w.detach().clone() for name, w in weights.items()}
+        for name, value in device.program(ideal).items():
+            weights[name].data.copy_(value)
+        loss = nn.functional.cross_entropy(twin(x), y)
+        loss.backward()
+        for name, value in ideal.items():
+            weights[name].data.copy_(value)
+        return loss.detach()
+
+    for _ in range(3):
+        assert ours.step(closure) == theirs.step(by_hand)
+    assert method.steps == len(calls) > 6
+    assert all(map(torch.equal, net.parameters(), twin.parameters()))

@@ -12,6 +12,7 @@ from spikewvat.formatting import MISSING, percent
 from spikewvat.lab.suites import read_suite
 from spikewvat.results import RowResult
 from spikewvat.robustness.canvas import blank, styles
+from spikewvat.robustness.curves import Curve, draw_curves, label_ends
 
 _SIGMA = 0.10
 _CHOICES = {"swa": "SWA", "hsv": "HSV", "wvat": "WVAT", "both": "momentum and noise"}
@@ -34,19 +35,23 @@ def lengths() -> str:
 def lengths_picture() -> Any:
     """Draw the mean accuracy on chips against the number of epochs, one panel a data set."""
     shown = _by_length()
-    figure, panels = blank(len(shown), "")
-    figure.set_size_inches(8.5, 3.6)
+    figure, panels = blank(len(shown), f"Accuracy on chips, σ = {100 * _SIGMA:g} %")
     for axes, (title, methods) in zip(panels, shown.items(), strict=True):
-        for (method, found), style in zip(methods.items(), styles(methods).values(), strict=True):
-            means = [100 * _at(result) for result in found.values()]
-            axes.plot(list(found), means, color=style.colour, marker=style.marker, label=method)
+        curves = {
+            method: Curve(list(found), [100 * _at(result) for result in found.values()])
+            for method, found in methods.items()
+        }
+        chosen = styles(methods)
+        draw_curves(axes, curves, chosen)
+        epochs = sorted({n for found in methods.values() for n in found})
         axes.set_xscale("log")
-        axes.set_xticks(list(found), [str(n) for n in found])
+        axes.set_xticks(epochs, [str(n) for n in epochs])
         axes.minorticks_off()
-        axes.set_title(title, fontsize=10)
+        axes.set_title(title, fontsize=9)
         axes.set_xlabel("epochs")
-    panels[0].set_ylabel(f"accuracy on chips, σ = {100 * _SIGMA:g} % (%)")
-    panels[0].legend(fontsize=9, edgecolor="none")
+    ends = {method: (curve.x[-1], curve.y[-1]) for method, curve in curves.items()}
+    label_ends(axes, ends, [chosen[method].colour for method in curves])
+    panels[0].set_ylabel("accuracy (%)")
     return figure
 
 

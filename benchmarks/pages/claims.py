@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from pages.shared import NotRunError, markdown_table, results_of
+from pages.shared import RESULTS, NotRunError, markdown_table, results_of
 from spikewvat.formatting import MISSING
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.suites import read_suite, verdicts
+from spikewvat.lab.suites.claims import FILE, write_verdicts
 
 
 def claims() -> str:
@@ -29,3 +30,11 @@ def claims() -> str:
         for name, verdict in found
     ]
     return markdown_table(heads, rows, names=len(heads))
+
+
+def write_claims() -> None:
+    """Write the verdicts beside the results of each suite, as ``spikewvat bench`` does."""
+    for name in suite_names():
+        suite = read_suite(name)
+        if found := verdicts(suite.claims, results_of(suite)):
+            write_verdicts(found, RESULTS / name / FILE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pages.shared import RESULTS, SNNTORCH, NotRunError, load, markdown_table, path_of, results_of
 from spikewvat.formatting import percent, within
 from spikewvat.lab.suites import markdown, read_suite
@@ -9,6 +11,9 @@ from spikewvat.lab.suites.table import cells
 from spikewvat.results import RowResult
 from spikewvat.robustness.statistics import mean_of
 from spikewvat.serialisation import read
+
+WRONG = 0.1
+"""Error of the scores, relative to their size, above which a network counts as wrong."""
 
 
 def comparison(name: str, *patterns: str) -> str:
@@ -88,6 +93,41 @@ def conversion_peer() -> str:
     lines.append(["our time as a share of ann2snn's", *times, *[""] * len(steps)])
     heads = ["", *(f"T = {step}" for step in steps), *(f"{chips}, T = {step}" for step in steps)]
     return markdown_table(heads, lines)
+
+
+def convertible() -> str:
+    """Return the table of what becomes of small networks of many kinds."""
+    result = load("conversion", "convertible")
+    lines = []
+    for side, count in result["counts"].items():
+        wrong = [row["network"] for row in result["rows"] if row[side].get("error", 0) > WRONG]
+        numbers = [str(count[kind]) for kind in ("converted", "refused", "wrong")]
+        lines.append([side, *numbers, "; ".join(wrong)])
+    return markdown_table(["", "converted", "refused", "wrong", "which"], lines)
+
+
+def few_steps() -> str:
+    """Return the table of accuracy within few steps: without variation, on chips, and spikes."""
+    result = load("conversion", "few_steps")
+    steps, sigma = result["steps"], f"{result['sigmas'][-1]:g}"
+    sides: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        sides.setdefault(row["side"], []).append(row)
+    lines = []
+    for side, rows in sides.items():
+        if side.startswith("ANN"):
+            lines.append([side, percent(mean_of([row["accuracy"] for row in rows]))])
+            continue
+        clean = [mean_of(column) for column in zip(*(r["accuracy"] for r in rows), strict=True)]
+        chips = [chip for row in rows for chip in row["chips"][sigma]]
+        varied = [mean_of(column) for column in zip(*chips, strict=True)]
+        spikes = mean_of([row["spikes"][steps.index(4)] for row in rows])
+        lines.append([side, *map(percent, (*clean, *varied)), f"{spikes:.0f}"])
+    label = f"σ = {100 * float(sigma):g} %"
+    heads = ["", *(f"T = {step}" for step in steps), *(f"{label}, T = {step}" for step in steps)]
+    width = len(heads)
+    lines = [line + [""] * (width + 1 - len(line)) for line in lines]
+    return markdown_table([*heads, "spikes, T = 4"], lines)
 
 
 def balancing() -> str:

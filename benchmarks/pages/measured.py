@@ -121,6 +121,20 @@ def step_parts() -> str:
     return markdown_table(["", "weights", "plain step", *parts], lines)
 
 
+def checks() -> str:
+    """Return the table of what checks cost: per step, and once."""
+    lines = []
+    for row in load("speed", "checks")["rows"]:
+        low, middle, high = (percent(share, 2) for share in row["share"])
+        both = row["wvat_ms"], row["evaluator_ms"]
+        once = [f"{made:.1f} + {first:.0f} ms" for made, first in both]
+        name = f"{row['setup']}, batch {row['batch']}"
+        step = f"{row['step_ms']:.0f} ms"
+        lines.append([name, str(row["weights"]), step, f"{middle} % ({low} .. {high})", *once])
+    heads = ["", "weights", "step", "checks in a step", "WVAT, once", "Evaluator, once"]
+    return markdown_table(heads, lines)
+
+
 def monte_carlo() -> str:
     """Return the table of what a chip costs relative to an evaluation without variation."""
     ways = ("chips", "stacked", "plain loop")

@@ -133,13 +133,19 @@ def adapter_for(
 
 
 def check_model(model: object, who: str) -> None:
-    """Raise TypeError unless a model was passed.
+    """Raise TypeError unless a model was passed whose modules can be walked.
 
     Args:
         model: What was passed as a model.
         who: The class or function that it was passed to.
     """
     if isinstance(model, nn.Module):
+        if not all(isinstance(module, nn.Module) for module in model.modules()):
+            kind = type(model).__name__
+            raise TypeError(
+                f"{who} needs a model whose modules() are modules, but {kind} has its own way, as "
+                "Rockpool's modules do. Wrap it: model = torch.nn.Sequential(model)."
+            )
         return
     if isinstance(model, Optimizer):
         given = f"the optimizer {type(model).__name__}"

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from spikewvat.adapters.neurons import exchanged_entries
-from spikewvat.adapters.products import exchanging_in, same, seen_in, untouched
+from spikewvat.adapters.neurons import exchanged_entries, overridden
+from spikewvat.adapters.products import exchanging_in, is_matrix, same, seen_in, untouched
 from spikewvat.adapters.trial import Use
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import EffectiveWeight, perturbed
@@ -139,8 +139,9 @@ class Quantised:
         """Return the parameters that it is computed from."""
         own = self.layer._parameters[self.name]
         quantiser: Any = self.layer.weight_quant
-        scales = list(quantiser.parameters())
-        return [*scales] if own is None else [own, *scales]
+        # Matrices in it are the weights of other layers, whose statistics it shares.
+        scales = [p for p in quantiser.parameters() if not is_matrix(p)]
+        return scales if own is None else [own, *scales]
 
     def read(self) -> tuple[Tensor, Tensor | None]:
         """Quantise the weight; statistics stay."""
@@ -154,17 +155,15 @@ class Quantised:
     def exchanging(self, exchange: _Exchange) -> Iterator[None]:
         """Let the quantised weight go through a function."""
 
-        def change(module: nn.Module, args: Any, value: Any) -> Any:
+        def change(inner: Callable[..., Any], *args: Any, **kw: Any) -> Any:
+            value = inner(*args, **kw)
             if isinstance(value, Tensor):
                 return exchange(value)
             return value._replace(value=exchange(value.value))
 
-        quantiser: Any = self.layer.weight_quant
-        handle = quantiser.register_forward_hook(change)
-        try:
+        # Not at the quantiser, which layers may share.
+        with overridden(self.layer, "quant_weight", change):
             yield
-        finally:
-            handle.remove()
 
     def __str__(self) -> str:
         return "computed by fake quantisation"

@@ -33,6 +33,8 @@ def synapses(module: nn.Module) -> Iterator[str]:
 
 def reason(module: nn.Module) -> str | None:
     """Return why a module's other parameters are not synapses."""
+    if type(module).__module__.startswith(("brevitas.core.", "brevitas.proxy.")):
+        return "statistics of a quantiser"
     return "constants of neurons" if home(module) in _NEURONS else None
 
 

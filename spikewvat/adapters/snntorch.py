@@ -22,6 +22,9 @@ _PARALLEL = tuple(
 
 _CONSTANTS = ("alpha", "beta", "threshold", "graded_spikes_factor", "tau")
 
+# What a step leaves as attributes, and the next one computes anew.
+_LEFT_BEHIND = ("reset", "spk")
+
 # Their threshold and beta enter step by step, element by element.
 _LEAKY = (snn.Leaky, snn.RLeaky, snn.Synaptic, snn.RSynaptic)
 _STEPWISE = (*_LEAKY, snn.Lapicque, snn.Alpha, snn.SLSTM, snn.SConv2dLSTM)
@@ -105,6 +108,8 @@ class SnnTorchAdapter(TorchAdapter):
             return
         reset = module.reset_mem()
         states = reset if isinstance(reset, tuple) else (reset,)
+        for name in _LEFT_BEHIND:  # a new neuron has none
+            vars(module).pop(name, None)
         # snnTorch keeps zeros of the last batch's shape. Emptied, as in a new neuron, the state
         # fits any batch size, and an average or copy of the model has buffers of equal shape.
         for name, buffer in module._buffers.items():

@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import inspect
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, TypeAlias
 
@@ -21,16 +21,27 @@ from spikewvat.errors import UnsupportedModelError
 
 Kept: TypeAlias = dict[str, Any]
 """What a module keeps, by where it is: tensors, arrays, numbers, generators."""
-Autocast: TypeAlias = tuple[str, torch.dtype]
-Call: TypeAlias = (
-    tuple[tuple[Any, ...], dict[str, Any]] | tuple[tuple[Any, ...], dict[str, Any], list[Autocast]]
-)
-"""Arguments of a call and its named ones."""
-
 _BOOKKEEPING = frozenset(vars(nn.Module()))
 _RESETS = ("reset", "reset_state", "reset_states", "reset_mem")
 _NO_NEURONS = ("torchmetrics", "torch_geometric")
 _DEPTH = 5  # how deep containers are looked into
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A call of a model, or of a part of it.
+
+    Args:
+        module: What was called.
+        args: With what.
+        kwargs: With what by name.
+        autocast: The lower precisions that it ran in, with their kinds of devices.
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    autocast: tuple[tuple[str, torch.dtype], ...] = ()
 
 
 class Resets(Protocol):
@@ -130,31 +141,39 @@ def check_reset(module: nn.Module, name: str) -> None:
 
 
 @contextmanager
-def recorded(model: nn.Module) -> Iterator[list[Call]]:
-    """Note the first call of a model within a block.
+def recorded(*modules: nn.Module) -> Iterator[list[Call]]:
+    """Note all calls of some modules within a block, but not those within another's.
 
     Yields:
-        Its arguments and the lower precision that it ran in, once it was called.
+        The calls so far.
     """
     calls: list[Call] = []
+    inside = 0
 
-    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not calls:
+    def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        nonlocal inside
+        if not inside:
             kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-            autocast = [(kind, torch.get_autocast_dtype(kind)) for kind in kinds]
-            calls.append((args, kwargs, autocast))
+            autocast = tuple((kind, torch.get_autocast_dtype(kind)) for kind in kinds)
+            calls.append(Call(module, args, kwargs, autocast))
+        inside += 1
 
-    handle = model.register_forward_pre_hook(note, with_kwargs=True)
-    try:
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal inside
+        inside -= 1
+
+    with ExitStack() as stack:
+        for module in modules:
+            hook = module.register_forward_pre_hook(enter, with_kwargs=True)
+            stack.callback(hook.remove)
+            stack.callback(module.register_forward_hook(leave, always_call=True).remove)
         yield calls
-    finally:
-        handle.remove()
 
 
 def check_state(
     model: nn.Module,
     adapter: Resets,
-    call: Call,
+    calls: Sequence[Call],
     *,
     to_evaluate: bool = False,
     unheld: Mapping[str, Tensor] | None = None,
@@ -166,7 +185,7 @@ def check_state(
     Args:
         model: The model; it runs in evaluation mode, without gradients.
         adapter: Resets it.
-        call: What to call it with.
+        calls: What to call, one after the other from a reset to the next.
         to_evaluate: Whether chips are tested next: then observers must not learn either.
         unheld: Matrices that no device holds, so that they must not multiply data.
 
@@ -182,7 +201,7 @@ def check_state(
         adapter.reset_state(model)
         before = _all(model)
         with noting_factors(unheld or {}) as overlooked:
-            one = tensors_in(_run(model, call))
+            one = [tensor for call in calls for tensor in tensors_in(_run(call))]
         if overlooked:
             names = ", ".join(map(repr, overlooked))
             raise UnsupportedModelError(
@@ -192,7 +211,7 @@ def check_state(
             )
         adapter.reset_state(model)
         after = _all(model)
-        other = tensors_in(_run(model, call))
+        other = [tensor for call in calls for tensor in tensors_in(_run(call))]
         stack.callback(adapter.reset_state, model)
         if len(one) == len(other) and all(map(_close, one, other)):
             return
@@ -263,17 +282,17 @@ def _as_before(model: nn.Module) -> Iterator[None]:
         random.setstate(pythons)
 
 
-def _run(model: nn.Module, call: Call) -> Any:
+def _run(call: Call) -> Any:
     # Copies: a first layer that works in place changes its input.
-    args = tuple(_copied(value) for value in call[0])
-    kwargs = {key: _copied(value) for key, value in call[1].items()}
+    args = tuple(_copied(value) for value in call.args)
+    kwargs = {key: _copied(value) for key, value in call.kwargs.items()}
     torch.manual_seed(0)
     np.random.seed(0)  # noqa: NPY002
     random.seed(0)
     with ExitStack() as stack:
-        for kind, dtype in call[2] if len(call) == 3 else ():
+        for kind, dtype in call.autocast:
             stack.enter_context(torch.autocast(kind, dtype))
-        return model(*args, **kwargs)
+        return call.module(*args, **kwargs)
 
 
 def _all(model: nn.Module) -> dict[str, Kept]:

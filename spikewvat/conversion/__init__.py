@@ -12,7 +12,7 @@ from spikewvat.conversion.correction import Correction, OffsetSpikes, SilentResi
 from spikewvat.conversion.finetune import finetune, potential_cross_entropy
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.conversion.over_time import OverTime
-from spikewvat.conversion.pipeline import HYBRID, convert
+from spikewvat.conversion.pipeline import HYBRID, convert, restore
 from spikewvat.conversion.qcfs import QCFS
 from spikewvat.conversion.start import STARTS, choose_start
 from spikewvat.conversion.sweep import EarlyExit, TimeSweep, early_exit, sweep_time
@@ -46,5 +46,6 @@ __all__ = [
     "early_exit",
     "finetune",
     "potential_cross_entropy",
+    "restore",
     "sweep_time",
 ]

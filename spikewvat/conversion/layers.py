@@ -53,8 +53,7 @@ class Neurons(Timed):
         leak: As given; a parameter, fixed unless made learnable.
         start: Potential before the first step, as a share of the threshold, 0-dim or one for each
             channel.
-        bias: Added to the currents in every step, 0-dim or one for each channel; 0 unless
-            calibrated.
+        bias: Added to the currents in every step, one for each channel; 0-dim if there is none.
         amplitude: Size of a spike. In units of the ANN's activations it equals the threshold, so
             that rate times amplitude is the activation, and weights and biases are those of the
             ANN.
@@ -95,6 +94,21 @@ class Neurons(Timed):
         self.threshold = nn.Parameter(threshold.clone(), requires_grad=learns)
         self.amplitude = torch.ones_like(threshold) if self.unit else threshold.clone()
 
+    def shape_like(self, state: dict[str, Any], prefix: str) -> None:
+        """Take over the shapes of constants in a file, and complete a file of an earlier version.
+
+        Args:
+            state: Tensors by name.
+            prefix: Of the names of this layer's tensors.
+        """
+        if isinstance(threshold := state.get(f"{prefix}threshold"), Tensor):
+            self.set_threshold(torch.ones_like(threshold))
+        for name in ("start", "bias"):  # earlier files lack them: the arguments say the start
+            own: Tensor = getattr(self, name)
+            found = state.setdefault(f"{prefix}{name}", own)
+            if isinstance(found, Tensor):
+                setattr(self, name, own.new_zeros(found.shape))
+
     def steps(self, x: Tensor, time_steps: int, state: State | None) -> tuple[Tensor, State]:
         """Return spikes times amplitude, and the potentials."""
         x = self.shifted(x)
@@ -109,8 +123,7 @@ class Neurons(Timed):
 
     def shifted(self, x: Tensor) -> Tensor:
         """Return currents [T, B, ...] with the bias."""
-        biased = self.bias.dim() > 0 or bool(self.bias != 0)
-        return x + _channels(self.bias, x.dim() - 3) if biased else x
+        return x if self.bias.dim() == 0 else x + _channels(self.bias, x.dim() - 3)
 
     def level(self, x: Tensor) -> Tensor:
         """Return the thresholds, to broadcast against currents [T, B, ...] or one step of them."""

@@ -16,6 +16,7 @@ _VIEWS = (
     *("movedim", "contiguous", "chunk", "split", "tensor_split", "unbind"),
     "dropout",  # in evaluation, as far as supported
 )
+_INPLACE = {"hardtanh": 3, "threshold": 3, "elu": 2, "celu": 2, "leaky_relu": 2}  # else 1
 _VIEW_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 
@@ -104,7 +105,9 @@ def written(node: fx.Node, ann: nn.Module) -> fx.Node | None:
         name = getattr(node.target, "__name__", "")
         changes = node.target in _ASSIGNMENTS or (name.endswith("_") and not name.endswith("__"))
         if name not in _VIEWS:
-            changes = changes or bool(node.kwargs.get("inplace")) or node.args[1:2] == (True,)
+            place = _INPLACE.get(name, 1)
+            given = node.args[place] if len(node.args) > place else node.kwargs.get("inplace")
+            changes = changes or given is True  # not 1, which may be added
     else:
         return None
     return _first(node) if changes else None

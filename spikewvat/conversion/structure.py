@@ -147,7 +147,7 @@ def _keeps_batch(index: Any) -> bool:
     """Return whether an index slices only axes after the batch."""
     index = index if isinstance(index, tuple) else (index,)
     return index[0] in (slice(None), Ellipsis) and all(
-        isinstance(i, slice | int) or i is Ellipsis for i in index
+        isinstance(i, slice | int) or i in (Ellipsis, None) for i in index
     )
 
 

@@ -24,14 +24,16 @@ def nodes(node: fx.Node) -> list[fx.Node]:
 
 
 def is_shape(node: fx.Node) -> bool:
-    """Return whether a node only queries a shape."""
+    """Return whether a node only queries a shape, or calculates with sizes."""
     if node.op == "call_method":
         return node.target in ("size", "dim")
     if node.op == "call_function" and node.target is getattr:
         return node.args[1] in ("shape", "ndim")
     if node.op == "call_function" and node.target is operator.getitem:
         return isinstance(node.args[0], fx.Node) and is_shape(node.args[0])
-    return False
+    given = node.all_input_nodes
+    sizes = node.op == "call_function" and node.target in _OF_SIZES
+    return sizes and bool(given) and all(is_shape(n) for n in given)
 
 
 _MAX_POOLS: dict[Any, type[nn.Module]] = {
@@ -49,6 +51,7 @@ TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 SYNAPSES = (nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED, nn.Linear)
 Constant: TypeAlias = float | Tensor
 _OF_CONVOLUTIONS = ("stride", "padding", "dilation", "groups", "padding_mode")
+_OF_SIZES = (operator.add, operator.sub, operator.mul, operator.floordiv, operator.mod)
 _SUMS = {"add", "add_", "iadd"}
 _DIFFERENCES = {"sub", "sub_", "isub", "subtract", "subtract_"}
 _PRODUCTS = {"mul", "mul_", "imul", "multiply", "multiply_"}

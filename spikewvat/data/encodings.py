@@ -141,6 +141,11 @@ Encoding: TypeAlias = Rate | Latency | Direct
 
 def check_intensities(images: Tensor, purpose: str) -> None:
     """Raise ValueError unless images are floating point numbers in 0..1, but for rounding."""
+    if not isinstance(images, Tensor):
+        raise ValueError(
+            f"{purpose} needs a tensor of intensities, got {type(images).__name__}. Convert it: "
+            "torch.as_tensor(images)."
+        )
     if not images.is_floating_point():
         raise ValueError(
             f"{purpose} needs intensities in 0..1 as floating point numbers, got {images.dtype}. "

@@ -9,6 +9,7 @@ import hashlib
 import http.client
 import urllib.error
 import urllib.request
+import warnings
 import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -37,6 +38,7 @@ _FOLDERS = {"train": "Train", "test": "Test"}
 _DIGITS = tuple("0123456789")
 _TIMEOUT_S = 10
 _CACHE_VERSION = 3
+_LATE = 0.1  # share of events behind the last window that is more than the end of a saccade
 
 
 class NMNIST(Dataset[tuple[Tensor, int]]):
@@ -53,7 +55,8 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         time_steps: Number of bins T.
         window_us: Length of a bin in microseconds, from time 0 on. By default, as users of
             ``ToFrame(n_time_bins=T)`` expect, every recording is cut into T equal bins from its
-            first to its last event (see :func:`~spikewvat.data.events.bin_events`).
+            first to its last event (see :func:`~spikewvat.data.events.bin_events`). Warns once
+            where more than a tenth of a recording's events come behind the last window.
         reduce: What several events in one bin become: ``"or"``, ``"count"``, or an integer at
             which the count is clipped.
         first_saccade_only: Keep the first 100 ms.
@@ -114,6 +117,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         self._time_steps, self._window_us, self._reduce = time_steps, window_us, reduce
         self._first_saccade_only, self._stabilize = first_saccade_only, stabilize
         self._denoise_us, self._sparse = denoise_us, sparse
+        self._told = False
         if stabilize:
             _source("stabilize")
         if denoise_us is not None:
@@ -183,14 +187,32 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         return events
 
     def _binned(self, index: int) -> NDArray[np.uint8]:
+        events = self.events(index)
+        self._tell_of_late(events, self.files[index])
         return bin_checked(
-            self.events(index),
+            events,
             self._time_steps,
             self._window_us,
             NMNIST_SENSOR,
             self._reduce,
             name=repr(str(self.files[index])),
         )
+
+    def _tell_of_late(self, events: Events, path: Path) -> None:
+        """Tell once of a recording that goes on behind the last window."""
+        if self._told or self._window_us is None:
+            return
+        end = self._time_steps * self._window_us
+        late = float((events["t"] >= end).mean())
+        if late > _LATE:
+            self._told = True
+            warnings.warn(
+                f"{str(path)!r} lasts {events['t'][-1]} us, but the windows end at {end} us: "
+                f"{100 * late:.0f} % of its events come later and are dropped, and so are those "
+                "of other recordings. Use more time_steps or a longer window_us, or time_steps "
+                "alone for windows over the whole recording.",
+                stacklevel=2,
+            )
 
     def _row(self, index: int) -> Row:
         """Return a packed recording; in the cache it is written anew where it is damaged."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TypeAlias
 
+import torch
+
 from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
 from spikewvat.robustness.results import ChipReport, Degradation
-from spikewvat.robustness.statistics import holm
+from spikewvat.robustness.statistics import Interval, holm, student_t_quantile
 from spikewvat.serialisation import Real
 
 Trainings: TypeAlias = Sequence[Degradation] | Sequence[ChipReport]
@@ -25,12 +28,15 @@ class Difference:
         reference: The method that is subtracted.
         found: Mean difference in accuracy, a fraction, with its standard error.
         p_adjusted: p-value after Holm's correction over all differences in the table.
+        new_images: 95 % interval of the difference for new images as well; None if the reports do
+            not know which images each chip classified correctly, or the chips differ.
     """
 
     method: str
     reference: str
     found: Hierarchy
     p_adjusted: Real
+    new_images: Interval | None = None
 
     @property
     def is_significant(self) -> bool:
@@ -38,11 +44,12 @@ class Difference:
         return self.p_adjusted < 0.05
 
     def __str__(self) -> str:
-        low, high = (100 * bound for bound in self.found.interval())
+        bounds = _in_points(self.found.interval())
+        if self.new_images is not None:
+            bounds += f"; for new images as well {_in_points(self.new_images)}"
         return (
             f"{self.method} - {self.reference}: {100 * self.found.mean:+.2f} points "
-            f"(95 % CI {low:+.2f} .. {high:+.2f}), p = {self.found.p_value:.2g}, "
-            f"adjusted {self.p_adjusted:.2g}"
+            f"(95 % CI {bounds}), p = {self.found.p_value:.2g}, adjusted {self.p_adjusted:.2g}"
         )
 
 
@@ -132,8 +139,8 @@ def paired_differences(
     found = [_difference(reports[one], reports[other], one, other) for one, other in pairs]
     adjusted = holm([difference.p_value for difference in found])
     rows = (
-        Difference(*pair, difference, p)
-        for pair, difference, p in zip(pairs, found, adjusted, strict=True)
+        Difference(one, other, own, p, _over_images(own, reports[one], reports[other]))
+        for (one, other), own, p in zip(pairs, found, adjusted, strict=True)
     )
     return Differences(first.device, first.sigma, tuple(rows))
 
@@ -180,3 +187,53 @@ def _difference(
         rows.append(list(row.values()))
         chips.append(tuple(row))
     return hierarchical(rows, same_chips=len(set(chips)) == 1)
+
+
+def _over_images(
+    found: Hierarchy, ones: Sequence[ChipReport], others: Sequence[ChipReport]
+) -> Interval | None:
+    r"""Extend the interval of a difference from the images at hand to new images.
+
+    The half-widths over trainings and chips and over images are added in quadrature. The second is
+    Student's interval of the mean over images of the difference :math:`d_k` between the shares of
+    chips that are right on image k, with half an image added to its variance for each of the four
+    cases (both right, both wrong, either one right): without them, methods that differ on no image
+    would have no width.
+
+    .. math:: t_{m + 1} \sqrt{\frac{1 + \sum_k (d_k - \bar d)^2}{(m + 1)(m + 2)}}
+
+    Args:
+        found: The difference.
+        ones: Reports of the method, one for each training.
+        others: Reports of the reference.
+
+    Returns:
+        The interval; None if the reports have no ``hits``, or their chips differ.
+
+    References:
+        Construction of confidence limits about effect measures (Zou and Donner, 2008),
+        https://doi.org/10.1002/sim.3095; Simple improved confidence intervals for comparing
+        matched proportions (Agresti and Min, 2005), https://doi.org/10.1002/sim.1781
+    """
+    pairs = list(zip(ones, others, strict=True))
+    parts = [
+        (one.hits - other.hits) / one.chips
+        for one, other in pairs
+        if one.hits is not None and other.hits is not None and one.seeds == other.seeds
+    ]
+    if len(parts) < len(pairs):
+        return None
+    by_image = torch.stack(parts).double().mean(0)
+    m = len(by_image)
+    squares = 1 + float((by_image - by_image.mean()).square().sum())
+    half = student_t_quantile(0.975, m + 1) * math.sqrt(squares / ((m + 1) * (m + 2)))
+    low, high = found.interval()
+    return Interval(
+        found.mean - math.hypot(found.mean - low, half),
+        found.mean + math.hypot(high - found.mean, half),
+    )
+
+
+def _in_points(interval: Interval) -> str:
+    low, high = (100 * bound for bound in interval)
+    return f"{low:+.2f} .. {high:+.2f}"

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spikewvat.robustness.intervals import Sides, doubtful_sides, with_phantom
+from spikewvat.robustness.intervals import doubtful_sides, with_phantom
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.statistics import (
     ANYTHING,
@@ -21,6 +21,9 @@ from spikewvat.robustness.statistics import (
     student_t_quantile,
 )
 from spikewvat.serialisation import Real
+
+FEW_TRAININGS = 3
+"""Number of trainings up to which their t quantile makes up for skewed chips."""
 
 
 class Estimate(NamedTuple):
@@ -141,8 +144,10 @@ def hierarchical(
     number undercovers clearly for two or three trainings. The components are method-of-moments
     estimates, cut off at 0.
 
-    If there are few chips or their values are skewed, one more chip widens the interval, see
-    :func:`~spikewvat.robustness.intervals.skewed_interval`.
+    If the means over trainings of the chips are skewed, one more chip widens the interval, see
+    :func:`~spikewvat.robustness.intervals.skewed_interval`. Two or three trainings do not need it,
+    for their t quantile is far above that of the chips; nor do other chips for each training, for
+    their means vary little.
 
     A single training gives the interval over its chips, which says nothing about other trainings.
 
@@ -169,26 +174,23 @@ def hierarchical(
     """
     groups = _as_groups(values, same_chips=same_chips)
     found = _summary(groups, same_chips=same_chips)
-    if max(len(group) for group in groups) == 1:
+    if len(groups) > 1 and (len(groups) <= FEW_TRAININGS or not same_chips):
         return found
-    sides = _doubtful_sides(groups, same_chips=same_chips)
+    chips = torch.stack(groups).mean(0)
 
     def extended(*, below: bool) -> Estimate:
-        more = [with_phantom(group, below=below, bounds=bounds) for group in groups]
+        phantom = with_phantom(chips, below=below, bounds=bounds)[-1:]
+        shifted = [(phantom + group.mean() - chips.mean()).clamp(*bounds) for group in groups]
+        more = [torch.cat(pair) for pair in zip(groups, shifted, strict=True)]
         other = _summary(more, same_chips=same_chips)
         return Estimate(other.mean, other.std_error, other.degrees)
 
+    sides = doubtful_sides(chips)
     return replace(
         found,
         low=extended(below=True) if sides.low else None,
         high=extended(below=False) if sides.high else None,
     )
-
-
-def _doubtful_sides(groups: list[Tensor], *, same_chips: bool) -> Sides:
-    if same_chips:
-        return doubtful_sides(torch.stack(groups).mean(0))
-    return doubtful_sides(torch.cat([group - group.mean() for group in groups]))
 
 
 def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:

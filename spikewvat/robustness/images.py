@@ -91,7 +91,8 @@ class Images:
             device: Device of the inputs.
 
         Raises:
-            ValueError: If there are no images, or different ones than before.
+            ValueError: If there are no images, or different ones than before; if inputs are not
+                finite.
             TypeError: If a batch is not a pair of tensors.
         """
         if self._kept is not None:
@@ -106,6 +107,8 @@ class Images:
         source = self._loader if begun is None else itertools.chain([begun[0]], begun[1])
         for batch in source:
             inputs, labels = _pair(batch)
+            if self.count == 0:
+                _check_finite(inputs, count)
             count += len(labels)
             seen.append(labels.cpu())
             if room > 0:
@@ -224,6 +227,18 @@ def _pair(batch: Any) -> tuple[Tensor, Tensor]:
             "(int64) of shape [B]."
         )
     return inputs, labels
+
+
+def _check_finite(inputs: Tensor, before: int) -> None:
+    """Raise if inputs hold NaN or infinity, of which spiking neurons may make silence."""
+    values = inputs.coalesce().values() if inputs.is_sparse else inputs
+    if not values.is_floating_point() or bool(values.sum().isfinite()):
+        return  # a sum of finite numbers may overflow, never the other way round
+    if not bool(values.isfinite().all()):
+        raise ValueError(
+            f"inputs of the batch behind image {before} hold NaN or infinity. Check the data "
+            "and its normalisation for divisions by zero."
+        )
 
 
 def _packed(inputs: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spikewvat.devices.base import check_above_zero
-from spikewvat.robustness.hierarchy import Hierarchy
+from spikewvat.robustness.hierarchy import FEW_TRAININGS, Hierarchy
 from spikewvat.robustness.intervals import FEW, chip_interval, skewed_interval
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.statistics import Interval, check_confidence, student_t_quantile
@@ -99,7 +99,8 @@ def chips_needed_per_training(
         confidence: Coverage, between 0 and 1.
 
     Returns:
-        Number of chips, at least 11: with fewer, the interval is wider.
+        Number of chips, at least 2; for more than three trainings at least 11, since the interval
+        of fewer chips is wider.
 
     Raises:
         ValueError: If an argument is out of range, the components are unknown, or no number of
@@ -109,7 +110,7 @@ def chips_needed_per_training(
         >>> from spikewvat.robustness import hierarchical
         >>> pilot = hierarchical([[0.90, 0.94], [0.91, 0.95], [0.92, 0.93]], same_chips=True)
         >>> chips_needed_per_training(pilot, width=0.10)
-        11
+        4
     """
     count = found.trainings if trainings is None else trainings
     seed, common, chip = found.seed_std, found.common_std, found.chip_std
@@ -141,7 +142,8 @@ def chips_needed_per_training(
     # With many chips the degrees are those of the trainings: solved for their number.
     quantile = student_t_quantile((1 + confidence) / 2, count - 1)
     room = (width / (2 * quantile)) ** 2 - seed**2 / count
-    chips = max(FEW + 1, int((chip**2 / count + common**2) / room))
+    least = 2 if count <= FEW_TRAININGS else FEW + 1
+    chips = max(least, int((chip**2 / count + common**2) / room))
     while width_of(chips) > width:
         chips += 1
     return chips

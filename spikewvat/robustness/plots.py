@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,21 +10,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from spikewvat.robustness.axis import AGE
 from spikewvat.robustness.canvas import (
-    BEHIND,
     INK,
     STYLES,
-    Curve,
     Style,
     add_legend,
     blank,
     cap_percent,
+    name_axes,
+    save,
+    styles,
+)
+from spikewvat.robustness.curves import (
+    BEHIND,
+    Curve,
     draw_curves,
     label_ends,
     mark_target,
     multiples,
-    name_axes,
-    save,
-    styles,
 )
 from spikewvat.robustness.results import ChipReport, Degradation, check_target
 
@@ -70,23 +72,23 @@ def accuracy_against_sigma(
     _check_any(curves, "curves")
     axis, *others = dict.fromkeys(curve.axis for curve in curves.values())
     if others:
-        names = ", ".join(one.name or "sigma" for one in (axis, *others))
+        swept = ", ".join(one.name or "sigma" for one in (axis, *others))
         raise ValueError(
-            f"curves sweep {names}, expected the same quantity. Draw one picture for each."
+            f"curves sweep {swept}, expected the same quantity. Draw one picture for each."
         )
     scale = 100 if axis.name is None else 1  # sigma is drawn in percent
-    drawn, targets = {}, set()
+    drawn = {}
     for name, curve in curves.items():
         reports = sorted(curve, key=lambda report: report.size)
         low, high = np.transpose([np.quantile(_percent(r), [0.1, 0.9]) for r in reports])
         means = [100 * report.mean for report in reports]
         drawn[name] = Curve([scale * report.size for report in reports], means, low, high)
-        targets |= {report.target for report in reports}
     note = "line: mean of chips; band: 10th to 90th percentile"
+    target = _common_target(report for curve in curves.values() for report in curve)
     figure, panels = multiples(list(curves), title, note)
-    chosen, (first, *_) = styles(curves), drawn
-    swept = sorted({x for curve in drawn.values() for x in curve.x})
-    ticks = swept if axis == AGE else _ticks(swept)
+    chosen, first = styles(curves), next(iter(drawn))
+    sizes = sorted({x for curve in drawn.values() for x in curve.x})
+    ticks = sizes if axis == AGE else _ticks(sizes)
     written = axis.size if axis == AGE else "{:g}".format
     size = f"variation σ (% of the {range_label})"
     for axes, names in panels:
@@ -96,8 +98,8 @@ def accuracy_against_sigma(
         if axis == AGE:
             axes.set_xscale("symlog", linthresh=1.0)
         axes.set_xticks(ticks, [written(x) for x in ticks])
-        if len(targets) == 1 and None not in targets:
-            mark_target(axes, *targets)
+        if target is not None:
+            mark_target(axes, target)
     cap_percent(panels[0][0])  # the others share its axes
     x_label = size if axis.name is None else f"{axis.name} ({axis.unit})"
     name_axes(figure, len(panels), x_label, "accuracy (%)")
@@ -139,7 +141,7 @@ def yield_curve(
         drawn[name] = Curve(x, [100 * y.share for y in at], low, high)
     note = "band: 95 % interval over the chips of these networks"
     figure, panels = multiples(list(reports), title, note)
-    chosen, (first, *_) = styles(reports), drawn
+    chosen, first = styles(reports), next(iter(drawn))
     for axes, names in panels:
         if names[0] != first:
             x, y = drawn[first].x, drawn[first].y
@@ -206,9 +208,9 @@ def sorted_chips(reports: Mapping[str, ChipReport], *, title: str = "") -> Figur
     axes.set_xlabel("simulated chip, best first")
     axes.set_ylabel("accuracy (%)")
     axes.xaxis.get_major_locator().set_params(integer=True)
-    targets = {report.target for report in reports.values()}
-    if len(targets) == 1 and None not in targets:
-        mark_target(axes, *targets)
+    target = _common_target(reports.values())
+    if target is not None:
+        mark_target(axes, target)
     cap_percent(axes)
     label_ends(axes, ends, [style.colour for style in styles(reports).values()])
     return figure
@@ -281,11 +283,17 @@ def device_fit(
         label=named[1],
     )
     overall.set_xlabel("error (% of the range)")
-    overall.set_ylabel("density (per percentage point)")
+    overall.set_ylabel("density (per %)")
     overall.set_title("all levels", fontsize=9, color=INK)
     overall.margins(y=0.3)
     add_legend(overall)
     return figure
+
+
+def _common_target(reports: Iterable[ChipReport]) -> float | None:
+    """Return the target of all reports, None if they differ."""
+    targets = {report.target for report in reports}
+    return targets.pop() if len(targets) == 1 else None
 
 
 def _ticks(sizes: Sequence[float]) -> list[float]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spikewvat.adapters import Adapter
 from spikewvat.adapters.neurons import overridden
-from spikewvat.adapters.state import Noted, check_state, kept
+from spikewvat.adapters.state import Call, Noted, check_state, kept
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.watching import Seen, watched
@@ -207,7 +207,7 @@ class _Meeting:
                 check_state(
                     self._model,
                     self._adapter,
-                    ((x,), {}),
+                    [Call(self._model, (x,))],
                     to_evaluate=True,
                     unheld=self._unheld,
                 )

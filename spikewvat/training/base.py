@@ -17,11 +17,16 @@ from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model, unheld
 from spikewvat.adapters.effective import check_apart
-from spikewvat.adapters.state import check_state, recorded
+from spikewvat.adapters.state import Call, check_state, recorded
 from spikewvat.devices.base import check_probability
 from spikewvat.errors import TrainingStalledWarning
 from spikewvat.holding import Buffers, check_holdable, held, put_back_since
-from spikewvat.training.checks import check_grad_mode, check_loop, loss_and_output
+from spikewvat.training.checks import (
+    check_grad_mode,
+    check_loop,
+    differentiate,
+    loss_and_output,
+)
 from spikewvat.training.references import Arrivals, References, restored_buffers
 from spikewvat.training.watch import LossWatch
 from spikewvat.weights import Perturb, Weights, holds_of, perturbed, refresh, taken
@@ -108,6 +113,7 @@ class GradientMethod(ABC):
         self._choices, self._noise = _generators(generator, same_noise_on_all_ranks)
         self._watch = LossWatch(warn_after)
         self._checked = False
+        self._calls: list[Call] = []  # of the first pass, until it is checked
 
     def backward(self, closure: Closure, *, backward: Backward = torch.Tensor.backward) -> Tensor:
         """Leave the method's gradients in ``.grad``.
@@ -169,12 +175,13 @@ class GradientMethod(ABC):
     def _end(self, token: object) -> None:
         if self._running.get("step") is token:
             self._running.clear()
+            self._calls = []
 
     def _whole_step(self, closure: Closure, backward: Backward) -> tuple[Tensor, bool]:
         """Leave the gradients in ``.grad``; return the loss, and whether the step was plain."""
         plain = self.p < 1 and float(torch.rand((), generator=self._choices)) >= self.p
-        with self._checking():
-            loss = self._pass(closure, backward) if plain else self._step(closure, backward)
+        loss = self._pass(closure, backward) if plain else self._step(closure, backward)
+        self._check_state()
         return loss, plain
 
     def _find_again(self) -> None:
@@ -304,26 +311,26 @@ class GradientMethod(ABC):
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         """Leave the gradients in ``.grad`` and return the loss, detached."""
 
-    @contextmanager
-    def _checking(self) -> Iterator[None]:
-        """After the first step, run its batch twice: no state may survive a reset."""
-        if self._checked:
-            yield
-            return
-        with recorded(self.model) as calls:
-            yield
+    def _check_state(self) -> None:
+        """After the first step, run its pass twice: no state may survive a reset."""
+        calls, self._calls = self._calls, []
+        self._checked = self._checked or bool(calls or self.steps)
         if calls:
-            self._checked = True
-            chosen = None if self._found else self.weights
-            loose = unheld(self.model, self.adapter, chosen)
-            check_state(self.model, self.adapter, calls[0], unheld=loose)
+            loose = unheld(self.model, self.adapter, None if self._found else self.weights)
+            check_state(self.model, self.adapter, calls, unheld=loose)
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""
         if not self.steps:
             check_loop(self.model, closure)
         self.adapter.reset_state(self.model)
-        return loss_and_output(closure, type(self).__name__)
+        if self._checked or self._calls:
+            return loss_and_output(closure, type(self).__name__)
+        # Where the first step has not called the model itself, it calls parts of it.
+        with recorded(*(self.model.modules() if self.steps else [self.model])) as calls:
+            result = loss_and_output(closure, type(self).__name__)
+        self._calls = calls
+        return result
 
     def _run_with_output(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass; complain if the closure keeps the output to itself."""
@@ -342,11 +349,11 @@ class GradientMethod(ABC):
         if perturbation is None:
             with taken(self.weights):
                 loss, _ = self._run(closure)
-                backward(loss)
+                differentiate(loss, backward)
         else:
             with perturbed(self.weights, perturbation, buffers=self._buffers):
                 loss, _ = self._run(closure)
-                backward(loss)
+                differentiate(loss, backward)
         return loss.detach()
 
     @contextmanager

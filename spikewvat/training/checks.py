@@ -52,6 +52,24 @@ def loss_and_output(closure: Callable[[], Any], who: str) -> tuple[Tensor, Any]:
     return loss, output
 
 
+def differentiate(loss: Tensor, backward: Callable[[Tensor], object]) -> None:
+    """Differentiate a loss; say so where that was done before.
+
+    Raises:
+        RuntimeError: If the graph has been used up.
+    """
+    try:
+        backward(loss)
+    except RuntimeError as error:
+        if "through the graph a second time" not in str(error):
+            raise
+        raise RuntimeError(
+            "the loss was differentiated before: the function passed to backward calls "
+            "loss.backward() itself, or uses tensors that an earlier step has computed. Let it "
+            "return the loss alone, and detach what it keeps."
+        ) from error
+
+
 def check_grad_mode(who: str) -> None:
     """Raise RuntimeError where gradients are switched off around ``backward``."""
     if not torch.is_grad_enabled():

@@ -7,6 +7,8 @@ from typing import Literal
 
 from torch import nn
 
+from spikewvat.conversion import QCFS
+
 
 class LeNet(nn.Sequential):
     """5 x 5 convolutions, each followed by ReLU and 2 x 2 pooling, and two dense layers.
@@ -21,6 +23,7 @@ class LeNet(nn.Sequential):
         classes: Number of scores.
         pool: ``"avg"`` or ``"max"``; spiking networks take means exactly, maxima only roughly.
         dropout: Probability of silencing a value of the hidden dense layer.
+        levels: Levels of QCFS in place of ReLU, for conversion at so many steps.
 
     Raises:
         ValueError: If an option is impossible, or pooling leaves nothing of the images.
@@ -39,6 +42,7 @@ class LeNet(nn.Sequential):
         classes: int = 10,
         pool: Literal["avg", "max"] = "avg",
         dropout: float = 0.5,
+        levels: int | None = None,
     ) -> None:
         if pool not in ("avg", "max"):
             raise ValueError(f"pool must be 'avg' or 'max', got {pool!r}.")
@@ -47,12 +51,17 @@ class LeNet(nn.Sequential):
                 "expected input_shape (channels, height, width) and at least one entry in "
                 f"channels, got {tuple(input_shape)} and {tuple(channels)}."
             )
+
+        def activation() -> nn.Module:
+            # Activations begin below 1 here: of a larger threshold, most would round to 0.
+            return nn.ReLU() if levels is None else QCFS(levels, threshold=1.0)
+
         layers: list[nn.Module] = []
         wide, height, width = input_shape
         for number, following in enumerate(channels):
             padding = 0 if number else 2
             conv = nn.Conv2d(wide, following, 5, padding=padding, bias=False)
-            layers += [conv, nn.ReLU(), nn.AvgPool2d(2) if pool == "avg" else nn.MaxPool2d(2)]
+            layers += [conv, activation(), nn.AvgPool2d(2) if pool == "avg" else nn.MaxPool2d(2)]
             wide = following
             height, width = ((side + 2 * padding - 4) // 2 for side in (height, width))
         if min(height, width) < 1:
@@ -64,7 +73,7 @@ class LeNet(nn.Sequential):
             *layers,
             nn.Flatten(),
             nn.Linear(wide * height * width, hidden, bias=False),
-            nn.ReLU(),
+            activation(),
             nn.Dropout(dropout),
             nn.Linear(hidden, classes, bias=False),
         )

@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import Generator, nn
 
-from spikewvat import files
-from spikewvat.conversion import STARTS, Balancing, Coding, Dynamics, SpikingNetwork
-from spikewvat.conversion.pipeline import convert, unbalanced
+from spikewvat.conversion import (
+    STARTS,
+    Balancing,
+    Dynamics,
+    SpikingNetwork,
+    balance,
+    choose_start,
+    restore,
+)
+from spikewvat.conversion.pipeline import unbalanced
 from spikewvat.devices.base import DeviceModel
 from spikewvat.lab.recipes import methods
 from spikewvat.lab.recipes.devices import build_device
 from spikewvat.lab.recipes.registry import checked, construct, factory, filled
-from spikewvat.lab.recipes.schema import CODINGS, SURROGATES, Conversion, component
+from spikewvat.lab.recipes.schema import (
+    CODINGS,
+    CORRECTIONS,
+    SURROGATES,
+    Component,
+    Conversion,
+    component,
+)
 
 KEY = "conversion"
-_NOT_NEURONS = ("ann", "loader", "time_steps", "balancing", "coding", "dynamics", "starts")
+_OF_NETWORKS = (
+    "leak",
+    "unit_spikes",
+    "analog",
+)  # in [conversion.neurons], beside those of Dynamics
 
 
 @dataclass(frozen=True)
@@ -30,21 +47,43 @@ class ConversionPlan:
 
     Args:
         table: The table, with all defaults filled in.
-        coding: Turns images into input over time.
         balancing: How thresholds are chosen.
         variation: The device over whose chips thresholds are chosen, if any.
-        neurons: Arguments of :func:`spikewvat.conversion.convert` that describe neurons.
+        network: Arguments of :func:`spikewvat.conversion.unbalanced`.
         starts: Where potentials may start, if that is to be checked.
         method: Makes the gradient method for fine-tuning.
     """
 
     table: Conversion
-    coding: Coding
     balancing: Balancing
     variation: DeviceModel | None
-    neurons: Mapping[str, Any]
+    network: Mapping[str, Any]
     starts: tuple[float, ...] | None
     method: methods.MethodFactory
+
+    @property
+    def steps(self) -> list[int]:
+        """Numbers of steps to test after."""
+        table = self.table
+        fractions = [table.time_steps // n for n in (8, 4, 2) if table.time_steps >= n]
+        return sorted({*(table.sweep or fractions), table.time_steps})
+
+    def fitting(self, loader: Iterable[Any], seed: int) -> Callable[[SpikingNetwork], object]:
+        """Return what chooses a network's start and thresholds for its number of steps.
+
+        Args:
+            loader: Calibration images.
+            seed: Seed of chips and coding.
+        """
+
+        def fit(snn: SpikingNetwork) -> None:
+            generator = Generator().manual_seed(seed)
+            chips: dict[str, Any] = {"variation": self.variation, "generator": generator}
+            if self.starts is not None:
+                choose_start(snn, loader, self.starts, balancing=self.balancing, **chips)
+            balance(snn, loader, self.balancing, **chips)
+
+        return fit
 
 
 def read(conversion: Conversion) -> ConversionPlan:
@@ -53,19 +92,20 @@ def read(conversion: Conversion) -> ConversionPlan:
     Raises:
         RecipeError: If a key is unknown or a value invalid.
     """
-    coding = factory(
-        CODINGS, conversion.coding.name, conversion.coding.parameters, f"{KEY}.coding"
-    )()
+    network = {
+        "coding": _made(CODINGS, conversion.coding, f"{KEY}.coding"),
+        "correction": _made(CORRECTIONS, conversion.correction, f"{KEY}.correction"),
+        **_neurons(conversion.neurons, f"{KEY}.neurons"),
+    }
     key, given = f"{KEY}.balancing", dict(conversion.balancing)
     spec = given.pop("variation", None)
     balancing: Balancing = construct(Balancing, checked(Balancing, given, key), key)
     variation = None if spec is None else build_device(spec, f"{key}.variation")
-    neurons = _neurons(conversion.neurons, f"{KEY}.neurons")
-    starts: tuple[float, ...] | None = None
     described = {"leak": 1.0, **filled(Dynamics, conversion.neurons)}
-    if variation is not None and "initial" not in conversion.neurons:
-        starts = STARTS
+    starts: tuple[float, ...] | None = None
+    if "initial" not in conversion.neurons:  # left open: a later variation may ask for the check
         del described["initial"]
+        starts = None if variation is None else STARTS
     method = methods.read_method(
         conversion.finetune.method,
         f"{KEY}.finetune.method",
@@ -77,14 +117,18 @@ def read(conversion: Conversion) -> ConversionPlan:
         "finetune": conversion.finetune.model_copy(update={"method": method.table}),
     }
     table = conversion.model_copy(update=complete)
-    return ConversionPlan(table, coding, balancing, variation, neurons, starts, method)
+    return ConversionPlan(table, balancing, variation, network, starts, method)
+
+
+def _made(kinds: Mapping[str, str], chosen: Component | None, key: str) -> Any:
+    return None if chosen is None else factory(kinds, chosen.name, chosen.parameters, key)()
 
 
 def _neurons(table: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return the arguments of ``convert`` that describe neurons."""
     given = dict(table)
-    own: dict[str, Any] = {k: given.pop(k) for k in ("leak", "unit_spikes") if k in given}
-    options = checked(convert, own, key, reserved=_NOT_NEURONS)
+    own: dict[str, Any] = {k: given.pop(k) for k in _OF_NETWORKS if k in given}
+    options = checked(unbalanced, own, key, reserved=("ann",))
     if "surrogate" in given:
         chosen = component(given["surrogate"], f"{key}.surrogate")
         surrogate = factory(SURROGATES, chosen.name, chosen.parameters, f"{key}.surrogate")
@@ -106,25 +150,7 @@ def restored(ann: nn.Module, plan: ConversionPlan, path: Path) -> SpikingNetwork
     Raises:
         CheckpointError: If the file is missing, damaged or belongs to another network.
     """
-    state = files.load(path)
-    for module in ann.modules():
-        if isinstance(module, _BatchNorm) and module.num_batches_tracked is not None:
-            module.num_batches_tracked.fill_(1)  # statistics are folded into what is loaded
     snn: SpikingNetwork = construct(
-        unbalanced,
-        plan.neurons,
-        KEY,
-        ann=ann,
-        time_steps=plan.table.time_steps,
-        coding=plan.coding,
+        restore, plan.network, KEY, ann=ann, path=path, time_steps=plan.table.time_steps
     )
-    neurons = snn.neurons()
-    for node in snn.nodes:
-        found = state.get(f"layers.{node.path}.threshold")
-        if node.name in neurons and isinstance(found, Tensor):
-            neurons[node.name].set_threshold(torch.ones_like(found))  # of the right shape
-            # Earlier versions did not write them: the plan says where potentials start.
-            for name in ("start", "bias"):
-                state.setdefault(f"layers.{node.path}.{name}", getattr(neurons[node.name], name))
-    files.load_state(snn, state, source=f"{str(path)!r}")
     return snn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from torch.utils.data import DataLoader, Subset
 from spikewvat import files, serialisation
 from spikewvat.conversion import (
     SpikingNetwork,
-    balance,
     convert,
     sweep_time,
 )
@@ -25,6 +23,7 @@ from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
 from spikewvat.lab.recipes.finetune import fine_tuned
 from spikewvat.lab.recipes.loaders import Data, open_data, spread
+from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.registry import construct
 from spikewvat.lab.recipes.resolve import Resolved
 from spikewvat.lab.recipes.results import RunResult, Training
@@ -89,14 +88,28 @@ def convert_run(
         UnsupportedModelError: If the network cannot be converted.
         DataError: If the data is missing or malformed.
         CheckpointError: If there is no trained network, files cannot be written or belong to
-            another run.
+            another run, or another process is at work in ``out``.
         DivergedError: If the fine-tuning loss is no longer finite.
     """
-    conversion, out = resolved.conversion, Path(out)
+    folder, weights = find(source)
+    with alone_in(out):
+        return _convert_run(folder, weights, Path(out), resolved, data_root, resume, progress)
+
+
+def _convert_run(
+    folder: Path,
+    weights: str,
+    out: Path,
+    resolved: Resolved,
+    data_root: Path | str | None,
+    resume: bool,
+    progress: bool,
+) -> RunResult:
+    """Convert the network of a folder into another one that nobody else works in."""
+    conversion = resolved.conversion
     if conversion is None:
         raise RecipeError("the recipe lacks 'conversion'. Add a table [conversion].")
     plan = conversion.table
-    folder, weights = find(source)
     resolved = resolved.evaluated(batch_size=plan.batch_size)
     data = open_data(resolved, data_root)
     resolved = resolved.with_input_shape(data.input_shape)
@@ -118,9 +131,12 @@ def convert_run(
 
     test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
-    steps = sorted({*(plan.sweep or _fractions(plan.time_steps)), plan.time_steps})
-    fit = None if history else _fitting(data, recipe, conversion)  # tuned weights suit one T
-    over_time = sweep_time(snn, Tracked(loader, "over time", enabled=progress), steps, fit=fit)
+    seed = derived_seed(recipe.seed, "balancing")
+    calibration = _calibration(data, recipe, conversion)
+    fit = None if history else conversion.fitting(calibration, seed)  # tuned weights suit one T
+    over_time = sweep_time(
+        snn, Tracked(loader, "over time", enabled=progress), conversion.steps, fit=fit
+    )
     some = spread(test, plan.images)
     with runs.converters(recipe, snn, data):
         found = runs.on_chips(
@@ -185,13 +201,12 @@ def _converted(
     table = plan.table
     snn: SpikingNetwork = construct(
         convert,
-        plan.neurons,
+        plan.network,
         KEY,
         ann=ann,
         loader=Tracked(_calibration(data, recipe, plan), "calibrating", enabled=progress),
         time_steps=table.time_steps,
         balancing=plan.balancing,
-        coding=plan.coding,
         starts=plan.starts,
         variation=plan.variation,
         checkpoint=half_way,
@@ -213,29 +228,6 @@ def _calibration(data: Data, recipe: Recipe, plan: ConversionPlan) -> DataLoader
     return make_loader(
         Subset(samples, sorted(chosen[: table.calibration].tolist())), table.batch_size
     )
-
-
-def _fitting(
-    data: Data, recipe: Recipe, plan: ConversionPlan
-) -> Callable[[SpikingNetwork], object]:
-    """Return what chooses a network's thresholds for its number of steps."""
-    loader = _calibration(data, recipe, plan)
-
-    def fit(snn: SpikingNetwork) -> None:
-        balance(
-            snn,
-            loader,
-            plan.balancing,
-            variation=plan.variation,
-            generator=_generator(recipe, "balancing"),
-        )
-
-    return fit
-
-
-def _fractions(time_steps: int) -> list[int]:
-    """Return an eighth, a quarter and half of the steps, in whole steps above 0."""
-    return [time_steps // n for n in (8, 4, 2) if time_steps >= n]
 
 
 def _generator(recipe: Recipe, purpose: str) -> Generator:

@@ -1,4 +1,4 @@
-"""One training in a folder at a time."""
+"""One training or conversion in a folder at a time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 
 @contextmanager
 def alone_in(folder: Path | str) -> Iterator[None]:
-    """Keep other trainings out of a folder within a block; the lock ends with its process.
+    """Keep others out of a folder within a block; the lock ends with its process.
 
     Of a distributed run the first process holds it for all.
 
@@ -26,7 +26,7 @@ def alone_in(folder: Path | str) -> Iterator[None]:
         folder: Of the run, made if it is missing.
 
     Raises:
-        CheckpointError: If another process trains there, or the folder is not writable.
+        CheckpointError: If another process works there, or the folder is not writable.
     """
     if any(os.environ.get(name, "0") != "0" for name in _RANKS):
         yield
@@ -39,7 +39,7 @@ def alone_in(folder: Path | str) -> Iterator[None]:
     except filelock.Timeout as error:
         who = process.read_text().strip() if process.exists() else ""
         raise CheckpointError(
-            f"{f'process {who}' if who else 'another process'} is training in {str(folder)!r}. "
+            f"{f'process {who}' if who else 'another process'} is at work in {str(folder)!r}. "
             "Wait for its end, or choose another folder with --out."
         ) from error
     try:

@@ -31,6 +31,10 @@ ENCODINGS = {
     "latency": "spikewvat.data.encodings:Latency",
     "direct": "spikewvat.data.encodings:Direct",
 }
+CORRECTIONS = {
+    "offset-spikes": "spikewvat.conversion:OffsetSpikes",
+    "silent-residuals": "spikewvat.conversion:SilentResiduals",
+}
 MODELS = {
     "snntorch-cnn": "spikewvat.lab.models.snntorch:SpikingCNN",
     "spikingjelly-cnn": "spikewvat.lab.models.spikingjelly:SpikingCNN",
@@ -330,8 +334,10 @@ class Conversion(Table):
     calibration: Positive = 512
     """Number of training images for choosing thresholds."""
     coding: Component = Component(name="direct")
+    correction: Component | None = None
+    """What corrects each image's spikes."""
     neurons: dict[str, Any] = Field(default_factory=dict)
-    """Arguments of ``Dynamics``, ``surrogate`` by name, and ``leak``, ``unit_spikes``."""
+    """Arguments of ``Dynamics``, ``surrogate`` by name; ``leak``, ``unit_spikes``, ``analog``."""
     balancing: dict[str, Any] = Field(default_factory=dict)
     """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
     finetune: Finetuning = Finetuning()

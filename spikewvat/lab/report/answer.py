@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from spikewvat.robustness import TrainingYield, yield_over_trainings
 
 _NAMED, _DRAWN = 3, 8
 """Most methods beside the baseline in the sentence; most in the picture."""
+_SHORT = 10.0
+"""Seconds of a training that are too few to tell the cost of a step."""
 
 
 class Standing(NamedTuple):
@@ -89,7 +92,7 @@ def leaderboards(sections: Sequence[Section]) -> list[Table]:
     boards = []
     for section, setup in setups:
         for group in grouped(section.found(setup)):
-            taken = times(setup, {row.name: result for row, result in group})
+            taken = _times(setup, group)
             rows = []
             for one in sorted(_standings(group), key=lambda s: s.order, reverse=True):
                 row = one.row
@@ -100,6 +103,20 @@ def leaderboards(sections: Sequence[Section]) -> list[Table]:
             title = f"{section.suite.title}: {setup.name}, a chip works at {100 * target:g} %"
             boards.append(Table(_HEADS, rows, title=title))
     return boards
+
+
+def _times(setup: Setup, group: Found) -> dict[str, str]:
+    """Return training times relative to the baseline's, or to the first row's of a comparison.
+
+    A comparison trains one network after the other, the first with the start of everything: of
+    short trainings the times say nothing.
+    """
+    results = {row.name: result for row, result in group}
+    if not all("network" in r.recipe and r.seconds for r in results.values()):
+        return times(setup, results)
+    shortest = {name: min(result.seconds) for name, result in results.items()}
+    unit = shortest[group[0][0].name]
+    return {n: f"{seconds / unit:.2f}" for n, seconds in shortest.items()} if unit > _SHORT else {}
 
 
 _HEADS = ("method", "chips that work", "95 % CI", "10th percentile", "mean", "step time")
@@ -133,11 +150,14 @@ def _answer(section: Section, setup: Setup, found: Found) -> Answer:
     base = standings[0]
     if base not in named:
         named[-1] = base
-    network = f"{setup.name} ({section.suite.title})"
-    if section.suite.title == RUNS or device_words(base.result) in network:
-        network = setup.name
-    where = f"{network} on {device_words(base.result)}"
-    target = target_of(found)
+    where, device = setup.name, device_words(base.result)
+    if "network" in base.result.recipe:
+        where = section.suite.title  # the set-up of a comparison is the device
+    elif section.suite.title != RUNS:
+        where += f" ({section.suite.title})"
+    title, target = f"Chips that work: {where}", target_of(found)
+    if device not in where:
+        where += f" on {device}"
     note = f"A chip works if it classifies at least {100 * target:g} % of the test set correctly"
     if base.result.curves[0][-1].target is None:
         note += (
@@ -152,24 +172,22 @@ def _answer(section: Section, setup: Setup, found: Found) -> Answer:
             "",
             None,
         )
-    texts = []
+    texts: list[str] = []
     for one in named:
         if one.works is not None:
-            of = f" of {one.works.chips} chips work" if one is named[0] else ""
-            texts.append(f"{one.works.working}{of} with {one.row.method} ({_interval(one.works)})")
+            of = f" of {one.works.chips} chips work" if not texts else ""
+            if texts and one.works.chips != base.works.chips:
+                of = f" of {one.works.chips}"
+            bounds = f"95 % CI {_bounds(one.works)} %"
+            texts.append(f"{one.works.working}{of} with {one.row.method} ({bounds})")
     more = len(ranked) - len(named)
     rest = f"; {more} more methods below" if more else ""
-    picture = _picture(ranked[:_DRAWN], target, title=f"Chips that work: {setup.name}")
     return Answer(
         f"{where}: {', '.join(texts)}{rest}.",
         _next(section, ranked, base),
         f"{note}. {_meaning(named)}",
-        picture,
+        _picture(ranked[:_DRAWN], target, title=title),
     )
-
-
-def _interval(works: TrainingYield) -> str:
-    return f"95 % CI {_bounds(works)} %"
 
 
 def _meaning(named: Sequence[Standing]) -> str:
@@ -199,35 +217,42 @@ def _next(section: Section, ranked: Sequence[Standing], base: Standing) -> str:
     """Return what to do next: train with the best method, or find out more."""
     best, more = ranked[0], _more(section, base.result)
     method, plain = best.row.method, base.row.method
-    if len(ranked) == 1:
-        return f"Compare {method} with other methods on the same chips: {more}."
-    if best.works is not None and best.works.working == 0:
-        return f"No chip works: lower the target or the variation, or train longer ({more})."
-    if best is base:
-        return f"Stay with {plain}: with no other method more chips work. To be surer: {more}."
     lead = gain((base.row, base.result), (best.row, best.result))
-    low, high = lead.interval or (float("nan"), float("nan"))
-    if judged(low, high) != "supported":
-        bounds = interval(100 * low, 100 * high, "+.1f")
-        return (
-            f"Test more before you choose {method}: its lead over {plain} in accuracy is undecided "
-            f"({100 * lead.mean:+.1f} points, 95 % CI {bounds}). For more trainings: {more}."
+    low, high = lead.interval or (math.nan, math.nan)
+    if len(ranked) == 1:
+        text = f"Compare {method} with other methods on the same chips ({more})."
+    elif best.works is not None and best.works.working == 0:
+        text = "No chip works: train longer, or lower the target or the variation."
+    elif best is base:
+        text = (
+            f"Stay with {plain}, or train the others longer: with none of them more chips work. To "
+            f"be surer, add trainings ({more})."
         )
-    text = (
-        f"Train with {method}: on the same chips it is more accurate than {plain}, beyond chance."
-    )
-    if lead.trainings == 1:
-        text += f" One training says nothing of others; for more: {more}."
+    elif judged(low, high) != "supported":
+        bounds = interval(100 * low, 100 * high, "+.1f")
+        text = (
+            f"Add trainings before you choose {method} ({more}): its lead over {plain} in accuracy "
+            f"is undecided, {100 * lead.mean:+.1f} points (95 % CI {bounds})."
+        )
+    else:
+        text = (
+            f"Train with {method}: the 95 % interval of its lead over {plain} in accuracy, on the "
+            "same chips, excludes 0."
+        )
+        if lead.trainings == 1:
+            text += f" One training says nothing of others, so add some ({more})."
+    if base.result.curves[0][-1].target is None:
+        text += " Set the accuracy that a chip needs (target)."
     return text
 
 
 def _more(section: Section, result: RowResult) -> str:
     """Return the command that finds out more."""
     if section.suite.title == RUNS:
-        return "spikewvat train with other recipes and --seed"
+        return "spikewvat train with other recipes and seeds"
     seeds = ",".join(map(str, range(max(5, len(result.seeds) + 2))))
     if section.folder.name in suite_names():
         return f"spikewvat bench {section.folder.name} --seeds {seeds}"
     if "network" in result.recipe:
-        return f"spikewvat compare --train ... --seeds {seeds} --target ..."
+        return f"spikewvat compare ... --train ... --seeds {seeds}"
     return f"spikewvat bench {section.folder.name}/ --seeds {seeds}"

@@ -20,9 +20,9 @@ from spikewvat.results import Landscape, RowResult, StepTimes
 from spikewvat.serialisation import KIND, read, read_json, restored
 
 IMPORTANCE = (
-    *("nmnist", "demo", "league", "mnist", "cifar10", "cifar100", "imagenet", "conversion", "ftj"),
-    *("quantization", "distributions", "spikes", "directions", "ablation", "twolayer", "landscape"),
-    *("overhead", "directions_steps"),
+    *("nmnist", "demo", "league", "epochs", "mnist", "cifar10", "cifar100", "imagenet"),
+    *("conversion", "ftj", "retention", "quantization", "distributions", "spikes", "directions"),
+    *("ablation", "twolayer", "landscape", "overhead", "directions_steps"),
 )
 """Suites of the package, those that answer the most first. Own ones precede, others follow."""
 
@@ -114,8 +114,8 @@ def collect(folder: Path | str) -> list[Section]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(
-            f"there is no folder {str(root)!r}. Pass the --out folder of spikewvat bench, compare or "
-            "train."
+            f"there is no folder {str(root)!r}. Pass the --out folder of spikewvat bench, compare "
+            "or train."
         )
     inner = sorted(path for path in root.iterdir() if path.is_dir() and path.name != TRAINED)
     runs = [path / RESULT for path in inner if (path / RESULT).is_file()]
@@ -125,8 +125,8 @@ def collect(folder: Path | str) -> list[Section]:
     sections = sorted((one for one in found if one is not None), key=_rank)
     if not sections:
         raise DataError(
-            f"{str(root)!r} holds no results. Run spikewvat bench SUITE --out DIR, compare or train "
-            "first, and pass DIR."
+            f"{str(root)!r} holds no results. Run spikewvat bench SUITE --out DIR, compare or "
+            "train first, and pass DIR."
         )
     return sections
 
@@ -256,26 +256,35 @@ def _suite(folder: Path, results: Mapping[str, RowResult], methods: Mapping[str,
             raise DataError(str(error)) from error
         if own or not results or any(row.name in results for row in suite.rows):
             return suite
-    setups: dict[str, list[Row]] = {}
+    setups: dict[tuple[str, str], list[Row]] = {}
     unique = set(methods.values()) if len(set(methods.values())) == len(methods) else set()
     for name, result in results.items():
         label = methods.get(name, name)
         row = Row(method=label if label in unique else name, name=name, recipe=f"{name}.toml")
-        setups.setdefault(_network(result) or folder.name, []).append(row)
+        key = (_network(result) or folder.name, device_words(result))
+        setups.setdefault(key, []).append(row)
+    networks = [network for network, _ in setups]
+    names = [
+        network if networks.count(network) == 1 else f"{network} on {device}"
+        for network, device in setups
+    ]
     # Built without checks: there may be no row at all, only other measurements.
     return Suite.model_construct(
         title=RUNS if methods else folder.name.capitalize(),
         source="",
         seeds={},
-        setups=tuple(Setup(name=name, rows=tuple(rows)) for name, rows in setups.items()),
+        setups=tuple(
+            Setup(name=name, rows=tuple(rows))
+            for name, rows in zip(names, setups.values(), strict=True)
+        ),
         folder=folder,
     )
 
 
 def _network(result: RowResult) -> str:
-    """Return the network and data of a result's recipe and its chips; empty if unknown."""
+    """Return the network and data of a result's recipe; empty if unknown."""
     model, data = (result.recipe.get(part, {}).get("name") for part in ("model", "data"))
-    return f"{model} on {data}, {device_words(result)}" if model and data else ""
+    return f"{model} ({data})" if model and data else ""
 
 
 def _seeds(result: RowResult) -> int:

@@ -10,7 +10,7 @@ from spikewvat.lab.report.content import Part, Picture, Table
 from spikewvat.lab.report.pictures import lines
 from spikewvat.lab.suites.suite import Setup
 from spikewvat.results import Converted
-from spikewvat.robustness.canvas import Curve
+from spikewvat.robustness.curves import Curve
 from spikewvat.robustness.statistics import mean_of
 
 
@@ -58,8 +58,8 @@ def _part(setup: Setup, found: Mapping[str, Sequence[Converted]], names: frozens
         sentences=sentences,
         tables=[Table(columns, rows)],
         pictures=[Picture(figure, f"{setup.name}: accuracy against time steps")],
-        note=f"No variation; accuracy in %, spikes and operations per image at T = {steps[-1]}, means "
-        "over seeds.",
+        note="No variation; accuracy in %, spikes and operations per image at "
+        f"T = {steps[-1]}, means over seeds.",
         details=[Table(["method", *times], everything, title="All numbers of steps")]
         if len(few) < len(steps)
         else [],

@@ -29,13 +29,13 @@ TITLE = "Robustness of spiking networks"
 class _Gap(NamedTuple):
     """What is missing: how much of what, and the list."""
 
-    count: int
+    number: int
     what: str
     items: Sequence[str]
 
     def __str__(self) -> str:
         one, many = self.what.split("|")
-        return f"{self.count} {one if self.count == 1 else many}"
+        return f"{self.number} {one if self.number == 1 else many}"
 
 
 class _Chapter(NamedTuple):
@@ -109,8 +109,8 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
         others += [f"{section.folder.name}/{n}.json" for n in unknown if n not in shown]
         failed, skipped = section.failures, section.skipped
         gaps = [
-            _Gap(count, what, items)
-            for count, what, items in (
+            _Gap(number, what, items)
+            for number, what, items in (
                 (len(section.missing), "row not run|rows not run", section.missing),
                 (len(section.fewer), f"row {_FEWER}|rows {_FEWER}", section.fewer),
                 (_jobs(failed), "job failed|jobs failed", _by_error(failed)),
@@ -125,7 +125,7 @@ def _chapters(sections: Sequence[Section]) -> tuple[list[_Chapter], list[str]]:
                     section.unreadable,
                 ),
             )
-            if count
+            if number
         ]
         if parts or gaps:
             chapters.append(_Chapter(section, parts, gaps))
@@ -152,7 +152,7 @@ def _overview(chapters: Sequence[_Chapter]) -> str:
         ),
     ]
     for what in dict.fromkeys(gap.what for chapter in chapters for gap in chapter.gaps):
-        counts = (gap.count for chapter in chapters for gap in chapter.gaps if gap.what == what)
+        counts = (gap.number for chapter in chapters for gap in chapter.gaps if gap.what == what)
         found.append(_Gap(sum(counts), what, ()))
     return f"{', '.join(map(str, found))}."
 

@@ -6,16 +6,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from spikewvat.robustness.canvas import (
-    INK,
-    STYLES,
-    Curve,
-    blank,
-    draw_curves,
-    label_ends,
-    mark_target,
-    styles,
-)
+from spikewvat.robustness.canvas import INK, STYLES, blank, styles
+from spikewvat.robustness.curves import Curve, draw_curves, label_ends, mark_target
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -37,13 +37,11 @@ def _part(setup: Setup, found: Found, source: str) -> Part:
         tables.append(_figures(group, compared))
         pictures += _pictures(setup, group)
         sentences += summary(group)
-        details.append(_everything(setup, group, compared))
+        details.append(_everything(setup, group, compared, source))
     note = (
         "Accuracy in %, mean ± standard deviation over training seeds; "
         f"{sizes_note(result for _, result in found)}."
     )
-    if any(row.paper for row, _ in found):
-        note += f" In brackets below: {source or 'the published figure'}, and ours minus it."
     return Part(
         name=setup.name,
         shows=frozenset(row.name for row, _ in found),
@@ -91,8 +89,11 @@ def _lead(difference: Difference | None) -> str:
     return f"{100 * difference.found.mean:+.1f} ({interval(low, high, '+.1f')})"
 
 
-def _everything(setup: Setup, group: Found, compared: Sequence[Difference]) -> Table:
+def _everything(setup: Setup, group: Found, compared: Sequence[Difference], source: str) -> Table:
     """Return all figures of a group, with published ones and p-values."""
+    title = "All figures"
+    if any(row.paper for row, _ in group):
+        title += f"; in brackets {source or 'the published figure'}, and ours minus it"
     results = {row.name: result for row, result in group}
     taken = times(setup, results)
     adjusted = {difference.method: difference.p_adjusted for difference in compared}
@@ -105,7 +106,7 @@ def _everything(setup: Setup, group: Found, compared: Sequence[Difference]) -> T
         p = adjusted.get(row.name, math.nan)
         texts += [MISSING if math.isnan(p) else f"{p:.2g}"] if compared else []
         rows.append(texts)
-    return Table(["method", *columns], rows, title="All figures")
+    return Table(["method", *columns], rows, title=title)
 
 
 def _pictures(setup: Setup, group: Found) -> list[Picture]:

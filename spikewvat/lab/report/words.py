@@ -41,8 +41,8 @@ class Gain(NamedTuple):
         low, high = (100 * bound for bound in self.interval)
         if self.mean < 0:
             low, high = -high, -low
-        over = f"{self.trainings} trainings, same chips" if self.trainings > 1 else "one training"
-        return f"{points(abs(self.mean))} (95 % CI over {over} {interval(low, high, '.1f')})"
+        over = f"{self.trainings} trainings" if self.trainings > 1 else "one training"
+        return f"{points(abs(self.mean))} (95 % CI {interval(low, high, '.1f')}, {over})"
 
 
 def differences(found: Found) -> tuple[Difference, ...]:

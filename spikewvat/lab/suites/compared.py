@@ -96,7 +96,6 @@ class ComparisonFolder:
                     Row(method=method, recipe=f"{_name(test, method)}.toml")
                     for method in found.methods
                 ),
-                baseline=_name(test, found.methods[0]) if found.training_samples else None,
             )
             for test in found.tests
         )
@@ -137,6 +136,6 @@ def _content(suite: Suite) -> dict[str, Any]:
     """Return what the suite's file holds."""
     return suite.model_dump(
         mode="json",
-        include={"title": True, "seeds": True, "setups": {"__all__": {"name", "rows", "baseline"}}},
+        include={"title": True, "seeds": True, "setups": {"__all__": {"name", "rows"}}},
         exclude_defaults=True,
     )

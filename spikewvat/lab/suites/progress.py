@@ -37,16 +37,10 @@ class JobsProgress(Bar):
             console=console,
             elapsed=True,
             total=jobs,
-            text="",
+            text=f"0 of {jobs} done",
         )
         self._jobs, self._done = jobs, 0
         self._trainings: dict[str, Any] = {}
-
-    def __enter__(self) -> Self:
-        """Show the bar."""
-        super().__enter__()
-        self._update(text=f"0 of {self._jobs} done")
-        return self
 
     def epoch(self, job: str, done: int, epochs: int, text: str = "") -> None:
         """Note that a training has finished an epoch.

@@ -10,6 +10,7 @@ from spikewvat.errors import DataError
 from spikewvat.formatting import MISSING, escaped, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 from spikewvat.results import RowResult
+from spikewvat.robustness.axis import SETTINGS
 from spikewvat.robustness.statistics import mean_of
 
 _RANGES = {
@@ -166,7 +167,8 @@ def device_words(result: RowResult) -> str:
     name = name.replace("(, ", "(").replace("()", "").replace(" >> ", ", then ")
     chips = "chips without variation" if name == "Ideal" else f"chips with {name} variation"
     if axis.name is not None:
-        return f"{chips}, under {axis.heading(report.size)} ({axis.unit})"
+        under = "" if axis in SETTINGS else "under "
+        return f"{chips}, {under}{axis.heading(report.size)} ({axis.unit})"
     if report.sigma is None:
         return chips
     return f"{chips}, σ = {axis.size(report.sigma)} of {range_words(result)}"

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Self, TextIO
+from collections.abc import Iterable, Iterator, Sequence, Sized
+from typing import Any, Self, TextIO
 
 from spikewvat.errors import require
-
-if TYPE_CHECKING:
-    from torch.utils.data import DataLoader
 
 _BETWEEN_LOOKS = 0.5  # seconds between two looks at the loss: a look waits for the GPU
 
@@ -140,6 +137,10 @@ class ChipsProgress(Bar):
         self._update(completed=done, total=total, accuracy=f"{100 * accuracy:.1f} %")
 
 
+def _count(batches: Iterable[Any]) -> int | None:
+    return len(batches) if isinstance(batches, Sized) else None
+
+
 class Tracked:
     """Batches with a bar over them, at every pass; on a terminal only.
 
@@ -151,7 +152,7 @@ class Tracked:
     """
 
     def __init__(
-        self, batches: DataLoader[Any], what: str, *, enabled: bool = True, console: Any = None
+        self, batches: Iterable[Any], what: str, *, enabled: bool = True, console: Any = None
     ) -> None:
         self._rich = require("rich.progress", extra="cli", purpose="a progress bar")
         self._console = _on_stderr(console)
@@ -164,7 +165,7 @@ class Tracked:
             yield from self._batches
             return
         yield from self._rich.track(
-            self._batches, self._what, total=len(self._batches), console=self._console
+            self._batches, self._what, total=_count(self._batches), console=self._console
         )
 
 

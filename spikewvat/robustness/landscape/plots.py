@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spikewvat.robustness.canvas import (
-    INK,
-    MOST_BANDS,
-    Curve,
-    add_legend,
-    blank,
-    cap_percent,
-    draw_curves,
-    label_ends,
-    save,
-    styles,
-)
+from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, save, styles
+from spikewvat.robustness.curves import MOST_BANDS, Curve, draw_curves, label_ends
 from spikewvat.robustness.landscape.histograms import LayerHistogram
 from spikewvat.robustness.landscape.lines import LossLines
 from spikewvat.robustness.landscape.surface import LossSurface
@@ -108,7 +98,7 @@ def draw_surfaces(surfaces: Mapping[str, LossSurface], *, title: str = "") -> Fi
         axes.set_xticks(ends, [f"{end:g}" for end in ends])
         axes.set_yticks(ends, [f"{end:g}" for end in ends])
         axes.set_xlabel("first perturbation (filter norms)")
-        axes.set_ylabel("second direction")
+        axes.set_ylabel("second perturbation")
         axes.set_title(name, fontsize=10, color=INK)
     figure.colorbar(filled, ax=list(panels), label="loss", shrink=0.9, format="%.3g")
     return figure

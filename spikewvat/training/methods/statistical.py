@@ -19,6 +19,7 @@ from spikewvat.devices.base import (
 )
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.training import Backward, Closure, GradientMethod
+from spikewvat.training.checks import differentiate
 from spikewvat.training.methods.moments import chain_of, moderated, through
 from spikewvat.training.methods.synapses import (
     hooked,
@@ -130,7 +131,7 @@ class Statistical(GradientMethod):
                 loss = loss + self.variance_penalty * self._variance.mean()
         finally:
             self._variance = None
-        backward(loss)
+        differentiate(loss, backward)
         return loss.detach()
 
     @contextmanager
