@@ -214,7 +214,7 @@ def test_readings_are_as_noisy_as_they_say_and_repeat_with_the_seed():
     exact = calibrated(model, weights, batches, [BiasTrim(SAMPLES)])
     noisy = [
         calibrated(model, weights, batches, [BiasTrim(SAMPLES, noise=0.5)], seed=seed)
-        for seed in (1, 1, *range(2, 40))
+        for seed in (1, 1, *range(2, 18))
     ]
     first = "first.offset"
     assert torch.equal(noisy[0].numbers[first], noisy[1].numbers[first])
@@ -223,7 +223,7 @@ def test_readings_are_as_noisy_as_they_say_and_repeat_with_the_seed():
     now = literal.currents(chip, batches, chip.first, {})
     for channel, values in enumerate(now):
         expected = 0.5 * literal.std(values) / SAMPLES**0.5
-        assert float(errors[:, channel].std()) == pytest.approx(expected, rel=0.5)
+        assert float(errors[:, channel].std()) == pytest.approx(expected, rel=0.6)
 
 
 def test_batch_norm_is_estimated_anew():
