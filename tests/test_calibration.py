@@ -22,7 +22,7 @@ from spikewvat.robustness.calibration import (
     BatchNorm,
     GainTrim,
     Learning,
-    Measure,
+    NetworkMeasure,
     ThresholdTrim,
 )
 from spikewvat.robustness.cost import Cost
@@ -327,13 +327,16 @@ class Interrupted(Exception):
     pass
 
 
-class Breaks(Measure):
+class Breaks(NetworkMeasure):
     """Raises in the middle, while everything before it is applied."""
 
     samples = 4
 
     def fit(self, bench):
         raise Interrupted
+
+    def cost(self, bench):
+        return Cost()
 
 
 @spread("case, measures", CASES, MEASURES)
