@@ -46,6 +46,18 @@ def test_the_reference_has_every_public_name(name):
     assert f"`{name}`" in (REFERENCE / "index.md").read_text()
 
 
+def test_the_gallery_has_every_picture():
+    drawn = re.compile(r"^def ([a-z]\w+)\((?:[^)]|\)(?! ->))*\) -> Figure:", re.MULTILINE)
+    found = [
+        name
+        for path in (ROOT / "spikewvat").rglob("*.py")
+        for name in drawn.findall(path.read_text())
+    ]
+    assert len(found) > 10
+    gallery = (ROOT / "docs" / "gallery.ipynb").read_text()
+    assert [name for name in found if f".{name}(" not in gallery] == []
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
     pytest.importorskip("mkdocs")

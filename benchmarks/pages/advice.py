@@ -15,6 +15,12 @@ from spikewvat.robustness.canvas import blank, styles
 from spikewvat.robustness.curves import Curve, draw_curves, label_ends
 
 _SIGMA = 0.10
+_SIGMAS = (_SIGMA, 0.15)
+_NMNIST = {
+    12: ("league", {"Adam": "nmnist-plain", "Adam + SWA": "nmnist-swa", "WVAT": "nmnist-wvat"}),
+    45: ("nmnist", {"Adam": "adam", "Adam + SWA": "swa", "WVAT": "wvat"}),
+}
+"""Rows of two suites that train the same network for different numbers of epochs."""
 _CHOICES = {"swa": "SWA", "hsv": "HSV", "wvat": "WVAT", "both": "momentum and noise"}
 
 
@@ -74,16 +80,16 @@ def strengths() -> str:
 
 
 def choices() -> str:
-    """Return four methods on every network of the comparison, and the gain over noise alone."""
+    """Return four methods on every network of the comparison; of the last, the gain over noise."""
     suite = read_suite("directions")
     found = results_of(suite)
     lines = []
     for setup in suite.setups:
         prefix = setup.rows[0].name.split("-")[0]
         rows = {key: found[f"{prefix}-{key}"] for key in _CHOICES}
-        gain = difference(rows["both"], rows["hsv"], _SIGMA)
-        lines.append([setup.name, *(percent(_at(row)) for row in rows.values()), gain])
-    heads = ["", *_CHOICES.values(), "momentum and noise minus HSV"]
+        gains = [difference(rows["both"], rows["hsv"], sigma) for sigma in _SIGMAS]
+        lines.append([setup.name, *(percent(_at(row)) for row in rows.values()), *gains])
+    heads = ["", *_CHOICES.values(), *(f"minus HSV at {100 * s:g} %" for s in _SIGMAS)]
     return markdown_table(heads, lines)
 
 
@@ -104,6 +110,10 @@ def _by_length() -> dict[str, dict[str, dict[int, RowResult]]]:
                 shown.setdefault(title, {}).setdefault(row.method, {})[epochs] = found[row.name]
     if not shown:
         raise NotRunError("epochs")
+    for epochs, (name, rows) in _NMNIST.items():
+        found = results_of(read_suite(name))
+        for method, row in rows.items():
+            shown.setdefault("N-MNIST recordings", {}).setdefault(method, {})[epochs] = found[row]
     return shown
 
 

@@ -15,7 +15,7 @@ from spikewvat.adapters.neurons import overridden
 from spikewvat.adapters.ours import is_filter
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.robustness.activity import Activity
-from spikewvat.robustness.corruptions.context import batch_axis, known_neurons
+from spikewvat.robustness.corruptions.context import batch_axis, is_late, known_neurons
 from spikewvat.robustness.corruptions.synapses import flat_dims, steps_of, synapse_layers
 from spikewvat.spiking.fan_out import fan_out
 from spikewvat.weights import Weights
@@ -103,7 +103,9 @@ class Observer:
         self._batch = x.shape[axis]
         self._images += self._batch
         values = x.coalesce().values() if x.is_sparse else x
-        self._analog_input = axis == 0 or not bool(((values == 0) | (values == 1)).all())
+        spikes = bool(((values == 0) | (values == 1)).all())
+        timed = axis == 1 or is_late(x, self._image_axis)
+        self._analog_input = not (timed and spikes)
         self._analog: dict[str, bool] = {}
         self._seen_neurons = False
         self._filtered: tuple[Tensor, Tensor] | None = None
