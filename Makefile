@@ -10,7 +10,7 @@ export NO_MKDOCS_2_WARNING := 1
 PARALLEL ?= --numprocesses auto --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow coverage lint docs docs-serve notebooks format bench-overhead bench-binning clean
+.PHONY: help install demo test test-slow test-install coverage lint docs docs-serve notebooks format bench-overhead bench-binning clean
 
 help: ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -30,7 +30,10 @@ test: $(READY) ## Run the test suite, one process a core
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(READY) ## Run the checks that take minutes
-	$(BIN)/python -m pytest -m slow --timeout 3600 $(PARALLEL)
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(PARALLEL) --ignore tests/test_install.py
+
+test-install: $(READY) ## Install the wheel with every extra as users would, and run all pages
+	$(BIN)/python -m pytest -m slow --timeout 3600 tests/test_install.py
 
 coverage: $(READY) ## Run the tests with line coverage of the package
 	$(BIN)/python -m pytest $(PARALLEL) --cov --cov-report=term-missing --cov-fail-under=95

@@ -56,6 +56,11 @@ def shown(figure):
     return [axes for axes in figure.axes if axes.axison]
 
 
+def test_a_notebook_shows_a_figure():
+    figure = plots.sorted_chips(REPORTS)
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
 def test_more_than_three_bands_have_a_panel_each():
     names = ["Adam", "SWA", "WVAT", "mine", "yours"]
     curves = {name: a_curve(seed) for seed, name in enumerate(names)}

@@ -26,6 +26,7 @@ from spikewvat.robustness.corruptions import (
     HotPixels,
     Jitter,
     LeakMismatch,
+    ReadNoise,
     StuckNeurons,
     ThresholdMismatch,
     TransmissionLoss,
@@ -397,3 +398,58 @@ def test_axis():
     assert Axis("deletion", "share of events lost").note("") == (
         "severity of deletion: share of events lost"
     )
+
+
+class ImagesFirst(nn.Module):
+    """The same network for recordings [B, T, ...]."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = a_model()
+
+    def forward(self, x):
+        return self.network(x.transpose(0, 1))
+
+
+@pytest.mark.parametrize("kind", [Jitter, DroppedBins, HotPixels, Deletion])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_time_may_come_behind_the_images(kind, sparse):
+    """Bins are dropped and events moved along time, not from image to image."""
+    x = some_events((6, 4, 2, 4, 4))
+    first = x.transpose(0, 1).to_sparse() if sparse else x.transpose(0, 1)
+    seen = []
+    net = nn.Identity()
+    net.register_forward_hook(lambda module, args, output: seen.append(output.to_dense()))
+    with corrupt(net, kind(0.4), seed=3, image_axis=1):
+        net(x)
+    with corrupt(net, kind(0.4), seed=3, image_axis=0):
+        net(first)
+    assert torch.equal(seen[0], seen[1].transpose(0, 1))
+    assert not torch.equal(seen[0], x)
+
+
+def cost(found):
+    return found.activity.spikes, found.activity.operations
+
+
+def test_sweeps_over_recordings_with_their_images_first():
+    loader = [(x.transpose(0, 1), labels) for x, labels in a_loader()]
+    for kind, severities in ((Jitter, [0, 1.5]), (DroppedBins, [0, 0.4])):
+        usual = Evaluator(a_model(), a_loader()).corrupt(kind, severities, chips=3)
+        found = Evaluator(ImagesFirst(), loader).corrupt(kind, severities, chips=3)
+        assert [r.accuracies.tolist() for r in found] == [r.accuracies.tolist() for r in usual]
+        assert [cost(r) for r in (found, *found)] == [cost(r) for r in (usual, *usual)]
+
+
+def test_read_noise_has_to_know_the_steps_apart():
+    loader = [(x.transpose(0, 1).flatten(2), labels) for x, labels in a_loader()]
+    folded = nn.Sequential(nn.Linear(32, CLASSES), Axis1Sum())
+    with pytest.raises(UnsupportedModelError, match=r"several steps at once, \(5, 6, 32\)"):
+        Evaluator(folded, loader).corrupt(ReadNoise, [0, 0.1], chips=2)
+    stepwise = nn.Sequential(Axis1Sum(), nn.Linear(32, CLASSES))  # one product an image
+    Evaluator(stepwise, loader).corrupt(ReadNoise, [0, 0.1], chips=2)
+
+
+class Axis1Sum(nn.Module):
+    def forward(self, x):
+        return x.sum(1)

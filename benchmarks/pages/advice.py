@@ -15,6 +15,12 @@ from spikewvat.robustness.canvas import blank, styles
 from spikewvat.robustness.curves import Curve, draw_curves, label_ends
 
 _SIGMA = 0.10
+_SIGMAS = (_SIGMA, 0.15)
+_NMNIST = {
+    12: ("league", {"Adam": "nmnist-plain", "Adam + SWA": "nmnist-swa", "WVAT": "nmnist-wvat"}),
+    45: ("nmnist", {"Adam": "adam", "Adam + SWA": "swa", "WVAT": "wvat"}),
+}
+"""Rows of two suites that train the same network for different numbers of epochs."""
 _CHOICES = {"swa": "SWA", "hsv": "HSV", "wvat": "WVAT", "both": "momentum and noise"}
 
 
@@ -23,7 +29,9 @@ def lengths() -> str:
     parts = []
     for title, methods in _by_length().items():
         epochs = list(next(iter(methods.values())))
-        heads = [title, *(f"{n} epochs, {_steps(methods, n)} steps" for n in epochs)]
+        seeds = {len(result.curves) for found in methods.values() for result in found.values()}
+        first = f"{title}, {' or '.join(map(str, sorted(seeds)))} training{'s' * (max(seeds) > 1)}"
+        heads = [first, *(f"{n} epochs, {_steps(methods, n)} steps" for n in epochs)]
         lines = [
             [method, *(_cell(found[n]) if n in found else MISSING for n in epochs)]
             for method, found in methods.items()
@@ -35,7 +43,7 @@ def lengths() -> str:
 def lengths_picture() -> Any:
     """Draw the mean accuracy on chips against the number of epochs, one panel a data set."""
     shown = _by_length()
-    figure, panels = blank(len(shown), f"Accuracy on chips, σ = {100 * _SIGMA:g} %")
+    figure, panels = blank(len(shown), f"Accuracy on chips, σ = {100 * _SIGMA:g} %", columns=1)
     for axes, (title, methods) in zip(panels, shown.items(), strict=True):
         curves = {
             method: Curve(list(found), [100 * _at(result) for result in found.values()])
@@ -48,11 +56,23 @@ def lengths_picture() -> Any:
         axes.set_xticks(epochs, [str(n) for n in epochs])
         axes.minorticks_off()
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("epochs")
-    ends = {method: (curve.x[-1], curve.y[-1]) for method, curve in curves.items()}
-    label_ends(axes, ends, [chosen[method].colour for method in curves])
-    panels[0].set_ylabel("accuracy (%)")
+        axes.set_ylabel("accuracy (%)")
+        ends = {method: (curve.x[-1], curve.y[-1]) for method, curve in curves.items()}
+        label_ends(axes, ends, [chosen[method].colour for method in curves])
+    panels[-1].set_xlabel("epochs")
     return figure
+
+
+def gains() -> str:
+    """Return the paired differences from noise alone in the demo."""
+    suite = read_suite("demo").chosen(("swa", "wvat", "momentum", "hsv"))
+    found = results_of(suite)
+    lines = [
+        [row.method, difference(found[row.name], found["hsv"], _SIGMA)]
+        for row in suite.rows
+        if row.name != "hsv"
+    ]
+    return markdown_table(["", f"minus noise injection (HSV) at {100 * _SIGMA:g} %"], lines)
 
 
 def strengths() -> str:
@@ -74,16 +94,16 @@ def strengths() -> str:
 
 
 def choices() -> str:
-    """Return four methods on every network of the comparison, and the gain over noise alone."""
+    """Return four methods on every network of the comparison; of the last, the gain over noise."""
     suite = read_suite("directions")
     found = results_of(suite)
     lines = []
     for setup in suite.setups:
         prefix = setup.rows[0].name.split("-")[0]
         rows = {key: found[f"{prefix}-{key}"] for key in _CHOICES}
-        gain = difference(rows["both"], rows["hsv"], _SIGMA)
-        lines.append([setup.name, *(percent(_at(row)) for row in rows.values()), gain])
-    heads = ["", *_CHOICES.values(), "momentum and noise minus HSV"]
+        gains = [difference(rows["both"], rows["hsv"], sigma) for sigma in _SIGMAS]
+        lines.append([setup.name, *(percent(_at(row)) for row in rows.values()), *gains])
+    heads = ["", *_CHOICES.values(), *(f"minus HSV at {100 * s:g} %" for s in _SIGMAS)]
     return markdown_table(heads, lines)
 
 
@@ -104,6 +124,10 @@ def _by_length() -> dict[str, dict[str, dict[int, RowResult]]]:
                 shown.setdefault(title, {}).setdefault(row.method, {})[epochs] = found[row.name]
     if not shown:
         raise NotRunError("epochs")
+    for epochs, (name, rows) in _NMNIST.items():
+        found = results_of(read_suite(name))
+        for method, row in rows.items():
+            shown.setdefault("N-MNIST recordings", {}).setdefault(method, {})[epochs] = found[row]
     return shown
 
 

@@ -7,6 +7,7 @@ which stays readable for colour-blind readers.
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import textwrap
@@ -116,9 +117,13 @@ def save(figure: Figure, path: Path | str) -> None:
             f"{str(path)!r} does not end in a known picture format. "
             f"Use one of: {', '.join(sorted(formats))}."
         )
+    write_atomic(path, _bytes(figure, path.suffix[1:].lower(), 180))
+
+
+def _bytes(figure: Figure, format: str, dpi: int) -> bytes:
     content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:].lower(), dpi=180)
-    write_atomic(path, content.getvalue())
+    figure.savefig(content, format=format, dpi=dpi)
+    return content.getvalue()
 
 
 def blank(
@@ -126,7 +131,8 @@ def blank(
 ) -> tuple[Figure, Sequence[Any]]:
     """Return an empty figure and its panels, side by side unless there are fewer columns.
 
-    Figures are small, so that their text stays readable on a page of 400 pixels.
+    Figures are small, so that their text stays readable on a page of 400 pixels. A notebook shows
+    them, although they are built without pyplot.
 
     Args:
         panels: How many.
@@ -140,6 +146,7 @@ def blank(
     rows = math.ceil(panels / columns)
     size = (4.8, 3.4) if panels == 1 else (6.0, 0.6 + max(2.1 * rows, 2.6))
     figure = library.Figure(figsize=size, layout="constrained")
+    figure._repr_png_ = functools.partial(_bytes, figure, "png", 150)
     grid = figure.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel()
     for axes in grid[panels:]:
         axes.set_axis_off()
@@ -164,7 +171,7 @@ def blank(
 def name_axes(figure: Figure, panels: int, x: str, y: str) -> None:
     """Name the axes: of the only panel, or of all panels at once."""
     if panels == 1:
-        figure.axes[0].set_xlabel(x)
+        figure.axes[0].set_xlabel(textwrap.fill(x, 40))  # long names of lines narrow the panel
         figure.axes[0].set_ylabel(y)
     else:
         figure.supylabel(y, fontsize=9, color=INK)

@@ -20,7 +20,7 @@ from spikewvat.robustness.corruptions.base import (
     NeuronCorruption,
     SynapseCorruption,
 )
-from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
+from spikewvat.robustness.corruptions.synapses import flat_dims, steps_of, synapse_layers
 from spikewvat.robustness.draws import derived
 from spikewvat.weights import Weights, call_with, refuse_computed
 
@@ -57,7 +57,7 @@ def corrupt(
 
     Raises:
         UnsupportedModelError: If the corruption applies to none of the network's neurons or
-            synapses.
+            synapses, or cannot be told apart from step to step.
         ValueError: If the corruption does not apply to the input of a pass.
         TypeError: If ``corruption`` is not a corruption.
 
@@ -81,7 +81,7 @@ def corrupt(
         for index, stage in enumerate(corruption.stages):
             drawn = chip.of(f"{index}/{stage.name}")
             if isinstance(stage, EventCorruption):
-                change = functools.partial(_change_events, stage, drawn)
+                change = functools.partial(_change_events, stage, drawn, image_axis)
                 stack.callback(model.register_forward_pre_hook(change).remove)
             elif isinstance(stage, NeuronCorruption):
                 for layer in tappable(model, adapter, stage):
@@ -139,6 +139,7 @@ class _Chip:
     seed: int
     image_axis: int | None = None
     batch: int = 0
+    late: bool = False  # time comes behind the images in this pass
     images: int = 0
     passes: int = 0
     _children: list[_Chip] = field(default_factory=list)
@@ -154,15 +155,16 @@ class _Chip:
         """Begin a pass: called with the network's input."""
         x = args[0] if args else None
         if isinstance(x, Tensor) and x.dim():
-            self._start(x.shape[batch_axis(x, self.image_axis)])
+            self._start(x.shape[batch_axis(x, self.image_axis)], is_late(x, self.image_axis))
         else:
-            self._start(0)
+            self._start(0, False)
 
-    def _start(self, batch: int) -> None:
+    def _start(self, batch: int, late: bool) -> None:
         self.images += self.batch
         self.batch, self.passes, self._running = batch, self.passes + 1, None
+        self.late = late
         for child in self._children:
-            child._start(batch)
+            child._start(batch, late)
 
     def static(self) -> Generator:
         """Return the source of what is drawn once: the same numbers at every call."""
@@ -179,13 +181,22 @@ class _Chip:
         return self._running
 
 
+def is_late(x: Tensor, image_axis: int | None) -> bool:
+    """Return whether an input has its images first and time behind them."""
+    return image_axis == 0 and x.dim() in (3, 5)
+
+
 def batch_axis(x: Tensor, known: int | None = None) -> int:
     """Return where an input has its images: second in spikes [T, B, N] and [T, B, C, H, W]."""
     return known if known is not None else int(x.dim() in (3, 5))
 
 
 def _change_events(
-    stage: EventCorruption, chip: _Chip, module: nn.Module, args: tuple[Any, ...]
+    stage: EventCorruption,
+    chip: _Chip,
+    image_axis: int | None,
+    module: nn.Module,
+    args: tuple[Any, ...],
 ) -> tuple[Any, ...]:
     """Return a network's arguments with changed events."""
     if not args or not isinstance(args[0], Tensor):
@@ -195,6 +206,10 @@ def _change_events(
         )
     spikes = args[0]
     sparse = spikes.is_sparse
+    if is_late(spikes, image_axis):
+        timed = spikes.transpose(0, 1)
+        timed, *rest = _change_events(stage, chip, 1, module, (timed, *args[1:]))
+        return timed.transpose(0, 1), *rest
     if stage.STATIC and not sparse:
         return stage(spikes, generator=chip.static()), *args[1:]
     images = []
@@ -242,6 +257,14 @@ def _read(
     x = args[0] if args else None
     if not isinstance(x, Tensor):
         return once(*args)
+    flat = flat_dims(module)
+    if chip.late and flat is not None and x.shape[: x.dim() - flat + 1].numel() != chip.batch:
+        raise UnsupportedModelError(
+            f"{stage!r} reads the weights anew in every time step, and a layer "
+            f"({type(module).__name__}) that gets several steps at once, {tuple(x.shape)}, does "
+            "not show which rows are one step where inputs have images first. Let the loader "
+            "yield [T, B, ...], and the network take it."
+        )
     steps, rows = steps_of(module, x, chip.batch)
     if steps == 1:
         return once(*args)
