@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model, unheld
+from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model, claims
 from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.state import Call, check_state, recorded
 from spikewvat.devices.base import check_probability
@@ -316,8 +316,8 @@ class GradientMethod(ABC):
         calls, self._calls = self._calls, []
         self._checked = self._checked or bool(calls or self.steps)
         if calls:
-            loose = unheld(self.model, self.adapter, None if self._found else self.weights)
-            check_state(self.model, self.adapter, calls, unheld=loose)
+            made = claims(self.model, self.adapter, None if self._found else self.weights)
+            check_state(self.model, self.adapter, calls, claims=made)
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""
