@@ -4,10 +4,13 @@ The same weights on a million cells each; the systematic change (the slope of a 
 that was aimed at) and what is left around it, root mean square over the largest weight. Needs
 ``pip install aihwkit``, in an environment of its own.
 
-    python benchmarks/device_peers.py
+    python benchmarks/device_peers.py --out benchmarks/results/devices/peers.json
 """
 
 from __future__ import annotations
+
+import argparse
+from pathlib import Path
 
 import torch
 from aihwkit.inference.converter.conductance import SinglePairConductanceConverter
@@ -17,7 +20,9 @@ from aihwkit.inference.noise.reram import ReRamCMONoiseModel, ReRamWan2022NoiseM
 from torch import Tensor
 
 from spikewvat.devices import CMOReRAM, DeviceModel, SingleCell, hermes, pcm, wan_reram
-from spikewvat.formatting import duration, markdown_table
+from spikewvat.formatting import duration
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 
 _WEIGHTS = 1_000_000
 _DAY = 86400.0
@@ -44,15 +49,18 @@ def figures(found: Tensor, weights: Tensor) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Print a table of all presets at four times each."""
+    """Print the figures of all presets at up to four times each, and write them to a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
     torch.manual_seed(0)
     weights = torch.randn(_WEIGHTS).clamp(-4, 4)
     wan = ReRamWan2022NoiseModel(g_converter=SinglePairConductanceConverter(g_max=40.0))
     peers: list[tuple[str, object, object, tuple[float, ...]]] = [
         ("PCM", pcm, PCMLikeNoiseModel(), (1.0, 3600.0, _DAY, 365 * _DAY)),
-        ("Hermes", hermes, HermesNoiseModel(), (1.0, 3600.0, _DAY, 365 * _DAY)),
-        ("Wan 2022 at 40 µS", wan_reram, wan, (1.0, _DAY, 2 * _DAY)),
-        ("Wan 2022 at 25 µS", wan_reram, ReRamWan2022NoiseModel(), (1.0, _DAY, 2 * _DAY)),
+        ("HERMES", hermes, HermesNoiseModel(), (1.0, 3600.0, _DAY, 365 * _DAY)),
+        ("Wan 2022, 40 µS", wan_reram, wan, (1.0, _DAY, 2 * _DAY)),
+        ("Wan 2022, 25 µS", wan_reram, ReRamWan2022NoiseModel(), (1.0, _DAY, 2 * _DAY)),
         ("CMO", _cmo, ReRamCMONoiseModel(), (10.0, 3600.0, _DAY, 365 * _DAY)),
     ]
     rows = []
@@ -60,13 +68,12 @@ def main() -> None:
         for time in times:
             device: DeviceModel = make(time)
             own = device.program({"w": weights}, generator=torch.Generator().manual_seed(1))["w"]
-            (slope, rest), (other, left) = (
-                figures(found, weights) for found in (own, theirs(peer, weights, time))
-            )
-            found = f"{slope:.4f}", f"{other:.4f}", f"{100 * rest:.3f}", f"{100 * left:.3f}"
-            rows.append([name, duration(time), *found])
-    heads = ["", "time", "slope", "slope, aihwkit", "error %", "error %, aihwkit"]
-    print(markdown_table(heads, rows, names=2))
+            row = {"preset": name, "time": duration(time), "ours": figures(own, weights)}
+            row["aihwkit"] = figures(theirs(peer, weights, time), weights)
+            rows.append(row)
+            print(row)
+    if given.out is not None:
+        write_json(given.out, {"weights": _WEIGHTS, "rows": rows, **provenance()})
 
 
 def _cmo(time: float) -> SingleCell:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from pages.advice import choices, lengths, lengths_picture, strengths
+from pages.advice import choices, gains, lengths, lengths_picture, strengths
 from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
@@ -33,11 +33,13 @@ from pages.measured import (
     binning,
     checks,
     designs,
+    device_peers,
     event_input,
     event_pipeline,
     loading_share,
     monte_carlo,
     overhead,
+    rankings,
     simulator,
     spiking_layers,
     step_parts,
@@ -64,6 +66,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "twolayer": lambda: comparison("twolayer"),
     "lengths": lengths,
     "choices": choices,
+    "gains": gains,
     "strengths": strengths,
     "directions": directions,
     "directions-verdicts": direction_verdicts,
@@ -72,6 +75,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "quantization": lambda: comparison("quantization"),
     "ftj": lambda: comparison("ftj"),
     "spikes": corruptions,
+    "chip-life": lambda: comparison("chip_life"),
+    "retention": lambda: comparison("retention"),
+    "device-peers": device_peers,
+    "rankings": rankings,
     "conversion": lambda: comparison("conversion", "lenet_*"),
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
@@ -101,7 +108,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp-speed": tsslbp_speed,
 }
 PICTURES = {
-    "demo": ("demo", ("swa", "hsv", "momentum")),
+    "demo": ("demo", ("swa", "hsv", "wvat")),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }

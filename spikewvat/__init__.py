@@ -36,12 +36,14 @@ if TYPE_CHECKING:
     from spikewvat.robustness.calibration import Distillation as Distillation
     from spikewvat.robustness.calibration import Scale as Scale
     from spikewvat.robustness.chip import Chip as Chip
+    from spikewvat.robustness.measures import find_measures as find_measures
     from spikewvat.robustness.programming import programming_plan as programming_plan
     from spikewvat.training import WVAT as WVAT
     from spikewvat.training import PerturbedGradient as PerturbedGradient
     from spikewvat.training import Plain as Plain
     from spikewvat.training.averaging import SWA as SWA
     from spikewvat.training.averaging import refresh_batch_norm as refresh_batch_norm
+    from spikewvat.training.neurons import NeuronVariation as NeuronVariation
     from spikewvat.weights import Weights as Weights
     from spikewvat.weights import perturbed as perturbed
 
@@ -57,9 +59,11 @@ _HOMES = {
     "robustness.calibrated": ("calibrated",),
     "robustness.calibration": ("BiasTrim", "Distillation", "Scale"),
     "robustness.chip": ("Chip",),
+    "robustness.measures": ("find_measures",),
     "robustness.programming": ("programming_plan",),
     "training": ("WVAT", "PerturbedGradient", "Plain"),
     "training.averaging": ("SWA", "refresh_batch_norm"),
+    "training.neurons": ("NeuronVariation",),
     "weights": ("Weights", "perturbed"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -22,9 +22,10 @@ from spikewvat.robustness.calibration import (
     BatchNorm,
     GainTrim,
     Learning,
-    Measure,
+    NetworkMeasure,
     ThresholdTrim,
 )
+from spikewvat.robustness.calibration.layers import layers_of
 from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.results import ChipReport
 from spikewvat.serialisation import plain, restored
@@ -214,7 +215,7 @@ def test_readings_are_as_noisy_as_they_say_and_repeat_with_the_seed():
     exact = calibrated(model, weights, batches, [BiasTrim(SAMPLES)])
     noisy = [
         calibrated(model, weights, batches, [BiasTrim(SAMPLES, noise=0.5)], seed=seed)
-        for seed in (1, 1, *range(2, 40))
+        for seed in (1, 1, *range(2, 18))
     ]
     first = "first.offset"
     assert torch.equal(noisy[0].numbers[first], noisy[1].numbers[first])
@@ -223,7 +224,7 @@ def test_readings_are_as_noisy_as_they_say_and_repeat_with_the_seed():
     now = literal.currents(chip, batches, chip.first, {})
     for channel, values in enumerate(now):
         expected = 0.5 * literal.std(values) / SAMPLES**0.5
-        assert float(errors[:, channel].std()) == pytest.approx(expected, rel=0.5)
+        assert float(errors[:, channel].std()) == pytest.approx(expected, rel=0.6)
 
 
 def test_batch_norm_is_estimated_anew():
@@ -327,13 +328,16 @@ class Interrupted(Exception):
     pass
 
 
-class Breaks(Measure):
+class Breaks(NetworkMeasure):
     """Raises in the middle, while everything before it is applied."""
 
     samples = 4
 
     def fit(self, bench):
         raise Interrupted
+
+    def cost(self, bench):
+        return Cost()
 
 
 @spread("case, measures", CASES, MEASURES)
@@ -454,3 +458,9 @@ def test_a_network_that_a_measure_does_not_fit_is_refused_by_name():
 def test_impossible_measures(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_weight_that_its_layer_computes_is_not_passed_over():
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.Linear(5, 3))
+    with pytest.raises(UnsupportedModelError, match="'0' computes its weight by a parametrization"):
+        layers_of(net, adapter_for(net).synaptic_weights(net))

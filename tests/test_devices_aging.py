@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from cases import MEASURED
 from reference_devices import PRESETS, mean_and_std
 
 from spikewvat.devices import (
@@ -14,6 +15,7 @@ from spikewvat.devices import (
     CMOReRAM,
     DifferentialPair,
     Drift,
+    Empirical,
     Gaussian,
     HermesPCM,
     MiloReRAM,
@@ -28,6 +30,9 @@ from spikewvat.devices import (
     sonos,
     wan_reram,
 )
+from spikewvat.devices.aging import changes_with_age
+from spikewvat.robustness.chip import Chip
+from spikewvat.robustness.corruptions import DeadNeurons
 
 DAY = 86400.0
 CELLS = {
@@ -126,6 +131,11 @@ def test_age_reaches_every_part_that_ages():
     assert older == Gaussian(0.1) >> DifferentialPair(PCM(DAY) >> Drift(0.1, DAY), 0.0, 25.0)
     assert at_age(device, 0.0).stages[1].inner.stages[1].time == 1.0  # not before its t0
     assert at_age(Gaussian(0.1), DAY) == Gaussian(0.1)
+    table = Empirical(MEASURED, time=1.0)  # measured at one time, of which it cannot know others
+    chip = Chip(table, faults=[DeadNeurons(0.1), Drift(0.1, 1.0)])
+    assert not changes_with_age(table)
+    assert changes_with_age(chip)
+    assert at_age(chip, DAY) == Chip(table, faults=[DeadNeurons(0.1), Drift(0.1, DAY)])
 
 
 def test_one_size_in_every_convention():

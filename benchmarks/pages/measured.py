@@ -213,3 +213,29 @@ def _speed_up(part: dict[str, Any]) -> str:
     if "speed_up" not in part:
         return ""
     return within(part["speed_up"], *part["quartiles"])
+
+
+def device_peers() -> str:
+    """Return the table of presets of memory technologies beside aihwkit's."""
+    lines = []
+    for row in load("devices", "peers")["rows"]:
+        (slope, rest), (other, left) = row["ours"], row["aihwkit"]
+        figures = f"{slope:.4f}", f"{other:.4f}", percent(rest, 2), percent(left, 2)
+        lines.append([row["preset"], row["time"], *figures])
+    heads = ["", "time", "slope", "slope, aihwkit", "error %", "error %, aihwkit"]
+    return markdown_table(heads, lines, names=2)
+
+
+def rankings() -> str:
+    """Return the table of rankings of weights to verify, without and with offsets."""
+    found = load("devices", "rankings")
+    shares = dict.fromkeys(key.rpartition(", ")[2] for key in found["accuracies"] if "," in key)
+    names = dict.fromkeys(key.rpartition(", ")[0] for key in found["accuracies"] if "," in key)
+
+    def cell(key: str) -> str:
+        before, after = (sum(part) / len(part) for part in found["accuracies"][key])
+        return f"{percent(before)} / {percent(after)}"
+
+    lines = [["none verified", *[cell("nothing")] * len(shares)]]
+    lines += [[name, *(cell(f"{name}, {share}") for share in shares)] for name in names]
+    return markdown_table(["", *(f"{100 * float(share):g} %" for share in shares)], lines)

@@ -36,6 +36,7 @@ class AgingCells(EachWeight):
     """
 
     time: float = 0.0
+    AGES = True
     LATEST: ClassVar[float] = math.inf
     """Last time of the measurements that the laws were fitted to, in seconds."""
 
@@ -97,8 +98,8 @@ def at_age(device: DeviceModel, time: float) -> DeviceModel:
     """Return a device at another time after programming; the same seed is the same chip.
 
     Args:
-        device: Any device model. Every part with a ``time`` is looked at again (a ``Drift``
-            not before its ``t0``); parts without stay as they are.
+        device: Any device model. Every part that ages is looked at again (a ``Drift`` not before
+            its ``t0``); others stay as they are.
         time: Time since programming, in seconds.
 
     Raises:
@@ -112,27 +113,33 @@ def at_age(device: DeviceModel, time: float) -> DeviceModel:
     if not is_dataclass(device):
         return device
     changes: dict[str, Any] = {}
-    for name in (field.name for field in fields(device)):
-        part = getattr(device, name)
-        if name == "time" and isinstance(part, int | float):
-            changes[name] = max(time, getattr(device, "t0", 0.0))
-        elif isinstance(part, DeviceModel):
-            changes[name] = at_age(part, time)
-        elif isinstance(part, tuple) and part and isinstance(part[0], DeviceModel):
-            changes[name] = tuple(at_age(stage, time) for stage in part)
+    if device.AGES:
+        changes["time"] = max(time, getattr(device, "t0", 0.0))
+    for name, value in _parts(device).items():
+        parts = [at_age(p, time) if isinstance(p, DeviceModel) else p for p in _several(value)]
+        changes[name] = tuple(parts) if isinstance(value, tuple) else parts[0]
     aged: DeviceModel = replace(device, **changes)
     return aged
 
 
 def changes_with_age(device: DeviceModel) -> bool:
-    """Return whether any part of a device has a time since programming."""
-    if not is_dataclass(device):
-        return False
-    found = {field.name: getattr(device, field.name) for field in fields(device)}
-    parts = [part for value in found.values() for part in _several(value)]
-    timed = isinstance(found.get("time"), int | float)
-    return timed or any(changes_with_age(part) for part in parts if isinstance(part, DeviceModel))
+    """Return whether any part of a device changes with the time since programming."""
+    if device.AGES or not is_dataclass(device):
+        return device.AGES
+    parts = (part for value in _parts(device).values() for part in _several(value))
+    return any(changes_with_age(part) for part in parts if isinstance(part, DeviceModel))
 
 
-def _several(value: object) -> tuple[object, ...]:
+def _parts(device: DeviceModel) -> dict[str, Any]:
+    """Return the fields that hold other devices, alone or in a tuple."""
+    declared: Any = device
+    found = {field.name: getattr(device, field.name) for field in fields(declared)}
+    return {
+        name: value
+        for name, value in found.items()
+        if any(isinstance(part, DeviceModel) for part in _several(value))
+    }
+
+
+def _several(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)

@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -40,7 +40,13 @@ class DeviceModel(Derived, ABC):
 
     A subclass says in :meth:`program` which weights are found on one simulated chip. Models
     compose: ``Quantized(bits=4) >> Gaussian(sigma=0.05)`` quantises first.
+
+    Attributes:
+        AGES: Whether chips change with the device's field ``time``, seconds since programming, the
+            same seed being the same chip at every time.
     """
+
+    AGES: ClassVar[bool] = False
 
     @abstractmethod
     def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:

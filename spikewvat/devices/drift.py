@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
@@ -50,6 +51,7 @@ class Drift(EachWeight):
     time: float
     nu_std: float = 0.0
     t0: float = 1.0
+    AGES: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_at_least_zero("nu", self.nu)

@@ -9,7 +9,8 @@ from typing import Any, Unpack
 
 from torch import Tensor, nn
 
-from spikewvat.robustness.calibration.bench import Correction, Measure
+from spikewvat.robustness.calibration.measure import Correction, Measure
+from spikewvat.robustness.calibration.repair import Repair
 from spikewvat.robustness.calibration.trims import BiasTrim, Scale
 from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.evaluator import Evaluator
@@ -82,8 +83,8 @@ def calibrated(
     test = Evaluator(model, calibration, **options)
     with test.bench(calibration) as bench:
         check_matching(bench.live, chip_weights, what="chip_weights")
-        bench.prepare(measures)
+        repair = Repair(bench, measures)
         chip = {name: weight.detach().clone() for name, weight in chip_weights.items()}
-        with replaced(bench.live, chip), bench.calibrated(measures, seed) as (found, cost):
+        with replaced(bench.live, chip), repair.calibrated(seed) as (found, cost):
             numbers = {name: n for correction in found for name, n in correction.numbers.items()}
         return Calibration(numbers, cost, bench.live, chip, found)

@@ -1,7 +1,14 @@
 """What can be done to a chip after programming, without writing its cells again."""
 
-from spikewvat.robustness.calibration.bench import Bench, Correction, LayerMeasure, Measure, Repair
+from spikewvat.robustness.calibration.bench import Bench
 from spikewvat.robustness.calibration.learning import BatchNorm, Distillation, Learned, Learning
+from spikewvat.robustness.calibration.measure import (
+    Correction,
+    LayerMeasure,
+    Measure,
+    NetworkMeasure,
+)
+from spikewvat.robustness.calibration.repair import Repair
 from spikewvat.robustness.calibration.trims import BiasTrim, GainTrim, Scale, ThresholdTrim
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     "Learned",
     "Learning",
     "Measure",
+    "NetworkMeasure",
     "Repair",
     "Scale",
     "ThresholdTrim",

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -22,30 +20,13 @@ from spikewvat.robustness.calibration.layers import (
     noting_order,
     watching,
 )
-from spikewvat.robustness.cost import Cost
-from spikewvat.robustness.draws import Draws, derived
+from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.images import Batch, Images
 from spikewvat.robustness.run import Run
 from spikewvat.spiking.losses import rate_cross_entropy
 from spikewvat.weights import Weights
 
 _FIRED = "neurons/"  # no module's name has a slash
-
-_DRIFTED = 0.2
-"""Share of a layer's size that may be lost before trims need a scale first."""
-
-
-@dataclass(frozen=True)
-class Correction:
-    """What a measure found for one chip.
-
-    Args:
-        numbers: What is stored for the chip, by name.
-        applied: Makes a context in which it acts.
-    """
-
-    numbers: dict[str, Tensor]
-    applied: Callable[[], AbstractContextManager[object]]
 
 
 class Bench:
@@ -74,7 +55,6 @@ class Bench:
         self._ideal: dict[int, dict[str, Moments]] = {}
         self._rates: dict[int, dict[str, Tensor]] = {}
         self._outputs: dict[int, list[Tensor]] = {}
-        self._warned = False
 
     @functools.cached_property
     def layers(self) -> list[SynapseLayer]:
@@ -222,11 +202,9 @@ class Bench:
         own = self.fed(layer)
         return [n for n, fed in self._feeds.items() if fed == own and n != layer.name]
 
-    def prepare(self, measures: Sequence[Measure]) -> None:
-        """Look at the ideal network, while it holds its ideal weights, as measures need it."""
-        for samples in {measure.samples for measure in measures} - {0}:
-            if samples in self._ideal:
-                continue
+    def look(self, samples: int) -> None:
+        """Look at what the network does with so many samples, while it holds its ideal weights."""
+        if samples and samples not in self._ideal:
             self._ideal[samples] = self.moments(samples, self.layers)
             self._rates[samples] = self.rates(samples, self.neurons)
             with torch.no_grad():
@@ -244,32 +222,6 @@ class Bench:
                 stacklevel=2,
             )
 
-    @contextmanager
-    def calibrated(
-        self, measures: Sequence[Measure], seed: int
-    ) -> Iterator[tuple[list[Correction], Cost]]:
-        """Calibrate the chip that the network holds now, for a block.
-
-        Args:
-            measures: In the order in which they are applied; neighbours that work layer by layer
-                are applied together, one layer after the other.
-            seed: Seed of the chip.
-
-        Yields:
-            What was found, in order, and what it cost.
-        """
-        self.generator.manual_seed(derived(seed, "calibration"))
-        self.units.clear()
-        self._warn(measures)
-        found: list[Correction] = []
-        with ExitStack() as stack:
-            for work in _in_order(measures, self):
-                correction = work(self)
-                stack.enter_context(correction.applied())
-                found.append(correction)
-            cost = sum((measure.cost(self) for measure in measures), Cost())
-            yield found, cost
-
     def shrinkage(self) -> dict[str, float]:
         """Return how much of its size each weight tensor has kept: 1 without drift.
 
@@ -282,30 +234,6 @@ class Bench:
             chip = self.live[name].detach()
             kept[name] = float((ideal.double() * chip.double()).sum()) / square if square else 1.0
         return kept
-
-    def _warn(self, measures: Sequence[Measure]) -> None:
-        trims = [n for n, measure in enumerate(measures) if measure.is_trim]
-        scales = [n for n, measure in enumerate(measures) if measure.is_scale]
-        if not trims or self._warned or (scales and scales[0] < trims[0]):
-            return
-        if scales:
-            self._warned = True
-            warnings.warn(
-                f"{measures[trims[0]]!r} comes before {measures[scales[0]]!r}: what a trim has "
-                "matched is scaled away again. Put the scale first.",
-                stacklevel=2,
-            )
-            return
-        for name, kept in self.shrinkage().items():
-            if abs(kept - 1) > _DRIFTED:
-                self._warned = True
-                warnings.warn(
-                    f"weights {name!r} are {100 * kept:.0f} % of their size on this chip, and "
-                    f"{measures[trims[0]]!r} alone cannot mend that: it may do harm. Put Scale() "
-                    "first.",
-                    stacklevel=2,
-                )
-                return
 
     def _calls(self, layers: Iterable[SynapseLayer]) -> list[str]:
         """Return which layers run and which neurons fire, one after the other."""
@@ -340,98 +268,3 @@ def _next_neurons(calls: Sequence[str], layers: set[str], before: set[str]) -> s
         if call not in layers:
             return call.removeprefix(_FIRED)
     return None
-
-
-_Work = Callable[[Bench], Correction]
-
-
-def _in_order(measures: Sequence[Measure], bench: Bench) -> Iterator[_Work]:
-    """Yield the single steps of a calibration."""
-    for by_layer, group in itertools.groupby(measures, lambda m: isinstance(m, LayerMeasure)):
-        if not by_layer:
-            yield from (measure.fit for measure in group)
-            continue
-        own = list(group)
-        for layer in bench.layers:
-            for measure in own:
-                assert isinstance(measure, LayerMeasure)
-                yield functools.partial(measure.fit_layer, layer=layer)
-
-
-@dataclass(frozen=True)
-class Repair:
-    """What is done to every chip of a report.
-
-    Args:
-        bench: The network and its samples.
-        measures: The measures, in order.
-    """
-
-    bench: Bench
-    measures: tuple[Measure, ...]
-
-    @classmethod
-    def of(
-        cls, run: Run, measures: Sequence[Measure], loader: Iterable[Any] | None
-    ) -> Repair | None:
-        """Prepare measures while the network holds its ideal weights; None without any.
-
-        Raises:
-            ValueError: If there are measures and no samples, or the other way round.
-            TypeError: If one is no measure.
-        """
-        for measure in measures:
-            if not isinstance(measure, Measure):
-                raise TypeError(
-                    f"calibrate must hold measures such as BiasTrim(), got {measure!r}. They are "
-                    "in spikewvat.robustness.calibration."
-                )
-        if bool(measures) != (loader is not None):
-            missing = "calibration" if measures else "calibrate"
-            raise ValueError(
-                f"{missing} is missing. Pass both: calibrate=[Scale(), BiasTrim()] and "
-                "calibration=loader, samples that are not those of the test."
-            )
-        if loader is None:
-            return None
-        bench = Bench(run, loader)
-        bench.prepare(measures)
-        return cls(bench, tuple(measures))
-
-    def calibrated(self, seed: int) -> AbstractContextManager[tuple[list[Correction], Cost]]:
-        """Calibrate the chip that the network holds now, for a block."""
-        return self.bench.calibrated(self.measures, seed)
-
-
-class Measure:
-    """Something that is done to a chip after programming.
-
-    A subclass is a frozen dataclass that says in :meth:`fit` what it finds for the chip that the
-    network holds at the time. Nothing is written to the network: a correction acts within a
-    context, and then everything is as before.
-
-    Attributes:
-        samples: Number of calibration samples, 0 for none.
-        is_trim: Whether it matches currents or rates, which needs weights of the right size.
-        is_scale: Whether it gives weights their size back.
-    """
-
-    samples: int = 0
-    is_trim = False
-    is_scale = False
-
-    def fit(self, bench: Bench) -> Correction:
-        """Return what corrects the present chip."""
-        raise NotImplementedError(f"{type(self).__name__} has no fit.")
-
-    def cost(self, bench: Bench) -> Cost:
-        """Return what it costs for one chip of a network."""
-        raise NotImplementedError(f"{type(self).__name__} has no cost.")
-
-
-class LayerMeasure(Measure):
-    """A measure that works layer by layer, earlier ones being corrected already."""
-
-    def fit_layer(self, bench: Bench, layer: SynapseLayer) -> Correction:
-        """Return what corrects a layer of the present chip."""
-        raise NotImplementedError(f"{type(self).__name__} has no fit_layer.")

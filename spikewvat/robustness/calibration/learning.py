@@ -18,8 +18,9 @@ from spikewvat.adapters.neurons import Entry, exchanged_entries, overridden
 from spikewvat.adapters.torch import batch_norms
 from spikewvat.devices.base import check_above_zero
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.robustness.calibration.bench import Bench, Correction, Measure
+from spikewvat.robustness.calibration.bench import Bench
 from spikewvat.robustness.calibration.layers import SynapseLayer
+from spikewvat.robustness.calibration.measure import Correction, NetworkMeasure
 from spikewvat.robustness.calibration.trims import check_samples
 from spikewvat.robustness.cost import Cost
 from spikewvat.training.averaging import refresh_batch_norm
@@ -29,7 +30,7 @@ _SEED = 0  # of the frozen matrices, which are the same on every chip
 
 
 @dataclass(frozen=True)
-class BatchNorm(Measure):
+class BatchNorm(NetworkMeasure):
     """Estimate the running statistics of batch norm anew on the chip.
 
     It corrects what lies in front of a batch norm, not the read-out behind the last one. Does
@@ -48,7 +49,7 @@ class BatchNorm(Measure):
         check_samples(self.samples)
 
     def fit(self, bench: Bench) -> Correction:
-        """Return the statistics on the present chip (see :meth:`Measure.fit`)."""
+        """Return the statistics on the present chip (see :meth:`NetworkMeasure.fit`)."""
         norms = {
             name: module
             for name, module in bench.model.named_modules()
@@ -89,7 +90,7 @@ def _holding(found: list[tuple[nn.Module, str, Tensor]]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Learned(Measure):
+class Learned(NetworkMeasure):
     r"""Learn offsets of all channels on the chip with Adam: the base of the two measures below.
 
     With a ``rank``, each layer of synapses also gets a digital side path of low rank,
@@ -130,7 +131,7 @@ class Learned(Measure):
         """Return the loss of a batch, a 0-dim tensor."""
 
     def fit(self, bench: Bench) -> Correction:
-        """Return the offsets and side paths of the present chip (see :meth:`Measure.fit`)."""
+        """Return offsets and side paths of the present chip (see :meth:`NetworkMeasure.fit`)."""
         device = next(iter(bench.live.values())).device
         learnt: dict[str, Tensor] = {}
         generator = Generator().manual_seed(_SEED)

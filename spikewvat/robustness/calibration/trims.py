@@ -14,8 +14,9 @@ from torch import Tensor
 from spikewvat.adapters import Tap
 from spikewvat.devices.base import check_at_least_zero, check_bits
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.robustness.calibration.bench import Bench, Correction, LayerMeasure, Measure
+from spikewvat.robustness.calibration.bench import Bench
 from spikewvat.robustness.calibration.layers import Moments, SynapseLayer
+from spikewvat.robustness.calibration.measure import Correction, LayerMeasure, NetworkMeasure
 from spikewvat.robustness.cost import Cost
 from spikewvat.weights import replaced
 
@@ -30,7 +31,7 @@ def check_samples(samples: int) -> None:
 
 
 @dataclass(frozen=True)
-class Scale(Measure):
+class Scale(NetworkMeasure):
     r"""Give each layer's weights the size that they were programmed with: one factor a layer.
 
     .. math:: w' = s \tilde w, \qquad s = \frac{\langle w, w \rangle}{\langle w, \tilde w \rangle}
@@ -50,14 +51,14 @@ class Scale(Measure):
     """
 
     samples: int = 0
-    is_scale: ClassVar[bool] = True  # type: ignore[misc]
+    SCALES: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.samples:
             check_samples(self.samples)
 
     def fit(self, bench: Bench) -> Correction:
-        """Return the factors of all weights (see :meth:`Measure.fit`)."""
+        """Return the factors of all weights (see :meth:`NetworkMeasure.fit`)."""
         factors = {name: 1 / kept if kept else 1.0 for name, kept in bench.shrinkage().items()}
         if self.samples:
             factors |= self._by_currents(bench)
@@ -118,7 +119,7 @@ class BiasTrim(LayerMeasure):
     by: Literal["currents", "rates"] = "currents"
     bits: int | None = None
     noise: float = 0.0
-    is_trim: ClassVar[bool] = True  # type: ignore[misc]
+    TRIMS: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_samples(self.samples)
@@ -182,7 +183,7 @@ class GainTrim(LayerMeasure):
     """
 
     samples: int = 64
-    is_trim: ClassVar[bool] = True  # type: ignore[misc]
+    TRIMS: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_samples(self.samples)
@@ -219,7 +220,7 @@ class ThresholdTrim(LayerMeasure):
     """
 
     samples: int = 64
-    is_trim: ClassVar[bool] = True  # type: ignore[misc]
+    TRIMS: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_samples(self.samples)
