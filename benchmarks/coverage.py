@@ -192,8 +192,8 @@ class Job(NamedTuple):
         """Run the job.
 
         Args:
-            repetitions: Number of experiments; a third of them for slow intervals, a sixth for the
-                slowest.
+            repetitions: Number of experiments; half of them for stopping, a third for other slow
+                intervals, a sixth for the slowest.
         """
         generator = Generator().manual_seed(zlib.crc32(repr(tuple(self)).encode()))
         yield from KINDS[self.kind](self, generator, repetitions)
@@ -307,7 +307,7 @@ def stopped(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
     population = law.population(1)
     truth, width = float(population.mean()), 0.5 * float(population.std())
     at_stop, always = [], []
-    for row in law.network(generator, repetitions // 6, 300):
+    for row in law.network(generator, repetitions // 2, 300):
         for count in range(job.chips, 301):
             if chip_interval(row[:count], cautious=True).width < width:
                 break

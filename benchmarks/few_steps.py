@@ -4,8 +4,8 @@
 
 Each seed trains three LeNets on MNIST: with ReLU, with QCFS, and with QCFS under weight variation.
 Every side converts one of them, and meets the same test images and the same chips; thresholds are
-fitted to each number of steps where the side can. The result file is written after every side, so
-that a run may be stopped.
+fitted to each number of steps where the side can. The result file is written after every side; a
+run that was stopped goes on from there.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from spikewvat.conversion import (
 )
 from spikewvat.data.images import MNIST
 from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
+from spikewvat.serialisation import read_json, write_json
 from spikewvat.weights import replaced
 
 STEPS = (1, 2, 4, 8, 16, 32)
@@ -234,20 +234,26 @@ def main() -> None:
     labels = training.targets[: arguments.training_images]
     batches = _batches(test, arguments.images)
     few = _batches(test, arguments.chip_images)
-    rows: list[dict[str, Any]] = []
+    settings = {k: v for k, v in vars(arguments).items() if k not in ("data", "out", "seeds")}
+    settings |= {"recipe": "benchmarks/few_steps.py", "steps": list(STEPS)}
+    rows = _earlier(arguments.out, settings)
 
     def write() -> None:
-        settings = {k: v for k, v in vars(arguments).items() if k not in ("data", "out")}
-        content = {"recipe": "benchmarks/few_steps.py", **settings, "steps": list(STEPS)}
-        write_json(arguments.out, {**content, **provenance(), "rows": rows})
+        content = {**settings, "seeds": sorted({row["seed"] for row in rows}), **provenance()}
+        write_json(arguments.out, {**content, "rows": rows})
 
     for seed in arguments.seeds:
+        done = {row["side"] for row in rows if row["seed"] == seed}
         networks = _networks(known, labels, arguments.epochs, seed)
         for name, ann in networks.items():
+            if f"ANN, {name}" in done:
+                continue
             accuracy = _accuracy(ann, batches)
             rows.append({"seed": seed, "side": f"ANN, {name}", "accuracy": accuracy})
             print(f"seed {seed}  ANN, {name}: {100 * accuracy:.2f} %", flush=True)
         for side, make in sides(networks, known[:512]).items():
+            if side in done:
+                continue
             began = time.process_time()
             net, run = make()
             row = {"seed": seed, "side": side, **run(batches)}
@@ -258,6 +264,15 @@ def main() -> None:
             rows.append(row)
             write()
             _show(row, time.process_time() - began)
+
+
+def _earlier(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the rows of an earlier run with the same settings, which are not run again."""
+    if not path.exists():
+        return []
+    content = read_json(path)
+    same = all(content.get(key) == value for key, value in settings.items())
+    return list(content["rows"]) if same else []
 
 
 def _batches(data: MNIST, count: int) -> Batches:

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from pages.advice import choices, lengths, lengths_picture, strengths
+from pages.advice import choices, gains, lengths, lengths_picture, strengths
 from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
@@ -66,6 +66,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "twolayer": lambda: comparison("twolayer"),
     "lengths": lengths,
     "choices": choices,
+    "gains": gains,
     "strengths": strengths,
     "directions": directions,
     "directions-verdicts": direction_verdicts,
@@ -107,7 +108,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp-speed": tsslbp_speed,
 }
 PICTURES = {
-    "demo": ("demo", ("swa", "hsv", "momentum")),
+    "demo": ("demo", ("swa", "hsv", "wvat")),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
 }

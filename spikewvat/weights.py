@@ -22,6 +22,11 @@ Perturb: TypeAlias = Callable[[Mapping[str, Tensor]], object]
 class Seam(Protocol):
     """Where a layer takes a weight that it computes anew, and where another can be put in."""
 
+    @property
+    def layer(self) -> nn.Module:
+        """The layer."""
+        ...
+
     def parts(self) -> list[nn.Parameter]:
         """Return the parameters that the weight is computed from."""
         ...
@@ -65,6 +70,11 @@ class EffectiveWeight(nn.Parameter):
         made._seam, made._ideal, made._absent = seam, value, absent
         made._holds = made._taking = 0
         return made
+
+    @property
+    def layer(self) -> nn.Module:
+        """The layer that computes it."""
+        return self._seam.layer
 
     @property
     def parts(self) -> list[nn.Parameter]:

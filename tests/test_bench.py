@@ -79,6 +79,7 @@ def test_a_suite_from_the_command_line(suite, tmp_path, monkeypatch):
     done = call(*arguments, "--results", tmp_path / "results")
     assert sorted(names) == [("plain", 0), ("plain", 1), ("wvat", 0), ("wvat", 1)]
     assert "plain, seed 1: no variation" in done.stderr
+    assert done.stderr.count(": epoch 4/4  loss ") == 4  # a line an epoch, of each training
     assert done.stdout.rstrip().endswith("try more")
     row = read(tmp_path / "results" / "wvat.json", RowResult)
     assert row.recipe["method"]["name"] == "wvat"

@@ -25,6 +25,7 @@ from spikewvat.robustness.calibration import (
     NetworkMeasure,
     ThresholdTrim,
 )
+from spikewvat.robustness.calibration.layers import layers_of
 from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.results import ChipReport
 from spikewvat.serialisation import plain, restored
@@ -457,3 +458,9 @@ def test_a_network_that_a_measure_does_not_fit_is_refused_by_name():
 def test_impossible_measures(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_a_weight_that_its_layer_computes_is_not_passed_over():
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 5)), nn.Linear(5, 3))
+    with pytest.raises(UnsupportedModelError, match="'0' computes its weight by a parametrization"):
+        layers_of(net, adapter_for(net).synaptic_weights(net))

@@ -201,7 +201,7 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(run, tmp_path, monkeypatc
 
 def test_wrong_input_is_one_line(run, recipe, tmp_path):
     out = ["--out", tmp_path / "x", "--no-progress"]
-    assert "there is no run and no file" in error("convert", tmp_path / "gone", *out)
+    assert "is neither a run nor a weights file in one" in error("convert", tmp_path / "gone", *out)
     assert "holds no run" in error("convert", tmp_path, *out)
     assert "the network is already trained" in error("convert", run, "training.lr=1", *out)
     assert "conversion.time_steps = 0" in error("convert", run, "--time-steps", 0, *out)

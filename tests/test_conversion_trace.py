@@ -68,6 +68,11 @@ def identity_of_dropout(s, x):
     return s.c(s.relu(k + h))
 
 
+def pieces(s, x):
+    one, two = functional.relu(s.a(x)).chunk(2, 1)
+    return s.c(torch.cat([-one, 2 * two.clone()], dim=-1))
+
+
 def constants(s, x):
     h = functional.relu(s.a(x) + 0.5)
     h = 1 - (2 * h - 0.25) / 4
@@ -85,6 +90,7 @@ SEEN = (
     functional_in_place,
     scaled_before_it_is_read_again,
     identity_of_dropout,
+    pieces,
     constants,
     constant_to_images,
 )
@@ -122,7 +128,27 @@ def test_what_the_network_computes_is_kept(forward):
     assert float((snn(x) - expected).detach().abs().max()) < 0.02
 
 
-@pytest.mark.parametrize("forward", [view_changed, slice_changed, masked_by_dropout_in_place])
+def piece_changed(s, x):
+    h = s.a(x)
+    one, two = h.chunk(2, 1)
+    one.relu_()
+    return s.c(functional.relu(h) + torch.cat([two, one], 1))
+
+
+def whole_changed_behind_its_pieces(s, x):
+    h = s.a(x)
+    one, two = h.chunk(2, 1)
+    h.relu_()
+    return s.c(torch.cat([two, one], 1))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        *(view_changed, slice_changed, masked_by_dropout_in_place),
+        *(piece_changed, whole_changed_behind_its_pieces),
+    ],
+)
 def test_views_that_change_with_their_tensor_are_refused(forward):
     with pytest.raises(UnsupportedModelError, match="in place"):
         convert(Layers(forward), [torch.rand(8, 6)], time_steps=4)

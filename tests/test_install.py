@@ -125,7 +125,7 @@ def test_an_extra_alone(extra, environment, tmp_path):
 
 
 def test_from_git(environment, tmp_path):
-    python = environment("snntorch", f"git+file://{ROOT}") / "python"
+    python = environment("snntorch", f"git+file://localhost{ROOT}") / "python"
     assert "yield" in run(python, "-I", "-c", WORKS["snntorch"], folder=tmp_path).stdout
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils import parametrizations, parametrize
+from torch.nn.utils import parametrizations, parametrize, prune
 
 from spikewvat import WVAT, Evaluator, Gaussian, adapter_for
 from spikewvat.errors import UnsupportedModelError
@@ -321,3 +321,22 @@ def test_weights_that_store_numbers_in_a_way_of_their_own_are_named():
     net.weight = nn.Parameter(layout.TwoTensor(torch.rand(2, 3), torch.rand(2, 3)))
     with pytest.raises(ValueError, match="'weight' is a TwoTensor, which stores .*Dequantise"):
         WVAT(net, Gaussian(0.1))
+
+
+@pytest.mark.parametrize("computed_first", [True, False])
+@pytest.mark.parametrize("kind", ["pruned", "both pruned", "spectral norm"])
+def test_layers_that_share_a_parameter_and_compute_with_different_weights(kind, computed_first):
+    computing, other = nn.Linear(5, 5), nn.Linear(5, 5)
+    other.weight = computing.weight
+    if kind == "spectral norm":
+        parametrizations.spectral_norm(computing)
+    else:
+        prune.random_unstructured(computing, "weight", 0.5)
+    if kind == "both pruned":
+        prune.random_unstructured(other, "weight", 0.5)
+    layers = (computing, other) if computed_first else (other, computing)
+    net = nn.Sequential(layers[0], nn.Tanh(), layers[1])
+    with pytest.raises(UnsupportedModelError, match=r"'2\.weight' .*shares a parameter with '0\.w"):
+        WVAT(net, Gaussian(0.1))
+    alone = WVAT(net, Gaussian(0.1), ignore=["2"]).weights
+    assert list(alone) == ["0.weight"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 
 import pytest
@@ -97,3 +98,35 @@ def test_neurons_of_which_spikes_alone_are_known(neurons):
     assert lost.spikes == 0
     with pytest.raises(UnsupportedModelError, match="threshold"):
         test.corrupt(ThresholdMismatch, [0.1], chips=1)
+
+
+class OwnMatrix(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.matrix = nn.Parameter(torch.randn(8, 6))
+        self.neurons = jelly_neuron.LIFNode(v_threshold=0.1, step_mode="m")
+
+    def forward(self, x):
+        return self.neurons(x @ self.matrix)
+
+
+def activity_of(net, x):
+    labels = torch.zeros(x.shape[1], dtype=torch.int64)
+    return Evaluator(net, [(x, labels)]).corrupt(Deletion, [0.0], chips=1).activity
+
+
+def test_operations_of_layers_that_compute_their_weights(through_a_file):
+    x = (torch.rand(5, 4, 8) < 0.4).float()
+    net = nn.Sequential(
+        nn.Linear(8, 6), jelly_neuron.LIFNode(v_threshold=0.1, step_mode="m"), nn.Linear(6, 3)
+    )
+    plain = activity_of(net, x)
+    assert plain.operations == float(x.sum() * 6 / 4) + plain.spikes * 3
+    for index in (0, 2):
+        parametrizations.weight_norm(net[index])
+    assert activity_of(net, x) == plain
+    own = activity_of(nn.Sequential(OwnMatrix(), nn.Linear(6, 3)), x)
+    assert own.spikes > 0
+    assert math.isnan(own.operations)  # rather than those of one layer alone
+    assert "unknown synaptic operations" in str(own)
+    assert math.isnan(through_a_file(own).operations)

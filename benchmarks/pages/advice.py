@@ -29,7 +29,9 @@ def lengths() -> str:
     parts = []
     for title, methods in _by_length().items():
         epochs = list(next(iter(methods.values())))
-        heads = [title, *(f"{n} epochs, {_steps(methods, n)} steps" for n in epochs)]
+        seeds = {len(result.curves) for found in methods.values() for result in found.values()}
+        first = f"{title}, {' or '.join(map(str, sorted(seeds)))} training{'s' * (max(seeds) > 1)}"
+        heads = [first, *(f"{n} epochs, {_steps(methods, n)} steps" for n in epochs)]
         lines = [
             [method, *(_cell(found[n]) if n in found else MISSING for n in epochs)]
             for method, found in methods.items()
@@ -41,7 +43,7 @@ def lengths() -> str:
 def lengths_picture() -> Any:
     """Draw the mean accuracy on chips against the number of epochs, one panel a data set."""
     shown = _by_length()
-    figure, panels = blank(len(shown), f"Accuracy on chips, σ = {100 * _SIGMA:g} %")
+    figure, panels = blank(len(shown), f"Accuracy on chips, σ = {100 * _SIGMA:g} %", columns=1)
     for axes, (title, methods) in zip(panels, shown.items(), strict=True):
         curves = {
             method: Curve(list(found), [100 * _at(result) for result in found.values()])
@@ -54,11 +56,23 @@ def lengths_picture() -> Any:
         axes.set_xticks(epochs, [str(n) for n in epochs])
         axes.minorticks_off()
         axes.set_title(title, fontsize=9)
-        axes.set_xlabel("epochs")
-    ends = {method: (curve.x[-1], curve.y[-1]) for method, curve in curves.items()}
-    label_ends(axes, ends, [chosen[method].colour for method in curves])
-    panels[0].set_ylabel("accuracy (%)")
+        axes.set_ylabel("accuracy (%)")
+        ends = {method: (curve.x[-1], curve.y[-1]) for method, curve in curves.items()}
+        label_ends(axes, ends, [chosen[method].colour for method in curves])
+    panels[-1].set_xlabel("epochs")
     return figure
+
+
+def gains() -> str:
+    """Return the paired differences from noise alone in the demo."""
+    suite = read_suite("demo").chosen(("swa", "wvat", "momentum", "hsv"))
+    found = results_of(suite)
+    lines = [
+        [row.method, difference(found[row.name], found["hsv"], _SIGMA)]
+        for row in suite.rows
+        if row.name != "hsv"
+    ]
+    return markdown_table(["", f"minus noise injection (HSV) at {100 * _SIGMA:g} %"], lines)
 
 
 def strengths() -> str:

@@ -12,6 +12,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 from spikewvat.adapters import foreign
 from spikewvat.adapters.accounts import Account, Entry, entry
 from spikewvat.adapters.effective import Masked, Tapped, seam_of
+from spikewvat.adapters.products import is_matrix
 from spikewvat.adapters.trial import Use, uses_of
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import EffectiveWeight, Weights
@@ -32,6 +33,7 @@ class Ledger:
         self._weights: Weights = {}
         self._synapses: list[Entry] = []
         self._left_out: dict[int, Entry] = {}
+        self._held_as: dict[int, bool] = {}  # what devices hold: whether a layer computes it
         self._tables: set[int] = set()  # left out where they were met first; a layer may claim them
         self._unclear: list[str] = []
         self._vectors: set[int] = set()
@@ -129,11 +131,17 @@ class Ledger:
                     "with it in a way of its own"
                 )
                 self._done.update((id(part), full) for part in parts)
+            elif any(id(part) in self._held_as for part in parts if is_matrix(part)):
+                self._share(full, str(seam), parts)
             elif not all(map(self._settled, parts)):
                 held = [n for n, p in module.named_parameters() if any(p is part for part in parts)]
                 note = f"{seam} from {', '.join(held)}"
                 self._take(full, module, EffectiveWeight(seam), parts, note)
-        elif parameter is None or self._settled(parameter):
+        elif parameter is None:
+            return
+        elif self._held_as.get(id(parameter), False):
+            self._share(full, "a parameter", parts)
+        elif self._settled(parameter):
             return
         elif (absent := foreign.absent(module, name)) is not None:
             masked = Masked(module, name, absent)
@@ -185,6 +193,7 @@ class Ledger:
         self._synapses.append(entry(full, module, weight, note))
         for part in parts:
             self._done[id(part)] = full
+            self._held_as[id(part)] = isinstance(weight, EffectiveWeight)
             self._left_out.pop(id(part), None)
             self._tables.discard(id(part))
 
@@ -196,6 +205,14 @@ class Ledger:
             self._tables.add(id(parameter))
         if parameter.dim() >= 2:
             self._left_out[id(parameter)] = entry(full, module, parameter, why)
+
+    def _share(self, full: str, what: str, parts: list[nn.Parameter]) -> None:
+        """Note that a layer computes its weight from a parameter that another layer uses."""
+        other = next(self._done[id(part)] for part in parts if id(part) in self._held_as)
+        self._unclear.append(
+            f"weight {full!r} ({what}) shares a parameter with {other!r}, though their layers "
+            "compute with different weights"
+        )
 
     def _settled(self, parameter: Tensor) -> bool:
         return id(parameter) in self._done and id(parameter) not in self._tables

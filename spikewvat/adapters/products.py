@@ -136,7 +136,10 @@ def noting_factors(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
     if not places:
         yield found
         return
-    with Products(see):
+    with ExitStack() as stack:
+        if hasattr(torch.compiler, "set_stance"):  # a compiler would compile what is noted
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(Products(see))
         yield found
 
 

@@ -26,6 +26,7 @@ from spikewvat.errors import UnsupportedModelError
 from spikewvat.weights import Weights
 
 ResetState = Callable[[nn.Module], object]
+"""Resets the neurons of a network."""
 
 _NORMS = (
     nn.modules.batchnorm._NormBase,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -220,7 +221,8 @@ def print_rows(title: str, found: RunResult) -> None:
     counts = () if curve.activity is None else ("spikes", "operations")
 
     def counted(activity: Activity | None) -> list[str]:
-        return [f"{getattr(activity, key):.4g}" for key in counts]
+        found = [getattr(activity, key) for key in counts]
+        return [MISSING if math.isnan(count) else f"{count:.4g}" for count in found]
 
     rows = [
         ["no variation", percent(curve.clean), "", "", "", "", *counted(curve.activity)],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -320,6 +320,22 @@ def images_of(batch: Any, model: nn.Module) -> Tensor:
         raise ValueError("a batch holds a value that is not finite. Check the data.")
     device = next(model.parameters()).device
     return images.to(device)
+
+
+def held_out(
+    loader: Iterable[Any], model: nn.Module, one_of: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the images of each batch in two parts: to use, and to check with, one of so many.
+
+    Raises:
+        TypeError, ValueError: As :func:`images_of`.
+    """
+    seen = 0
+    for batch in loader:
+        images = images_of(batch, model)
+        checks = torch.arange(seen, seen + len(images), device=images.device) % one_of == 0
+        seen += len(images)
+        yield images[~checks], images[checks]
 
 
 def _above_zero(name: str, threshold: Tensor) -> Tensor:

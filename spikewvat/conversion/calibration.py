@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spikewvat.adapters.modes import evaluating
-from spikewvat.conversion.balance import images_of
+from spikewvat.conversion.balance import held_out
 from spikewvat.conversion.graph import Node
 from spikewvat.conversion.network import SpikingNetwork
 
@@ -61,7 +61,7 @@ def bias_targets(snn: SpikingNetwork, loader: Iterable[Any]) -> BiasTargets:
 
     probabilities = []
     with evaluating(snn):
-        for used, checked in _parts(loader, snn):
+        for used, checked in held_out(loader, snn, _HELD_OUT):
             if len(used):
                 snn.analog(used, observe)
             if len(checked):
@@ -121,13 +121,13 @@ def calibrate_biases(snn: SpikingNetwork, loader: Iterable[Any], targets: BiasTa
             "Use those from bias_targets(...) of the same network."
         )
     before = {name: neurons.bias for name, neurons in layers.items()}
-    with evaluating(snn), torch.random.fork_rng(devices=[]):
+    with evaluating(snn), torch.random.fork_rng():
         seed = torch.initial_seed()  # equal spikes of the input in every pass
         distance = _distance(snn, loader, targets, seed)
         for name, neurons in layers.items():
             torch.manual_seed(seed)
             mean = _Mean()
-            for used, _ in _parts(loader, snn):
+            for used, _ in held_out(loader, snn, _HELD_OUT):
                 if len(used):
                     mean.add(_activations(snn, used, name))
             shift = targets.activations[name].to(neurons.threshold) - mean.value()
@@ -158,23 +158,15 @@ def _activations(snn: SpikingNetwork, images: Tensor, name: str) -> Tensor:
 def _distance(snn: SpikingNetwork, loader: Iterable[Any], targets: BiasTargets, seed: int) -> float:
     """Return the cross-entropy to the targets on the images that check."""
     torch.manual_seed(seed)
-    scores = torch.cat([snn(checked) for _, checked in _parts(loader, snn) if len(checked)])
+    scores = torch.cat(
+        [snn(checked) for _, checked in held_out(loader, snn, _HELD_OUT) if len(checked)]
+    )
     if len(scores) != len(targets.probabilities):
         raise ValueError(
             f"targets were measured with {len(targets.probabilities)} images for the check, but "
             f"the loader yields {len(scores)}. Pass the same images."
         )
     return float(functional.cross_entropy(scores, targets.probabilities.to(scores)))
-
-
-def _parts(loader: Iterable[Any], snn: SpikingNetwork) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the images of each batch in two parts: to measure with, and to check with."""
-    seen = 0
-    for batch in loader:
-        images = images_of(batch, snn)
-        checks = torch.arange(seen, seen + len(images), device=images.device) % _HELD_OUT == 0
-        seen += len(images)
-        yield images[~checks], images[checks]
 
 
 class _Mean:

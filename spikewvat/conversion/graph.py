@@ -142,7 +142,7 @@ class _Builder:
         if node not in self.env:
             self._convert(node)
         for reader in self.memory.note(node):
-            if self.env[reader] != before:
+            if before is None or self.env.get(reader) != before:
                 raise UnsupportedModelError(
                     f"operation {node.name!r} changes in place the tensor of which {reader.name!r} "
                     "is a view, and the view is used again later. Write it without in-place "

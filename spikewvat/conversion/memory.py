@@ -13,7 +13,7 @@ from spikewvat.conversion.traced import is_shape
 _ASSIGNMENTS = (operator.iadd, operator.isub, operator.imul, operator.itruediv)
 _VIEWS = (
     *("flatten", "view", "reshape", "getitem", "squeeze", "unsqueeze", "transpose", "permute"),
-    *("movedim", "contiguous", "chunk", "split", "tensor_split", "unbind"),
+    *("movedim", "contiguous", "detach", "chunk", "split", "tensor_split", "unbind"),
     "dropout",  # in evaluation, as far as supported
 )
 _INPLACE = {"hardtanh": 3, "threshold": 3, "elu": 2, "celu": 2, "leaky_relu": 2}  # else 1

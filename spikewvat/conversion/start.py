@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from spikewvat.adapters import adapter_for
 from spikewvat.adapters.modes import evaluating
-from spikewvat.conversion.balance import NO_BATCH, Balancing, balance, images_of
+from spikewvat.conversion.balance import NO_BATCH, Balancing, balance, held_out
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.devices.base import DeviceModel
 from spikewvat.spiking.stdb import check_start
@@ -40,10 +40,11 @@ def choose_start(
     r"""Set where potentials start to what is closest to the ANN on images not balanced with.
 
     Thresholds are fitted for each start to seven of eight images. On the others, the distance is
-    the mean of :math:`-\sum_c p_c \log q_c`, with p the ANN's and q the spiking network's
-    probabilities, the latter with weights as they are, or on four simulated chips. The first start
-    stays unless another one is better by two standard errors, of the paired differences between
-    images. Balance the network afterwards, with all images.
+    :math:`1 - \cos(a, s)` between the scores of the ANN and of the spiking network, both less
+    their mean over classes; the latter with weights as they are, or on four simulated chips. (A
+    start at 0 makes all scores smaller, which changes no decision: hence the cosine.) The first
+    start stays unless another one is better by two standard errors, of the paired differences
+    between images. Balance the network afterwards, with all images.
 
     Args:
         snn: The network, with the ANN's weights; its thresholds are not changed.
@@ -55,7 +56,7 @@ def choose_start(
         generator: Source of the chips' seeds; ``None`` uses torch's global one.
 
     Returns:
-        The chosen start.
+        The chosen start; layers of QCFS keep theirs, half a threshold.
 
     Raises:
         ValueError: If there are no starts or one is out of range, or there are fewer than 16
@@ -66,7 +67,11 @@ def choose_start(
         raise ValueError("starts is empty, expected at least one, such as [0.5, 0.0].")
     for start in starts:
         check_start(start)
-    held = torch.cat([part for _, part in _parts(loader, snn)] or [torch.empty(0)])[:images]
+    if all(neurons.levels is not None for neurons in snn.neurons().values()):
+        return starts[0]  # QCFS starts at half a threshold
+    held = torch.cat([part for _, part in held_out(loader, snn, _HELD_OUT)] or [torch.empty(0)])[
+        :images
+    ]
     if not len(held) and not any(True for _ in loader):
         raise ValueError(NO_BATCH)
     if len(held) < 2:
@@ -74,9 +79,11 @@ def choose_start(
             f"only {len(held)} calibration images are left to check the start with, expected at "
             f"least 2. Pass {2 * _HELD_OUT} or more, or a single start."
         )
-    seeds = torch.randint(2**32, (_CHIPS + 1,), generator=generator).tolist()
+    device = torch.device("cpu") if generator is None else generator.device
+    draw = torch.randint(2**32, (_CHIPS + 1,), generator=generator, device=device)
+    seeds = [int(seed) for seed in draw]
     with evaluating(snn), torch.no_grad():
-        target = snn.analog(held).softmax(1)
+        target = snn.analog(held)
     distances = []
     for start in starts:
         trial = copy.deepcopy(snn)
@@ -102,18 +109,6 @@ def _set(snn: SpikingNetwork, start: float) -> None:
             neurons.start = torch.full_like(neurons.start, start)
 
 
-def _parts(loader: Iterable[Any], model: nn.Module) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the images of each batch in two parts: to fit with, and to hold out."""
-    seen = 0
-    for batch in loader:
-        images = images_of(batch, model)
-        out = (torch.arange(seen, seen + len(images)) % _HELD_OUT == _HELD_OUT - 1).to(
-            images.device
-        )
-        seen += len(images)
-        yield images[~out], images[out]
-
-
 class _Kept:
     """The images to fit with."""
 
@@ -121,7 +116,7 @@ class _Kept:
         self._loader, self._model = loader, model
 
     def __iter__(self) -> Iterator[Tensor]:
-        return (kept for kept, _ in _parts(self._loader, self._model) if len(kept))
+        return (kept for kept, _ in held_out(self._loader, self._model, _HELD_OUT) if len(kept))
 
 
 @torch.no_grad()
@@ -139,7 +134,11 @@ def _distance(
     for seed in seeds if variation is not None else seeds[:1]:
         draw = Generator().manual_seed(seed)
         chip = clean if variation is None else variation.program(clean, generator=draw)
-        with replaced(live, chip), torch.random.fork_rng(devices=[]):
+        with replaced(live, chip), torch.random.fork_rng():
             torch.manual_seed(seed)  # equal spikes of the input for every start
-            found.append(functional.cross_entropy(snn(images), target, reduction="none"))
+            found.append(1 - functional.cosine_similarity(_centred(snn(images)), _centred(target)))
     return torch.stack(found).mean(0)
+
+
+def _centred(scores: Tensor) -> Tensor:
+    return scores - scores.mean(1, keepdim=True)

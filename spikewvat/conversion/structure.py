@@ -69,7 +69,7 @@ def kept_call(node: fx.Node) -> nn.Module | None:
     kwargs: dict[str, Any] = {k: v for k, v in node.kwargs.items() if k != "input"}
     if name in ("view", "reshape"):
         return _reshaped(args, kwargs)
-    if name == "contiguous":
+    if name in ("contiguous", "clone", "detach"):
         return nn.Identity()
     cut = node.args[0] if node.args else None
     if name == "getitem" and isinstance(cut, fx.Node) and is_pieces(cut):

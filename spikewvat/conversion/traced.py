@@ -73,6 +73,8 @@ def affine(
         constants: Values of the nodes that do not depend on the images.
     """
     name = node.target if isinstance(node.target, str) else node.target.__name__
+    if name == "neg" and isinstance(node.args[0], fx.Node):
+        return node.args[0], -1.0, 0.0
     if len(node.args) != 2 or node.kwargs:
         return None
     x, other = node.args

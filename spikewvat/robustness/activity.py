@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, TypeAlias
@@ -19,12 +20,13 @@ class Activity:
     Args:
         spikes: Spikes emitted by all neurons.
         operations: Synaptic operations: one for each synapse of a linear or convolutional layer
-            that a spike reaches. Layers with analog input are not counted.
+            that a spike reaches. Layers with analog input are not counted. NaN where other layers
+            hold synapses too (recurrent ones of torch, attention, matrices of one's own).
         rates: Spikes per neuron and time step by layer of neurons.
     """
 
     spikes: Count
-    operations: Count
+    operations: Annotated[float, Numbers(0)]
     rates: Mapping[str, Fraction]
 
     def shift(self, clean: Activity) -> dict[str, float]:
@@ -48,7 +50,9 @@ class Activity:
         )
 
     def __str__(self) -> str:
-        return f"{self.spikes:.4g} spikes, {self.operations:.4g} synaptic operations per image"
+        unknown = math.isnan(self.operations)
+        operations = "unknown" if unknown else f"{self.operations:.4g}"
+        return f"{self.spikes:.4g} spikes, {operations} synaptic operations per image"
 
 
 def _check_layers(found: Sequence[Activity]) -> None:

@@ -171,7 +171,7 @@ def blank(
 def name_axes(figure: Figure, panels: int, x: str, y: str) -> None:
     """Name the axes: of the only panel, or of all panels at once."""
     if panels == 1:
-        figure.axes[0].set_xlabel(x)
+        figure.axes[0].set_xlabel(textwrap.fill(x, 40))  # long names of lines narrow the panel
         figure.axes[0].set_ylabel(y)
     else:
         figure.supylabel(y, fontsize=9, color=INK)

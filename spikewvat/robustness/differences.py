@@ -93,8 +93,9 @@ def paired_differences(
 
     Training i of one method is paired with training i of the other, chip by chip, so everything
     that both share (initial weights, chips, images) cancels. The interval is over trainings and
-    chips (:func:`~spikewvat.robustness.hierarchical`) for these images; with a single training it
-    is over chips and holds for these networks only. The p-values are adjusted for the number of
+    chips (:func:`~spikewvat.robustness.hierarchical`) for these images, and a second one for new
+    images as well; with a single training it is over chips and holds for these networks only. The
+    p-values are adjusted for the number of
     comparisons by Holm's method over the whole table; the intervals are not.
 
     Args:

@@ -185,8 +185,8 @@ class Evaluator:
                 cautious interval of :func:`~spikewvat.robustness.intervals.chip_interval`, which is
                 wider than the printed one; it does not cover failures too rare to occur in the run.
             min_chips: Chips to simulate before stopping early, at least 2.
-            any_time: Use an interval that holds at all numbers of chips at once, so that stopping
-                costs no coverage; it needs 2.5 to 2.9 times as many chips. See
+            any_time: Use an interval that holds at all numbers of chips at once, whatever the
+                reason to stop; it needs 2.5 to 2.9 times as many chips. See
                 :func:`~spikewvat.robustness.intervals.running_interval`.
             images_per_chip: Number of images per chip, redrawn for each: estimates the mean
                 accuracy at a fraction of the cost, see :func:`~spikewvat.robustness.best_split`.

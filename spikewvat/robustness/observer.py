@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -44,11 +45,9 @@ class Observer:
     ) -> None:
         self._model, self._image_axis = model, image_axis
         self._neurons = known_neurons(model, adapter)
-        self._synapses = [
-            (name, module)
-            for name, module, _ in synapse_layers(model, weights)
-            if flat_dims(module) is not None
-        ]
+        layers = [(name, module) for name, module, _ in synapse_layers(model, weights)]
+        self._synapses = [layer for layer in layers if flat_dims(layer[1]) is not None]
+        self._sees_all = len(self._synapses) == len(layers)
         self._arriving = next(iter(self._neurons.values())).arriving
         self._fan_out: dict[tuple[str, torch.Size], Tensor] = {}
         self.forget()
@@ -72,7 +71,7 @@ class Observer:
             )
         return Activity(
             spikes=sum(self._fired.values()) / self._images,
-            operations=self._operations / self._images,
+            operations=self._operations / self._images if self._sees_all else math.nan,
             rates={
                 name: self._fired[name] / places if places else 0.0
                 for name, places in self._places.items()

@@ -217,6 +217,8 @@ def _table(
 
 def _changed(value: float, clean: float) -> str:
     """Format a count and its change."""
+    if math.isnan(value):
+        return MISSING
     return f"{value:.4g}" + (f" ({100 * (value / clean - 1):+.0f} %)" if clean else "")
 
 

@@ -25,8 +25,11 @@ from spikewvat.training.averaging import SWA
 __all__ = ["Loss", "Trainer", "TrainingResult", "derived_seed"]
 
 CHECKPOINT = "checkpoint.safetensors"
+"""Name of the file from which a training goes on."""
 FINAL = "model.safetensors"
+"""Name of the file with the network as it is after training."""
 BEST = "best.safetensors"
+"""Name of the file with the network of the best epoch on validation data."""
 
 
 @dataclass(frozen=True)

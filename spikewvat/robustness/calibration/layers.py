@@ -66,8 +66,13 @@ def layers_of(model: nn.Module, live: Weights) -> list[SynapseLayer]:
     found = []
     for name, module, owned in synapse_layers(model, live):
         inside = {id(p) for part in module.modules() if part is not module for p in _own(part)}
-        if all(id(parameter) in inside for parameter in owned.values()):
+        if owned and all(id(parameter) in inside for parameter in owned.values()):
             continue  # registered again on a module around it
+        if not owned:
+            raise UnsupportedModelError(
+                f"layer {name!r} computes its weight by a parametrization, so that its currents "
+                "cannot be calibrated. Call parametrize.remove_parametrizations first."
+            )
         axis = next((axis for kind, axis in _CHANNELS.items() if isinstance(module, kind)), None)
         if axis is None and all(parameter.dim() <= 1 for parameter in owned.values()):
             axis = -1  # one synapse for each neuron

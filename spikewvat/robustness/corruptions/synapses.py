@@ -14,16 +14,16 @@ def synapse_layers(
 ) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
     """Yield the modules that hold synaptic weights directly; tied weights appear in each of them.
 
-    A layer that computes its weight is yielded with the parameters it computes the weight from.
+    A layer that computes its weight is yielded with those of its own parameters that the weight is
+    computed from, if any.
     """
     live = {id(weight) for weight in weights.values()}
-    for weight in weights.values():
-        if isinstance(weight, EffectiveWeight):
-            live |= {id(part) for part in weight.parts}
+    computed = [w for w in weights.values() if isinstance(w, EffectiveWeight)]
+    computing = {id(w.layer): {id(part) for part in w.parts} for w in computed}
     for name, module in model.named_modules():
-        own = module._parameters.items()
-        owned = {key: p for key, p in own if p is not None and id(p) in live}
-        if owned:
+        own, ids = module._parameters.items(), live | computing.get(id(module), set())
+        owned = {key: p for key, p in own if p is not None and id(p) in ids}
+        if owned or id(module) in computing:
             yield name, module, owned
 
 
