@@ -22,14 +22,14 @@ def masked(text: str) -> str:
 
 
 def in_notebook(path: Path) -> list[tuple[str, str]]:
-    """Return each cell with what it prints; those that only a notebook can run are left out."""
+    """Return each cell with what it prints."""
     cells = json.loads(path.read_text())["cells"]
     found = []
     for cell in cells:
-        code = "".join(cell["source"])
-        if cell["cell_type"] == "code" and "IPython" not in code:
+        if cell["cell_type"] == "code":
             streams = [out["text"] for out in cell["outputs"] if out["output_type"] == "stream"]
-            found.append((code, "".join(itertools.chain.from_iterable(streams))))
+            printed = "".join(itertools.chain.from_iterable(streams))
+            found.append(("".join(cell["source"]), printed))
     return found
 
 
