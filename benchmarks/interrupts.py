@@ -77,27 +77,30 @@ class Interrupter:
             )
             self._done.set()
 
+    def _await(self) -> None:
+        """Wait until the interrupt was sent, and a little longer: it may arrive late."""
+        while not self._done.is_set():
+            time.sleep(0.0002)
+        end = time.perf_counter() + 0.02
+        while time.perf_counter() < end:
+            pass
+
     def hits(self, function: Callable[[], object], delay: float) -> bool:
         """Call a function and interrupt it; return whether that hit it."""
         self._delay = delay
         self._done.clear()
-        inside = hit = False
+        inside = hit = arrived = False
         try:
             try:
                 self._go.set()
                 inside = True
                 function()
                 inside = False
-                while not self._done.is_set():
-                    time.sleep(0.0002)
-                for _ in range(100):
-                    pass
+                self._await()
             except KeyboardInterrupt:
-                hit = inside
-            while not self._done.is_set():
-                time.sleep(0.0002)
-            for _ in range(100):
-                pass
+                arrived, hit = True, inside
+            if not arrived or not self._done.is_set():
+                self._await()
         except KeyboardInterrupt:
             pass
         return hit

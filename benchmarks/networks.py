@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from spikewvat import WVAT, Gaussian, adapter_for
-from spikewvat.adapters import account, unheld
+from spikewvat.adapters import account, claims
 from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.products import Products
 from spikewvat.adapters.state import Call, check_state
@@ -83,11 +83,11 @@ def _tried(kind: Kind) -> str:
         other.data.copy_(own.data)  # some draw from generators of their own
     adapter = adapter_for(model)
     found = account(model, adapter)
+    check_apart(adapter.synaptic_weights(model))
     model.eval()
     call = Call(model, x if isinstance(x, tuple) else (x,))
-    check_state(model, adapter, [call], to_evaluate=True, unheld=unheld(model, adapter))
+    check_state(model, adapter, [call], to_evaluate=True, claims=claims(model, adapter))
     weights = adapter.synaptic_weights(model)
-    check_apart(weights)
     ideal = {name: weight.detach().clone() for name, weight in weights.items()}
     chip = Gaussian(0.2).program(ideal, generator=torch.Generator().manual_seed(1))
     for name, weight in weights.items():

@@ -11,7 +11,7 @@ from model_cases import ADAPTERS
 from test_calibration import Conv, loader, net, seeded
 from torch import nn
 
-from spikewvat import Chip
+from spikewvat import Chip, Verified, programming_plan
 from spikewvat.adapters import adapter_for
 from spikewvat.devices import (
     DifferentialPair,
@@ -70,6 +70,15 @@ def test_mismatch_acts_on_samples_of_the_images_and_after_calibration_too():
     assert a_test().chips(chip, chips=3, images_per_chip=59).std > 0
     plainly = a_test().chips(Chip(Gaussian(0.05)), chips=3)
     assert torch.equal(plainly.accuracies, a_test().chips(Gaussian(0.05), chips=3).accuracies)
+
+
+def test_neurons_are_varied_on_verified_chips_and_never_left_out():
+    chip = Chip(Gaussian(0.05) >> ReadNoise(0.05), thresholds=0.5)
+    plan = programming_plan(net(), loader(), Gaussian(0.05), 0.0, by="size")
+    verified = a_test().chips(Verified(chip, plan), chips=3)
+    assert torch.equal(verified.accuracies, a_test().chips(chip, chips=3).accuracies)
+    with pytest.raises(ValueError, match="whose neurons would not be varied"):
+        a_test().chips(chip >> Drift(0.1, 10.0), chips=1)
 
 
 def test_reading_is_a_stage_at_the_end_and_drawn_in_every_step():

@@ -9,7 +9,7 @@ from torch.nn import functional
 from torch.nn.utils import parametrizations, parametrize, prune
 
 from spikewvat import WVAT, Evaluator, Gaussian, adapter_for
-from spikewvat.errors import UnsupportedModelError
+from spikewvat.errors import TrainingStalledWarning, UnsupportedModelError
 from spikewvat.weights import replaced
 
 X, Y = torch.rand(6, 5, generator=torch.Generator().manual_seed(1)), torch.arange(6) % 3
@@ -340,3 +340,59 @@ def test_layers_that_share_a_parameter_and_compute_with_different_weights(kind, 
         WVAT(net, Gaussian(0.1))
     alone = WVAT(net, Gaussian(0.1), ignore=["2"]).weights
     assert list(alone) == ["0.weight"]
+
+
+class Elsewhere(nn.Module):
+    """Computes with the weight of a layer that it does not call."""
+
+    def __init__(self, use):
+        super().__init__()
+        self.layer, self.unused, self.use = nn.Linear(5, 3), nn.Linear(5, 3), use
+
+    def forward(self, x):
+        return self.use(self.layer, x)
+
+
+def _twice(layer, x):
+    changed = {"weight": 2 * layer.weight, "bias": layer.bias}
+    return torch.func.functional_call(layer, changed, (x,))
+
+
+@pytest.mark.parametrize(
+    "use", [lambda layer, x: functional.linear(x, layer.weight.tanh(), layer.bias), _twice]
+)
+def test_a_weight_from_which_others_compute_theirs_is_named(use):
+    net = Elsewhere(use)
+    before = net.layer.weight.detach().clone()
+    message = r"weight 'layer\.weight' moves the output but meets no data as it is"
+    with pytest.raises(UnsupportedModelError, match=message):
+        _ = Evaluator(net, [(X, Y)]).accuracy
+    wvat = WVAT(net, Gaussian(0.1))
+    with pytest.raises(UnsupportedModelError, match=message):
+        wvat.backward(lambda: net(X).square().mean())
+    assert torch.equal(net.layer.weight, before)
+    assert not net.layer._forward_pre_hooks
+
+
+def _events(layer, x):
+    """Add up the columns of events."""
+    events = [row.nonzero()[:, 0] for row in x > 0.5]
+    starts = torch.tensor([0, *map(len, events[:-1])]).cumsum(0)
+    return functional.embedding_bag(torch.cat(events), layer.weight.T, starts, mode="sum")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda layer, x: layer(x),
+        lambda layer, x: functional.linear(x, layer.weight),
+        lambda layer, x: x @ layer.weight.T,
+        lambda layer, x: torch.func.functional_call(layer, dict(layer.named_parameters()), (x,)),
+        _events,
+    ],
+)
+def test_a_weight_that_meets_data_as_it_is_may_do_so_anywhere(use):
+    net = Elsewhere(use)
+    assert Evaluator(net, [(X, Y)]).chips(Gaussian(0.9), chips=25).std > 0
+    with pytest.warns(TrainingStalledWarning, match=r"'unused\.weight' got no gradient"):
+        WVAT(net, Gaussian(0.1)).backward(lambda: net(X).square().mean())

@@ -258,6 +258,9 @@ def test_files_that_are_no_recipes(base, tmp_path):
         read_recipe(written(tmp_path / "a.toml", 'extends = "a.toml"'))
     with pytest.raises(RecipeError, match=r"extends = 3 in .*expected a path"):
         read_recipe(written(tmp_path / "a.toml", "extends = 3"))
+    for name, message in (("/", "a folder"), ("a" * 5000, "no file")):
+        with pytest.raises(RecipeError, match=f"{message}, and no recipe has that name"):
+            read_recipe(written(tmp_path / "a.toml", f'extends = "{name}"'))
     with pytest.raises(RecipeError, match=r"no preset 'papr'. Did you mean 'paper'\?"):
         read_recipe(base, preset="papr")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe")

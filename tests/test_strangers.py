@@ -223,7 +223,7 @@ def test_activities_of_other_layers_or_less_than_nothing():
     one, other = Activity(1.0, 2.0, {"a": 0.5}), Activity(1.0, 2.0, {"b": 0.5})
     with pytest.raises(ValueError, match="firing rates are of the layers a and of b"):
         Activity.mean([one, other])
-    for wrong in ({"spikes": -1.0}, {"operations": None}, {"rates": {"a": 1.5}}):
+    for wrong in ({"spikes": -1.0}, {"spikes": None}, {"operations": -1.0}, {"rates": {"a": 1.5}}):
         content = {"kind": "Activity 1", **plain(one), **wrong}
         with pytest.raises(DataError, match="is no Activity"):
             restored(content, Activity, source="it")

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikewvat.adapters.accounts import Account, account_of
+from spikewvat.adapters.claims import Claims
 from spikewvat.adapters.neurons import KnowsNeurons, NeuronLayer, Tap
 from spikewvat.adapters.torch import ResetState, TorchAdapter
 from spikewvat.errors import UnsupportedModelError
@@ -17,6 +18,7 @@ from spikewvat.weights import Weights
 __all__ = [
     "Account",
     "Adapter",
+    "Claims",
     "KnowsAccount",
     "KnowsNeurons",
     "NeuronLayer",
@@ -25,7 +27,7 @@ __all__ = [
     "account",
     "adapter_for",
     "check_model",
-    "unheld",
+    "claims",
 ]
 
 
@@ -49,8 +51,8 @@ class KnowsAccount(Protocol):
         """Return the account of all parameters with two or more dimensions."""
         ...
 
-    def unheld(self, model: nn.Module) -> Weights:
-        """Return matrices that are on no device as far as is known, by name."""
+    def claims(self, model: nn.Module) -> Claims:
+        """Return what is claimed of a model's matrices, for a pass over data to confirm."""
         ...
 
 
@@ -69,10 +71,10 @@ def account(
     return account_of(model, adapter.synaptic_weights(model) if weights is None else weights)
 
 
-def unheld(
+def claims(
     model: nn.Module, adapter: Adapter, weights: Mapping[str, Tensor] | None = None
-) -> Weights:
-    """Return matrices of a network that no device holds, so that they must not multiply data.
+) -> Claims:
+    """Return what is claimed of a network's matrices, for a pass over data to confirm.
 
     Args:
         model: The model.
@@ -80,8 +82,8 @@ def unheld(
         weights: Live weights selected by the user, who has thought of everything then.
     """
     if weights is None and isinstance(adapter, KnowsAccount):
-        return adapter.unheld(model)
-    return {}
+        return adapter.claims(model)
+    return Claims()
 
 
 def adapter_for(

@@ -278,7 +278,7 @@ def check_apart(weights: Mapping[str, Tensor]) -> None:
     computed = {n: w for n, w in weights.items() if isinstance(w, EffectiveWeight)}
     if not computed or len(weights) == 1:
         return
-    with perturbed(weights, _disturb):
+    with perturbed(weights, disturb):
         read = {name: weight._seam.read()[0] for name, weight in computed.items()}
         # Some seams show what is held already.
         moved = [
@@ -290,7 +290,7 @@ def check_apart(weights: Mapping[str, Tensor]) -> None:
         sources = []
         for other, weight in weights.items():
             if other != name:
-                with perturbed({other: weight}, _disturb):
+                with perturbed({other: weight}, disturb):
                     if not same(computed[name]._seam.read()[0], computed[name]._ideal):
                         sources.append(repr(other))
         raise UnsupportedModelError(
@@ -300,7 +300,8 @@ def check_apart(weights: Mapping[str, Tensor]) -> None:
         )
 
 
-def _disturb(held: Mapping[str, Tensor]) -> None:
+def disturb(held: Mapping[str, Tensor]) -> None:
+    """Change tensors in place so that whatever is computed from them changes, signs too."""
     for weight in held.values():
         weight.mul_(-0.7).sub_(0.1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -45,6 +45,7 @@ OPERATIONS = frozenset(
         "multi_head_attention_forward",
     ]
 )
+LOOKUPS = frozenset(("embedding", "embedding_bag", "index_select", "gather", "_sparse_mm"))
 ELEMENTWISE = frozenset(("mul", "__mul__", "__rmul__", "multiply"))
 _BIASES = {("linear", "2"), ("bilinear", "3"), *((f"conv{n}d", "2") for n in (1, 2, 3))}
 
@@ -54,16 +55,19 @@ class Products(TorchFunctionMode):
 
     Args:
         see: Called with the slot and the factor; None leaves it.
+        also: Names of further operations to look at.
     """
 
-    def __init__(self, see: Callable[[Slot, Tensor], Tensor | None]) -> None:
+    def __init__(
+        self, see: Callable[[Slot, Tensor], Tensor | None], *, also: Container[str] = ()
+    ) -> None:
         super().__init__()
-        self._see = see
+        self._see, self._also = see, also
         self.calls = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = getattr(func, "__name__", "")
-        if name in OPERATIONS or name in ELEMENTWISE:
+        if name in OPERATIONS or name in ELEMENTWISE or name in self._also:
             self.calls += 1
             args = tuple(self._part(name, str(i), arg) for i, arg in enumerate(args))
             kwargs = {key: self._part(name, key, arg) for key, arg in (kwargs or {}).items()}
@@ -107,40 +111,6 @@ def seen_in(forward: Callable[[Tensor], Any], x: Tensor) -> list[Factor]:
     with mode:
         forward(x)
     return found
-
-
-@contextmanager
-def noting_factors(tensors: Mapping[str, Tensor]) -> Iterator[list[str]]:
-    """Note which of some tensors multiply something within a block.
-
-    Args:
-        tensors: Tensors by name; one of equal entries is neuron state at rest, and is left out.
-
-    Yields:
-        Names, in the order of their products.
-    """
-    places = {
-        memory_of(tensor): name
-        for name, tensor in tensors.items()
-        if not bool((tensor == tensor.flatten()[0]).all())
-    }
-    found: list[str] = []
-
-    places.pop(None, None)
-
-    def see(slot: Slot, value: Tensor) -> None:
-        name = places.get(memory_of(value))
-        if name is not None and slot[0] in OPERATIONS and name not in found:
-            found.append(name)
-
-    if not places:
-        yield found
-        return
-    with ExitStack() as stack:
-        if hasattr(torch.compiler, "set_stance"):  # a compiler would compile what is noted
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(Products(see))
-        yield found
 
 
 def memory_of(tensor: Tensor) -> int | None:

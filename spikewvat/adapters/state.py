@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from spikewvat.adapters.claims import Claims, refuse_computed_outside
+from spikewvat.adapters.effective import disturb
 from spikewvat.adapters.modes import evaluating
 from spikewvat.adapters.outputs import tensors_in
-from spikewvat.adapters.products import noting_factors
 from spikewvat.errors import UnsupportedModelError
+from spikewvat.weights import perturbed
 
 Kept: TypeAlias = dict[str, Any]
 """What a module keeps, by where it is: tensors, arrays, numbers, generators."""
@@ -176,7 +178,7 @@ def check_state(
     calls: Sequence[Call],
     *,
     to_evaluate: bool = False,
-    unheld: Mapping[str, Tensor] | None = None,
+    claims: Claims | None = None,
 ) -> None:
     """Run a model twice with equal inputs and random state; outputs must be equal.
 
@@ -187,12 +189,12 @@ def check_state(
         adapter: Resets it.
         calls: What to call, one after the other from a reset to the next.
         to_evaluate: Whether chips are tested next: then observers must not learn either.
-        unheld: Matrices that no device holds, so that they must not multiply data.
+        claims: What is claimed of its matrices, to be put to the test.
 
     Raises:
         UnsupportedModelError: If outputs differ; it names the layers whose state survived. If an
-            observer of quantisation-aware training still learns from what it is tested with. If a
-            matrix that no device holds multiplies data.
+            observer of quantisation-aware training still learns from what it is tested with. If
+            the claims do not hold.
     """
     if to_evaluate:
         _refuse_observers(model)
@@ -200,18 +202,18 @@ def check_state(
         stack.enter_context(_as_before(model))
         adapter.reset_state(model)
         before = _all(model)
-        with noting_factors(unheld or {}) as overlooked:
-            one = [tensor for call in calls for tensor in tensors_in(_run(call))]
-        if overlooked:
-            names = ", ".join(map(repr, overlooked))
-            raise UnsupportedModelError(
-                f"{names} of the model multiplies data, but no device holds it: it is looked up "
-                "in a table, or is no parameter. Pass ignore=[name, ...] if that is meant, or "
-                "weights={name: tensor} to name all parameters and buffers that devices hold."
-            )
+        claims = claims or Claims()
+        with claims.tested() as unmet:
+            one = _outputs(calls)
+        for name in unmet:
+            adapter.reset_state(model)
+            with perturbed({name: claims.held[name][0]}, disturb):
+                moved = _outputs(calls)
+            if len(one) != len(moved) or not all(map(_close, one, moved)):
+                refuse_computed_outside(name)
         adapter.reset_state(model)
         after = _all(model)
-        other = [tensor for call in calls for tensor in tensors_in(_run(call))]
+        other = _outputs(calls)
         stack.callback(adapter.reset_state, model)
         if len(one) == len(other) and all(map(_close, one, other)):
             return
@@ -280,6 +282,10 @@ def _as_before(model: nn.Module) -> Iterator[None]:
                     buffer.data = value
         np.random.set_state(numpys)  # noqa: NPY002
         random.setstate(pythons)
+
+
+def _outputs(calls: Sequence[Call]) -> list[Tensor]:
+    return [tensor for call in calls for tensor in tensors_in(_run(call))]
 
 
 def _run(call: Call) -> Any:

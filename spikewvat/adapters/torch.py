@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from spikewvat.adapters import foreign, state
 from spikewvat.adapters.accounts import Account
+from spikewvat.adapters.claims import Claims
 from spikewvat.adapters.effective import hooked_names
 from spikewvat.adapters.ledger import (
     MATRICES,
@@ -108,12 +109,22 @@ class TorchAdapter:
             ledger.enter(prefix, module, tuple(self._claimed(module)), self._reason)
         return ledger.closed(model)
 
-    def unheld(self, model: nn.Module) -> dict[str, Tensor]:
-        """Return matrices that are on no device as far as is known, by name.
+    def claims(self, model: nn.Module) -> Claims:
+        """Return what is claimed of a model's matrices, for a pass over data to confirm.
 
-        They must not multiply data: tables that layers look up, parameters without a product, and
-        tensors that modules of the user's own keep beside their parameters.
+        No device holds tables that layers look up, parameters without a product, and tensors that
+        modules of the user's own keep beside their parameters.
         """
+        weights = self.synaptic_weights(model)
+        held = {}
+        for prefix, module in model.named_modules():
+            name = f"{prefix}.weight".lstrip(".")
+            own = module._parameters.get("weight") if isinstance(module, MATRICES) else None
+            if own is not None and weights.get(name) is own:
+                held[name] = own, module
+        return Claims(held, self._unheld(model))
+
+    def _unheld(self, model: nn.Module) -> dict[str, Tensor]:
         parameters = dict(model.named_parameters())
         loose = (TABLE, NO_PRODUCT)
         found: dict[str, Tensor] = {

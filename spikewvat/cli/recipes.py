@@ -31,7 +31,10 @@ def copy(
     name: Annotated[str, typer.Argument(help="Name of a recipe, such as demo/wvat.")],
     folder: Annotated[Path, typer.Argument(help="Folder for the copy.")] = Path(),
 ) -> None:
-    """Copy a recipe, with all that it extends, into one file that you can change."""
+    """Copy a recipe to a file that you can change.
+
+    What it extends is copied into it.
+    """
     from spikewvat.lab.recipes.shipped import copy_recipe
 
     path = copy_recipe(name, folder)

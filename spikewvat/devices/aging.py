@@ -10,7 +10,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, EachWeight, check_at_least_zero, draw_dtype, normal
+from spikewvat.devices.base import (
+    DeviceModel,
+    EachWeight,
+    check_at_least_zero,
+    draw_dtype,
+    nested,
+    normal,
+)
 
 
 @dataclass(frozen=True)
@@ -124,10 +131,7 @@ def at_age(device: DeviceModel, time: float) -> DeviceModel:
 
 def changes_with_age(device: DeviceModel) -> bool:
     """Return whether any part of a device changes with the time since programming."""
-    if device.AGES or not is_dataclass(device):
-        return device.AGES
-    parts = (part for value in _parts(device).values() for part in _several(value))
-    return any(changes_with_age(part) for part in parts if isinstance(part, DeviceModel))
+    return device.AGES or any(part.AGES for part in nested(device))
 
 
 def _parts(device: DeviceModel) -> dict[str, Any]:

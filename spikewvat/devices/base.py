@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from numbers import Real
 from typing import Any, ClassVar, final
 
@@ -235,6 +235,18 @@ def uniform(shape: Sequence[int], dtype: torch.dtype, generator: Generator | Non
 def normal(shape: Sequence[int], dtype: torch.dtype, generator: Generator | None = None) -> Tensor:
     """Draw standard normal numbers, where the generator is."""
     return torch.randn(shape, dtype=dtype, device=generator_device(generator), generator=generator)
+
+
+def nested(device: DeviceModel) -> Iterator[DeviceModel]:
+    """Yield the devices that a device is made of, at any depth."""
+    if not is_dataclass(device):
+        return
+    for name in (field.name for field in fields(device)):
+        value = getattr(device, name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, DeviceModel):
+                yield part
+                yield from nested(part)
 
 
 def check_device(device: object) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, Pipeline
+from spikewvat.devices.base import DeviceModel, nested
 from spikewvat.devices.conductance import Conductances
 from spikewvat.devices.ranges import AbsMax, SixSigma
 
@@ -106,12 +107,5 @@ def error_size(device: DeviceModel, weights: Mapping[str, Tensor], *, seed: int 
 
 def _conductances(device: DeviceModel) -> Conductances | None:
     """Return what maps weights to conductances in a device, if anything does."""
-    if isinstance(device, Conductances):
-        return device
-    if isinstance(device, Pipeline):
-        return next(filter(None, map(_conductances, device.stages)), None)
-    inner: list[object] = []
-    if is_dataclass(device):
-        inner = [getattr(device, f.name) for f in fields(device)]
-    parts = (_conductances(part) for part in inner if isinstance(part, DeviceModel))
-    return next(filter(None, parts), None)
+    parts = itertools.chain([device], nested(device))
+    return next((part for part in parts if isinstance(part, Conductances)), None)

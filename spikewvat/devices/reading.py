@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from torch import Generator, Tensor
 
-from spikewvat.devices.base import DeviceModel, Ideal, Pipeline, check_at_least_zero
+from spikewvat.devices.base import DeviceModel, Ideal, Pipeline, check_at_least_zero, nested
 from spikewvat.devices.gaussian import Gaussian
 from spikewvat.devices.ranges import RangeRule, SixSigma, check_range
 from spikewvat.weights import Weights
@@ -60,7 +59,8 @@ def apart(device: DeviceModel) -> tuple[DeviceModel, tuple[ReadNoise, ...]]:
     stages = device.stages if isinstance(device, Pipeline) else (device,)
     once = tuple(stage for stage in stages if not isinstance(stage, ReadNoise))
     reads = tuple(stage for stage in stages if isinstance(stage, ReadNoise))
-    if any(map(_reads, once)) or stages[: len(once)] != once:
+    inside = (part for stage in once for part in nested(stage))
+    if any(isinstance(part, ReadNoise) for part in inside) or stages[: len(once)] != once:
         raise ValueError(
             f"{device!r} reads before something else is done to the weights. Put ReadNoise last: "
             "Gaussian(0.05) >> ReadNoise(0.01)."
@@ -68,13 +68,3 @@ def apart(device: DeviceModel) -> tuple[DeviceModel, tuple[ReadNoise, ...]]:
     if not once:
         return Ideal(), reads
     return (once[0] if len(once) == 1 else Pipeline(once)), reads
-
-
-def _reads(device: Any) -> bool:
-    if isinstance(device, ReadNoise):
-        return True
-    if not is_dataclass(device):
-        return False
-    values = (getattr(device, field.name) for field in fields(device))
-    parts = [part for v in values for part in (v if isinstance(v, tuple) else (v,))]
-    return any(_reads(part) for part in parts if isinstance(part, DeviceModel))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Generator
 
-from spikewvat.devices import DeviceModel, Ideal
-from spikewvat.devices.base import check_at_least_zero, check_device
+from spikewvat.devices import DeviceModel, Ideal, Verified
+from spikewvat.devices.base import check_at_least_zero, check_device, nested
 from spikewvat.devices.reading import apart
 from spikewvat.robustness.corruptions import (
     Corruption,
@@ -75,7 +75,14 @@ class Chip(DeviceModel):
 
 
 def taken_apart(device: DeviceModel) -> tuple[DeviceModel, Corruption | None]:
-    """Return what a device does once to the weights of a chip, and what happens while it runs."""
+    """Return what a device does once to the weights of a chip, and what happens while it runs.
+
+    Raises:
+        ValueError: If reading noise or a whole chip stands where it could not act.
+    """
+    if isinstance(device, Verified):
+        once, happens = taken_apart(device.device)
+        return replace(device, device=once), happens
     happening: list[Corruption] = []
     if isinstance(device, Chip):
         once, reads = apart(device.weights)
@@ -85,6 +92,11 @@ def taken_apart(device: DeviceModel) -> tuple[DeviceModel, Corruption | None]:
         happening += [LeakMismatch(device.time_constants)] if device.time_constants else []
         once = Chip(once, faults=faults) if faults else once
     else:
+        if any(isinstance(part, Chip) for part in nested(device)):
+            raise ValueError(
+                f"{device!r} holds a Chip, whose neurons would not be varied. Put what acts on the "
+                "weights into the Chip: Chip(Gaussian(0.05) >> Drift(...), thresholds=0.1)."
+            )
         once, reads = apart(device)
     happening += [ReadNoise(noise.sigma, noise.range) for noise in reads if noise.sigma]
     return once, functools.reduce(operator.rshift, happening) if happening else None

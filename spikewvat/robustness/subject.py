@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters import Account, Adapter, ResetState, account, adapter_for, unheld
+from spikewvat.adapters import Account, Adapter, ResetState, account, adapter_for, claims
 from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.modes import evaluating
 from spikewvat.errors import UnsupportedModelError
@@ -151,7 +151,7 @@ class Subject:
                     batch,
                     self.time,
                     summed=summed,
-                    unheld=unheld(self.model, self.adapter, self.given),
+                    claims=claims(self.model, self.adapter, self.given),
                 )
         return self._met
 

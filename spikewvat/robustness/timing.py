@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters import Adapter
+from spikewvat.adapters import Adapter, Claims
 from spikewvat.adapters.neurons import overridden
 from spikewvat.adapters.state import Call, Noted, check_state, kept
 from spikewvat.errors import UnsupportedModelError
@@ -75,7 +75,7 @@ def meet(
     time: Time,
     *,
     summed: bool,
-    unheld: Mapping[str, Tensor] | None = None,
+    claims: Claims | None = None,
 ) -> Met:
     """Infer from a few images how a network handles time, and check that resets clear its state.
 
@@ -85,13 +85,13 @@ def meet(
         batch: Inputs, on the network's device, and labels.
         time: The option given by the user.
         summed: Whether 3-dimensional outputs are taken as ``[T, B, classes]``.
-        unheld: Matrices that must not multiply data, see :func:`spikewvat.adapters.unheld`.
+        claims: What is claimed of its matrices, see :func:`spikewvat.adapters.claims`.
 
     Raises:
         ValueError: If it cannot be inferred, or contradicts ``time``.
         UnsupportedModelError: If state survives a reset.
     """
-    meeting = _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed, unheld or {})
+    meeting = _Meeting(getattr(model, "_orig_mod", model), adapter, *batch, summed, claims)
     return Met(meeting.loop(time), meeting.image_axis)
 
 
@@ -105,10 +105,10 @@ class _Meeting:
         inputs: Tensor,
         labels: Tensor,
         summed: bool,
-        unheld: Mapping[str, Tensor],
+        claims: Claims | None,
     ) -> None:
         self._model, self._adapter, self._summed = model, adapter, summed
-        self._unheld = unheld
+        self._claims = claims
         self._whole = inputs
         # Axes that may hold the images.
         self._axes = [
@@ -209,7 +209,7 @@ class _Meeting:
                     self._adapter,
                     [Call(self._model, (x,))],
                     to_evaluate=True,
-                    unheld=self._unheld,
+                    claims=self._claims,
                 )
         except Exception:
             self._adapter.reset_state(self._model)

@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model, unheld
+from spikewvat.adapters import Adapter, ResetState, account, adapter_for, check_model, claims
 from spikewvat.adapters.effective import check_apart
 from spikewvat.adapters.state import Call, check_state, recorded
 from spikewvat.devices.base import check_probability
@@ -104,7 +104,7 @@ class GradientMethod(ABC):
         check_holdable(self.weights)
         check_apart(self.weights)
         self._found = weights is None
-        self._references = References(model)
+        self._references = References(model, self.weights)
         self._in_model = self._names_in_model()
         self.steps = 0
         self._buffers: Buffers = {}
@@ -203,7 +203,7 @@ class GradientMethod(ABC):
                     f"replaced them since. Make another {type(self).__name__} with the present "
                     "ones."
                 )
-        self._references = References(self.model)
+        self._references = References(self.model, self.weights)
         self._in_model = self._names_in_model()
         self._buffers.clear()
         self._checked = False
@@ -219,7 +219,7 @@ class GradientMethod(ABC):
 
     def _check_kept(self) -> None:
         """Raise where the step itself has replaced weights."""
-        if not self._references.hold and (lost := self._in_model - self._names_in_model()):
+        if not self._references.hold_weights and (lost := self._in_model - self._names_in_model()):
             raise RuntimeError(
                 f"weights {', '.join(map(repr, sorted(lost)))} were replaced within a step and "
                 "may hold perturbed values. Load, cast and change the model between steps."
@@ -265,7 +265,7 @@ class GradientMethod(ABC):
         vars(self).update(state)
         if self._find_adapter is not None:
             self.adapter = self._find_adapter(self.model)
-        self._references = References(self.model)
+        self._references = References(self.model, self.weights)
 
     def after_step(self) -> None:  # noqa: B027 -- most methods have nothing to do there
         """Do to the weights what the method does after ``optimizer.step()``; mostly nothing."""
@@ -316,8 +316,8 @@ class GradientMethod(ABC):
         calls, self._calls = self._calls, []
         self._checked = self._checked or bool(calls or self.steps)
         if calls:
-            loose = unheld(self.model, self.adapter, None if self._found else self.weights)
-            check_state(self.model, self.adapter, calls, unheld=loose)
+            made = claims(self.model, self.adapter, None if self._found else self.weights)
+            check_state(self.model, self.adapter, calls, claims=made)
 
     def _run(self, closure: Closure) -> tuple[Tensor, Any]:
         """Run one forward pass from fresh neuron state; return loss and output, None without."""

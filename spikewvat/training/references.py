@@ -17,9 +17,10 @@ class References:
 
     Args:
         model: The model.
+        weights: Live weights by name.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
         self._entries: list[tuple[dict[str, Any], str, object]] = []
         self._sizes: list[tuple[dict[str, Any], int]] = []
         for module in model.modules():
@@ -28,6 +29,8 @@ class References:
                     continue  # a scripted module, whose parameters cannot be replaced
                 self._sizes.append((entries, len(entries)))
                 self._entries += [(entries, name, value) for name, value in entries.items()]
+        own = {id(weight) for weight in weights.values()}
+        self._own = [entry for entry in self._entries if id(entry[2]) in own]
 
     @property
     def hold(self) -> bool:
@@ -35,6 +38,11 @@ class References:
         return all(entries.get(name) is value for entries, name, value in self._entries) and all(
             len(entries) == size for entries, size in self._sizes
         )
+
+    @property
+    def hold_weights(self) -> bool:
+        """Whether its weights are still the same parameters."""
+        return all(entries.get(name) is value for entries, name, value in self._own)
 
     def put_back(self) -> None:
         """Put parameters back that an interrupted step has left exchanged for something else."""

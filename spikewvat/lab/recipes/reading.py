@@ -102,7 +102,11 @@ def recipe_file(given: Path | str, folder: Path = Path()) -> Path:
         RecipeError: If there is no such file or name.
     """
     path, name = folder / given, str(given)
-    if path.is_file():
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except (OSError, ValueError):  # no name that a file can have
+        is_file = is_folder = False
+    if is_file:
         return path
     names = recipe_names()
     if name in names:
@@ -112,8 +116,8 @@ def recipe_file(given: Path | str, folder: Path = Path()) -> Path:
         raise RecipeError(
             f"{name!r} is a suite: spikewvat bench {name}. Its recipes: {', '.join(rows)}."
         )
-    what = "a folder" if path.is_dir() else "no file"
-    last = "/".join(path.with_suffix("").parts[-2:])
+    what = "a folder" if is_folder else "no file"
+    last = "/".join((*path.parts[-2:-1], path.stem))
     close = difflib.get_close_matches(last, names, n=1, cutoff=0.6)
     meant = f"Did you mean {close[0]!r}? " if close else ""
     raise RecipeError(
