@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spikewvat.adapters.accounts import Account, account_of
-from spikewvat.adapters.claims import Claims
+from spikewvat.adapters.claimed import Claims
 from spikewvat.adapters.neurons import KnowsNeurons, NeuronLayer, Tap
 from spikewvat.adapters.torch import ResetState, TorchAdapter
 from spikewvat.errors import UnsupportedModelError

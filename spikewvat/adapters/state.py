@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters.claims import Claims, refuse_computed_outside
+from spikewvat.adapters.claimed import Claims, refuse_computed_outside
 from spikewvat.adapters.effective import disturb
 from spikewvat.adapters.modes import evaluating
 from spikewvat.adapters.outputs import tensors_in

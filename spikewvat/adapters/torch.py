@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spikewvat.adapters import foreign, state
 from spikewvat.adapters.accounts import Account
-from spikewvat.adapters.claims import Claims
+from spikewvat.adapters.claimed import Claims
 from spikewvat.adapters.effective import hooked_names
 from spikewvat.adapters.ledger import (
     MATRICES,
