@@ -275,7 +275,3 @@ def _laid_out(value: Any, indent: str) -> str:
         deeper = indent + " "
         return "[\n" + ",\n".join(f"{indent}{_laid_out(item, deeper)}" for item in value) + "]"
     return json.dumps(_finite(value), allow_nan=False)
-
-
-def _is_container(value: Any) -> bool:
-    return isinstance(value, Mapping | list | tuple)

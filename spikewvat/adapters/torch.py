@@ -271,11 +271,6 @@ def _checked_names(model: nn.Module, names: Collection[str]) -> frozenset[str]:
     return frozenset(names)
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Return whether any layer keeps running statistics of its batches."""
-    return any(True for _ in batch_norms(model))
-
-
 def batch_norms(model: nn.Module) -> Iterator[nn.modules.batchnorm._NormBase]:
     """Yield the layers that keep running statistics of their batches."""
     for module in model.modules():
