@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from spikewvat.data.augmentation import Chain, RandomFlip, RandomShift
 from spikewvat.devices import Gaussian
 from spikewvat.errors import CheckpointError, DivergedError
 from spikewvat.lab.trainer import Trainer, derived_seed
+from spikewvat.lab.trainer.batches import prepared
 from spikewvat.lab.trainer.console import Totals, TrainingProgress, print_table
 from spikewvat.perturbations import HSV
 from spikewvat.spiking.losses import rate_cross_entropy
@@ -134,6 +136,46 @@ def test_resumed_in_another_layout_with_fused_steps(tmp_path, monkeypatch, optim
             train(tmp_path / "b")
     train(tmp_path / "b", resume=True)
     assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_batches_are_read_ahead_on_a_thread_where_that_draws_nothing():
+    def threads(dataset, **options):
+        loader = torch.utils.data.DataLoader(dataset, 8, **options)
+        found = []
+
+        def noted(batch):
+            found.append(threading.current_thread() is threading.main_thread())
+            return batch
+
+        with prepared(loader, noted) as batches:
+            labels = torch.cat([labels for _, labels in batches])
+        assert torch.equal(labels, torch.cat([labels for _, labels in loader]))
+        return set(found)
+
+    images = worker.TinyImages(".", "train")
+    assert threads(images) == threads(torch.utils.data.Subset(images, range(20))) == {False}
+    assert threads(worker.data()) == {True}  # nobody knows whether it draws
+    assert threads(worker.data(), num_workers=1) == {False}  # others draw
+
+
+def test_a_thread_that_reads_hands_its_errors_on_and_ends():
+    loader = torch.utils.data.DataLoader(worker.TinyImages(".", "train"), 8)
+    count = threading.active_count()
+
+    def broken(batch):
+        broken.seen += 1
+        if broken.seen == 3:
+            raise OSError("the disk is gone")
+        return batch
+
+    broken.seen = 0
+    with pytest.raises(OSError, match="disk is gone"), prepared(loader, broken) as batches:
+        assert len(list(zip(batches, range(2), strict=False))) == 2
+        next(batches)
+    with pytest.raises(KeyboardInterrupt), prepared(loader, lambda batch: batch) as batches:
+        next(batches)
+        raise KeyboardInterrupt
+    assert threading.active_count() == count
 
 
 class Jittered(torch.utils.data.Dataset):
@@ -495,7 +537,10 @@ def test_augmentation_changes_training_batches_only(tmp_path):
             seen.append((self.training, spikes.max().item(), spikes.min().item()))
             return super().forward(spikes)
 
-    fit(tmp_path, model=Spy(), watch=worker.loader(), augment=lambda spikes: spikes * 0 + 0.5)
+    def halves(spikes, *, generator):
+        return spikes * 0 + 0.5
+
+    fit(tmp_path, model=Spy(), watch=worker.loader(), augment=halves)
     assert {(high, low) for training, high, low in seen if training} == {(0.5, 0.5)}
     watched = [(high, low) for training, high, low in seen if not training]
     # The first batch that is trained on is run twice more, to see whether state survives.

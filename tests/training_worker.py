@@ -152,6 +152,8 @@ class TinyEvents(torch.utils.data.Dataset):
 class TinyImages(torch.utils.data.Dataset):
     """Images around a pattern of their class, in place of a data set on disk."""
 
+    repeatable = True
+
     def __init__(self, root, split: str, *, size: int = 12) -> None:
         draw = torch.Generator().manual_seed(4)
         patterns = torch.rand(3, 1, size, size, generator=draw)

@@ -22,7 +22,7 @@ from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
 from spikewvat.lab.recipes.devices import read_device
 from spikewvat.lab.recipes.registry import construct, validated
 from spikewvat.lab.recipes.results import RunResult, Training
-from spikewvat.lab.recipes.run import CONVERTED, RESULT
+from spikewvat.lab.recipes.saved import CONVERTED, RESULT
 from spikewvat.lab.recipes.schema import Conversion
 from spikewvat.lab.trainer.console import Tracked
 from spikewvat.provenance import provenance

@@ -172,6 +172,7 @@ LOSSES = {
     "tsslbp-count": "spikewvat.spiking.tsslbp:count_loss",
 }
 
+PRECISE: Literal["32-true"] = "32-true"
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -299,6 +300,8 @@ class Evaluation(Table):
     """Number of samples to evaluate on, evenly spaced over the split; all by default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the chips: the same for all recipes, so that methods are tested on the same chips."""
+    precision: Literal["32-true", "bf16-mixed"] = PRECISE
+    """A converted network is always tested in ``32-true``: its potentials sum small currents."""
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     """Quantise the inputs of each layer of synapses, calibrated on training data."""
 

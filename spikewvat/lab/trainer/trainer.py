@@ -14,11 +14,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from spikewvat import files
+from spikewvat.data.augmentation import Augmentation
 from spikewvat.errors import CheckpointError, require
 from spikewvat.lab.trainer import checkpoint
 from spikewvat.lab.trainer.checkpoint import Position
 from spikewvat.lab.trainer.console import TrainingProgress
-from spikewvat.lab.trainer.loop import Augment, Loop, Loss, derived_seed
+from spikewvat.lab.trainer.loop import Loop, Loss, derived_seed
 from spikewvat.training import GradientMethod, Plain
 from spikewvat.training.averaging import SWA
 
@@ -154,7 +155,7 @@ class Trainer:
         method: GradientMethod | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> TrainingResult:
         """Train until the epochs or the patience run out.
@@ -172,8 +173,9 @@ class Trainer:
             method: Takes the gradients; plain training by default.
             swa: Averages weights at the end of the epochs; its average is the final model.
             scheduler: Stepped once an epoch.
-            augment: Changes the spikes of each training batch; draws from torch's global
-                generator, which every epoch seeds.
+            augment: Changes the spikes of each training batch, on a thread of its own where
+                reading the data draws no random numbers; draws from the generator that it is
+                given, which every epoch seeds.
             identity: What the run is, as plain nested values (a recipe); a checkpoint of
                 another identity is refused.
 
