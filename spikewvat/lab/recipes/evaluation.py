@@ -50,6 +50,7 @@ def evaluate(
     target: float | None = None,
     seed: int | None = None,
     weights: str | None = None,
+    jobs: int = 1,
     progress: bool = True,
 ) -> RunResult:
     """Evaluate a trained network on simulated chips.
@@ -73,6 +74,7 @@ def evaluate(
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
         weights: Weights file in ``out``; by default the converted network of a conversion.
+        jobs: Number of processes that share the chips.
         progress: Show a progress bar.
 
     Returns:
@@ -117,7 +119,7 @@ def evaluate(
     recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
     return evaluate_as(
-        resolve(recipe), out, weights=weights, data_root=data_root, progress=progress
+        resolve(recipe), out, weights=weights, data_root=data_root, jobs=jobs, progress=progress
     )
 
 
@@ -127,6 +129,7 @@ def evaluate_as(
     *,
     weights: str = FINAL,
     data_root: Path | str | None = None,
+    jobs: int = 1,
     progress: bool = True,
 ) -> RunResult:
     """Evaluate a trained network according to a recipe.
@@ -136,6 +139,7 @@ def evaluate_as(
         out: Folder of a training run.
         weights: Weights file in ``out``.
         data_root: Folder of the recipe's data set; its usual location by default.
+        jobs: Number of processes that share the chips.
         progress: Show a progress bar.
 
     Returns:
@@ -153,7 +157,7 @@ def evaluate_as(
     recipe = resolved.recipe
     model = load_model(out, resolved, weights=weights)
     with converters(recipe, model, data):
-        found = on_chips(model, tested, resolved, data, progress=progress)
+        found = on_chips(model, tested, resolved, data, jobs=jobs, progress=progress)
     return run_result(
         resolved,
         found,
@@ -233,6 +237,7 @@ def on_chips(
     data: Data,
     *,
     test: bool = True,
+    jobs: int = 1,
     progress: bool,
 ) -> Degradation:
     """Return the accuracy without variation and, if ``test``, a report for each size."""
@@ -241,7 +246,7 @@ def on_chips(
     swept = plan.sigmas if plan.ages is None else plan.ages
     sizes = list(swept or ()) if test else []
     autocast = torch.bfloat16 if plan.precision == "bf16-mixed" else None
-    tested = Evaluator(model, loader, time="network", autocast=autocast)
+    tested = Evaluator(model, loader, time="network", autocast=autocast, jobs=jobs)
     if not sizes:
         return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
