@@ -142,6 +142,7 @@ METHODS = {
     "parameter-adversary": "spikewvat.training.methods:ParameterAdversary",
     "negative-feedback": "spikewvat.training.methods:NegativeFeedback",
     "distillation": "spikewvat.training.methods:Distillation",
+    "stochastic-thresholds": "spikewvat.training.methods:StochasticThresholds",
     "straight-through": "spikewvat.training.methods:StraightThrough",
     "vortex": "spikewvat.training.methods:Vortex",
     "statistical": "spikewvat.training.methods:Statistical",
