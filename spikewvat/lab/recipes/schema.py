@@ -17,6 +17,7 @@ from spikewvat.validation import BaseModel, ConfigDict, Field, field_validator, 
 DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",
     "nmnist": "spikewvat.data.nmnist:NMNIST",
+    "nmnist-folds": "spikewvat.data.folds:NMNISTFolds",
     "mnist": "spikewvat.data.images:MNIST",
     "cifar10": "spikewvat.data.cifar:CIFAR10",
     "cifar100": "spikewvat.data.cifar:CIFAR100",
