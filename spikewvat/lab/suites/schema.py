@@ -66,6 +66,10 @@ class Setup(Table):
     """Recipe of a set-up that has a row for each of the suite's ``methods``, and no other."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    """Training seeds; the suite's by default."""
+    choosing: tuple[str, ...] = ()
+    """Further overrides of its recipes while settings are chosen."""
     columns: tuple[str, ...] | None = None
     """Names of the suite's ``columns`` that can be tested here; all by default."""
 
@@ -85,8 +89,6 @@ class Selection(Table):
     sigmas: Annotated[tuple[Size, ...], Field(min_length=1)] = (0.05, 0.10)
     """The score of a setting is its mean accuracy over chips and these sizes of the variation."""
     chips: Positive = 10
-    overrides: tuple[str, ...] = ()
-    """Further overrides of all recipes while settings are chosen."""
 
 
 class Claim(Table):
