@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,7 @@ def evaluate_as(
     out: Path | str,
     *,
     weights: str = FINAL,
+    columns: Mapping[str, Resolved] | None = None,
     data_root: Path | str | None = None,
     progress: bool = True,
 ) -> RunResult:
@@ -135,6 +137,8 @@ def evaluate_as(
         resolved: The recipe: its network and, in ``evaluation``, the chips to simulate.
         out: Folder of a training run.
         weights: Weights file in ``out``.
+        columns: The same recipe with other chips in ``evaluation``, by name. The samples are read
+            once for all of them.
         data_root: Folder of the recipe's data set; its usual location by default.
         progress: Show a progress bar.
 
@@ -152,11 +156,17 @@ def evaluate_as(
         resolved = resolved.evaluated(precision=PRECISE)
     recipe = resolved.recipe
     model = load_model(out, resolved, weights=weights)
+    read = list(tested) if columns else tested
     with converters(recipe, model, data):
-        found = on_chips(model, tested, resolved, data, progress=progress)
+        found = on_chips(model, read, resolved, data, progress=progress)
+        others = {
+            name: on_chips(model, read, other, data, progress=progress).reports[-1]
+            for name, other in (columns or {}).items()
+        }
     return run_result(
         resolved,
         found,
+        columns={name: replace(report, hits=None) for name, report in others.items()},
         is_converted=weights == CONVERTED,
         run=str(out),
         weights=weights,
