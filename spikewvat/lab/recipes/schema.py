@@ -340,7 +340,8 @@ class Finetuning(Table):
 class Conversion(Table):
     """Conversion of the trained network to a spiking one."""
 
-    time_steps: Positive = 16
+    time_steps: Positive | None = None
+    """By default the levels of the network's QCFS layers, or 16 where there are none."""
     calibration: Positive = 512
     """Number of training images for choosing thresholds."""
     coding: Component = Component(name="direct")
@@ -352,7 +353,7 @@ class Conversion(Table):
     """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
     finetune: Finetuning = Finetuning()
     sweep: tuple[Positive, ...] = ()
-    """Also test after these numbers of steps; by default after fractions of ``time_steps``."""
+    """Also test after these numbers of steps; by default after fractions of T."""
     batch_size: Positive = 100
     """Batch size for calibration and testing."""
     images: Positive | None = None
