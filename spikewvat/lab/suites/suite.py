@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -58,6 +58,30 @@ class Row(Table):
         return {key: name for key, name in chosen.items() if name is not None}
 
 
+class Group(Table):
+    """A kind of chips that rows are tested on, for set-ups with ``crossed``."""
+
+    name: str
+    """Behind the set-up's name."""
+    key: str
+    """In names of files."""
+    overrides: tuple[str, ...] = ()
+    """Such as ``"evaluation.device=pcm"``."""
+
+
+class Test(Table):
+    """What is done to the chips of a group before they are tested."""
+
+    key: str
+    """In names of files."""
+    method: str
+    """Behind the row's method."""
+    overrides: tuple[str, ...] = ()
+    """Such as ``"evaluation.calibrate=scale"``."""
+    groups: tuple[str, ...] = ()
+    """Keys of the groups that it is for; all by default."""
+
+
 class Setup(Table):
     """One network on one data set, and the methods compared on it."""
 
@@ -67,6 +91,8 @@ class Setup(Table):
     """Presets that include it; all by default."""
     baseline: str | None = None
     """Row whose training time is the unit; without it, times are not shown."""
+    crossed: bool = False
+    """Whether every row goes through all groups and tests of the suite."""
 
 
 class Claim(Table):
@@ -100,6 +126,10 @@ class Suite(Table):
     """Training seeds of each preset."""
     hint: str = ""
     """A hint on the next step, shown at the end."""
+    groups: tuple[Group, ...] = ()
+    """Kinds of chips for set-ups with ``crossed``; each makes a set-up of its own."""
+    tests: tuple[Test, ...] = ()
+    """What is done to them; each makes rows of its own."""
     setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
     """Statements about the rows."""
@@ -214,8 +244,37 @@ def read_suite(name: str | Path) -> Suite:
         suite = validated(Suite, {**content, "folder": folder}, "the suite")
     except RecipeError as error:
         raise RecipeError(f"{where!r}: {error}") from error
+    suite = suite.model_copy(update={"setups": tuple(_crossed(suite, folder / FILE))})
     _check_names(suite, folder / FILE)
     return suite
+
+
+def _crossed(suite: Suite, path: Path) -> Iterator[Setup]:
+    """Yield the set-ups, each crossed one as one for every group, with a row for every test."""
+    keys = [group.key for group in suite.groups]
+    for test in suite.tests:
+        for key in test.groups:
+            if key not in keys:
+                raise RecipeError(f"{str(path)!r} has no group {key!r}. {nearest(key, keys)}")
+    for setup in suite.setups:
+        if not setup.crossed:
+            yield setup
+            continue
+        for group in suite.groups:
+            rows = [
+                row.model_copy(
+                    update={
+                        "method": f"{row.method}: {test.method}",
+                        "name": f"{row.name}-{group.key}-{test.key}",
+                        "overrides": (*row.overrides, *group.overrides, *test.overrides),
+                    }
+                )
+                for row in setup.rows
+                for test in suite.tests
+                if not test.groups or group.key in test.groups
+            ]
+            changes = {"name": f"{setup.name}: {group.name}", "rows": tuple(rows)}
+            yield setup.model_copy(update=changes)
 
 
 def _check_names(suite: Suite, path: Path) -> None:
