@@ -236,8 +236,8 @@ class MeanPool(nn.AvgPool2d):
         apart = stride != (high, wide) or padding != (0, 0) or self.divisor_override is not None
         if apart or x.shape[-2] % high or x.shape[-1] % wide or x.device.type != "cpu":
             return super().forward(x)
-        rows = _sum(x.unflatten(-2, (-1, high)).unbind(-2))
-        return _sum(rows.unflatten(-1, (-1, wide)).unbind(-1)).div_(high * wide)
+        rows = _sum(torch.unflatten(x, -2, (-1, high)).unbind(-2))
+        return _sum(torch.unflatten(rows, -1, (-1, wide)).unbind(-1)).div_(high * wide)
 
 
 def _sum(parts: tuple[Tensor, ...]) -> Tensor:

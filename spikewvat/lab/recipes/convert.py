@@ -136,7 +136,10 @@ def _convert_run(
     calibration = _calibration(data, recipe, conversion)
     fit = None if history else conversion.fitting(calibration, seed)  # tuned weights suit one T
     over_time = sweep_time(
-        snn, Tracked(loader, "over time", enabled=progress), conversion.steps(snn.time_steps), fit=fit
+        snn,
+        Tracked(loader, "over time", enabled=progress),
+        conversion.steps(snn.time_steps),
+        fit=fit,
     )
     some = spread(test, plan.images)
     with converters(recipe, snn, data):

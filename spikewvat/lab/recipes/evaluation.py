@@ -260,6 +260,7 @@ def on_chips(
             return tested.corrupt(corruption, sizes, device=resolved.device(), **options)
         if resolved.measures:
             options |= {"calibrate": resolved.measures, "calibration": data.calibration}
+            options["before"] = plan.before
         device = _verified(model, resolved, data)
         if plan.ages is not None:
             made = device(0.0)

@@ -37,6 +37,7 @@ CORRECTIONS = {
 }
 MODELS = {
     "snntorch-cnn": "spikewvat.lab.models.snntorch:SpikingCNN",
+    "snntorch-recurrent": "spikewvat.lab.models.snntorch:Recurrent",
     "spikingjelly-cnn": "spikewvat.lab.models.spikingjelly:SpikingCNN",
     "spikingjelly-sew": "spikewvat.lab.models.sew:SEWResNet",
     "dense": "spikewvat.lab.models.dense:FullyConnected",
@@ -291,6 +292,12 @@ class Evaluation(Table):
     """Times since programming at which the chips are tested instead, ``"1d"`` or in seconds."""
     calibrate: Spec | None = None
     """What is done to each chip after programming: ``"scale>>bias-trim:samples=64"``."""
+    calibration: Literal["train", "validation"] = "train"
+    """The samples that chips are calibrated with: of the training, or held out of it."""
+    draw: Annotated[int, Field(ge=0)] = 0
+    """Which of them come first: another number is another drawing."""
+    before: bool = True
+    """Whether chips are tested before they are calibrated, too."""
     verify: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the weights that are verified, those with the largest Fisher x error^2."""
     chips: Positive = 25

@@ -53,6 +53,30 @@ class Row(Table):
         return {key: name for key, name in chosen.items() if name is not None}
 
 
+class Group(Table):
+    """A kind of chips that rows are tested on, for set-ups with ``crossed``."""
+
+    name: str
+    """Behind the set-up's name."""
+    key: str
+    """In names of files."""
+    overrides: tuple[str, ...] = ()
+    """Such as ``"evaluation.device=pcm"``."""
+
+
+class Test(Table):
+    """What is done to the chips of a group before they are tested."""
+
+    key: str
+    """In names of files."""
+    method: str
+    """Behind the row's method."""
+    overrides: tuple[str, ...] = ()
+    """Such as ``"evaluation.calibrate=scale"``."""
+    groups: tuple[str, ...] = ()
+    """Keys of the groups that it is for; all by default."""
+
+
 class Setup(Table):
     """One network on one data set, and the methods compared on it."""
 
@@ -66,6 +90,8 @@ class Setup(Table):
     """Recipe of a set-up that has a row for each of the suite's ``methods``, and no other."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results."""
+    crossed: bool = False
+    """Whether every row goes through all groups and tests of the suite."""
     columns: tuple[str, ...] | None = None
     """Names of the suite's ``columns`` that can be tested here; all by default."""
 
