@@ -17,6 +17,7 @@ import training_worker as worker
 from torch import nn
 
 from spikewvat import files
+from spikewvat.data.augmentation import Chain, RandomFlip, RandomShift
 from spikewvat.devices import Gaussian
 from spikewvat.errors import CheckpointError, DivergedError
 from spikewvat.lab.trainer import Trainer, derived_seed
@@ -37,7 +38,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def fit(out, *, epochs=2, model=None, optimizer=None, train=None, resume=False, **options):
     settings = {
         k: options.pop(k)
-        for k in ("patience", "clip_norm", "clamp", "precision", "tensorboard")
+        for k in ("patience", "clip_norm", "clamp", "precision", "compile", "tensorboard")
         if k in options
     }
     torch.manual_seed(0)
@@ -87,6 +88,52 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, kind, stop_at):
     assert len(resumed.history) == 5
     for one, other in zip(whole.history, resumed.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"precision": "bf16-mixed"},
+        pytest.param({"precision": "bf16-mixed", "compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=lambda options: "-".join(options) or "32",
+)
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_resumed_in_another_layout_with_fused_steps(tmp_path, monkeypatch, optimizer, options):
+    """Files keep no layout, and fused kernels take memory as it lies."""
+
+    def train(out, **more):
+        torch.manual_seed(2)
+        model = worker.images().to(memory_format=torch.channels_last)
+        kinds = {
+            "SGD": lambda: torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, fused=True),
+            "Adam": lambda: torch.optim.Adam(model.parameters(), 0.01, fused=True),
+        }
+        noise = HSV(Gaussian(0.05))
+        method = PerturbedGradient(model, noise, generator=torch.Generator().manual_seed(1))
+        batches = torch.utils.data.DataLoader(
+            worker.TinyImages(".", "train"), 20, shuffle=True, generator=torch.Generator()
+        )
+        augment = Chain([RandomShift(2), RandomFlip()])
+        more |= {"train": batches, "method": method, "augment": augment, "watch": batches}
+        more |= {"loss": nn.functional.cross_entropy, "epochs": 4, **options}
+        fit(out, model=model, optimizer=kinds[optimizer](), **more)
+
+    train(tmp_path / "a")
+    saved = Trainer._save
+
+    def interrupted(trainer, name, tree):
+        saved(trainer, name, tree)
+        if (trainer.out / "checkpoint.safetensors").is_file():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "b")
+    train(tmp_path / "b", resume=True)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 class Jittered(torch.utils.data.Dataset):

@@ -47,6 +47,20 @@ def spiking() -> nn.Module:
     return SpikingCNN(input_shape=(2, 6, 6), channels=(3,), kernel_size=3, classes=3)
 
 
+def images() -> nn.Module:
+    """A network for images of 12 x 12, with weights of several channels on both sides."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 5, 3),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Flatten(),
+        nn.Linear(80, 3),
+    )
+
+
 def time_first(batch):
     spikes, labels = zip(*batch, strict=True)
     return torch.stack(spikes, dim=1), torch.stack(labels)

@@ -158,6 +158,7 @@ def _trainer(recipe: Recipe, out: Path, **options: Any) -> Trainer:
             devices=settings.devices,
             strategy=settings.strategy,
             precision=settings.precision,
+            compile=settings.compile,
             tensorboard=settings.tensorboard,
             **options,
         )

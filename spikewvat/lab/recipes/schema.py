@@ -251,6 +251,13 @@ class Training(Table):
     """
     patience: Positive | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = False
+    """Keep the weights of convolutions in torch's channels-last layout: the same network, and
+    faster convolutions in ``bf16-mixed``. The network is evaluated in that layout too."""
+    fused: bool = False
+    """Step all weights in one kernel of the optimizer: ``sgd``, ``adam`` and ``adamw`` have one."""
+    compile: bool = False
+    """Train through ``torch.compile``, once for each size of a batch."""
     accelerator: str = "auto"
     devices: Positive = 1
     strategy: str = "auto"

@@ -65,6 +65,7 @@ class Loop:
         scheduler: Stepped once an epoch, or None.
         augment: Changes the spikes of each training batch, or None; draws from torch's global
             generator.
+        compiled: Train through ``torch.compile``.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Loop:
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
         augment: Augment | None = None,
+        compiled: bool = False,
     ) -> None:
         self.fabric = fabric
         self.model = model
@@ -95,7 +97,9 @@ class Loop:
         self._clamped = {} if clamp is None else self.adapter.synaptic_weights(model)
         self._classes = 0
         self.adapter.reset_state(model)
-        self._wrapped, self._stepper = fabric.setup(model, optimizer)
+        # One program for each shape: those for any shape depend on what came before.
+        trained = torch.compile(model, dynamic=False) if compiled else model
+        self._wrapped, self._stepper = fabric.setup(trained, optimizer)
         if swa is not None:
             swa.model.to(fabric.device)
 

@@ -80,6 +80,8 @@ class Trainer:
         devices: How many devices, or which.
         strategy: ``"auto"``, ``"ddp"``.
         precision: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
+        compile: Train through ``torch.compile``, once for each size of a batch; testing is not
+            compiled.
         tensorboard: Also write TensorBoard events into ``out/tensorboard``.
         progress: Show a progress bar.
         console: A ``rich.console.Console`` for it; by default standard error.
@@ -104,6 +106,7 @@ class Trainer:
         devices: int | str = 1,
         strategy: str = "auto",
         precision: Any = "32-true",
+        compile: bool = False,
         tensorboard: bool = False,
         progress: bool = True,
         console: Any = None,
@@ -119,6 +122,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.clamp = clamp
         self.patience = patience
+        self._compile = compile
         self._show, self._console = progress, console
         files.check_writable(self.out)
         self.resumes = (self.out / CHECKPOINT).exists()
@@ -202,6 +206,7 @@ class Trainer:
             swa=swa,
             scheduler=scheduler,
             augment=augment,
+            compiled=self._compile,
         )
         share = run.shared(train)
         identity = {"seed": self.seed, **(identity or {})}
