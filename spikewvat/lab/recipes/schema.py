@@ -43,6 +43,7 @@ MODELS = {
     "dense": "spikewvat.lab.models.dense:FullyConnected",
     "lenet": "spikewvat.lab.models.lenet:LeNet",
     "vgg5": "spikewvat.lab.models.vgg:VGG5",
+    "vgg6": "spikewvat.lab.models.vgg:VGG6",
     "vgg16": "spikewvat.lab.models.vgg:VGG16",
     "vgg16-bias": "spikewvat.lab.models.vgg:VGG16Bias",
     "alexnet": "spikewvat.lab.models.alexnet:AlexNet",
