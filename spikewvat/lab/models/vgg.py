@@ -1,6 +1,4 @@
-"""VGG networks: three that are converted to spiking ones, one of them with batch norm, and one with
-biases.
-"""
+"""VGG networks: three that are converted, one of them with batch norm, and one with biases."""
 
 from __future__ import annotations
 
