@@ -122,19 +122,20 @@ class _Neurons(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         u = torch.empty_like(currents, dtype=state_dtype(currents))
         spikes = torch.empty_like(currents)
-        threshold, decay = constants.v_threshold, constants.beta if beta is None else beta
+        decay = constants.beta if beta is None else beta
+        level = torch.tensor(constants.v_threshold, dtype=u.dtype)  # a number is wrapped each time
         after = held = torch.empty_like(u[0])
         steps = zip(currents.unbind(), u.unbind(), spikes.unbind(), strict=True)
         for t, (current, potential, fired) in enumerate(steps):
             if t > 0:
                 plus(current, after, decay, potential)
                 if constants.reset_after_decay:
-                    potential.sub_(spikes[t - 1], alpha=threshold)
+                    potential.sub_(spikes[t - 1], alpha=constants.v_threshold)
             elif carry is None:
                 potential.copy_(current)
             else:
                 torch.add(current, carry, out=potential)
-            torch.ge(potential, threshold, out=fired)
+            torch.ge(potential, level, out=fired)
             after = potential
             if not constants.reset_after_decay:
                 after = reset(potential, fired, constants, held)
