@@ -150,9 +150,11 @@ class Dropout(nn.Dropout):
 
 def _sum_of(x: Tensor, axis: int, count: int) -> Tensor:
     """Return sums of so many entries in a row along an axis; an incomplete rest is left out."""
-    whole = x.shape[axis] // count * count
-    first, *others = x.narrow(axis, 0, whole).unflatten(axis, (-1, count)).unbind(axis)
-    return sum(others, first)
+    whole = x.narrow(axis, 0, x.shape[axis] // count * count)
+    total, *others = torch.unflatten(whole, axis, (-1, count)).unbind(axis)
+    for other in others:
+        total = total + other
+    return total
 
 
 def state_dtype(x: Tensor) -> torch.dtype:

@@ -11,6 +11,7 @@ from torch import Tensor
 from spikewvat.spiking.layers import state_dtype
 from spikewvat.spiking.slayer.kernels import SCHEMA, SRM, check_not_empty, filtered
 
+_DENSE = torch.contiguous_format
 _CACHED = 2**16  # values of a chunk of steps, few enough for a core's own cache
 
 
@@ -90,11 +91,10 @@ def spike(potentials: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -
 def _neurons(x: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
     """Return spikes, and potentials for the backward pass; buffers are written in place."""
     *values, filter_input = constants
-    if filter_input:
-        u = filtered(x, SRM(*values))
-    else:
-        u = x.to(state_dtype(x), copy=True, memory_format=torch.contiguous_format)
-    spikes = _fire(u.view(len(u), -1), SRM(*values))
+    srm = SRM(*values)
+    a = filtered(x, srm) if filter_input else x
+    u = a if filter_input else torch.empty_like(x, dtype=state_dtype(x), memory_format=_DENSE)
+    spikes = _fire(a.reshape(len(a), -1), u.view(len(u), -1), srm)
     return spikes.view(x.shape).to(x.dtype), u
 
 
@@ -109,9 +109,9 @@ def _neurons_backward(grad: Tensor, u: Tensor, *constants: Any) -> Tensor:
     srm = SRM(*values)
     grad_a = torch.empty_like(u)
     steps = max(1, _CACHED // u[0].numel()) if u.device.type == "cpu" else len(u)
-    parts = (x.split(steps) for x in (u, grad, grad_a))
-    for potentials, of_spikes, out in zip(*parts, strict=True):
-        _surrogate(potentials, srm, out).mul_(of_spikes)
+    for start in range(0, len(u), steps):
+        part = slice(start, start + steps)
+        _surrogate(u[part], srm, out=grad_a[part]).mul_(grad[part])
     return (filtered(grad_a, srm, adjoint=True) if filter_input else grad_a).to(grad.dtype)
 
 
@@ -158,8 +158,8 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...
 _neurons.register_autograd(_backward, setup_context=_keep)
 
 
-def _fire(u: Tensor, constants: SRM) -> Tensor:
-    r"""Turn potentials [T, N] into spikes, adding the refractory response to them in place.
+def _fire(a: Tensor, u: Tensor, constants: SRM) -> Tensor:
+    r"""Turn filtered currents [T, N] into spikes; write potentials to u, which may be the currents.
 
     With :math:`r = e^{-dt/\tau}` the states are :math:`P = \sum_k r^k s[n-k]` and
     :math:`Q = \sum_k k r^{k-1} s[n-k]`, over k below the kernel's length.
@@ -171,11 +171,12 @@ def _fire(u: Tensor, constants: SRM) -> Tensor:
     threshold = torch.tensor(constants.v_threshold, dtype=u.dtype)  # a number is wrapped each time
     spikes = torch.empty_like(u)
     p, q = torch.zeros_like(u[0]), torch.zeros_like(u[0])
-    for n, (potential, fired) in enumerate(zip(u.unbind(), spikes.unbind(), strict=True)):
+    steps = zip(a.unbind(), u.unbind(), spikes.unbind(), strict=True)
+    for n, (filtered_current, potential, fired) in enumerate(steps):
         torch.add(p, q, alpha=r, out=q)
         if taps is not None and n >= taps:
             q.sub_(spikes[n - taps], alpha=taps * r ** (taps - 1))
-        potential.add_(q, alpha=gain)
+        torch.add(filtered_current, q, alpha=gain, out=potential)
         torch.ge(potential, threshold, out=fired)
         if constants.dt != 1:
             fired /= constants.dt
