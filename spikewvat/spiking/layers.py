@@ -123,7 +123,8 @@ class SumPool2d(nn.Module):
         size, sides = self.kernel_size, folded.shape[-2:]
         if self.pad:
             missing = [-side % size for side in sides]
-            folded = functional.pad(folded, (0, missing[1], 0, missing[0]))
+            if any(missing):  # padding by nothing would copy
+                folded = functional.pad(folded, (0, missing[1], 0, missing[0]))
         elif min(sides) < size:
             raise ValueError(
                 f"input has shape {tuple(spikes.shape)}, which holds no square of {size} x {size}. "
@@ -150,8 +151,9 @@ class Dropout(nn.Dropout):
 
 def _sum_of(x: Tensor, axis: int, count: int) -> Tensor:
     """Return sums of so many entries in a row along an axis; an incomplete rest is left out."""
-    whole = x.narrow(axis, 0, x.shape[axis] // count * count)
-    total, *others = torch.unflatten(whole, axis, (-1, count)).unbind(axis)
+    if rest := x.shape[axis] % count:
+        x = x.narrow(axis, 0, x.shape[axis] - rest)
+    total, *others = torch.unflatten(x, axis, (-1, count)).unbind(axis)
     for other in others:
         total = total + other
     return total
