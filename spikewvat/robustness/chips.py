@@ -49,6 +49,7 @@ class Plan:
         min_chips: Chips to simulate before stopping early.
         images: Number of images per chip, redrawn for each; None uses all.
         any_time: Whether the interval holds at all numbers of chips at once.
+        before: Whether chips are tested before they are calibrated, too.
 
     Raises:
         ValueError: If a number is out of range.
@@ -61,6 +62,7 @@ class Plan:
     min_chips: int = 2
     images: int | None = None
     any_time: bool = False
+    before: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("chips", 2 if self.any_time else 1), ("min_chips", 2)):
@@ -204,8 +206,9 @@ class Chips:
         self, repair: Repair, chip: Weights, what: str, happens: Corruption | None, seed: int
     ) -> Found:
         """Return the result of a chip after a repair, and note what it was before."""
-        before = self._run.holding(chip, what, happens=happens, seed=seed)
-        self._before.append(before.accuracy)
+        if self._plan.before:
+            before = self._run.holding(chip, what, happens=happens, seed=seed)
+            self._before.append(before.accuracy)
         found, self._cost = self._run.holding_calibrated(
             chip, what, repair.calibrated, happens=happens, seed=seed
         )
@@ -214,7 +217,8 @@ class Chips:
     def _calibrated(self) -> Calibrated | None:
         if self._repair is None:
             return None
-        before = torch.tensor(self._before, dtype=torch.float64)
+        tested = self._plan.before
+        before = torch.tensor(self._before, dtype=torch.float64) if tested else None
         return Calibrated(tuple(map(repr, self._repair.measures)), before, self._cost)
 
     def _sampled(

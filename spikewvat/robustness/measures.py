@@ -161,6 +161,7 @@ def find_measures(
             seed=seed,
             calibrate=measures,
             calibration=calibration if measures else None,
+            before=False,
         )
         cost = Cost() if report.calibrated is None else report.calibrated.cost
         if isinstance(chip, Verified):

@@ -109,7 +109,7 @@ class Bench:
                 break
             few = min(left, len(labels))
             axis = self._axis(inputs, labels)
-            taken.append((inputs.narrow(axis, 0, few), labels[:few].to(device)))
+            taken.append((_some(inputs, axis, 0, few), labels[:few].to(device)))
             left -= few
         return taken
 
@@ -118,7 +118,7 @@ class Bench:
         for inputs, labels in self.batches(samples):
             axis = self._axis(inputs, labels)
             for place in range(len(labels)):
-                yield inputs.narrow(axis, place, 1), labels[place : place + 1]
+                yield _some(inputs, axis, place, 1), labels[place : place + 1]
 
     def _axis(self, inputs: Tensor, labels: Tensor) -> int:
         known = self._run.image_axis
@@ -252,6 +252,13 @@ class Bench:
             self.output(inputs, 0)
             self.adapter.reset_state(self.model)
         return calls
+
+
+def _some(inputs: Tensor, axis: int, first: int, count: int) -> Tensor:
+    """Return neighbouring samples of a batch, which may be sparse."""
+    if not inputs.is_sparse:
+        return inputs.narrow(axis, first, count)
+    return inputs.index_select(axis, torch.arange(first, first + count, device=inputs.device))
 
 
 def _next_neurons(calls: Sequence[str], layers: set[str], before: set[str]) -> str | None:
