@@ -56,8 +56,8 @@ FINE = ("stdb", "stdb_wvat")
 CALIBRATED = "evaluation.calibrate=bias-trim:samples=64"
 """What is done to each chip; results hold the accuracy before as well."""
 TUNING = ("evaluation.split=validation", "evaluation.seed=100", "evaluation.chips=4")
-TUNED_EPOCHS = {"vgg6": 3}
-"""Epochs to tune on, where a training takes long."""
+SHORTER = {"vgg6": ("training.epochs=2", "data.limit=10000")}
+"""What to tune on, where a training takes long."""
 
 Tuned = dict[str, Any]
 
@@ -91,8 +91,7 @@ def settings(network: str, training: str, tuned: Tuned) -> list[tuple[str, ...]]
 def tune(network: str, out: Path, *, jobs: int, data_root: Path | None) -> None:
     """Try all settings of a network, and write what they reach to ``TUNED``."""
     tuned: Tuned = {}
-    epochs = TUNED_EPOCHS.get(network)
-    shorter = () if epochs is None else (f"training.epochs={epochs}",)
+    shorter = SHORTER.get(network, ())
     for trainings in (set(TRAININGS) - set(PLAIN), set(PLAIN)):
         tried = {
             (training, chosen): row(
