@@ -14,6 +14,7 @@ from torch import nn
 
 from spikewvat import BiasTrim, Distillation, Scale, calibrated
 from spikewvat.adapters import adapter_for
+from spikewvat.adapters.currents import layers_of
 from spikewvat.devices import Gaussian, pcm
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import DataError, UnsupportedModelError
@@ -25,7 +26,6 @@ from spikewvat.robustness.calibration import (
     NetworkMeasure,
     ThresholdTrim,
 )
-from spikewvat.robustness.calibration.layers import layers_of
 from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.results import ChipReport
 from spikewvat.serialisation import plain, restored

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from spikewvat.adapters import Tap
+from spikewvat.adapters.currents import Moments, SynapseLayer
 from spikewvat.devices.base import check_at_least_zero, check_bits
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.calibration.bench import Bench
-from spikewvat.robustness.calibration.layers import Moments, SynapseLayer
 from spikewvat.robustness.calibration.measure import Correction, LayerMeasure, NetworkMeasure
 from spikewvat.robustness.cost import Cost
 from spikewvat.weights import replaced
