@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from spikewvat.conversion import TimeSweep
+from spikewvat.devices import ErrorSize
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.landscape import LayerHistogram, LossLines, LossSurface, Sharpness
 from spikewvat.robustness.results import Degradation
@@ -144,6 +145,8 @@ class RowResult:
         settings: Numeric parameters of the method, by name.
         converted: Results of each network after its conversion; empty if not converted.
         landscape: The loss around each network; empty if not evaluated.
+        errors: How large the errors of each network's weights are on the last kind of chip; empty
+            if not known.
         recipe: The recipe, for the record.
         versions: Versions of Python and the packages.
         commit: Commit of spikewvat.
@@ -157,13 +160,14 @@ class RowResult:
     settings: Mapping[str, float] = field(default_factory=dict)
     converted: tuple[Converted, ...] = ()
     landscape: tuple[Landscape, ...] = ()
+    errors: tuple[ErrorSize, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
 
     def __post_init__(self) -> None:
         """Check that all figures are for the same trainings and sizes."""
-        for name in ("curves", "seconds", "converted", "landscape"):
+        for name in ("curves", "seconds", "converted", "landscape", "errors"):
             count = len(getattr(self, name))
             if count != len(self.seeds) and (count or name == "curves"):
                 raise ValueError(f"{name} are {count}, expected one for each seed {self.seeds}.")

@@ -158,6 +158,7 @@ def _convert_run(
         ),
         run=str(folder),
         weights=weights,
+        errors=runs.errors_on_chips(snn, resolved, found),
         training=Training(
             epochs=len(history),
             samples={**data.samples, tested.split: len(some)},

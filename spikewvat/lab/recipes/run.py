@@ -291,7 +291,7 @@ def evaluate_as(
         is_converted=weights == CONVERTED,
         run=str(out),
         weights=weights,
-        errors=_errors(model, resolved, found),
+        errors=errors_on_chips(model, resolved, found),
     )
 
 
@@ -446,7 +446,7 @@ def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[flo
     return lambda size: Verified(device(size), plan)
 
 
-def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
+def errors_on_chips(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
     """Return how large errors are on the last kind of chip that was tested, if there are any."""
     if not found.reports or resolved.corruption is not None:
         return None
