@@ -29,6 +29,7 @@ from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import AGE
+from spikewvat.robustness.calibration import BiasTrim
 from spikewvat.robustness.programming import programming_plan
 from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
@@ -440,8 +441,9 @@ def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[flo
     if share is None:
         return device
     samples = min(_FISHER, data.samples["train"])
+    trimmed = any(isinstance(measure, BiasTrim) for measure in resolved.measures)
     plan = programming_plan(
-        model, data.calibration, device(), share, samples=samples, time="network"
+        model, data.calibration, device(), share, trimmed=trimmed, samples=samples, time="network"
     )
     return lambda size: Verified(device(size), plan)
 
