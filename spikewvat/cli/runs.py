@@ -166,13 +166,13 @@ def evaluate(
     """
     from spikewvat import serialisation
     from spikewvat.lab import loading, trainer
-    from spikewvat.lab.recipes import run as runs
+    from spikewvat.lab.recipes import evaluation
 
     folder = loading.run_folder(run)
     if plot is None and folder.parent == loading.NETWORKS:
         plot = Path(f"{run}.png")
     check_writable(json, plot)
-    found = runs.evaluate(
+    found = evaluation.evaluate(
         folder,
         data_root=data_root,
         split=split,

@@ -78,6 +78,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         files: The recordings, in order.
         targets: Their labels.
         sample_shape: Shape [T, C, H, W] of an item.
+        repeatable: Reading draws nothing from global generators.
 
     Raises:
         DataError: If the recordings are missing, incomplete or malformed, would become blank, or
@@ -122,6 +123,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
             _source("stabilize")
         if denoise_us is not None:
             _transforms()
+        self.repeatable = True
         self.sample_shape = frame_shape(time_steps, window_us, NMNIST_SENSOR, reduce)
         self._packing = Packing(self.sample_shape, counted=reduce != "or")
         folder = _folder(Path(root).expanduser(), split, download)

@@ -85,10 +85,11 @@ class Data:
 
     @property
     def samples(self) -> dict[str, int]:
-        """How many samples each part has."""
-        found = {"train": self.train, "test": self.test}
-        counts = {name: len(loader.dataset) for name, loader in found.items()}  # type: ignore[arg-type]
-        return {"train": counts["train"], "validation": self._held_out, "test": counts["test"]}
+        """How many samples each part has; the test data is not counted where it stays closed."""
+        counts = {"train": len(self.train.dataset), "validation": self._held_out}  # type: ignore[arg-type]
+        if self._plan.split != "validation":
+            counts["test"] = len(self.test.dataset)  # type: ignore[arg-type]
+        return counts
 
     @property
     def black(self) -> Level:
@@ -114,7 +115,16 @@ class Data:
         return loader
 
     def _split(self, name: str) -> Any:
-        """Return a part of the data set as it lies on disk."""
+        """Return a part of the data set as it lies on disk.
+
+        Raises:
+            RecipeError: If it is the test data and the recipe evaluates on held-out data.
+        """
+        if name == "test" and self._plan.split == "validation":
+            raise RecipeError(
+                "evaluation.split = 'validation' keeps the test data closed. Evaluate with "
+                "evaluation.split = 'test' once everything is chosen."
+            )
         if name not in self._opened:
             self._opened[name] = self._resolved.data(root=self._root, split=name)
         return self._opened[name]

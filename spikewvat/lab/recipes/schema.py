@@ -43,6 +43,7 @@ MODELS = {
     "dense": "spikewvat.lab.models.dense:FullyConnected",
     "lenet": "spikewvat.lab.models.lenet:LeNet",
     "vgg5": "spikewvat.lab.models.vgg:VGG5",
+    "vgg6": "spikewvat.lab.models.vgg:VGG6",
     "vgg16": "spikewvat.lab.models.vgg:VGG16",
     "vgg16-bias": "spikewvat.lab.models.vgg:VGG16Bias",
     "alexnet": "spikewvat.lab.models.alexnet:AlexNet",
@@ -175,6 +176,7 @@ LOSSES = {
     "tsslbp-count": "spikewvat.spiking.tsslbp:count_loss",
 }
 
+PRECISE: Literal["32-true"] = "32-true"
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -254,6 +256,13 @@ class Training(Table):
     """
     patience: Positive | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = False
+    """Keep the weights of convolutions in torch's channels-last layout: the same network, and
+    faster convolutions in ``bf16-mixed``. The network is evaluated in that layout too."""
+    fused: bool = False
+    """Step all weights in one kernel of the optimizer: ``sgd``, ``adam`` and ``adamw`` have one."""
+    compile: bool = False
+    """Train through ``torch.compile``, once for each size of a batch."""
     accelerator: str = "auto"
     devices: Positive = 1
     strategy: str = "auto"
@@ -301,6 +310,8 @@ class Evaluation(Table):
     """Number of samples to evaluate on, evenly spaced over the split; all by default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the chips: the same for all recipes, so that methods are tested on the same chips."""
+    precision: Literal["32-true", "bf16-mixed"] = PRECISE
+    """A converted network is always tested in ``32-true``: its potentials sum small currents."""
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     """Quantise the inputs of each layer of synapses, calibrated on training data."""
 
@@ -339,7 +350,8 @@ class Finetuning(Table):
 class Conversion(Table):
     """Conversion of the trained network to a spiking one."""
 
-    time_steps: Positive = 16
+    time_steps: Positive | None = None
+    """By default the levels of the network's QCFS layers, or 16 where there are none."""
     calibration: Positive = 512
     """Number of training images for choosing thresholds."""
     coding: Component = Component(name="direct")
@@ -351,7 +363,7 @@ class Conversion(Table):
     """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
     finetune: Finetuning = Finetuning()
     sweep: tuple[Positive, ...] = ()
-    """Also test after these numbers of steps; by default after fractions of ``time_steps``."""
+    """Also test after these numbers of steps; by default after fractions of T."""
     batch_size: Positive = 100
     """Batch size for calibration and testing."""
     images: Positive | None = None

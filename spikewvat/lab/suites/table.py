@@ -13,7 +13,7 @@ from spikewvat.formatting import MISSING, escaped, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 from spikewvat.results import RowResult
 from spikewvat.robustness.axis import SETTINGS
-from spikewvat.robustness.statistics import mean_of
+from spikewvat.robustness.statistics import mean_of, sample_std
 
 _RANGES = {
     "SixSigma": "the 6-sigma width of each layer",
@@ -43,6 +43,7 @@ def header(results: Iterable[RowResult]) -> list[str]:
         "worst chip",
         "chips that work",
         *([f"spikes at {last}", f"operations at {last}"] if some.counted else []),
+        *(some.columns[0] if some.columns else []),
     ]
 
 
@@ -86,6 +87,10 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
             _changed(found.spikes, clean.spikes),
             _changed(found.operations, clean.operations),
         ]
+    for name in result.columns[0] if result.columns else ():
+        means = [reports[name].mean for reports in result.columns]
+        text = percent(mean_of(means))
+        texts.append(f"{text} ± {percent(sample_std(means))}" if len(means) > 1 else text)
     return texts
 
 
