@@ -434,7 +434,7 @@ def test_sparse_samples_calibrate_as_dense_ones_do():
         for samples in (dense, sparse)
     ]
     for name, importance in plans[0].items():
-        torch.testing.assert_close(plans[1][name], importance)
+        torch.testing.assert_close(plans[1][name], importance, rtol=1e-5, atol=1e-9)
 
 
 def test_a_trim_without_a_scale_warns_where_the_device_has_drifted():
