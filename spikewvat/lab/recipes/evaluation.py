@@ -27,6 +27,7 @@ from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import AGE
+from spikewvat.robustness.calibration import BiasTrim
 from spikewvat.robustness.programming import programming_plan
 from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
@@ -174,7 +175,7 @@ def evaluate_as(
         is_converted=weights == CONVERTED,
         run=str(out),
         weights=weights,
-        errors=_errors(model, resolved, found),
+        errors=errors_on_chips(model, resolved, found),
     )
 
 
@@ -298,13 +299,14 @@ def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[flo
     if share is None:
         return device
     samples = min(_FISHER, data.samples["train"])
+    trimmed = any(isinstance(measure, BiasTrim) for measure in resolved.measures)
     plan = programming_plan(
-        model, data.calibration, device(), share, samples=samples, time="network"
+        model, data.calibration, device(), share, trimmed=trimmed, samples=samples, time="network"
     )
     return lambda size: Verified(device(size), plan)
 
 
-def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
+def errors_on_chips(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
     """Return how large errors are on the last kind of chip that was tested, if there are any."""
     if not found.reports or resolved.corruption is not None:
         return None

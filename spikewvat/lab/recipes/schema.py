@@ -102,6 +102,8 @@ DEVICES = {
     "read-noise": "spikewvat.devices:ReadNoise",
     "chip": "spikewvat.robustness.chip:Chip",
     "drift": "spikewvat.devices:Drift",
+    "random-age": "spikewvat.devices:AtRandomAge",
+    "compensated": "spikewvat.devices:Compensated",
     "differential-pair": "spikewvat.devices:DifferentialPair",
     "single-cell": "spikewvat.devices:SingleCell",
     "pcm": "spikewvat.devices:pcm",
