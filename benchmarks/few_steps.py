@@ -6,11 +6,11 @@
 Each seed trains three LeNets on MNIST: with ReLU, with QCFS, and with QCFS under weight variation.
 Every side converts one of them, and meets the same test images and the same chips; thresholds are
 fitted to each number of steps where the side can. Without variation they see all test images; a
-chip sees one of --parts parts of them, each part being seen by as many chips. Networks that SpikingJelly converted run as they
-are without variation; chips run its thresholds and starts in our loop, after a check
-that both give the same accuracies. The result file is written after every side; a run that was
-stopped goes on from there. ``--times`` measures the time of an image instead, all sides in turn,
-and adds it to the file.
+chip sees one of --parts parts of them, each part being seen by as many chips. Networks that
+SpikingJelly converted run as they are without variation; chips run its thresholds and starts in
+our loop, after a check that both give the same accuracies. The result file is written after every
+side; a run that was stopped goes on from there. ``--times`` measures the time of an image instead,
+all sides in turn, and adds it to the file.
 """
 
 from __future__ import annotations
