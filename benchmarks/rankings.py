@@ -16,7 +16,7 @@ from spikewvat import BiasTrim, Evaluator, Gaussian, Verified, programming_plan
 from spikewvat.formatting import markdown_table, percent
 from spikewvat.lab.recipes.loaders import open_data
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.lab.recipes.run import load_model, read_run
+from spikewvat.lab.recipes.saved import load_model, read_run
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import write_json
 

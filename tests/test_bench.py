@@ -158,6 +158,47 @@ def test_rows_that_change_keys_and_rows_that_only_test(suite, tmp_path, monkeypa
     assert (tmp_path / "runs" / "other" / "wvat.json").is_file()
 
 
+CROSSED = """
+[[groups]]
+name = "old"
+key = "pcm"
+overrides = ["evaluation.device=pcm", "evaluation.ages=[10.0]"]
+[[groups]]
+name = "noisy"
+key = "noise"
+overrides = ["evaluation.sigmas=[0.1]"]
+[[tests]]
+key = "nothing"
+method = "nothing"
+[[tests]]
+key = "scale"
+method = "factors"
+overrides = ["evaluation.calibrate=scale", "evaluation.before=false"]
+groups = ["pcm"]
+"""
+
+
+def test_rows_that_go_through_all_groups_and_tests(suite):
+    crossed = SUITE.replace('name = "CNN"', 'name = "CNN"\ncrossed = true')
+    (suite / "suite.toml").write_text(crossed.replace("[[setups]]", CROSSED + "[[setups]]"))
+    found = read_suite(suite)
+    assert [setup.name for setup in found.setups] == ["CNN: old", "CNN: noisy"]
+    kinds = ("pcm-nothing", "pcm-scale", "noise-nothing")
+    assert {row.name for row in found.rows} == {
+        f"{n}-{k}" for n in ("plain", "wvat") for k in kinds
+    }
+    assert found.rows[1].method == "plain: factors"
+    jobs = jobs_of(found, preset=None, seeds=[0])
+    assert len({job.training for job in jobs}) == 2
+    (job,) = (job for job in jobs if job.row == "wvat-pcm-scale")
+    assert job.recipe.evaluation.ages == (10.0,)
+    assert str(job.recipe.evaluation.calibrate) == "scale"
+    lost = CROSSED.replace('["pcm"]', '["pmc"]')
+    (suite / "suite.toml").write_text(crossed.replace("[[setups]]", lost + "[[setups]]"))
+    with pytest.raises(RecipeError, match="has no group 'pmc'. Did you mean 'pcm'"):
+        read_suite(suite)
+
+
 def test_what_a_training_depends_on(suite):
     (job,) = jobs_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[0])
 

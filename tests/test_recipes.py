@@ -518,6 +518,22 @@ def test_optimizers():
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.defaults["momentum"] == 0.9
     assert optimizer.defaults["weight_decay"] == 5e-4
+    assert not optimizer.defaults["fused"]
+    for name in ("sgd", "adam", "adamw"):
+        made, _ = resolved(training={"optimizer": name, "fused": True}).optimization(weights)
+        assert made.defaults["fused"]
+    with pytest.raises(RecipeError, match=r"training.fused = true: 'rmsprop' has no fused kernel"):
+        resolved(training={"optimizer": "rmsprop", "fused": True})
+
+
+def test_the_layout_of_weights_changes_no_weight():
+    content = {"data": {"name": "cifar10"}, "model": {"name": "vgg5", "width": 0.1, "hidden": 8}}
+    plain = resolved(**content).build_model()
+    model = resolved(**content, training={"channels_last": True}).build_model()
+    for one, other in zip(plain.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model[0].weight.is_contiguous()
 
 
 def test_averaging_starts_at_its_share_of_the_epochs():

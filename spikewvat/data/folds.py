@@ -48,6 +48,7 @@ class NMNISTFolds(Dataset[tuple[Tensor, int]]):
     Attributes:
         targets: Labels.
         sample_shape: Shape [T, C, H, W] of an item.
+        repeatable: Reading draws nothing from global generators.
 
     Raises:
         DataError: If recordings or MNIST are missing or malformed, or a recording is not of the
@@ -84,6 +85,7 @@ class NMNISTFolds(Dataset[tuple[Tensor, int]]):
             drawn = NMNIST(folder, "train", **options)
             self._places += [(drawn, index) for index in range(len(drawn))]
         first = self._places[0][0]
+        self.repeatable = True
         self.targets = [part.targets[index] for part, index in self._places]
         self.sample_shape, self._packing, self._sparse = first.sample_shape, first.packing, sparse
 

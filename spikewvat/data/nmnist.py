@@ -79,6 +79,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         targets: Their labels.
         sample_shape: Shape [T, C, H, W] of an item.
         packing: How binned recordings are packed.
+        repeatable: Reading draws nothing from global generators.
 
     Raises:
         DataError: If the recordings are missing, incomplete or malformed, would become blank, or
@@ -123,6 +124,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
             _source("stabilize")
         if denoise_us is not None:
             _transforms()
+        self.repeatable = True
         self.sample_shape = frame_shape(time_steps, window_us, NMNIST_SENSOR, reduce)
         self.packing = Packing(self.sample_shape, counted=reduce != "or")
         folder = _folder(Path(root).expanduser(), split, download)

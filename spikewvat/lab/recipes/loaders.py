@@ -52,12 +52,14 @@ class Data:
 
     @cached_property
     def calibration(self) -> DataLoader[Any]:
-        """Training samples in an order drawn from the recipe's seed, to calibrate chips with."""
-        kept = self._kept(self._plain)
+        """Samples in an order drawn from the recipe's seed, to calibrate chips with."""
+        fresh, draw = self._plan.calibration == "validation", self._plan.draw
+        samples = self._held("calibration") if fresh else self._kept(self._plain)
+        purpose = ("calibration", draw) if draw else ("calibration",)
         generator = torch.Generator()
-        generator.manual_seed(derived_seed(self._resolved.recipe.seed, "calibration"))
-        order = torch.randperm(len(kept), generator=generator).tolist()
-        return make_loader(Subset(kept, order), _CALIBRATION_BATCH, workers=self._settings.workers)
+        generator.manual_seed(derived_seed(self._resolved.recipe.seed, *purpose))
+        chosen = Subset(samples, torch.randperm(len(samples), generator=generator).tolist())
+        return make_loader(chosen, _CALIBRATION_BATCH, workers=self._settings.workers)
 
     @cached_property
     def test(self) -> DataLoader[Any]:
@@ -69,7 +71,7 @@ class Data:
         """What decides about the best epoch and early stop."""
         if self.watching == "test":
             return self.test
-        return self._in_order(Subset(self._plain, sorted(self._order[: self._held_out])))
+        return self._in_order(self._held("split"))
 
     @property
     def watching(self) -> str:
@@ -106,11 +108,8 @@ class Data:
         Raises:
             RecipeError: If nothing was held out for validation.
         """
-        if split == "validation" and self.watching != "validation":
-            raise RecipeError(
-                "evaluation.split = 'validation', but no data is held out. Train with "
-                "training.validation = 0.2, a share of the training data."
-            )
+        if split == "validation":
+            self._held("split")
         names = {"train": "train_in_order", "validation": "watch", "test": "test"}
         loader: DataLoader[Any] = getattr(self, names[split])
         return loader
@@ -151,6 +150,15 @@ class Data:
         generator.manual_seed(derived_seed(self._resolved.recipe.seed, "validation"))
         order: list[int] = torch.randperm(len(self._split("train")), generator=generator).tolist()
         return order
+
+    def _held(self, key: str) -> Any:
+        """Return what is held out; ``key`` is what asks for it."""
+        if self.watching != "validation":
+            raise RecipeError(
+                f"evaluation.{key} = 'validation', but no data is held out. Train with "
+                "training.validation = 0.2, a share of the training data."
+            )
+        return Subset(self._plain, sorted(self._order[: self._held_out]))
 
     def _kept(self, part: Any) -> Any:
         """Return what is not held out."""

@@ -115,7 +115,7 @@ def read_method(
     target, given = _checked(method, key)
     reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
     table = Component(name=method.name, **filled(target, given, reserved=reserved))
-    options = {name: given.pop(name) for name in _OPTIONS if name in given}
+    options = {name: given.pop(name) for name in (*_OPTIONS, "trim") if name in given}
     if _is_method(target):
         part = Part(target, _read(given, key), key)
     else:
@@ -204,6 +204,8 @@ def _checked(method: Component, key: str) -> tuple[Any, dict[str, Any]]:
     given = method.parameters
     own = parameters(target, reserved=_NOT_IN_RECIPES)
     options = _OPTIONS if _takes_options(target) else ()
+    if not _is_method(target):
+        options = (*options, "trim")
     check_keys(given, [*own, *options, *_wrappers(target)], key)
     if (
         "device" in own

@@ -62,7 +62,7 @@ class Verdict:
         where = "without variation" if self.claim.sigma == 0 else where
         numbers = self.numbers("no result")
         lead = f"; lead {self.lead_text}" if self.lead_text else ""
-        lead += f"; p = {self.p_text} after Holm" if self.p_text else ""
+        lead += f"; p {self.p_text} after Holm" if self.p_text else ""
         return f"{self.word}: {self.claim.text} ({self.what} {where}: {numbers}{lead})"
 
     @property
@@ -100,7 +100,7 @@ class Verdict:
         """The adjusted p-value; empty without one."""
         if math.isnan(self.p_adjusted):
             return ""
-        return "< 0.001" if self.p_adjusted < 0.001 else f"{self.p_adjusted:.2g}"
+        return "< 0.001" if self.p_adjusted < 0.001 else f"= {self.p_adjusted:.2g}"
 
 
 def judged(low: float, high: float, margin: float = 0.0) -> Word:

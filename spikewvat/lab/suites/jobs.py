@@ -18,10 +18,17 @@ from spikewvat.errors import CheckpointError, DataError, MissingDataError, Recip
 from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
+from spikewvat.lab.recipes.evaluation import (
+    evaluate_as,
+    evaluated_otherwise,
+    method_label,
+    run_result,
+)
 from spikewvat.lab.recipes.landscape import landscape_run
 from spikewvat.lab.recipes.loaders import data_folder
 from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult
+from spikewvat.lab.recipes.saved import RESULT
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites.progress import LOG
 from spikewvat.lab.suites.suite import TRAINED, Suite
@@ -53,7 +60,7 @@ class Training:
     @property
     def _kind(self) -> str:
         recipe = self.recipe
-        return f"{recipe.data.name} {recipe.model.name} {runs.method_label(recipe)}"
+        return f"{recipe.data.name} {recipe.model.name} {method_label(recipe)}"
 
     @cached_property
     def identity(self) -> str:
@@ -135,7 +142,7 @@ class RowJob:
         """Test the trained network, after conversion if the recipe asks for it."""
         source, folder = self.training.folder(out), self.folder(out)
         resolved = _ready(self.resolved)
-        trained = serialisation.read(source / runs.RESULT, RunResult)
+        trained = serialisation.read(source / RESULT, RunResult)
         if self.recipe.conversion is not None:
             return convert_run(
                 source, folder, resolved, data_root=data_root, resume=True, progress=False
@@ -144,7 +151,7 @@ class RowJob:
             return _looked_around(resolved, source, folder, trained, data_root)
         if self.once:
             self._claim_test_data(source, folder)
-        found = runs.evaluate_as(
+        found = evaluate_as(
             resolved, source, columns=self.columns, data_root=data_root, progress=False
         )
         training = trained.training
@@ -153,7 +160,7 @@ class RowJob:
             samples = {**training.samples, resolved.recipe.evaluation.split: images}
             training = replace(training, samples=samples)
         found = replace(found, training=training, test_reads=1 if self.once else None)
-        serialisation.write(folder / runs.RESULT, found)
+        serialisation.write(folder / RESULT, found)
         return found
 
     def _claim_test_data(self, source: Path, folder: Path) -> None:
@@ -236,7 +243,7 @@ def jobs_of(
                 resolved = resolve(recipe)
                 recipe = resolved.recipe
                 for key in suite.columns if setup.columns is None else setup.columns:
-                    other = runs.evaluated_otherwise(recipe, **suite.columns[key])
+                    other = evaluated_otherwise(recipe, **suite.columns[key])
                     columns[key] = resolve(other)
             except MissingDataError as error:  # the job says so when it is run
                 resolved = error
@@ -261,7 +268,7 @@ def _training_of(recipe: Recipe, resolved: Resolved | MissingDataError) -> Train
 def finished(folder: Path) -> RunResult | None:
     """Return the result of a job, or None if it has not finished successfully."""
     try:
-        return serialisation.read(folder / runs.RESULT, RunResult)
+        return serialisation.read(folder / RESULT, RunResult)
     except DataError:  # none, or none that can be read
         return None
 
@@ -308,14 +315,14 @@ def _looked_around(
     options = {key: getattr(plan, key) for key in type(plan).model_fields}
     found = landscape_run(source, data_root=data_root, progress=False, **options)
     result = replace(
-        runs.run_result(resolved, chips_of_lines(found.lines), training=trained.training),
+        run_result(resolved, chips_of_lines(found.lines), training=trained.training),
         recipe={**found.recipe, "landscape": resolved.recipe.content()["landscape"]},
         method=found.method,
         split=found.split,
         device=found.device,
         landscape=replace(found, run="", recipe={}, versions={}),  # which the result holds itself
     )
-    serialisation.write(folder / runs.RESULT, result)
+    serialisation.write(folder / RESULT, result)
     return result
 
 

@@ -53,6 +53,30 @@ class Row(Table):
         return {key: name for key, name in chosen.items() if name is not None}
 
 
+class Group(Table):
+    """A kind of chips that rows are tested on, for set-ups with ``crossed``."""
+
+    name: str
+    """Behind the set-up's name."""
+    key: str
+    """In names of files."""
+    overrides: tuple[str, ...] = ()
+    """Such as ``"evaluation.device=pcm"``."""
+
+
+class Test(Table):
+    """What is done to the chips of a group before they are tested."""
+
+    key: str
+    """In names of files."""
+    method: str
+    """Behind the row's method."""
+    overrides: tuple[str, ...] = ()
+    """Such as ``"evaluation.calibrate=scale"``."""
+    groups: tuple[str, ...] = ()
+    """Keys of the groups that it is for; all by default."""
+
+
 class Setup(Table):
     """One network on one data set, and the methods compared on it."""
 
@@ -70,6 +94,8 @@ class Setup(Table):
     """Training seeds; the suite's by default."""
     choosing: tuple[str, ...] = ()
     """Further overrides of its recipes while settings are chosen."""
+    crossed: bool = False
+    """Whether every row goes through all groups and tests of the suite."""
     columns: tuple[str, ...] | None = None
     """Names of the suite's ``columns`` that can be tested here; all by default."""
 

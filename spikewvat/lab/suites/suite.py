@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,17 +15,19 @@ from spikewvat.lab.recipes import Recipe, read_recipe
 from spikewvat.lab.recipes.reading import check_preset, recipe_file
 from spikewvat.lab.recipes.registry import check_keys, nearest, validated
 from spikewvat.lab.recipes.schema import Table
-from spikewvat.lab.suites.schema import Claim, Row, Selection, Setup
+from spikewvat.lab.suites.schema import Claim, Group, Row, Selection, Setup, Test
 from spikewvat.validation import Field, model_validator
 
 __all__ = [
     "FILE",
     "TRAINED",
     "Claim",
+    "Group",
     "Row",
     "Selection",
     "Setup",
     "Suite",
+    "Test",
     "read_suite",
     "suites_folder",
 ]
@@ -45,6 +47,10 @@ class Suite(Table):
     """Training seeds of each preset."""
     hint: str = ""
     """A hint on the next step, shown at the end."""
+    groups: tuple[Group, ...] = ()
+    """Kinds of chips for set-ups with ``crossed``; each makes a set-up of its own."""
+    tests: tuple[Test, ...] = ()
+    """What is done to them; each makes rows of its own."""
     setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
     """Statements about the rows."""
@@ -198,6 +204,7 @@ def read_suite(name: str | Path) -> Suite:
         suite = validated(Suite, {**content, "folder": folder}, "the suite")
     except RecipeError as error:
         raise RecipeError(f"{where!r}: {error}") from error
+    suite = suite.model_copy(update={"setups": tuple(_on_groups(suite, folder / FILE))})
     _check_names(suite, folder / FILE)
     _check_fair(suite, folder / FILE)
     return suite
@@ -222,6 +229,34 @@ def _check_fair(suite: Suite, path: Path) -> None:
         suite.check_fresh(seeds, f"{str(path)!r}: seeds.{preset}")
     for setup in suite.setups:
         suite.check_fresh(setup.seeds or (), f"{str(path)!r}: seeds of {setup.name!r}")
+
+
+def _on_groups(suite: Suite, path: Path) -> Iterator[Setup]:
+    """Yield the set-ups, each crossed one as one for every group, with a row for every test."""
+    keys = [group.key for group in suite.groups]
+    for test in suite.tests:
+        for key in test.groups:
+            if key not in keys:
+                raise RecipeError(f"{str(path)!r} has no group {key!r}. {nearest(key, keys)}")
+    for setup in suite.setups:
+        if not setup.crossed:
+            yield setup
+            continue
+        for group in suite.groups:
+            rows = [
+                row.model_copy(
+                    update={
+                        "method": f"{row.method}: {test.method}",
+                        "name": f"{row.name}-{group.key}-{test.key}",
+                        "overrides": (*row.overrides, *group.overrides, *test.overrides),
+                    }
+                )
+                for row in setup.rows
+                for test in suite.tests
+                if not test.groups or group.key in test.groups
+            ]
+            changes = {"name": f"{setup.name}: {group.name}", "rows": tuple(rows)}
+            yield setup.model_copy(update=changes)
 
 
 def _check_names(suite: Suite, path: Path) -> None:
