@@ -30,10 +30,10 @@ def chip_life(suite_name: str, network: str) -> str:
     heads = ["chips", "trained by", "no variation", *(test.method for test in suite.tests)]
     some = next(result for row, result in found.items() if row in _names(suite, network))
     last = some.curves[0][-1]
+    target = 100 * (last.target or 0)
     note = (
-        "Mean / 10th percentile of the accuracy in %, share of chips that work "
-        f"(≥ {100 * (last.target or 0):g} %); {extent(some)}, {last.chips} chips a training, tested on "
-        f"{last.images} samples."
+        f"Mean / 10th percentile of the accuracy in %, share of chips that work (≥ {target:g} %); "
+        f"{extent(some)} ({last.images} used), {last.chips} chips a training."
     )
     return f"{markdown_table(heads, lines, names=2)}\n\n{note}"
 
