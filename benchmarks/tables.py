@@ -82,6 +82,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "chip-life-recurrent": lambda: chip_life("chip_life", "recurrent"),
     "chip-life-slayer": lambda: chip_life("chip_life", "SLAYER"),
     "chip-life-statements": lambda: statements("chip_life"),
+    "chip-life-offsets": lambda: comparison("chip_life", "offsets-*"),
     "chip-life-costs": lambda: costs("chip_life"),
     "chip-training": lambda: chip_life("chip_training", "demo CNN"),
     "chip-training-statements": lambda: statements("chip_training"),
