@@ -21,12 +21,13 @@ from spikewvat.lab.recipes.registry import (
     parameters,
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe, component
-from spikewvat.perturbations import Perturbation, RandomLength, Warmup
+from spikewvat.perturbations import Perturbation, RandomLayers, RandomLength, Warmup
 from spikewvat.training import GradientMethod, PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
 _LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
     "spread": (RandomLength, "spread"),
+    "layers": (RandomLayers, "share"),
     "warmup": (Warmup, "steps"),
 }
 """Wrappers for any perturbation with their parameter, from the inside out."""

@@ -32,9 +32,8 @@ def selection_jobs(
             tested on in the end.
     """
     plan = _plan(suite)
-    candidates = _with_rows(suite, lambda row: _candidates(row, plan), folds=None)
+    candidates = _with_rows(suite, lambda row: _candidates(row, plan), folds=None, columns=())
     name = f"{suite.folder.name}-selection"
-    candidates = candidates.model_copy(update={"columns": {}})
     jobs = jobs_of(candidates, preset=preset, seeds=plan.seeds, overrides=overrides, name=name)
     for job in jobs:
         check_blind(job.recipe, str(job))

@@ -57,6 +57,10 @@ class Bench:
         self._rates: dict[int, dict[str, Tensor]] = {}
         self._outputs: dict[int, list[Tensor]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: the samples that have been taken, and no more."""
+        return {**vars(self), "_source": None, "_images": Images((), 0)}
+
     @functools.cached_property
     def layers(self) -> list[SynapseLayer]:
         """The layers of synapses, in the order in which the network calls them.
