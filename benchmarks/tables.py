@@ -29,6 +29,7 @@ from pages.compared import (
 from pages.coverage import coverage, failures
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
+from pages.life import chip_life, costs, statements
 from pages.measured import (
     binning,
     checks,
@@ -76,8 +77,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "quantization": lambda: comparison("quantization"),
     "ftj": lambda: comparison("ftj"),
     "spikes": corruptions,
-    "chip-life": lambda: comparison("chip_life", "*-gaussian_*", "*-pcm_*"),
-    "retention": lambda: comparison("retention", "*-pcm", "*-hermes", "*-wan", "*-cmo"),
+    "chip-life-demo": lambda: chip_life("chip_life", "demo CNN"),
+    "chip-life-nmnist": lambda: chip_life("chip_life", "N-MNIST CNN"),
+    "chip-life-lenet": lambda: chip_life("chip_life", "LeNet, converted"),
+    "chip-life-recurrent": lambda: chip_life("chip_life", "recurrent"),
+    "chip-life-slayer": lambda: chip_life("chip_life", "SLAYER"),
+    "chip-life-statements": lambda: statements("chip_life"),
+    "chip-life-offsets": lambda: comparison("chip_life", "offsets-*"),
+    "chip-life-costs": lambda: costs("chip_life"),
+    "chip-training": lambda: chip_life("chip_training", "demo CNN"),
+    "chip-training-statements": lambda: statements("chip_training"),
+    "retention": lambda: comparison("retention"),
     "device-peers": device_peers,
     "rankings": rankings,
     "conversion": lambda: comparison("conversion", "lenet_*"),
