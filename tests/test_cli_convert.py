@@ -345,11 +345,17 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from spikewvat.conversion import QCFS
+
 
 def make_model():
     return nn.Sequential(
         nn.Flatten(), nn.Linear(16, 12), nn.Hardtanh(0.0, 1.0), nn.Linear(12, 3)
     )
+
+
+def make_quantised():
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), QCFS(6, 1.0), nn.Linear(12, 3))
 
 
 def make_loaders():
@@ -406,6 +412,12 @@ def test_a_network_of_ones_own(own, tmp_path):
     assert found == pytest.approx(result.curve.clean)
     assert found > 0.6
     assert "holds an earlier conversion" in error("convert", *options)
+
+
+def test_a_network_of_quantised_activations_runs_for_their_levels(own, tmp_path):
+    name, _, _, options = own
+    call("convert", *options, "--model", f"{name}:make_quantised", "--out", tmp_path / "out")
+    assert result_of(tmp_path / "out").converted.over_time.steps == (1, 3, 6)
 
 
 def test_ones_own_network_is_tuned_and_described_as_a_recipe_would(own, tmp_path):

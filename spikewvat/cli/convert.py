@@ -60,7 +60,10 @@ def convert(
         float | None,
         typer.Option(min=0, max=1, help="Accuracy that a chip must reach to work, for --model."),
     ] = None,
-    time_steps: Annotated[int | None, typer.Option(help="Steps T of a pass.")] = None,
+    time_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps T of a pass; the levels of QCFS layers by default, else 16."),
+    ] = None,
     calibration: Annotated[
         int | None, typer.Option(help="Number of training images for choosing thresholds.")
     ] = None,

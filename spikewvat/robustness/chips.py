@@ -51,6 +51,7 @@ class Plan:
         min_chips: Chips to simulate before stopping early.
         images: Number of images per chip, redrawn for each; None uses all.
         any_time: Whether the interval holds at all numbers of chips at once.
+        before: Whether chips are tested before they are calibrated, too.
 
     Raises:
         ValueError: If a number is out of range.
@@ -63,6 +64,7 @@ class Plan:
     min_chips: int = 2
     images: int | None = None
     any_time: bool = False
+    before: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("chips", 2 if self.any_time else 1), ("min_chips", 2)):
@@ -100,7 +102,7 @@ class Tested(NamedTuple):
 
     Args:
         found: The result, after a repair if there is one.
-        before: Accuracy in front of it, None without one.
+        before: Accuracy in front of it, if that was asked for.
         cost: What it cost.
     """
 
@@ -228,19 +230,21 @@ class Chips:
         if self._plan.images is not None:
             return Tested(self._sampled(device, seed, self._plan.images, happens))
         chip, what = self._chip(device, seed, happens)
-        found = self._run.holding(chip, what, happens=happens, seed=seed)
         if self._repair is None:
-            return Tested(found)
+            return Tested(self._run.holding(chip, what, happens=happens, seed=seed))
+        before = None
+        if self._plan.before:
+            before = self._run.holding(chip, what, happens=happens, seed=seed).accuracy
         repaired, cost = self._run.holding_calibrated(
             chip, what, self._repair.calibrated, happens=happens, seed=seed
         )
-        return Tested(repaired, found.accuracy, cost)
+        return Tested(repaired, before, cost)
 
     def _noted(self, tested: Tested) -> Found:
         """Return the result of a chip, and note what a repair has done."""
         if tested.before is not None:
             self._before.append(tested.before)
-            self._cost = tested.cost
+        self._cost = tested.cost
         return tested.found
 
     @contextmanager
@@ -268,7 +272,8 @@ class Chips:
     def _calibrated(self) -> Calibrated | None:
         if self._repair is None:
             return None
-        before = torch.tensor(self._before, dtype=torch.float64)
+        tested = self._plan.before
+        before = torch.tensor(self._before, dtype=torch.float64) if tested else None
         return Calibrated(tuple(map(repr, self._repair.measures)), before, self._cost)
 
     def _sampled(

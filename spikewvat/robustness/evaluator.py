@@ -175,6 +175,7 @@ class Evaluator:
         images_per_chip: int | None = None,
         calibrate: Sequence[Measure] = (),
         calibration: Iterable[Any] | None = None,
+        before: bool = True,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -202,6 +203,7 @@ class Evaluator:
                 it, and what it cost.
             calibration: Batches for it, from which the first samples are taken: not those of the
                 test.
+            before: Whether to test the chips before it, too; without, it takes half the time.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip.
@@ -221,6 +223,7 @@ class Evaluator:
             min_chips,
             images_per_chip,
             any_time,
+            before,
         )
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)
         self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
@@ -244,6 +247,7 @@ class Evaluator:
         images_per_chip: int | None = None,
         calibrate: Sequence[Measure] = (),
         calibration: Iterable[Any] | None = None,
+        before: bool = True,
         seed: int | None = None,
         generator: Generator | None = None,
         progress: Progress | None = None,
@@ -268,6 +272,7 @@ class Evaluator:
             images_per_chip: Number of images per chip; without variation all images are used.
             calibrate: What is done to each chip after programming.
             calibration: Batches for it.
+            before: Whether to test the chips before it, too.
             seed: The seeds of the chips are drawn with it, 0 by default.
             generator: Draws them instead of a generator of that seed, and goes on.
             progress: Called after each chip, counted over all sigmas.
@@ -289,6 +294,7 @@ class Evaluator:
             min_chips,
             images_per_chip,
             any_time,
+            before,
         )
         self._check_alone(bool(calibrate), "calibrate", "a chip is calibrated by itself")
         self._check_alone(images_per_chip is not None, "images_per_chip", _SHARED)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import AGE
+from spikewvat.robustness.calibration import BiasTrim
 from spikewvat.robustness.programming import programming_plan
 from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
@@ -128,6 +130,7 @@ def evaluate_as(
     out: Path | str,
     *,
     weights: str = FINAL,
+    columns: Mapping[str, Resolved] | None = None,
     data_root: Path | str | None = None,
     jobs: int = 1,
     progress: bool = True,
@@ -138,6 +141,8 @@ def evaluate_as(
         resolved: The recipe: its network and, in ``evaluation``, the chips to simulate.
         out: Folder of a training run.
         weights: Weights file in ``out``.
+        columns: The same recipe with other chips in ``evaluation``, by name. The samples are read
+            once for all of them.
         data_root: Folder of the recipe's data set; its usual location by default.
         jobs: Number of processes that share the chips.
         progress: Show a progress bar.
@@ -156,15 +161,21 @@ def evaluate_as(
         resolved = resolved.evaluated(precision=PRECISE)
     recipe = resolved.recipe
     model = load_model(out, resolved, weights=weights)
+    read = list(tested) if columns else tested
     with converters(recipe, model, data):
-        found = on_chips(model, tested, resolved, data, jobs=jobs, progress=progress)
+        found = on_chips(model, read, resolved, data, jobs=jobs, progress=progress)
+        others = {
+            name: on_chips(model, read, other, data, jobs=jobs, progress=progress).reports[-1]
+            for name, other in (columns or {}).items()
+        }
     return run_result(
         resolved,
         found,
+        columns={name: replace(report, hits=None) for name, report in others.items()},
         is_converted=weights == CONVERTED,
         run=str(out),
         weights=weights,
-        errors=_errors(model, resolved, found),
+        errors=errors_on_chips(model, resolved, found),
     )
 
 
@@ -255,6 +266,7 @@ def on_chips(
             return tested.corrupt(corruption, sizes, device=resolved.device(), **options)
         if resolved.measures:
             options |= {"calibrate": resolved.measures, "calibration": data.calibration}
+            options["before"] = plan.before
         device = _verified(model, resolved, data)
         if plan.ages is not None:
             made = device(0.0)
@@ -287,13 +299,14 @@ def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[flo
     if share is None:
         return device
     samples = min(_FISHER, data.samples["train"])
+    trimmed = any(isinstance(measure, BiasTrim) for measure in resolved.measures)
     plan = programming_plan(
-        model, data.calibration, device(), share, samples=samples, time="network"
+        model, data.calibration, device(), share, trimmed=trimmed, samples=samples, time="network"
     )
     return lambda size: Verified(device(size), plan)
 
 
-def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
+def errors_on_chips(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
     """Return how large errors are on the last kind of chip that was tested, if there are any."""
     if not found.reports or resolved.corruption is not None:
         return None

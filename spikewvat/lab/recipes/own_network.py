@@ -116,7 +116,7 @@ def convert_network(
 
     fit = None if history else plan.fitting(calibration, seed)  # tuned weights suit one T
     tests = Tracked(test, "over time", enabled=progress)
-    over_time = sweep_time(snn, tests, plan.steps, fit=fit)
+    over_time = sweep_time(snn, tests, plan.steps(snn.time_steps), fit=fit)
     evaluator = Evaluator(snn, test)
     curve = evaluator.sweep(device, chips.sigmas, chips=chips.count, target=chips.target)
     result = RunResult(
