@@ -17,10 +17,11 @@ from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
 from spikewvat.robustness.axis import Axis, Setting
 from spikewvat.robustness.calibration import Bench, Measure, Repair
-from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of, source_of_seeds
+from spikewvat.robustness.chips import Chips
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.images import CACHE_BYTES, Images
 from spikewvat.robustness.landscape.landscape import Landscape
+from spikewvat.robustness.plan import Plan, Progress, shifted, sigma_of, source_of_seeds
 from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.subject import Subject
