@@ -87,7 +87,9 @@ def _train(
         optimizer,
         watch=data.watch,
         watching=data.watching,
-        method=resolved.build_method(model, optimizer),
+        method=resolved.build_method(
+            model, optimizer, steps=recipe.training.epochs * len(data.train)
+        ),
         swa=resolved.build_averaging(model),
         scheduler=scheduler,
         augment=augmentation(recipe, data.black),

@@ -22,6 +22,8 @@ class Row(Table):
     """Overrides of the recipe for this row, such as ``"method.w_th=0.25"``."""
     settings: tuple[tuple[str, ...], ...] = ()
     """Overrides to choose from, see :class:`Selection`; one that is a single override is text."""
+    averaged: bool = True
+    """Test the averaged weights, if the training averages; else those after its last step."""
     evaluation: str | None = None
     """Test the trained network according to ``[evaluation.variant.<name>]``."""
     conversion: str | None = None
