@@ -9,6 +9,7 @@ nothing and fails if a page differs from the results.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -47,6 +48,7 @@ from pages.measured import (
     tsslbp_speed,
 )
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
+from pages.tuned import margins, settings, tuned
 
 from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
@@ -107,6 +109,15 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp": tsslbp,
     "tsslbp-speed": tsslbp_speed,
 }
+for suite, network in (
+    *(("tuned", network) for network in ("cnn", "fc", "nmnist", "slayer")),
+    *(("vgg5", network) for network in ("full", "half")),
+):
+    TABLES |= {
+        f"{suite}-{network}": functools.partial(tuned, suite, network),
+        f"{suite}-{network}-margins": functools.partial(margins, suite, network, "hsv"),
+        f"{suite}-{network}-settings": functools.partial(settings, suite, network),
+    }
 PICTURES = {
     "demo": ("demo", ("swa", "hsv", "wvat")),
     "nmnist": ("nmnist", SNNTORCH),

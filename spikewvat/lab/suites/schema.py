@@ -90,6 +90,8 @@ class Setup(Table):
     """Row whose training time is the unit; without it, times are not shown."""
     recipe: str | None = None
     """Recipe of a set-up that has a row for each of the suite's ``methods``, and no other."""
+    without: tuple[str, ...] = ()
+    """Names of methods that cannot be run here."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
