@@ -9,12 +9,13 @@ import torch
 from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture serves here too)
 
 from spikewvat import files
+from spikewvat.devices import ErrorSize, Gaussian
 from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.suites import jobs_of, markdown, read_suite, run_suite
 from spikewvat.lab.suites.suite import Row, suites_folder
-from spikewvat.lab.suites.table import cells, published, sizes_note
+from spikewvat.lab.suites.table import cells, errors_note, published, sizes_note
 from spikewvat.results import RowResult
 from spikewvat.robustness import ChipReport, Degradation
 from spikewvat.serialisation import plain, read, write
@@ -379,6 +380,20 @@ def test_the_note_says_what_sigma_is_relative_to(device, relative_to):
     found = dataclasses.replace(report(0.1, [0.7, 0.9]), device=device)
     note = sizes_note([RowResult((0,), (Degradation(0.98, (found,)),))])
     assert note.startswith(f"σ relative to {relative_to}")
+
+
+def test_errors_are_told_in_every_convention():
+    report = ChipReport(repr(Gaussian(0.1)), 0.1, torch.ones(2).double(), (0, 1), 9)
+    curves = (Degradation(1.0, (report,)),) * 2
+    sizes = (ErrorSize(0.1, 0.3, 2.0), ErrorSize(0.1, 0.4, 2.0))
+    row = RowResult((0, 1), curves, errors=sizes)
+    assert errors_note([row]) == (
+        "errors at σ = 10 % are 10.0 % of the 6-sigma width = 35.4 % of the largest weight = 2 in "
+        "units of conductance"
+    )
+    assert errors_note([RowResult((0, 1), curves)]) == ""
+    with pytest.raises(ValueError, match="errors are 1, expected one for each seed"):
+        RowResult((0, 1), curves, errors=sizes[:1])
 
 
 def test_a_result_file_is_read_back(suite, tmp_path):
