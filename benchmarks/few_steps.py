@@ -5,11 +5,12 @@
 
 Each seed trains three LeNets on MNIST: with ReLU, with QCFS, and with QCFS under weight variation.
 Every side converts one of them, and meets the same test images and the same chips; thresholds are
-fitted to each number of steps where the side can. Networks that SpikingJelly converted run as they
-are without variation; chips run its thresholds and starts in our loop over steps, after a check
-that both give the same accuracies. The result file is written after every side; a run that was
-stopped goes on from there. ``--times`` measures the time of an image instead, all sides in turn,
-and adds it to the file.
+fitted to each number of steps where the side can. Without variation they see all test images; a
+chip sees one of --parts parts of them, each part being seen by as many chips. Networks that
+SpikingJelly converted run as they are without variation; chips run its thresholds and starts in
+our loop, after a check that both give the same accuracies. The result file is written after every
+side; a run that was stopped goes on from there. ``--times`` measures the time of an image instead,
+all sides in turn, and adds it to the file.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,6 @@ from spikewvat.serialisation import read_json, write_json
 from spikewvat.weights import replaced
 
 STEPS = (1, 2, 4, 8, 16, 32)
-LONG = 8  # more steps than these meet fewer chips
 LEVELS, SIGMA = 4, 0.10
 BATCH = 64
 SAME = 0.001  # difference in accuracy between SpikingJelly's modules and our loop
@@ -206,27 +206,29 @@ def without_variation(side: Side, test: Batches) -> dict[str, Any]:
     return row
 
 
-def on_chips(side: Side, test: Batches, chips: int, long: int, sigma: float) -> list[list[float]]:
-    """Return the accuracies of the chips for each T; a chip is its seed."""
-    live = adapter_for(side.snn).synaptic_weights(side.snn)
+def on_chips(side: Side, parts: list[Batches], chips: int, sigma: float) -> list[list[float]]:
+    """Return the accuracies of the chips for each T."""
+    found = [_of_chip(side, parts[seed % len(parts)]) for seed in _held(side.snn, chips, sigma)]
+    return [list(column) for column in zip(*found, strict=True)]
+
+
+def _held(net: nn.Module, chips: int, sigma: float) -> Iterator[int]:
+    """Yield the seeds of chips, one after the other, while the network holds their weights."""
+    live = adapter_for(net).synaptic_weights(net)
     clean = {name: weight.detach() for name, weight in live.items()}
-    found: list[list[float]] = [[] for _ in STEPS]
     for seed in range(chips):
         draw = torch.Generator().manual_seed(seed)
-        few = [t for t in STEPS if t <= LONG or seed < long]
         with replaced(live, Gaussian(sigma).program(clean, generator=draw)):
-            for place, accuracy in enumerate(_of_chip(side, test, few)):
-                found[place].append(accuracy)
-    return found
+            yield seed
 
 
-def _of_chip(side: Side, test: Batches, steps: list[int]) -> list[float]:
+def _of_chip(side: Side, test: Batches) -> list[float]:
     snn = side.snn
     if side.fit is None:
-        snn.time_steps = steps[-1]
-        return _accuracies(lambda x: torch.cat(list(snn.outputs(x))).cumsum(0), test, steps)
+        snn.time_steps = STEPS[-1]
+        return _accuracies(lambda x: torch.cat(list(snn.outputs(x))).cumsum(0), test, STEPS)
     found = []
-    for snn.time_steps in steps:
+    for snn.time_steps in STEPS:
         side.fit(snn)
         found += _accuracies(lambda x: snn(x)[None], test, [1])
     return found
@@ -243,7 +245,9 @@ def _potentials(net: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def _accuracies(potentials: Callable[[Tensor], Tensor], test: Batches, steps: Any) -> list[float]:
+def _accuracies(
+    potentials: Callable[[Tensor], Tensor], test: Batches, steps: Sequence[int]
+) -> list[float]:
     """Return the accuracy after each of so many steps, from potentials [T, B, classes]."""
     right = torch.zeros(len(steps), dtype=torch.float64)
     at = torch.tensor(steps) - 1
@@ -323,9 +327,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--chips", type=int, default=25)
-    parser.add_argument(
-        "--long-chips", type=int, default=5, help=f"chips at more than {LONG} steps"
-    )
+    parser.add_argument("--parts", type=int, default=5)
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.05, 0.10])
     parser.add_argument("--kept", type=Path, default=Path("runs/few_steps"), metavar="FOLDER")
     parser.add_argument("--times", action="store_true")
@@ -338,12 +340,10 @@ def main() -> None:
     known = training.images[: arguments.training_images, None] / 255
     labels = training.targets[: arguments.training_images]
     images = test.images[: arguments.images, None] / 255
-    batches = list(
-        zip(images.split(BATCH), test.targets[: arguments.images].split(BATCH), strict=True)
-    )
+    batches = _batches(images, test.targets[: arguments.images])
     of_run = ("data", "out", "seeds", "kept", "times", "rounds")
     settings = {k: v for k, v in vars(arguments).items() if k not in of_run}
-    settings |= {"recipe": "benchmarks/few_steps.py", "steps": list(STEPS), "long": LONG}
+    settings |= {"recipe": "benchmarks/few_steps.py", "steps": list(STEPS)}
     content = _earlier(arguments.out, settings)
 
     def networks_of(seed: int) -> dict[str, nn.Module]:
@@ -383,6 +383,8 @@ def _run(
     made = sides(networks, calibration)
     chosen = list(made)[:FIRST] if first else list(made)[FIRST:]
     names = [*(f"ANN, {name}" for name in networks), *made]
+    whole = [torch.cat(of) for of in zip(*batches, strict=True)]
+    parts = [_batches(*(x[k :: arguments.parts] for x in whole)) for k in range(arguments.parts)]
     for side in [*names[: len(networks)], *chosen]:
         if side in done:
             continue
@@ -392,13 +394,11 @@ def _run(
             converted = made[side]()
             row |= without_variation(converted, batches)
             row["chips"] = {
-                f"{sigma:g}": on_chips(
-                    converted, batches, arguments.chips, arguments.long_chips, sigma
-                )
+                f"{sigma:g}": on_chips(converted, parts, arguments.chips, sigma)
                 for sigma in arguments.sigmas
             }
         else:
-            row |= _of_ann(networks[side.removeprefix("ANN, ")], batches, arguments)
+            row |= _of_ann(networks[side.removeprefix("ANN, ")], batches, parts, arguments)
         row["seconds"] = round(time.process_time() - began)
         rows.append(row)
         rows.sort(key=lambda r: (r["seed"], names.index(r["side"])))
@@ -407,19 +407,25 @@ def _run(
         _show(row)
 
 
-def _of_ann(ann: nn.Module, batches: Batches, arguments: Any) -> dict[str, Any]:
+def _of_ann(
+    ann: nn.Module, batches: Batches, parts: list[Batches], arguments: Any
+) -> dict[str, Any]:
     """Return the accuracy of an ANN without variation and on the chips."""
-    live = adapter_for(ann).synaptic_weights(ann)
-    clean = {name: weight.detach() for name, weight in live.items()}
-    found: dict[str, Any] = {"accuracy": _accuracies(lambda x: ann(x)[None], batches, [1])}
-    found["chips"] = {}
-    for sigma in arguments.sigmas:
-        chips = found["chips"][f"{sigma:g}"] = [[]]
-        for seed in range(arguments.chips):
-            draw = torch.Generator().manual_seed(seed)
-            with replaced(live, Gaussian(sigma).program(clean, generator=draw)):
-                chips[0] += _accuracies(lambda x: ann(x)[None], batches, [1])
-    return found
+
+    def accuracy(test: Batches) -> list[float]:
+        return _accuracies(lambda x: ann(x)[None], test, [1])
+
+    chips = {
+        f"{sigma:g}": [
+            [accuracy(parts[k % len(parts)])[0] for k in _held(ann, arguments.chips, sigma)]
+        ]
+        for sigma in arguments.sigmas
+    }
+    return {"accuracy": accuracy(batches), "chips": chips}
+
+
+def _batches(images: Tensor, labels: Tensor) -> Batches:
+    return list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
 
 
 def _earlier(path: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from spikewvat.conversion import TimeSweep
+from spikewvat.devices import ErrorSize
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.landscape import LayerHistogram, LossLines, LossSurface, Sharpness
 from spikewvat.robustness.results import ChipReport, Degradation
@@ -188,6 +189,8 @@ class RowResult:
         settings: Numeric parameters of the method, by name.
         converted: Results of each network after its conversion; empty if not converted.
         landscape: The loss around each network; empty if not evaluated.
+        errors: How large the errors of each network's weights are on the last kind of chip; empty
+            if not known.
         columns: Reports of each network on other chips, by name; empty if not requested.
         selection: How the setting was chosen; None if there was none to choose.
         test_reads: How often the test data was read for each network; empty if not counted.
@@ -204,6 +207,7 @@ class RowResult:
     settings: Mapping[str, float] = field(default_factory=dict)
     converted: tuple[Converted, ...] = ()
     landscape: tuple[Landscape, ...] = ()
+    errors: tuple[ErrorSize, ...] = ()
     columns: tuple[Mapping[str, ChipReport], ...] = ()
     selection: Selected | None = None
     test_reads: tuple[int, ...] = ()
@@ -213,7 +217,8 @@ class RowResult:
 
     def __post_init__(self) -> None:
         """Check that all figures are for the same trainings and sizes."""
-        for name in ("curves", "seconds", "converted", "landscape", "columns", "test_reads"):
+        names = ("curves", "seconds", "converted", "landscape", "errors", "columns", "test_reads")
+        for name in names:
             count = len(getattr(self, name))
             if count != len(self.seeds) and (count or name == "curves"):
                 raise ValueError(f"{name} are {count}, expected one for each seed {self.seeds}.")

@@ -146,6 +146,7 @@ def evaluate(
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Target = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes that share the chips.")] = 1,
     best: Annotated[
         bool, typer.Option("--best", help="Use the weights of the best epoch, not the final ones.")
     ] = False,
@@ -187,6 +188,7 @@ def evaluate(
         target=target,
         seed=seed,
         weights=trainer.BEST if best else None,
+        jobs=jobs,
         progress=progress,
     )
     print_rows(f"{run}, {found.split} set", found)

@@ -66,7 +66,5 @@ class Calibrated:
     cost: Cost
 
     def __str__(self) -> str:
-        names = f"{' + '.join(self.measures)} ({self.cost})"
-        return (
-            names if self.before is None else f"{100 * mean_of(self.before):.1f} % before {names}"
-        )
+        was = "" if self.before is None else f"{100 * mean_of(self.before):.1f} % before "
+        return f"{was}{' + '.join(self.measures)} ({self.cost})"

@@ -141,6 +141,7 @@ def find_measures(
             calibration,
             device,
             cells_readable=cells_readable,
+            trimmed=True,
             samples=fisher_samples,
             seed=seed,
             **options,

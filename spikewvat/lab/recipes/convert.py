@@ -20,7 +20,12 @@ from spikewvat.conversion import (
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
-from spikewvat.lab.recipes.evaluation import converters, on_chips, run_result
+from spikewvat.lab.recipes.evaluation import (
+    converters,
+    errors_on_chips,
+    on_chips,
+    run_result,
+)
 from spikewvat.lab.recipes.finetune import fine_tuned
 from spikewvat.lab.recipes.loaders import Data, open_data, spread
 from spikewvat.lab.recipes.lock import alone_in
@@ -162,6 +167,7 @@ def _convert_run(
         ),
         run=str(folder),
         weights=weights,
+        errors=errors_on_chips(snn, resolved, found),
         training=Training(
             epochs=len(history),
             samples={**data.samples, tested.split: len(some)},

@@ -27,6 +27,7 @@ from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import AGE
+from spikewvat.robustness.calibration import BiasTrim
 from spikewvat.robustness.programming import programming_plan
 from spikewvat.robustness.results import Degradation
 from spikewvat.training.methods import quantized_activations
@@ -51,6 +52,7 @@ def evaluate(
     target: float | None = None,
     seed: int | None = None,
     weights: str | None = None,
+    jobs: int = 1,
     progress: bool = True,
 ) -> RunResult:
     """Evaluate a trained network on simulated chips.
@@ -74,6 +76,7 @@ def evaluate(
         target: Accuracy that a chip must reach to work.
         seed: Seed of the chips.
         weights: Weights file in ``out``; by default the converted network of a conversion.
+        jobs: Number of processes that share the chips.
         progress: Show a progress bar.
 
     Returns:
@@ -118,7 +121,7 @@ def evaluate(
     recipe = evaluated_otherwise(recipe, **given, corruption=corruption, sigmas=swept)
     weights = weights or final_weights(out)
     return evaluate_as(
-        resolve(recipe), out, weights=weights, data_root=data_root, progress=progress
+        resolve(recipe), out, weights=weights, data_root=data_root, jobs=jobs, progress=progress
     )
 
 
@@ -129,6 +132,7 @@ def evaluate_as(
     weights: str = FINAL,
     columns: Mapping[str, Resolved] | None = None,
     data_root: Path | str | None = None,
+    jobs: int = 1,
     progress: bool = True,
 ) -> RunResult:
     """Evaluate a trained network according to a recipe.
@@ -140,6 +144,7 @@ def evaluate_as(
         columns: The same recipe with other chips in ``evaluation``, by name. The samples are read
             once for all of them.
         data_root: Folder of the recipe's data set; its usual location by default.
+        jobs: Number of processes that share the chips.
         progress: Show a progress bar.
 
     Returns:
@@ -158,9 +163,9 @@ def evaluate_as(
     model = load_model(out, resolved, weights=weights)
     read = list(tested) if columns else tested
     with converters(recipe, model, data):
-        found = on_chips(model, read, resolved, data, progress=progress)
+        found = on_chips(model, read, resolved, data, jobs=jobs, progress=progress)
         others = {
-            name: on_chips(model, read, other, data, progress=progress).reports[-1]
+            name: on_chips(model, read, other, data, jobs=jobs, progress=progress).reports[-1]
             for name, other in (columns or {}).items()
         }
     return run_result(
@@ -170,7 +175,7 @@ def evaluate_as(
         is_converted=weights == CONVERTED,
         run=str(out),
         weights=weights,
-        errors=_errors(model, resolved, found),
+        errors=errors_on_chips(model, resolved, found),
     )
 
 
@@ -243,6 +248,7 @@ def on_chips(
     data: Data,
     *,
     test: bool = True,
+    jobs: int = 1,
     progress: bool,
 ) -> Degradation:
     """Return the accuracy without variation and, if ``test``, a report for each size."""
@@ -251,7 +257,7 @@ def on_chips(
     swept = plan.sigmas if plan.ages is None else plan.ages
     sizes = list(swept or ()) if test else []
     autocast = torch.bfloat16 if plan.precision == "bf16-mixed" else None
-    tested = Evaluator(model, loader, time="network", autocast=autocast)
+    tested = Evaluator(model, loader, time="network", autocast=autocast, jobs=jobs)
     if not sizes:
         return Degradation(tested.accuracy, ())
     with ChipsProgress(enabled=progress) as bar:
@@ -293,13 +299,14 @@ def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[flo
     if share is None:
         return device
     samples = min(_FISHER, data.samples["train"])
+    trimmed = any(isinstance(measure, BiasTrim) for measure in resolved.measures)
     plan = programming_plan(
-        model, data.calibration, device(), share, samples=samples, time="network"
+        model, data.calibration, device(), share, trimmed=trimmed, samples=samples, time="network"
     )
     return lambda size: Verified(device(size), plan)
 
 
-def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
+def errors_on_chips(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:
     """Return how large errors are on the last kind of chip that was tested, if there are any."""
     if not found.reports or resolved.corruption is not None:
         return None

@@ -106,6 +106,7 @@ def row_result(runs: Sequence[RunResult]) -> RowResult:
     if not runs:
         raise ValueError("a row without runs, expected at least one.")
     first, trained = runs[0], [run.training for run in runs if run.training is not None]
+    errors = tuple(run.errors for run in runs if run.errors is not None)
     reads = tuple(run.test_reads for run in runs if run.test_reads is not None)
     return RowResult(
         seeds=tuple(run.seed for run in runs),
@@ -116,6 +117,7 @@ def row_result(runs: Sequence[RunResult]) -> RowResult:
         settings=first.settings,
         converted=tuple(run.converted for run in runs if run.converted is not None),
         landscape=tuple(run.landscape for run in runs if run.landscape is not None),
+        errors=errors if len(errors) == len(runs) else (),
         columns=tuple(run.columns for run in runs if run.columns),
         test_reads=reads,
         recipe=first.recipe,

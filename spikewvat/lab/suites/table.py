@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from spikewvat.devices import ErrorSize
+from spikewvat.devices.conventions import over_all
 from spikewvat.errors import DataError
 from spikewvat.formatting import MISSING, escaped, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
@@ -120,7 +122,7 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     """
     if not results:
         raise DataError(f"no row of {suite.title!r} has a result yet. Run the suite first.")
-    runs = {name: _run(result) for name, result in results.items()}
+    runs = {name: extent(result) for name, result in results.items()}
     mixed = len(set(runs.values())) > 1
     tables: dict[tuple[str, ...], list[Setup]] = {}
     for setup in suite.setups:
@@ -153,6 +155,16 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
 def sizes_note(results: Iterable[RowResult]) -> str:
     """Return a clause that explains the sizes of rows."""
     return "; ".join(dict.fromkeys(result.axis.note(range_words(result)) for result in results))
+
+
+def errors_note(results: Iterable[RowResult]) -> str:
+    """Return a clause that says how large errors are in each convention; empty if not known."""
+    found: dict[str, ErrorSize] = {}
+    for result in results:
+        if result.errors:
+            at = f" at {result.axis.heading(result.sigmas[-1])}" if result.sized else ""
+            found.setdefault(f"errors{at}", over_all(result.errors))
+    return "; ".join(f"{what} are {size}" for what, size in found.items())
 
 
 def device_words(result: RowResult) -> str:
@@ -227,7 +239,7 @@ def _changed(value: float, clean: float) -> str:
     return f"{value:.4g}" + (f" ({100 * (value / clean - 1):+.0f} %)" if clean else "")
 
 
-def _run(result: RowResult) -> str:
+def extent(result: RowResult) -> str:
     """Describe the extent of a run: scale, seeds, samples."""
     seeds, samples = len(result.seeds), result.samples
     return (

@@ -12,14 +12,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, KnowsNeurons, NeuronLayer, Tap
-from spikewvat.errors import DataError, UnsupportedModelError
-from spikewvat.robustness.calibration.layers import (
+from spikewvat.adapters.currents import (
     Moments,
     SynapseLayer,
     layers_of,
     noting_order,
     watching,
 )
+from spikewvat.devices.aging import kept_share
+from spikewvat.errors import DataError, UnsupportedModelError
 from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.images import Batch, Images
 from spikewvat.robustness.run import Run
@@ -55,6 +56,10 @@ class Bench:
         self._ideal: dict[int, dict[str, Moments]] = {}
         self._rates: dict[int, dict[str, Tensor]] = {}
         self._outputs: dict[int, list[Tensor]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: the samples that have been taken, and no more."""
+        return {**vars(self), "_source": None, "_images": Images((), 0)}
 
     @functools.cached_property
     def layers(self) -> list[SynapseLayer]:
@@ -228,12 +233,7 @@ class Bench:
         It is the projection of the chip's weights on the ideal ones, which random errors do not
         bias.
         """
-        kept = {}
-        for name, ideal in self.ideal_weights.items():
-            square = float(ideal.double().square().sum())
-            chip = self.live[name].detach()
-            kept[name] = float((ideal.double() * chip.double()).sum()) / square if square else 1.0
-        return kept
+        return {name: kept_share(self.live[name], w) for name, w in self.ideal_weights.items()}
 
     def _calls(self, layers: Iterable[SynapseLayer]) -> list[str]:
         """Return which layers run and which neurons fire, one after the other."""
