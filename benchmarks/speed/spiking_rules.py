@@ -4,10 +4,11 @@
     python benchmarks/speed/spiking_rules.py --before DIR [--rounds 15]
 
 One process runs the code of DIR, another this one, also under bf16 autocast; they take turns in
-random order, and ratios are those of a round. The limit of a step is the least time that this core needs for the products of its
-synapses, forward and backward, and for the neurons to read and write once through memory what they
-have to: currents, potentials and spikes forward; potentials and both gradients backward. Both rates
-are measured in the same run. Events are counted by what is added up for them.
+random order, and ratios are those of a round. The limit of a step is the least time that this core
+needs in float32 for the products of its synapses, forward and backward, and for the neurons to read
+and write once through memory what they have to: currents, potentials and spikes forward; potentials
+and both gradients backward. Both rates are measured in the same run. Events are counted by what is
+added up for them.
 """
 
 from __future__ import annotations
