@@ -47,6 +47,7 @@ from pages.measured import (
     tsslbp,
     tsslbp_speed,
 )
+from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
 
 from spikewvat.lab.suites import read_suite
@@ -92,6 +93,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion": lambda: comparison("conversion", "lenet_*"),
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
+    "pipeline-lenet": lambda: pipeline("lenet"),
+    "pipeline-lenet-stages": lambda: pipeline_stages("lenet"),
+    "pipeline-lenet-tuned": lambda: pipeline_tuned("lenet"),
+    "pipeline-vgg6": lambda: pipeline("vgg6"),
+    "pipeline-vgg6-stages": lambda: pipeline_stages("vgg6"),
+    "pipeline-vgg6-tuned": lambda: pipeline_tuned("vgg6"),
     "conversion-peer": conversion_peer,
     "convertible": convertible,
     "few-steps": few_steps,

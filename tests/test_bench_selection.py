@@ -127,6 +127,7 @@ def test_a_suite_cannot_select_on_test_data(folder, tmp_path):
         ("[selection]\nvalidation = 0.25", "[x]\nvalidation = 0.25", "unknown key"),
         ("validation = 0.25", "validation = 0.0", "greater than 0"),
         ("validation = 0.25", 'validation = 0.25\nsplit = "test"', "split"),
+        ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\nseeds = [7]', "seeds of 'CNN': settings are"),
         ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\ncolumns = ["x"]', "unknown column 'x'"),
     ],
 )

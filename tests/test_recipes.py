@@ -55,6 +55,7 @@ from spikewvat.perturbations import (
     Warmup,
     variation,
 )
+from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import Plain
 
 BASE = """
@@ -77,6 +78,9 @@ NEED_A_DEVICE = {
     "random-perturbation",
     "vortex",
     "statistical",
+    "distillation",
+    "negative-feedback",
+    "straight-through",
 }
 MINIMAL = {
     "name": "x",
@@ -417,13 +421,13 @@ def test_every_method_by_name(name):
     again = resolve(recipe_from(checked.recipe.content()))
     assert again.recipe == checked.recipe
     assert pickle.loads(pickle.dumps(checked)).recipe == checked.recipe  # for other processes
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(nn.Linear(3, 4), Neurons(LIF(v_threshold=0.1)), nn.Linear(4, 2))
     optimizer, _ = checked.optimization(model.parameters())
     method = checked.build_method(model, optimizer)
     assert isinstance(method, Plain) is (name in ("plain", "ptq"))
 
     def closure():
-        output = model(torch.ones(2, 3))
+        output = model(torch.ones(1, 2, 3)).sum(0)
         return nn.functional.cross_entropy(output, torch.tensor([0, 1])), output
 
     method.backward(closure)

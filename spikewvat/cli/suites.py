@@ -97,7 +97,10 @@ def bench(
             )
         _bench_steps(chosen, preset, override or (), data_root, folder, kept_in, progress=progress)
         return
-    numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
+    numbers = chosen.seeds_of(preset)
+    if seeds is not None:
+        numbers = tuple(whole_numbers(seeds, "--seeds"))
+        chosen = chosen.on_seeds(numbers)
 
     def run(tests: Sequence[RowJob]) -> SuiteResult:
         trainings = trainings_of(tests, out)

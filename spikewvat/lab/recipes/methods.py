@@ -22,6 +22,7 @@ from spikewvat.lab.recipes.registry import (
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe, component
 from spikewvat.perturbations import Perturbation, RandomLayers, RandomLength, Warmup
+from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import GradientMethod, PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
@@ -122,7 +123,7 @@ def read_method(
     found = MethodFactory(part, options if _takes_options(target) else None, table)
     if optimizer is not None:
         with torch.random.fork_rng(devices=[]):
-            found(nn.Linear(2, 2), optimizer, seed=0)
+            found(nn.Sequential(nn.Linear(2, 2), Neurons(LIF())), optimizer, seed=0)
     return found
 
 

@@ -218,7 +218,7 @@ def jobs_of(
     Args:
         suite: The suite with its rows.
         preset: Scale of the recipes.
-        seeds: Training seeds of each row.
+        seeds: Training seeds of each row, unless its set-up has its own.
         overrides: Such as ``"training.lr=1e-4"``, for all jobs.
         name: Name of the suite's folder; that of its recipes by default.
         once: Let each network meet the test data once only.
@@ -235,7 +235,7 @@ def jobs_of(
     jobs = []
     for setup in suite.setups:
         folds = [()] if setup.folds is None else [(f"data.fold={n}",) for n in range(setup.folds)]
-        for row, seed, fold in itertools.product(setup.rows, seeds, folds):
+        for row, seed, fold in itertools.product(setup.rows, setup.seeds or seeds, folds):
             recipe = suite.recipe(row, preset=preset, seed=seed, overrides=(*overrides, *fold))
             columns = {}
             resolved: Resolved | MissingDataError

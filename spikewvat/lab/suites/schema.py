@@ -90,6 +90,10 @@ class Setup(Table):
     """Recipe of a set-up that has a row for each of the suite's ``methods``, and no other."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    """Training seeds; the suite's by default."""
+    choosing: tuple[str, ...] = ()
+    """Further overrides of its recipes while settings are chosen."""
     crossed: bool = False
     """Whether every row goes through all groups and tests of the suite."""
     columns: tuple[str, ...] | None = None
@@ -111,8 +115,6 @@ class Selection(Table):
     sigmas: Annotated[tuple[Size, ...], Field(min_length=1)] = (0.05, 0.10)
     """The score of a setting is its mean accuracy over chips and these sizes of the variation."""
     chips: Positive = 10
-    overrides: tuple[str, ...] = ()
-    """Further overrides of all recipes while settings are chosen."""
 
 
 class Claim(Table):

@@ -32,7 +32,13 @@ def selection_jobs(
             tested on in the end.
     """
     plan = _plan(suite)
-    candidates = _with_rows(suite, lambda row: _candidates(row, plan), folds=None, columns=())
+    candidates = _with_rows(
+        suite,
+        lambda row, setup: _candidates(row, setup, plan),
+        folds=None,
+        columns=(),
+        seeds=None,
+    )
     name = f"{suite.folder.name}-selection"
     jobs = jobs_of(candidates, preset=preset, seeds=plan.seeds, overrides=overrides, name=name)
     for job in jobs:
@@ -61,9 +67,10 @@ def comparison_jobs(
         RecipeError: If a recipe is malformed, or a seed was used in the selection.
     """
     plan = _plan(suite)
-    suite.check_fresh(seeds, "--seeds")
+    for used in (seeds, *(setup.seeds or () for setup in suite.setups)):
+        suite.check_fresh(used, "--seeds")
 
-    def chosen(row: Row) -> list[Row]:
+    def chosen(row: Row, setup: Setup) -> list[Row]:
         if row.name not in selected:
             return []
         setting = selected[row.name].setting
@@ -101,8 +108,8 @@ def select(suite: Suite, found: SuiteResult) -> dict[str, Selected]:
     plan = _plan(suite)
     lost = {job.row: why for job, why in found.failed if not _diverged(why)}
     selected = {}
-    for row in suite.rows:
-        names = [candidate.name for candidate in _candidates(row, plan)]
+    for row, setup in [(row, each) for each in suite.setups for row in each.rows]:
+        names = [candidate.name for candidate in _candidates(row, setup, plan)]
         if any(name in lost for name in names):
             continue
         results = [found.rows.get(name) for name in names]
@@ -161,7 +168,7 @@ def _held_out(plan: Selection) -> str:
     return f"training.validation={plan.validation}"
 
 
-def _candidates(row: Row, plan: Selection) -> list[Row]:
+def _candidates(row: Row, setup: Setup, plan: Selection) -> list[Row]:
     """Return a row for each setting, evaluated on held-out data."""
     blind = (
         "evaluation.split=validation",
@@ -174,7 +181,7 @@ def _candidates(row: Row, plan: Selection) -> list[Row]:
                 "name": f"{row.name}-{number}",
                 "overrides": (
                     *(_held_out(plan), *row.overrides, *setting),
-                    *(*plan.overrides, *blind),
+                    *(*setup.choosing, *blind),
                 ),
                 "settings": (),
             }
@@ -183,11 +190,11 @@ def _candidates(row: Row, plan: Selection) -> list[Row]:
     ]
 
 
-def _with_rows(suite: Suite, rows: Callable[[Row], list[Row]], **update: object) -> Suite:
+def _with_rows(suite: Suite, rows: Callable[[Row, Setup], list[Row]], **update: object) -> Suite:
     """Return the suite with other rows for each one; set-ups without any are left out."""
     setups = []
     for setup in suite.setups:
-        made = tuple(new for row in setup.rows for new in rows(row))
+        made = tuple(new for row in setup.rows for new in rows(row, setup))
         if made:
             setups.append(setup.model_copy(update={"rows": made, **update}))
     return suite.model_copy(update={"setups": tuple(setups)})

@@ -111,6 +111,11 @@ class Suite(Table):
         check_preset(name, self.seeds, f"the suite {self.title!r}")
         return self.seeds[name]
 
+    def on_seeds(self, seeds: Iterable[int]) -> Suite:
+        """Return the suite with these training seeds for every set-up."""
+        setups = [setup.model_copy(update={"seeds": tuple(seeds)}) for setup in self.setups]
+        return self.model_copy(update={"setups": tuple(setups)})
+
     def at(self, preset: str | None) -> Suite:
         """Return the suite with only the set-ups of a preset, ``"quick"`` by default.
 
@@ -222,6 +227,8 @@ def _check_fair(suite: Suite, path: Path) -> None:
         )
     for preset, seeds in suite.seeds.items():
         suite.check_fresh(seeds, f"{str(path)!r}: seeds.{preset}")
+    for setup in suite.setups:
+        suite.check_fresh(setup.seeds or (), f"{str(path)!r}: seeds of {setup.name!r}")
 
 
 def _on_groups(suite: Suite, path: Path) -> Iterator[Setup]:
