@@ -30,7 +30,7 @@ from pages.compared import (
 from pages.coverage import coverage, failures
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
-from pages.life import chip_life, costs, statements
+from pages.life import chip_life, costs, losses, statements
 from pages.measured import (
     binning,
     checks,
@@ -88,6 +88,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "chip-life-recurrent": lambda: chip_life("chip_life", "recurrent"),
     "chip-life-slayer": lambda: chip_life("chip_life", "SLAYER"),
     "chip-life-statements": lambda: statements("chip_life"),
+    "chip-life-losses": lambda: losses(
+        "chip_life", {"gaussian": "σ = 15 %", "pcm": "PCM after a year"}
+    ),
     "chip-life-offsets": lambda: comparison("chip_life", "offsets-*"),
     "chip-life-costs": lambda: costs("chip_life"),
     "chip-training": lambda: chip_life("chip_training", "demo CNN"),
