@@ -134,7 +134,8 @@ class Chips:
         plan, images = self._plan, self._run.test.images
         found: list[Found] = []
         self._before, self._cost = [], Cost()
-        once, effects = taken_apart(device)
+        once, effects, crossbar = taken_apart(device)
+        self._run.stand_in(crossbar)
         acting = happens if effects is None else effects if happens is None else effects >> happens
         for one in self._found(once, acting):
             found.append(one)
@@ -179,7 +180,7 @@ class Chips:
             return
         # What happens to spikes, and who counts them, know a single chip.
         alone = not self._stacking or happens is not None or run.observer is not None
-        alone = alone or self._repair is not None
+        alone = alone or self._repair is not None or run.crossbar is not None
         # Chips that stopping early throws away cost time: no more than are needed anyway.
         most = len(seeds) if plan.interval_width is None else plan.min_chips
         done = 0

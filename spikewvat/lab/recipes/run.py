@@ -17,6 +17,7 @@ from spikewvat.data import make_loader
 from spikewvat.devices import DeviceModel, ErrorSize, Verified, at_age, error_size
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import conversion
+from spikewvat.lab.recipes.crossbars import standing_in
 from spikewvat.lab.recipes.devices import read_device
 from spikewvat.lab.recipes.loaders import Data, augmentation, open_data, spread
 from spikewvat.lab.recipes.lock import alone_in
@@ -26,6 +27,7 @@ from spikewvat.lab.recipes.results import RunResult, Training
 from spikewvat.lab.recipes.schema import Recipe, Spec
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
+from spikewvat.lab.trainer.loop import derived_seed
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import AGE
@@ -102,19 +104,21 @@ def _train(
     if resolved.start is not None and not trainer.resumes:  # a checkpoint holds later weights
         resolved.start(model)
     optimizer, scheduler = resolved.optimization(model.parameters())
-    trained = trainer.fit(
-        model,
-        data.train,
-        resolved.loss,
-        optimizer,
-        watch=data.watch,
-        watching=data.watching,
-        method=resolved.build_method(model, optimizer),
-        swa=resolved.build_averaging(model),
-        scheduler=scheduler,
-        augment=augmentation(recipe, data.black),
-        identity={"recipe": recipe.training_content()},
-    )
+    method, swa = resolved.build_method(model, optimizer), resolved.build_averaging(model)
+    with _trained_in(resolved, model):
+        trained = trainer.fit(
+            model,
+            data.train,
+            resolved.loss,
+            optimizer,
+            watch=data.watch,
+            watching=data.watching,
+            method=method,
+            swa=swa,
+            scheduler=scheduler,
+            augment=augmentation(recipe, data.black),
+            identity={"recipe": recipe.training_content()},
+        )
     if not first:
         return None
     with converters(recipe, trained.model, data):
@@ -132,6 +136,14 @@ def _train(
     result = run_result(resolved, found, training=training)
     serialisation.write(trainer.out / RESULT, result)
     return result
+
+
+def _trained_in(resolved: Resolved, model: nn.Module) -> AbstractContextManager[Any]:
+    """Return the crossbar that a network is trained in, if any."""
+    if resolved.trained_in is None:
+        return nullcontext()
+    seed = derived_seed(resolved.recipe.seed, "crossbar")
+    return resolved.trained_in.crossbar.around(model, seed=seed)
 
 
 def _trainer(recipe: Recipe, out: Path, **options: Any) -> Trainer:
@@ -177,6 +189,7 @@ def evaluate(
     corruption: Spec | None = None,
     severities: Sequence[float] | None = None,
     ages: Sequence[float] | None = None,
+    crossbar: str | None = None,
     calibrate: Spec | None = None,
     verify: float | None = None,
     chips: int | None = None,
@@ -199,6 +212,8 @@ def evaluate(
             ignored if its size is open.
         severities: Severities of the corruption; 0 and five levels by default.
         ages: Times since programming at which to look at the same chips, in seconds.
+        crossbar: What stands around the devices, see
+            :func:`spikewvat.lab.recipes.crossbars.read_crossbar`.
         calibrate: What is done to each chip after programming, see
             :func:`spikewvat.lab.recipes.corruptions.read_measures`.
         verify: Share of the weights that are verified.
@@ -217,7 +232,7 @@ def evaluate(
         DataError: If the data is missing or malformed.
     """
     given: dict[str, Any] = {"split": split, "chips": chips, "target": target, "seed": seed}
-    given |= {"device": device, "calibrate": calibrate, "verify": verify}
+    given |= {"device": device, "crossbar": crossbar, "calibrate": calibrate, "verify": verify}
     recipe = read_run(out)
     sizes = sigmas
     if (corruption or recipe.evaluation.corruption) is not None:
@@ -319,7 +334,7 @@ def run_result(
         scale=recipe.scale,
         method=method_label(recipe, converted=is_converted),
         split=recipe.evaluation.split,
-        device=resolved.device.label,
+        device=resolved.device_label,
         curve=curve,
         corruption=None if corruption is None else corruption.label,
         settings=settings,
@@ -417,13 +432,13 @@ def on_chips(
     tested = Evaluator(model, loader, time="network")
     if not sizes:
         return Degradation(tested.accuracy, ())
+    device = _devices(model, resolved, data)
     with ChipsProgress(enabled=progress) as bar:
         options["progress"] = bar
         if corruption is not None:
-            return tested.corrupt(corruption, sizes, device=resolved.device(), **options)
+            return tested.corrupt(corruption, sizes, device=device(0.0), **options)
         if resolved.measures:
             options |= {"calibrate": resolved.measures, "calibration": data.calibration}
-        device = _verified(model, resolved, data)
         if plan.ages is not None:
             made = device(0.0)
             return tested.sweep(lambda age: at_age(made, age), sizes, axis=AGE, **options)
@@ -433,9 +448,13 @@ def on_chips(
     return Degradation(tested.accuracy, (report,))
 
 
-def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[float], DeviceModel]:
-    """Return the device by size, on which weights are verified if the recipe asks for it."""
+def _devices(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[float], DeviceModel]:
+    """Return the device by size, with what the recipe puts around it: a crossbar, verification."""
     share, device = resolved.recipe.evaluation.verify, resolved.device
+    if resolved.crossbar is not None:
+        crossbar = resolved.crossbar.on(model, data.calibration)
+        bare = device
+        device = lambda size: standing_in(bare(size), crossbar)  # noqa: E731
     if share is None:
         return device
     samples = min(_FISHER, data.samples["train"])
