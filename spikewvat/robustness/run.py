@@ -93,7 +93,7 @@ class Run:
         same = same and (self.crossbar is None or not self.crossbar.draws)
         if same and self._last is not None and self._gives_equal(self._last[0], values):
             return self._last[1]
-        with self._chip(values, what, seed):
+        with self._chip(values, what):
             found = self._evaluate(what, happens, seed)
         self._last = (values, found) if same else None
         return found
@@ -117,7 +117,7 @@ class Run:
             seed: Seed of the chip.
         """
         self._last = None
-        with self._chip(values, what, seed), calibrated(seed) as (_, cost):
+        with self._chip(values, what), calibrated(seed) as (_, cost):
             return self._evaluate(what, happens, seed), cost
 
     def holding_on(
@@ -130,7 +130,7 @@ class Run:
     ) -> Found:
         """Evaluate the network with other weights on some of the images."""
         self._last = None
-        with self._chip(values, what, seed):
+        with self._chip(values, what):
             return self._evaluate(what, happens, seed, chosen)
 
     def holding_each(self, stack: Stack, chips: list[tuple[Weights, str]]) -> list[Found]:
@@ -165,21 +165,25 @@ class Run:
         return self.test.gradient(self.live)
 
     @contextmanager
-    def _chip(self, values: Weights, what: str, seed: int) -> Iterator[None]:
+    def _chip(self, values: Weights, what: str) -> Iterator[None]:
         """Let the network be a chip within a block, the crossbar around it."""
         self.check_chip(values, what)
-        aimed = {n: float(w.abs().max()) if w.numel() else 0.0 for n, w in self.weights.items()}
-        with replaced(self.live, values), ExitStack() as stack:
-            if self.crossbar is not None:
-                array = self.crossbar.around(
-                    self.model,
-                    seed=seed,
-                    weights=self.live,
-                    adapter=self.adapter,
-                    largest=aimed,
-                )
-                stack.enter_context(array)
-            yield
+        if self.crossbar is None:
+            with replaced(self.live, values):
+                yield
+            return
+        largest = {n: float(w.abs().max()) if w.numel() else 0.0 for n, w in self.weights.items()}
+        draws, seen = self.test.draws, self.test.draws.seen
+        try:
+            with (
+                replaced(self.live, values),
+                self.crossbar.around(
+                    self.model, weights=self.live, adapter=self.adapter, largest=largest
+                ),
+            ):
+                yield
+        finally:
+            draws.seen = seen  # the network itself draws no more than before
 
     def _evaluate(
         self,

@@ -27,7 +27,6 @@ from spikewvat.lab.recipes.results import RunResult, Training
 from spikewvat.lab.recipes.schema import Recipe, Spec
 from spikewvat.lab.trainer import FINAL, Trainer
 from spikewvat.lab.trainer.console import ChipsProgress
-from spikewvat.lab.trainer.loop import derived_seed
 from spikewvat.provenance import provenance
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import AGE
@@ -140,10 +139,8 @@ def _train(
 
 def _trained_in(resolved: Resolved, model: nn.Module) -> AbstractContextManager[Any]:
     """Return the crossbar that a network is trained in, if any."""
-    if resolved.trained_in is None:
-        return nullcontext()
-    seed = derived_seed(resolved.recipe.seed, "crossbar")
-    return resolved.trained_in.crossbar.around(model, seed=seed)
+    plan = resolved.trained_in
+    return nullcontext() if plan is None else plan.crossbar.around(model)
 
 
 def _trainer(recipe: Recipe, out: Path, **options: Any) -> Trainer:
@@ -450,18 +447,21 @@ def on_chips(
 
 def _devices(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[float], DeviceModel]:
     """Return the device by size, with what the recipe puts around it: a crossbar, verification."""
-    share, device = resolved.recipe.evaluation.verify, resolved.device
+    evaluation, plan, crossbar = resolved.recipe.evaluation, None, None
     if resolved.crossbar is not None:
         crossbar = resolved.crossbar.on(model, data.calibration)
-        bare = device
-        device = lambda size: standing_in(bare(size), crossbar)  # noqa: E731
-    if share is None:
-        return device
-    samples = min(_FISHER, data.samples["train"])
-    plan = programming_plan(
-        model, data.calibration, device(), share, samples=samples, time="network"
-    )
-    return lambda size: Verified(device(size), plan)
+    if evaluation.verify is not None:
+        bare, samples = resolved.device(), min(_FISHER, data.samples["train"])
+        plan = programming_plan(
+            model, data.calibration, bare, evaluation.verify, samples=samples, time="network"
+        )
+
+    def made(size: float) -> DeviceModel:
+        device = resolved.device(size)
+        device = device if crossbar is None else standing_in(device, crossbar)
+        return device if plan is None else Verified(device, plan)
+
+    return made
 
 
 def _errors(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:

@@ -257,7 +257,7 @@ class Training(Table):
     workers: Annotated[int, Field(ge=0)] = 0
     tensorboard: bool = False
     crossbar: str | dict[str, Any] | None = None
-    """Train in a crossbar: ``"rows=128,adc_bits=8"``. A resumed run draws other noise."""
+    """Train in a crossbar: ``"rows=128,adc_bits=8"``."""
 
 
 class Averaging(Table):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 from weakref import WeakSet
 
 import torch
@@ -28,15 +28,19 @@ _ARGUMENTS = ("input", "weight", "bias", "stride", "padding", "dilation", "group
 _inside: WeakSet[nn.Module] = WeakSet()
 
 
-class Layout(Protocol):
-    """The sizes of a tile."""
+@dataclass(frozen=True)
+class Tile:
+    """The size of a tile.
 
-    @property
-    def rows(self) -> int: ...
-    @property
-    def columns(self) -> int: ...
-    @property
-    def weights_per_tile(self) -> int: ...
+    Args:
+        rows: Its rows.
+        columns: Its columns.
+        outputs: Outputs whose weights fit into it side by side.
+    """
+
+    rows: int
+    columns: int
+    outputs: int
 
 
 @dataclass
@@ -56,11 +60,11 @@ class Array:
         model: The network.
         live: The weights on the crossbar.
         through: Computes a product.
-        layout: The tiles.
+        tile: The size of a tile.
     """
 
-    def __init__(self, model: nn.Module, live: Weights, through: Through, layout: Layout) -> None:
-        self._model, self._live, self._through, self._layout = model, live, through, layout
+    def __init__(self, model: nn.Module, live: Weights, through: Through, tile: Tile) -> None:
+        self._model, self._live, self._through, self._tile = model, live, through, tile
         self._lines = {name: _Line(tuple(weight.shape)) for name, weight in live.items()}
         self._places: dict[int, str] = {}
         self._running: list[tuple[str, ...]] = []  # weights of the layers that run now
@@ -136,7 +140,7 @@ class Array:
                 yield
         finally:
             self._open = False
-        for name in self._called:
+        for name in sorted(self._called):
             if not self._lines[name].met:
                 self._refuse(name, "is used in a way that is not seen")
 
@@ -160,7 +164,8 @@ class Array:
         self._note(held, x, groups)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             found = self._through(held, product, x, weight)
-        if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        graph = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
+        if graph or torch._C._len_torch_function_stack():  # somebody else looks at products
             found = _Instead.apply(product.apply(x, weight), found)  # type: ignore[no-untyped-call]
         elif not torch.is_autocast_enabled(x.device.type):
             found = found.to(x.dtype)
@@ -203,8 +208,8 @@ class Array:
         rows, total = [], 0
         for name, line in self._lines.items():
             outputs, inputs = line.shape[0], torch.Size(line.shape[1:]).numel()
-            each = -(-(outputs // line.groups) // self._layout.weights_per_tile)
-            tiles = line.groups * each * -(-inputs // self._layout.rows)
+            each = -(-(outputs // line.groups) // self._tile.outputs)
+            tiles = line.groups * each * -(-inputs // self._tile.rows)
             total += tiles
             how = "no spikes: needs a DAC" if line.analog else "spikes"
             how = how if line.met else "not used yet"
@@ -212,7 +217,7 @@ class Array:
             rows.append((name, f"{inputs} x {outputs}", count, how))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)] if rows else []
         lines = ["  " + "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        size = f"{self._layout.rows} x {self._layout.columns}"
+        size = f"{self._tile.rows} x {self._tile.columns}"
         what = f"{len(rows)} weight{'' if len(rows) == 1 else 's'}"
         return "\n".join([f"{what} on {total} tile{'' if total == 1 else 's'} of {size}", *lines])
 

@@ -13,17 +13,17 @@ from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, adapter_for, check_model
 from spikewvat.adapters.modes import evaluating
-from spikewvat.devices.base import check_at_least_zero, generator_device
-from spikewvat.robustness.crossbar.array import Array
+from spikewvat.devices.base import check_at_least_zero
+from spikewvat.robustness.crossbar.array import Array, Tile
 from spikewvat.robustness.crossbar.tiles import (
     Product,
     Slice,
     converted,
     dropped,
+    in_groups,
     sliced,
     spread_inputs,
 )
-from spikewvat.robustness.draws import derived
 from spikewvat.weights import Weights
 
 _BITS = 16
@@ -161,7 +161,7 @@ class Crossbar:
         self,
         model: nn.Module,
         *,
-        seed: int = 0,
+        generator: Generator | None = None,
         weights: Weights | None = None,
         adapter: Adapter | None = None,
         largest: Mapping[str, float] | None = None,
@@ -173,7 +173,8 @@ class Crossbar:
 
         Args:
             model: The network.
-            seed: Of the noise, which goes on from pass to pass.
+            generator: Source of the noise; by default torch's global one, as for dropout. Training
+                methods and evaluators seed that one and compare passes by it.
             weights: Live weights that are on the crossbar; by default those that the adapter finds.
             adapter: Defaults to the adapter for the model's framework.
             largest: The largest weight of each layer, by the name of its weight; by default that
@@ -195,7 +196,7 @@ class Crossbar:
             1 weight on 2 tiles of 256 x 256
               0.weight  300 x 4  2 tiles  spikes
         """
-        with self._around(model, seed, weights, adapter, largest, None) as array:
+        with self._around(model, generator, weights, adapter, largest, None) as array:
             yield array
 
     def calibrated(
@@ -229,12 +230,12 @@ class Crossbar:
         adapter = adapter or adapter_for(model)
         sums: dict[str, list[Tensor]] = {}
 
-        generator = Generator().manual_seed(0)
+        source = Generator().manual_seed(0)
 
         def note(name: str, found: Tensor) -> Tensor:
             flat = found.detach().flatten()
             if len(flat) > _SAMPLES:  # at random: regular places would be the same in every image
-                chosen = torch.randint(len(flat), (_SAMPLES,), generator=generator)
+                chosen = torch.randint(len(flat), (_SAMPLES,), generator=source)
                 flat = flat[chosen.to(flat.device)]
             sums.setdefault(name, []).append(flat.cpu())
             return found
@@ -243,7 +244,7 @@ class Crossbar:
         with (
             evaluating(model),
             torch.no_grad(),
-            unbounded._around(model, 0, weights, adapter, None, note),
+            unbounded._around(model, source, weights, adapter, None, note),
         ):
             try:
                 for batch in batches:
@@ -271,7 +272,7 @@ class Crossbar:
     def _around(
         self,
         model: nn.Module,
-        seed: int,
+        generator: Generator | None,
         weights: Weights | None,
         adapter: Adapter | None,
         largest: Mapping[str, float] | None,
@@ -280,7 +281,6 @@ class Crossbar:
         check_model(model, type(self).__name__)
         adapter = adapter or adapter_for(model)
         live = adapter.synaptic_weights(model) if weights is None else weights
-        sources = {n: Generator().manual_seed(derived(seed, f"crossbar/{n}")) for n in live}
         bounds = {name: self._bound(name) for name in live}
 
         def through(name: str, product: Product, x: Tensor, weight: Tensor) -> Tensor:
@@ -292,11 +292,12 @@ class Crossbar:
                 weight,
                 unit=unit or 1.0,
                 bound=bound,
-                generator=sources[name],
+                generator=generator,
                 note=None if note is None else lambda sums: note(name, sums),
             )
 
-        array = Array(model, live, through, self)
+        tile = Tile(self.rows, self.columns, self.weights_per_tile)
+        array = Array(model, live, through, tile)
         with array.placed():
             yield array
 
@@ -371,7 +372,7 @@ class Crossbar:
         """Return the currents of the columns of some rows."""
 
         def normal(*shape: int) -> Tensor:
-            place = generator_device(generator)
+            place = x.device if generator is None else generator.device
             drawn = torch.randn(shape, generator=generator, device=place, dtype=x.dtype)
             return drawn.to(x.device)
 
@@ -388,7 +389,7 @@ class Crossbar:
 
     def _beside_references(self, product: Product, part: Slice) -> Tensor:
         """Return the cells of all columns, references behind those of each group."""
-        cells = part.cells.unflatten(0, (product.groups, -1))
+        cells = in_groups(part.cells, 0, product.groups)
         blocks = -(-cells.shape[1] // self.weights_per_tile)
         references = cells.new_full((product.groups, blocks, *cells.shape[2:]), part.reference)
         return torch.cat([cells, references], 1).flatten(0, 1)
@@ -396,8 +397,7 @@ class Crossbar:
     def _without_references(self, product: Product, sums: Tensor, outputs: int) -> Tensor:
         """Return the numbers of all columns less that of the reference of their tile."""
         each, axis = outputs // product.groups, product.axis
-        grouped = sums.unflatten(axis, (product.groups, -1))
-        own, references = grouped.tensor_split([each], axis)
+        own, references = in_groups(sums, axis, product.groups).tensor_split([each], axis)
         subtracted = references.repeat_interleave(self.weights_per_tile, axis).narrow(axis, 0, each)
         return (own - subtracted).flatten(axis - 1, axis)
 

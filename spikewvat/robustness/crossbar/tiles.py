@@ -47,9 +47,15 @@ class Product:
             outside[first - low * places : last - low * places] = False
             part = part.masked_fill(outside.view(part[0].shape), 0)
         if self.groups > 1:
-            x = x.unflatten(self.axis, (self.groups, -1)).narrow(self.axis, low, high - low)
+            x = in_groups(x, self.axis, self.groups).narrow(self.axis, low, high - low)
             return x.flatten(self.axis - 1, self.axis), part
         return x.narrow(self.axis, low, high - low), part
+
+
+def in_groups(x: Tensor, axis: int, groups: int) -> Tensor:
+    """Return a tensor with an axis split into groups and what is in each."""
+    axis %= x.dim()
+    return x.reshape(*x.shape[:axis], groups, -1, *x.shape[axis + 1 :])
 
 
 def converted(sums: Tensor, bits: int | None, bound: float, *, unipolar: bool = False) -> Tensor:
@@ -125,7 +131,7 @@ def spread_inputs(product: Product, noise: Tensor, cells: Tensor, first: int, la
         first: The first row.
         last: The row behind the last one.
     """
-    flat = cells.flatten(1)[:, first:last].unflatten(0, (product.groups, -1))
+    flat = in_groups(cells.flatten(1)[:, first:last], 0, product.groups)
     sums = torch.einsum("...gn,gon->...go", noise, flat).flatten(-2)
     return sums.movedim(-1, product.axis)
 
