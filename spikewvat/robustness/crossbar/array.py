@@ -156,7 +156,7 @@ class Array:
         if (held := self._held(x)) is not None:
             self._refuse(held, f"is the input of {name!r}")
         held = self._held(weight) or self._computed(weight)
-        if held is None:
+        if held is None or weight.numel() == 0:
             return func(*args, **kwargs)
         x = x.to_dense() if x.is_sparse else x
         groups = given.get("groups", 1)
@@ -196,7 +196,9 @@ class Array:
         line = self._lines[name]
         line.met, line.groups = True, groups
         if not line.analog and x.numel():
-            line.analog = not torch.equal(x.bool().to(x.dtype).mul_(x.amax()), x)
+            height = x.detach().amax()
+            shares = x.detach() if bool(height == 1) else x.detach() / height
+            line.analog = not torch.equal(shares.square(), shares) and bool(height != 0)
 
     def _refuse(self, name: str, how: str) -> None:
         raise UnsupportedModelError(

@@ -339,7 +339,8 @@ class Crossbar:
         dtype = torch.promote_types(x.dtype, torch.float32)
         x, weight = x.detach().to(dtype), weight.detach().to(dtype)
         heights = product.heights(x)
-        x = x / heights
+        if not bool((heights == 1).all()):
+            x = x / heights
         if self.dac_bits is not None:
             x = converted(x, self.dac_bits, 1.0)
         if self.offset and bool((x < 0).any()):
@@ -349,7 +350,7 @@ class Crossbar:
             )
         if note is None:
             note = lambda sums: converted(sums, self.adc_bits, bound, unipolar=self.offset)  # noqa: E731
-        total: Tensor | float = 0.0
+        total: Tensor | None = None
         for part in sliced(weight / unit, self.slices, self.cell_bits, offset=self.offset):
             cells = self._beside_references(product, part) if self.offset else part.cells
             for first in range(0, weight[0].numel(), self.rows):
@@ -357,7 +358,8 @@ class Crossbar:
                 sums = note(self._sums(product, x, cells, first, last, generator))
                 if self.offset:
                     sums = self._without_references(product, sums, len(weight))
-                total = total + sums * part.worth
+                total = sums * part.worth if total is None else total.add_(sums, alpha=part.worth)
+        assert total is not None  # a weight without inputs is none
         return total * (unit * heights)
 
     def _sums(

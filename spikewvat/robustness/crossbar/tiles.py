@@ -34,7 +34,8 @@ class Product:
 
     def heights(self, x: Tensor) -> Tensor:
         """Return the largest magnitude of each input, 1 where all are 0, to broadcast."""
-        largest = x.abs().amax(tuple(range(self.axis, 0)), keepdim=True)
+        axes = tuple(range(self.axis, 0))
+        largest = torch.maximum(x.amax(axes, keepdim=True), -x.amin(axes, keepdim=True))
         return torch.where(largest > 0, largest, torch.ones_like(largest))
 
     def rows(self, x: Tensor, weight: Tensor, first: int, last: int) -> tuple[Tensor, Tensor]:
@@ -79,10 +80,11 @@ def converted(sums: Tensor, bits: int | None, bound: float, *, unipolar: bool = 
         >>> converted(torch.tensor([-9.0, -0.4, 0.6, 2.4]), 3, 3.0).tolist()
         [-3.0, 0.0, 1.0, 2.0]
     """
-    if bits is not None:
-        step = bound / (2**bits - 1) if unipolar else 2 * bound / (2**bits - 2)
-        sums = (sums / step).round_().mul_(step)
-    return sums.clamp(0.0 if unipolar else -bound, bound)
+    least = 0.0 if unipolar else -bound
+    if bits is None:
+        return sums.clamp(least, bound)
+    step = bound / (2**bits - 1) if unipolar else 2 * bound / (2**bits - 2)
+    return (sums / step).round_().mul_(step).clamp_(least, bound)
 
 
 def dropped(
