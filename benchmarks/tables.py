@@ -27,6 +27,7 @@ from pages.compared import (
     simulated,
 )
 from pages.coverage import coverage, failures
+from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.measured import (
@@ -79,6 +80,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "retention": lambda: comparison("retention", "*-pcm", "*-hermes", "*-wan", "*-cmo"),
     "device-peers": device_peers,
     "rankings": rankings,
+    "crossbar": lambda: comparison("crossbar"),
+    "crossbar-peers": crossbar_peers,
+    "crossbar-inputs": crossbar_inputs,
+    "crossbar-times": crossbar_times,
     "conversion": lambda: comparison("conversion", "lenet_*"),
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
