@@ -22,9 +22,9 @@ from torch.utils.data import Subset
 from spikewvat import Gaussian, adapter_for
 from spikewvat.conversion import Balancing, Dynamics, SpikingNetwork, balance, convert
 from spikewvat.data import make_loader
-from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.loaders import open_data, spread
 from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.lab.recipes.saved import load_model, read_run
 from spikewvat.provenance import provenance
 from spikewvat.robustness import hierarchical
 from spikewvat.robustness.statistics import mean_of
@@ -53,10 +53,10 @@ def measure(
     folder: Path, data_root: Path | None, images: int, chips: int, sigma: float
 ) -> dict[str, Any]:
     """Return what one trained network reaches, converted in all ways, on its chips."""
-    recipe = runs.read_run(folder)
+    recipe = read_run(folder)
     resolved = resolve(recipe)
     data = open_data(resolved, data_root)
-    ann = runs.load_model(folder, resolved).cpu()
+    ann = load_model(folder, resolved).cpu()
     generator = torch.Generator().manual_seed(recipe.seed)
     training: Any = data.train.dataset
     chosen = torch.randperm(len(training), generator=generator)[:512].tolist()

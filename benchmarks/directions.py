@@ -23,9 +23,10 @@ from statistics import fmean
 from typing import Any
 
 from spikewvat import files
-from spikewvat.lab.suites import Claim, Row, RowResult, Setup, Suite, jobs_of, run_suite
+from spikewvat.lab.suites import Claim, Row, Setup, Suite, jobs_of, run_suite
 from spikewvat.lab.suites.suite import FILE, suites_folder
 from spikewvat.provenance import provenance
+from spikewvat.results import RowResult
 from spikewvat.serialisation import read_json, write_json
 
 FOLDER = suites_folder() / "directions"

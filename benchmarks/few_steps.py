@@ -1,11 +1,16 @@
 """Accuracy of converted LeNets within 1 to 32 steps, beside SpikingJelly's ann2snn and QCFS.
 
-    nice python benchmarks/few_steps.py --data data --seeds 0 1 2
+    nice python benchmarks/few_steps.py --data data
+    python benchmarks/few_steps.py --data data --times
 
 Each seed trains three LeNets on MNIST: with ReLU, with QCFS, and with QCFS under weight variation.
 Every side converts one of them, and meets the same test images and the same chips; thresholds are
-fitted to each number of steps where the side can. The result file is written after every side; a
-run that was stopped goes on from there.
+fitted to each number of steps where the side can. Without variation they see all test images; a
+chip sees one of --parts parts of them, each part being seen by as many chips. Networks that
+SpikingJelly converted run as they are without variation; chips run its thresholds and starts in
+our loop, after a check that both give the same accuracies. The result file is written after every
+side; a run that was stopped goes on from there. ``--times`` measures the time of an image instead,
+all sides in turn, and adds it to the file.
 """
 
 from __future__ import annotations
@@ -14,13 +19,15 @@ import argparse
 import copy
 import math
 import os
+import random
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from quick_neurons import quick
 from spikingjelly.activation_based import ann2snn, neuron
 from spikingjelly.activation_based.ann2snn.recipes import (
     LocalThresholdBalancingRecipe,
@@ -29,11 +36,12 @@ from spikingjelly.activation_based.ann2snn.recipes import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikewvat import WVAT, Gaussian, adapter_for
+from spikewvat import WVAT, Gaussian, adapter_for, files
 from spikewvat.conversion import (
     QCFS,
     Dynamics,
     OffsetSpikes,
+    OverTime,
     SilentResiduals,
     SpikingNetwork,
     bias_targets,
@@ -48,9 +56,27 @@ from spikewvat.weights import replaced
 
 STEPS = (1, 2, 4, 8, 16, 32)
 LEVELS, SIGMA = 4, 0.10
-BATCH = 250
-Fit = Callable[[SpikingNetwork], object]
+BATCH = 64
+SAME = 0.001  # difference in accuracy between SpikingJelly's modules and our loop
+TIMED = 100  # images of a pass whose time is taken
 Batches = list[tuple[Tensor, Tensor]]
+HEADS = ("ReLU", "QCFS", "QCFS under WVAT")
+
+
+@dataclass
+class Side:
+    """A converted network.
+
+    Args:
+        snn: The network.
+        fit: Called before each test, when ``time_steps`` of the network is set; None for a network
+            of which one pass gives the scores after every step.
+        peer: The network as SpikingJelly converted it.
+    """
+
+    snn: SpikingNetwork
+    fit: Callable[[SpikingNetwork], object] | None = None
+    peer: nn.Module | None = None
 
 
 def lenet(activation: Callable[[], nn.Module]) -> nn.Sequential:
@@ -84,8 +110,8 @@ def train(ann: nn.Module, images: Tensor, labels: Tensor, epochs: int, device: A
     return ann.eval()
 
 
-def ours(ann: nn.Module, calibration: Tensor, *, biases: bool = False, **options: Any) -> Any:
-    """Return a network, and a function from test batches to what it reaches after each T."""
+def ours(ann: nn.Module, calibration: Tensor, *, biases: bool = False, **options: Any) -> Side:
+    """Return a network with thresholds for each T."""
     fitted: dict[int, SpikingNetwork] = {}
     for steps in STEPS:
         generator = torch.Generator().manual_seed(0)
@@ -101,133 +127,211 @@ def ours(ann: nn.Module, calibration: Tensor, *, biases: bool = False, **options
             net.neurons().values(), fitted[net.time_steps].neurons().values(), strict=True
         ):
             neurons.set_threshold(known.threshold)
-            neurons.start = known.start
+            neurons.start, neurons.bias = known.start, known.bias
         if targets is not None:
             calibrate_biases(net, [calibration], targets)
 
-    def run(test: Batches) -> dict[str, list[float]]:
-        found = sweep_time(snn, test, STEPS, fit=fit)
-        return {
-            "accuracy": [round(float(a), 5) for a in found.accuracies],
-            "spikes": [round(s, 1) for s in found.spikes],
-        }
-
-    return snn, run
+    learned = all(neurons.levels is not None for neurons in snn.neurons().values())
+    once = learned and not biases and not isinstance(snn.correction, OffsetSpikes)
+    return Side(snn, None if once else fit)
 
 
-def jelly(ann: nn.Module, recipe: Any) -> Any:
-    """Return the same for a network that SpikingJelly converted."""
+def jelly(ann: nn.Module, recipe: Any) -> Side:
+    """Return a network that SpikingJelly converted, and one of ours with its thresholds."""
     net = ann2snn.Converter(recipe).convert(copy.deepcopy(ann)).eval()
-    adapter = adapter_for(net)
-
-    @torch.no_grad()
-    def run(test: Batches) -> dict[str, list[float]]:
-        right, spikes, images = torch.zeros(len(STEPS)), torch.zeros(STEPS[-1]), 0
-        with counted(net) as counts:
-            for x, y in test:
-                adapter.reset_state(net)
-                potential = torch.zeros(())
-                for step in range(STEPS[-1]):
-                    counts.clear()
-                    potential = potential + net(x)
-                    spikes[step] += sum(counts)
-                    if step + 1 in STEPS:
-                        right[STEPS.index(step + 1)] += (potential.argmax(1) == y).sum()
-                images += len(y)
-        totals = (spikes.cumsum(0) / images)[torch.tensor(STEPS) - 1]
-        return {
-            "accuracy": [round(a, 5) for a in (right / images).tolist()],
-            "spikes": [round(s, 1) for s in totals.tolist()],
-        }
-
-    return net, run
+    images = torch.rand(32, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    snn = convert(ann, [images], time_steps=STEPS[-1])  # only for its layers
+    scales = [module.scale for name, module in net.named_modules() if name.endswith("scaler1")]
+    nodes = [module for module in net.modules() if isinstance(module, neuron.BaseNode)]
+    for own, scale, node in zip(snn.neurons().values(), scales, nodes, strict=True):
+        own.set_threshold(scale)
+        half = isinstance(node, neuron.HalfThresholdIFNode)
+        own.start = torch.full_like(own.start, 0.5 if half else 0.0)
+    return Side(snn, peer=net)
 
 
-@contextmanager
-def counted(net: nn.Module) -> Iterator[list[float]]:
-    """Collect the numbers of spikes of all calls of its neurons."""
-    counts: list[float] = []
-    hooks = [
-        module.register_forward_hook(lambda m, x, out: counts.append(float(out.count_nonzero())))
-        for module in net.modules()
-        if isinstance(module, neuron.BaseNode)
-    ]
-    try:
-        yield counts
-    finally:
-        for hook in hooks:
-            hook.remove()
+def sides(networks: dict[str, nn.Module], calibration: Tensor) -> dict[str, Callable[[], Side]]:
+    """Return what makes each side, the most telling ones first."""
+    relu, qcfs, varied = (networks[name] for name in HEADS)
+    device = Gaussian(SIGMA)
 
-
-def sides(networks: dict[str, nn.Module], calibration: Tensor) -> dict[str, Callable[[], Any]]:
-    """Return what makes each side."""
-    relu, qcfs, varied = networks.values()
-    device, half = Gaussian(SIGMA), Dynamics()
-
-    def rate(**options: Any) -> Any:
+    def rate(**options: Any) -> Side:
         return jelly(relu, RateCodingRecipe([(calibration,)], **options))
 
-    def own(ann: nn.Module, **options: Any) -> Any:
+    def own(ann: nn.Module, **options: Any) -> Side:
         return ours(ann, calibration, **options)
 
+    robust = {"mode": "99.9%", "channel_wise": True}
     return {
         "ours": lambda: own(relu),
-        "ours, starting at 0": lambda: own(relu, dynamics=Dynamics(initial=0.0)),
-        "ours, for chips": lambda: own(relu, variation=device),
-        "ours, signed, bursts of 2": lambda: own(relu, dynamics=Dynamics(signed=True, burst=2)),
-        "ours, biases of each chip": lambda: own(relu, dynamics=half, biases=True),
-        "ours, offset spikes (COS)": lambda: own(relu, correction=OffsetSpikes()),
-        "QCFS": lambda: own(qcfs),
-        "QCFS, offset spikes (COS)": lambda: own(qcfs, correction=OffsetSpikes()),
-        "QCFS, silent residuals (SRP)": lambda: own(qcfs, correction=SilentResiduals(4)),
+        "ours, biases of each chip": lambda: own(relu, dynamics=Dynamics(), biases=True),
         "QCFS under WVAT": lambda: own(varied),
-        "ann2snn, maximum (its default)": rate,
-        "ann2snn, 99.9 %": lambda: rate(mode="99.9%"),
-        "ann2snn, 99.9 %, channels, half": lambda: rate(
-            mode="99.9%", channel_wise=True, half_threshold=True
-        ),
+        "QCFS": lambda: own(qcfs),
         # It takes a step towards its thresholds with every batch.
         "ann2snn, LTB": lambda: jelly(
             relu, LocalThresholdBalancingRecipe([(part,) for part in 4 * calibration.split(32)])
         ),
+        "ann2snn, 99.9 %, channels, half": lambda: rate(**robust, half_threshold=True),
+        "ours, signed, bursts of 2": lambda: own(relu, dynamics=Dynamics(signed=True, burst=2)),
+        "QCFS, silent residuals (SRP)": lambda: own(qcfs, correction=SilentResiduals(4)),
+        "ann2snn, maximum (its default)": rate,
+        "ann2snn, 99.9 %": lambda: rate(mode="99.9%"),
+        "ann2snn, half the maximum": lambda: rate(mode=0.5),
+        "ann2snn, 99.9 %, channels": lambda: rate(**robust),
+        "QCFS under WVAT, biases of each chip": lambda: own(varied, biases=True),
+        "ours, for chips": lambda: own(relu, variation=device),
+        "ours, offset spikes (COS)": lambda: own(relu, correction=OffsetSpikes()),
+        "QCFS, offset spikes (COS)": lambda: own(qcfs, correction=OffsetSpikes()),
+        "ours, starting at 0": lambda: own(relu, dynamics=Dynamics(initial=0.0)),
     }
 
 
-def on_chips(net: nn.Module, run: Any, test: Batches, chips: int, sigma: float) -> list[Any]:
-    """Return the accuracies of each chip after each T; a chip is its seed."""
+FIRST = 8  # sides that all seeds run before any runs the others
+
+
+def without_variation(side: Side, test: Batches) -> dict[str, Any]:
+    """Return accuracy, spikes and synaptic operations after each T."""
+    found = sweep_time(side.snn, test, STEPS, fit=side.fit)
+    row: dict[str, Any] = {
+        "accuracy": [round(float(a), 5) for a in found.accuracies],
+        "spikes": [round(s, 1) for s in found.spikes],
+        "operations": [round(o) for o in found.operations],
+    }
+    if side.peer is not None:
+        own = _accuracies(_potentials(side.peer), test, STEPS)
+        furthest = max(abs(a - b) for a, b in zip(own, row["accuracy"], strict=True))
+        if furthest > SAME:
+            raise AssertionError(f"SpikingJelly's modules give {own}, ours {row['accuracy']}.")
+        row["accuracy"] = own
+    return row
+
+
+def on_chips(side: Side, parts: list[Batches], chips: int, sigma: float) -> list[list[float]]:
+    """Return the accuracies of the chips for each T."""
+    found = [_of_chip(side, parts[seed % len(parts)]) for seed in _held(side.snn, chips, sigma)]
+    return [list(column) for column in zip(*found, strict=True)]
+
+
+def _held(net: nn.Module, chips: int, sigma: float) -> Iterator[int]:
+    """Yield the seeds of chips, one after the other, while the network holds their weights."""
     live = adapter_for(net).synaptic_weights(net)
     clean = {name: weight.detach() for name, weight in live.items()}
-    found = []
     for seed in range(chips):
         draw = torch.Generator().manual_seed(seed)
         with replaced(live, Gaussian(sigma).program(clean, generator=draw)):
-            found.append(run(test)["accuracy"])
+            yield seed
+
+
+def _of_chip(side: Side, test: Batches) -> list[float]:
+    snn = side.snn
+    if side.fit is None:
+        snn.time_steps = STEPS[-1]
+        return _accuracies(lambda x: torch.cat(list(snn.outputs(x))).cumsum(0), test, STEPS)
+    found = []
+    for snn.time_steps in STEPS:
+        side.fit(snn)
+        found += _accuracies(lambda x: snn(x)[None], test, [1])
     return found
 
 
-def _networks(images: Tensor, labels: Tensor, epochs: int, seed: int) -> dict[str, nn.Module]:
+def _potentials(net: nn.Module) -> Callable[[Tensor], Tensor]:
+    adapter = adapter_for(net)
+
+    def potentials(images: Tensor) -> Tensor:
+        adapter.reset_state(net)
+        return torch.stack([net(images) for _ in range(STEPS[-1])]).cumsum(0)
+
+    return potentials
+
+
+@torch.no_grad()
+def _accuracies(
+    potentials: Callable[[Tensor], Tensor], test: Batches, steps: Sequence[int]
+) -> list[float]:
+    """Return the accuracy after each of so many steps, from potentials [T, B, classes]."""
+    right = torch.zeros(len(steps), dtype=torch.float64)
+    at = torch.tensor(steps) - 1
+    for x, y in test:
+        right += (potentials(x)[at].argmax(2) == y).sum(1)
+    return [round(float(r), 5) for r in right / sum(len(y) for _, y in test)]
+
+
+@torch.no_grad()
+def times(made: dict[str, Callable[[], Side]], images: Tensor, rounds: int) -> dict[str, Any]:
+    """Return the median time of an image in ms for each T, all sides in turn, without ours."""
+    runs: dict[str, Callable[[int], object]] = {}
+    for name, make in made.items():
+        side = make()
+        if side.peer is None:
+            runs[name] = _timed(side.snn, images)
+        else:
+            adapter, peer = adapter_for(side.peer), side.peer
+
+            def theirs(steps: int, a: Any = adapter, net: nn.Module = peer) -> object:
+                a.reset_state(net)
+                return OverTime(net, steps)(images)
+
+            runs[name] = theirs
+    taken: dict[str, dict[int, list[float]]] = {name: {t: [] for t in STEPS} for name in runs}
+    order = random.Random(0)
+    for _ in range(rounds + 1):
+        for name in order.sample(list(runs), len(runs)):
+            for steps in STEPS:
+                start = time.perf_counter()
+                runs[name](steps)
+                taken[name][steps].append(time.perf_counter() - start)
+    return {
+        name: [round(1e3 * float(torch.tensor(of[t][1:]).median()) / len(images), 4) for t in STEPS]
+        for name, of in taken.items()
+    }
+
+
+def _timed(snn: SpikingNetwork, images: Tensor) -> Callable[[int], object]:
+    def run(steps: int) -> object:
+        snn.time_steps = steps
+        return snn(images)
+
+    return run
+
+
+def _networks(
+    images: Tensor, labels: Tensor, epochs: int, seed: int, kept: Path
+) -> dict[str, nn.Module]:
+    """Return the trained networks of a seed, from their files if there are any."""
     made: dict[str, nn.Module] = {}
-    for name, activation, device in (
-        ("ReLU", nn.ReLU, None),
-        ("QCFS", lambda: QCFS(LEVELS, 1.0), None),
-        ("QCFS under WVAT", lambda: QCFS(LEVELS, 1.0), Gaussian(SIGMA)),
-    ):
+    makers: tuple[tuple[Any, Any], ...] = (
+        (nn.ReLU, None),
+        (lambda: QCFS(LEVELS, 1.0), None),
+        (lambda: QCFS(LEVELS, 1.0), Gaussian(SIGMA)),
+    )
+    for name, (activation, device) in zip(HEADS, makers, strict=True):
+        path = kept / f"{name}-{seed}-{len(images)}-{epochs}.safetensors".replace(" ", "_")
         torch.manual_seed(seed)
-        made[name] = train(lenet(activation), images, labels, epochs, device)
+        ann: nn.Module = lenet(activation).eval()
+        if path.exists():
+            files.load_state(ann, files.load(path), source=str(path))
+        else:
+            ann = train(ann.train(), images, labels, epochs, device)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            files.save(path, ann.state_dict())
+        made[name] = ann
     return made
 
 
 def main() -> None:
     """Train, convert, test, print and write the result after every side."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("SPIKEWVAT_DATA", "data"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--training-images", type=int, default=60_000)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--chips", type=int, default=25)
-    parser.add_argument("--chip-images", type=int, default=10_000)
+    parser.add_argument("--parts", type=int, default=5)
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.05, 0.10])
+    parser.add_argument("--kept", type=Path, default=Path("runs/few_steps"), metavar="FOLDER")
+    parser.add_argument("--times", action="store_true")
+    parser.add_argument("--rounds", type=int, default=7)
     out = Path(__file__).parent / "results" / "conversion" / "few_steps.json"
     parser.add_argument("--out", type=Path, default=out)
     arguments = parser.parse_args()
@@ -235,68 +339,107 @@ def main() -> None:
     training, test = MNIST(arguments.data, "train"), MNIST(arguments.data, "test")
     known = training.images[: arguments.training_images, None] / 255
     labels = training.targets[: arguments.training_images]
-    batches = _batches(test, arguments.images)
-    few = _batches(test, arguments.chip_images)
-    settings = {k: v for k, v in vars(arguments).items() if k not in ("data", "out", "seeds")}
+    images = test.images[: arguments.images, None] / 255
+    batches = _batches(images, test.targets[: arguments.images])
+    of_run = ("data", "out", "seeds", "kept", "times", "rounds")
+    settings = {k: v for k, v in vars(arguments).items() if k not in of_run}
     settings |= {"recipe": "benchmarks/few_steps.py", "steps": list(STEPS)}
-    rows = _earlier(arguments.out, settings)
+    content = _earlier(arguments.out, settings)
 
-    def write() -> None:
-        content = {**settings, "seeds": sorted({row["seed"] for row in rows}), **provenance()}
-        write_json(arguments.out, {**content, "rows": rows})
+    def networks_of(seed: int) -> dict[str, nn.Module]:
+        return _networks(known, labels, arguments.epochs, seed, arguments.kept)
 
-    for seed in arguments.seeds:
-        done = {row["side"] for row in rows if row["seed"] == seed}
-        networks = _networks(known, labels, arguments.epochs, seed)
-        for name, ann in networks.items():
-            if f"ANN, {name}" in done:
-                continue
-            accuracy = _accuracy(ann, batches)
-            rows.append({"seed": seed, "side": f"ANN, {name}", "accuracy": accuracy})
-            print(f"seed {seed}  ANN, {name}: {100 * accuracy:.2f} %", flush=True)
-        made = sides(networks, known[:512])
-        names = [*(f"ANN, {name}" for name in networks), *made]
-        for side, make in made.items():
-            if side in done:
-                continue
-            began = time.process_time()
-            net, run = make()
-            row = {"seed": seed, "side": side, **run(batches)}
+    if arguments.times:
+        made = sides(networks_of(arguments.seeds[0]), known[:512])
+        taken = times(made, images[:TIMED], arguments.rounds)
+        content["times"] = {
+            **provenance(),
+            "images": TIMED,
+            "rounds": arguments.rounds,
+            "ms": taken,
+        }
+        write_json(arguments.out, content)
+        for name, figures in taken.items():
+            print(f"{name:<40} " + " ".join(f"{ms:7.4f}" for ms in figures))
+        return
+    for first in (True, False):
+        for seed in arguments.seeds:
+            with quick():
+                _run(content, networks_of(seed), known[:512], batches, arguments, seed, first)
+
+
+def _run(
+    content: dict[str, Any],
+    networks: dict[str, nn.Module],
+    calibration: Tensor,
+    batches: Batches,
+    arguments: Any,
+    seed: int,
+    first: bool,
+) -> None:
+    """Run the sides of a training that have not run yet, and write each into the file."""
+    rows = content["rows"]
+    done = {row["side"] for row in rows if row["seed"] == seed}
+    made = sides(networks, calibration)
+    chosen = list(made)[:FIRST] if first else list(made)[FIRST:]
+    names = [*(f"ANN, {name}" for name in networks), *made]
+    whole = [torch.cat(of) for of in zip(*batches, strict=True)]
+    parts = [_batches(*(x[k :: arguments.parts] for x in whole)) for k in range(arguments.parts)]
+    for side in [*names[: len(networks)], *chosen]:
+        if side in done:
+            continue
+        began = time.process_time()
+        row: dict[str, Any] = {"seed": seed, "side": side}
+        if side in made:
+            converted = made[side]()
+            row |= without_variation(converted, batches)
             row["chips"] = {
-                f"{sigma:g}": on_chips(net, run, few, arguments.chips, sigma)
+                f"{sigma:g}": on_chips(converted, parts, arguments.chips, sigma)
                 for sigma in arguments.sigmas
             }
-            rows.append(row)
-            rows.sort(key=lambda r, n=names: (r["seed"], n.index(r["side"])))
-            write()
-            _show(row, time.process_time() - began)
+        else:
+            row |= _of_ann(networks[side.removeprefix("ANN, ")], batches, parts, arguments)
+        row["seconds"] = round(time.process_time() - began)
+        rows.append(row)
+        rows.sort(key=lambda r: (r["seed"], names.index(r["side"])))
+        content |= {"seeds": sorted({r["seed"] for r in rows}), **provenance()}
+        write_json(arguments.out, content)
+        _show(row)
 
 
-def _earlier(path: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the rows of an earlier run with the same settings, which are not run again."""
-    if not path.exists():
-        return []
-    content = read_json(path)
-    same = all(content.get(key) == value for key, value in settings.items())
-    return list(content["rows"]) if same else []
+def _of_ann(
+    ann: nn.Module, batches: Batches, parts: list[Batches], arguments: Any
+) -> dict[str, Any]:
+    """Return the accuracy of an ANN without variation and on the chips."""
+
+    def accuracy(test: Batches) -> list[float]:
+        return _accuracies(lambda x: ann(x)[None], test, [1])
+
+    chips = {
+        f"{sigma:g}": [
+            [accuracy(parts[k % len(parts)])[0] for k in _held(ann, arguments.chips, sigma)]
+        ]
+        for sigma in arguments.sigmas
+    }
+    return {"accuracy": accuracy(batches), "chips": chips}
 
 
-def _batches(data: MNIST, count: int) -> Batches:
-    images, labels = data.images[:count, None] / 255, data.targets[:count]
+def _batches(images: Tensor, labels: Tensor) -> Batches:
     return list(zip(images.split(BATCH), labels.split(BATCH), strict=True))
 
 
-@torch.no_grad()
-def _accuracy(ann: nn.Module, batches: Batches) -> float:
-    right = sum(int((ann(x).argmax(1) == y).sum()) for x, y in batches)
-    return round(right / sum(len(y) for _, y in batches), 5)
+def _earlier(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of an earlier run with the same settings, whose rows do not run again."""
+    content = read_json(path) if path.exists() else {}
+    same = all(content.get(key) == value for key, value in settings.items())
+    return content if same else {**settings, "rows": []}
 
 
-def _show(row: dict[str, Any], seconds: float) -> None:
+def _show(row: dict[str, Any]) -> None:
     lines = {"clean": row["accuracy"]}
-    for sigma, chips in row["chips"].items():
-        lines[sigma] = [math.fsum(c) / len(c) for c in zip(*chips, strict=True)]
-    print(f"seed {row['seed']}  {row['side']}  ({seconds:.0f} s)")
+    for sigma, of_steps in row["chips"].items():
+        lines[sigma] = [math.fsum(chips) / len(chips) for chips in of_steps]
+    print(f"seed {row['seed']}  {row['side']}  ({row['seconds']} s)")
     for name, values in lines.items():
         print(f"  {name:>6} " + " ".join(f"{100 * v:6.2f}" for v in values), flush=True)
 

@@ -17,6 +17,8 @@ from spikewvat.lab.places import suites_folder
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.lab.recipes.saved import RECIPE, RESULT
+from spikewvat.lab.trainer import FINAL
 
 RECIPES = {"digits-swa": "swa", "digits-wvat": "wvat", "digits-momentum": "momentum"}
 
@@ -28,12 +30,12 @@ def main() -> None:
     out = parser.parse_args().out
     for name, recipe in RECIPES.items():
         run = out / name
-        if not (run / runs.RESULT).exists():
+        if not (run / RESULT).exists():
             path = suites_folder() / "demo" / f"{recipe}.toml"
             runs.train(resolve(read_recipe(path)), run, resume=True)
     for name in RECIPES:  # after all trainings: each result names a commit without changes
         (NETWORKS / name).mkdir(parents=True, exist_ok=True)
-        for file in (runs.RECIPE, runs.FINAL, runs.RESULT):
+        for file in (RECIPE, FINAL, RESULT):
             shutil.copy(out / name / file, NETWORKS / name)
 
 

@@ -30,6 +30,7 @@ from pages.coverage import coverage, failures
 from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
+from pages.life import chip_life, costs, statements
 from pages.measured import (
     binning,
     checks,
@@ -47,6 +48,7 @@ from pages.measured import (
     tsslbp,
     tsslbp_speed,
 )
+from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
 
 from spikewvat.lab.suites import read_suite
@@ -76,8 +78,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "quantization": lambda: comparison("quantization"),
     "ftj": lambda: comparison("ftj"),
     "spikes": corruptions,
-    "chip-life": lambda: comparison("chip_life", "*-gaussian_*", "*-pcm_*"),
-    "retention": lambda: comparison("retention", "*-pcm", "*-hermes", "*-wan", "*-cmo"),
+    "chip-life-demo": lambda: chip_life("chip_life", "demo CNN"),
+    "chip-life-nmnist": lambda: chip_life("chip_life", "N-MNIST CNN"),
+    "chip-life-lenet": lambda: chip_life("chip_life", "LeNet, converted"),
+    "chip-life-recurrent": lambda: chip_life("chip_life", "recurrent"),
+    "chip-life-slayer": lambda: chip_life("chip_life", "SLAYER"),
+    "chip-life-statements": lambda: statements("chip_life"),
+    "chip-life-offsets": lambda: comparison("chip_life", "offsets-*"),
+    "chip-life-costs": lambda: costs("chip_life"),
+    "chip-training": lambda: chip_life("chip_training", "demo CNN"),
+    "chip-training-statements": lambda: statements("chip_training"),
+    "retention": lambda: comparison("retention"),
     "device-peers": device_peers,
     "rankings": rankings,
     "crossbar": lambda: comparison("crossbar"),
@@ -87,6 +98,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion": lambda: comparison("conversion", "lenet_*"),
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
+    "pipeline-lenet": lambda: pipeline("lenet"),
+    "pipeline-lenet-stages": lambda: pipeline_stages("lenet"),
+    "pipeline-lenet-tuned": lambda: pipeline_tuned("lenet"),
+    "pipeline-vgg6": lambda: pipeline("vgg6"),
+    "pipeline-vgg6-stages": lambda: pipeline_stages("vgg6"),
+    "pipeline-vgg6-tuned": lambda: pipeline_tuned("vgg6"),
     "conversion-peer": conversion_peer,
     "convertible": convertible,
     "few-steps": few_steps,

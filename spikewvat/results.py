@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from spikewvat.conversion import TimeSweep
+from spikewvat.devices import ErrorSize
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.landscape import LayerHistogram, LossLines, LossSurface, Sharpness
-from spikewvat.robustness.results import Degradation
+from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.statistics import mean_of, sample_std
-from spikewvat.serialisation import Fraction
+from spikewvat.serialisation import Fraction, Real
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,50 @@ class StepTimes:
         return found
 
 
+@dataclass(frozen=True)
+class Tried:
+    """A setting of a method that was tried.
+
+    Args:
+        setting: Overrides of the recipe.
+        scores: Its score with each seed of the selection; NaN where the training diverged.
+    """
+
+    setting: tuple[str, ...]
+    scores: tuple[Real, ...]
+
+    @property
+    def score(self) -> float:
+        """Mean over seeds; NaN if a training diverged."""
+        return mean_of(self.scores)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """How the setting of a row was chosen, on data held out from training.
+
+    Args:
+        tried: The settings that were tried.
+        chosen: Place of the chosen one among them, that of the highest score.
+        seeds: Training seeds of the selection.
+        sigmas: A score is the mean accuracy over chips and these sizes of the variation.
+        chips: Number of chips at each size.
+        images: Number of held-out samples.
+    """
+
+    tried: tuple[Tried, ...]
+    chosen: int
+    seeds: tuple[int, ...]
+    sigmas: tuple[float, ...]
+    chips: int
+    images: int
+
+    @property
+    def setting(self) -> tuple[str, ...]:
+        """The overrides of the chosen setting."""
+        return self.tried[self.chosen].setting
+
+
 @dataclass(frozen=True, eq=False)
 class RowResult:
     """A row: one method on one kind of chip, with all its trainings.
@@ -144,6 +189,11 @@ class RowResult:
         settings: Numeric parameters of the method, by name.
         converted: Results of each network after its conversion; empty if not converted.
         landscape: The loss around each network; empty if not evaluated.
+        errors: How large the errors of each network's weights are on the last kind of chip; empty
+            if not known.
+        columns: Reports of each network on other chips, by name; empty if not requested.
+        selection: How the setting was chosen; None if there was none to choose.
+        test_reads: How often the test data was read for each network; empty if not counted.
         recipe: The recipe, for the record.
         versions: Versions of Python and the packages.
         commit: Commit of spikewvat.
@@ -157,13 +207,18 @@ class RowResult:
     settings: Mapping[str, float] = field(default_factory=dict)
     converted: tuple[Converted, ...] = ()
     landscape: tuple[Landscape, ...] = ()
+    errors: tuple[ErrorSize, ...] = ()
+    columns: tuple[Mapping[str, ChipReport], ...] = ()
+    selection: Selected | None = None
+    test_reads: tuple[int, ...] = ()
     recipe: Mapping[str, Any] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     commit: str | None = None
 
     def __post_init__(self) -> None:
         """Check that all figures are for the same trainings and sizes."""
-        for name in ("curves", "seconds", "converted", "landscape"):
+        names = ("curves", "seconds", "converted", "landscape", "errors", "columns", "test_reads")
+        for name in names:
             count = len(getattr(self, name))
             if count != len(self.seeds) and (count or name == "curves"):
                 raise ValueError(f"{name} are {count}, expected one for each seed {self.seeds}.")

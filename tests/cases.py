@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from spikewvat.devices import (
     AbsMax,
+    AtRandomAge,
     BinaryCells,
+    Compensated,
     DeviceModel,
     DifferentialPair,
     Drift,
@@ -117,6 +119,8 @@ DEVICES: list[DeviceCase] = [
     DeviceCase(cmo_reram(time=10.0, acceptance=2.0), closed_form=False),
     DeviceCase(milo_reram(), closed_form=False),
     DeviceCase(sonos(time=1.5 * 86400.0), closed_form=False),
+    DeviceCase(AtRandomAge(pcm(), 1.0, 86400.0), closed_form=False),
+    DeviceCase(Compensated(pcm(time=86400.0)), closed_form=False),
     DeviceCase(Empirical(MEASURED)),
     DeviceCase(Empirical(MEASURED, MinMax(per_channel=True), smooth=True)),
     DeviceCase(Quantized(bits=4) >> Gaussian(0.05) >> StuckAt(low=0.01), closed_form=False),

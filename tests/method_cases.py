@@ -16,9 +16,11 @@ from spikewvat.perturbations import (
     GAV,
     HSV,
     SAM,
+    SAMSON,
     Momentum,
     Past,
     Perturbation,
+    RandomLayers,
     RandomLength,
     VariableNoise,
     Warmup,
@@ -27,10 +29,13 @@ from spikewvat.perturbations import (
 from spikewvat.training import WVAT, GradientMethod, PerturbedGradient, Plain
 from spikewvat.training.methods import (
     QAT,
+    Distillation,
+    NegativeFeedback,
     NoiseInjection,
     ParameterAdversary,
     RandomPerturbation,
     Statistical,
+    StraightThrough,
     Vortex,
 )
 
@@ -74,6 +79,7 @@ METHODS: list[MethodCase] = [
     MethodCase("gav", perturbation(lambda _: GAV(GAUSSIAN)), backwards=2, random=False),
     MethodCase("sam", perturbation(lambda _: SAM()), backwards=2, random=False),
     MethodCase("asam", perturbation(lambda _: ASAM()), backwards=2, random=False),
+    MethodCase("samson", perturbation(lambda _: SAMSON()), backwards=2, random=False),
     MethodCase("awp", perturbation(lambda _: AWP()), backwards=2, random=False),
     MethodCase("wvat", method(WVAT, GAUSSIAN), backwards=1.5),
     MethodCase(
@@ -106,6 +112,10 @@ METHODS: list[MethodCase] = [
     MethodCase("trice", perturbation(lambda _: HSV(CENSORED))),
     MethodCase("a-trice", perturbation(lambda _: variation(CENSORED)), backwards=1.5),
     MethodCase("binary-cells", perturbation(lambda _: HSV(BinaryCells(6, 0.1)))),
+    MethodCase("random-layers", perturbation(lambda _: RandomLayers(HSV(GAUSSIAN)))),
+    MethodCase("negative-feedback", method(NegativeFeedback, GAUSSIAN, wider=(1.5, 1.2))),
+    MethodCase("distillation", method(Distillation, GAUSSIAN)),
+    MethodCase("straight-through", method(StraightThrough, GAUSSIAN)),
     MethodCase("vortex", method(Vortex, Lognormal(0.3)), random=False),
     MethodCase("statistical", method(Statistical, GAUSSIAN), random=False),
     MethodCase("statistical-sampled", method(Statistical, Lognormal(0.2), form="sampled")),

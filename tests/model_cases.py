@@ -21,7 +21,8 @@ from spikewvat.lab.models.snntorch import SpikingCNN as SnnTorchCNN
 from spikewvat.lab.models.spikingjelly import SpikingCNN as JellyCNN
 from spikewvat.lab.models.tsslbp import ConvNet, Stage
 from spikewvat.perturbations import ASAM, AWP, GAV, HSV, SAM, Mixture, Perturbation
-from spikewvat.spiking.lif import LIF
+from spikewvat.spiking.layers import Linear
+from spikewvat.spiking.lif import LIF, Recurrent
 from spikewvat.spiking.tsslbp import TSSL
 
 PERTURBATIONS: list[Perturbation] = [
@@ -283,6 +284,12 @@ ADAPTERS = [
             shape=(4, 2, 2, 8, 8),
         )
         for step_mode in "ms"
+    ),
+    AdapterCase(
+        "lif-recurrent",
+        lambda: nn.Sequential(Linear(3, 6), Recurrent(6, LIF(0.9, 0.5)), Linear(6, 4)),
+        ("0.weight", "1.recurrent.weight", "2.weight"),
+        carries_state=False,
     ),
     AdapterCase(
         "tsslbp-cnn",

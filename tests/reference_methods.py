@@ -48,6 +48,54 @@ def sgd(w, grads_of, *, steps, lr, momentum=0.0, after=lambda w: w):
     return w
 
 
+def samson(w, g, rho, order):
+    """The radius along t^2 g, t the share of each weight in its tensor's norm, one by one."""
+    shares = {}
+    for name, value in w.items():
+        sizes = [abs(v) for v in value.flatten().tolist()]
+        norm = max(sizes) if order == math.inf else sum(v**order for v in sizes) ** (1 / order)
+        shares[name] = torch.tensor([v / norm for v in sizes], dtype=value.dtype)
+        shares[name] = shares[name].reshape(value.shape)
+    total = math.sqrt(sum(float((shares[n] * g[n]).square().sum()) for n in w))
+    return {name: rho * shares[name] ** 2 * g[name] / total for name in w}
+
+
+def negative_feedback(w, delta, wider, beta, x, y):
+    """Gradient of the loss of noisy scores minus a share of noisier ones, through all of them."""
+
+    def objective(v):
+        z = scores(plus(v, delta), x)
+        for i, change in enumerate(wider):
+            z = z - beta * 10 ** (-i) * scores(plus(v, change), x)
+        return -torch.log_softmax(z / (len(wider) + 1), 1)[range(len(y)), y].mean()
+
+    return gradient(objective, w)
+
+
+def distilled(w, delta, share, t, x, y):
+    """Gradient of (1 - share) L + share T^2 KL from the scores without variation, held fixed."""
+    teacher = scores(w, x).detach()
+
+    def objective(v):
+        z = scores(plus(v, delta), x)
+        return (1 - share) * loss(plus(v, delta), x, y) + share * t**2 * kl(teacher / t, z / t)
+
+    return gradient(objective, w)
+
+
+def straight_through(w, delta, x, y):
+    """Gradients of a forward pass at w + delta sent back through w, layer by layer."""
+    noisy = plus(w, delta)
+    before = x @ noisy["0.weight"].T
+    h = before.clamp(min=0)
+    z = h @ noisy["2.weight"].T
+    slope = torch.softmax(z, 1)
+    slope[range(len(y)), y] -= 1
+    slope = slope / len(y)
+    back = (slope @ w["2.weight"]) * (before > 0)
+    return {"0.weight": back.T @ x, "2.weight": slope.T @ h}
+
+
 def mixed(w, delta, share, x, y):
     """lambda grad L(w + v) + (1 - lambda) grad L(w)."""
     noisy = gradient(lambda v: loss(v, x, y), plus(w, delta))

@@ -22,6 +22,7 @@ FLOORS = {
     0: (
         "errors",
         "memory",
+        "processes",
         "weights",
         "holding",
         "pieces",
@@ -49,7 +50,8 @@ OPTIONAL = {
     "torchvision": "lab/models/vision.py",
     "PIL": "data/pictures.py",
     "jinja2": "lab/report/page.py",
-    "joblib": "lab/suites/pool.py",
+    "cloudpickle": "processes.py",
+    "joblib": "processes.py",
     "filelock": "lab/recipes/lock.py",
     "lightning_fabric": "lab/trainer/trainer.py",
     "matplotlib": "robustness/canvas.py",

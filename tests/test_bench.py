@@ -9,12 +9,13 @@ import torch
 from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture serves here too)
 
 from spikewvat import files
+from spikewvat.devices import ErrorSize, Gaussian
 from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.suites import jobs_of, markdown, read_suite, run_suite
 from spikewvat.lab.suites.suite import Row, suites_folder
-from spikewvat.lab.suites.table import cells, published, sizes_note
+from spikewvat.lab.suites.table import cells, errors_note, published, sizes_note
 from spikewvat.results import RowResult
 from spikewvat.robustness import ChipReport, Degradation
 from spikewvat.serialisation import plain, read, write
@@ -156,6 +157,47 @@ def test_rows_that_change_keys_and_rows_that_only_test(suite, tmp_path, monkeypa
     call("bench", other, *arguments[2:], "--rows", "wvat")
     assert len(names) == 2
     assert (tmp_path / "runs" / "other" / "wvat.json").is_file()
+
+
+CROSSED = """
+[[groups]]
+name = "old"
+key = "pcm"
+overrides = ["evaluation.device=pcm", "evaluation.ages=[10.0]"]
+[[groups]]
+name = "noisy"
+key = "noise"
+overrides = ["evaluation.sigmas=[0.1]"]
+[[tests]]
+key = "nothing"
+method = "nothing"
+[[tests]]
+key = "scale"
+method = "factors"
+overrides = ["evaluation.calibrate=scale", "evaluation.before=false"]
+groups = ["pcm"]
+"""
+
+
+def test_rows_that_go_through_all_groups_and_tests(suite):
+    crossed = SUITE.replace('name = "CNN"', 'name = "CNN"\ncrossed = true')
+    (suite / "suite.toml").write_text(crossed.replace("[[setups]]", CROSSED + "[[setups]]"))
+    found = read_suite(suite)
+    assert [setup.name for setup in found.setups] == ["CNN: old", "CNN: noisy"]
+    kinds = ("pcm-nothing", "pcm-scale", "noise-nothing")
+    assert {row.name for row in found.rows} == {
+        f"{n}-{k}" for n in ("plain", "wvat") for k in kinds
+    }
+    assert found.rows[1].method == "plain: factors"
+    jobs = jobs_of(found, preset=None, seeds=[0])
+    assert len({job.training for job in jobs}) == 2
+    (job,) = (job for job in jobs if job.row == "wvat-pcm-scale")
+    assert job.recipe.evaluation.ages == (10.0,)
+    assert str(job.recipe.evaluation.calibrate) == "scale"
+    lost = CROSSED.replace('["pcm"]', '["pmc"]')
+    (suite / "suite.toml").write_text(crossed.replace("[[setups]]", lost + "[[setups]]"))
+    with pytest.raises(RecipeError, match="has no group 'pmc'. Did you mean 'pcm'"):
+        read_suite(suite)
 
 
 def test_what_a_training_depends_on(suite):
@@ -338,6 +380,20 @@ def test_the_note_says_what_sigma_is_relative_to(device, relative_to):
     found = dataclasses.replace(report(0.1, [0.7, 0.9]), device=device)
     note = sizes_note([RowResult((0,), (Degradation(0.98, (found,)),))])
     assert note.startswith(f"σ relative to {relative_to}")
+
+
+def test_errors_are_told_in_every_convention():
+    report = ChipReport(repr(Gaussian(0.1)), 0.1, torch.ones(2).double(), (0, 1), 9)
+    curves = (Degradation(1.0, (report,)),) * 2
+    sizes = (ErrorSize(0.1, 0.3, 2.0), ErrorSize(0.1, 0.4, 2.0))
+    row = RowResult((0, 1), curves, errors=sizes)
+    assert errors_note([row]) == (
+        "errors at σ = 10 % are 10.0 % of the 6-sigma width = 35.4 % of the largest weight = 2 in "
+        "units of conductance"
+    )
+    assert errors_note([RowResult((0, 1), curves)]) == ""
+    with pytest.raises(ValueError, match="errors are 1, expected one for each seed"):
+        RowResult((0, 1), curves, errors=sizes[:1])
 
 
 def test_a_result_file_is_read_back(suite, tmp_path):

@@ -109,9 +109,9 @@ def test_words_and_file(tmp_path):
     found = verdicts(claims, ROWS)
     assert [str(verdict) for verdict in found] == [
         "undecided: ascent is more accurate (accuracy without variation: gav 98.0, wild 89.5; "
-        "lead +8.50, 95 % CI -99.50 .. +116.50)",
+        "lead +8.50, 95 % CI -99.50 .. +116.50; p = 0.5 after Holm)",
         "supported: noise loses less (points lost at σ = 10 %: hsv 3.0, gav 28.0; "
-        "lead +25.00, 95 % CI +25.00 .. +25.00)",
+        "lead +25.00, 95 % CI +25.00 .. +25.00; p < 0.001 after Holm)",
         "undecided: nobody knows (accuracy on chips: measured 80.0, gone no result)",
     ]
     write_verdicts(found, tmp_path / "claims.json")

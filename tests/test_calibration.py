@@ -12,8 +12,9 @@ from model_cases import ADAPTERS
 from spread import spread
 from torch import nn
 
-from spikewvat import BiasTrim, Distillation, Scale, calibrated
+from spikewvat import BiasTrim, Distillation, Scale, calibrated, programming_plan
 from spikewvat.adapters import adapter_for
+from spikewvat.adapters.currents import layers_of
 from spikewvat.devices import Gaussian, pcm
 from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import DataError, UnsupportedModelError
@@ -25,10 +26,10 @@ from spikewvat.robustness.calibration import (
     NetworkMeasure,
     ThresholdTrim,
 )
-from spikewvat.robustness.calibration.layers import layers_of
 from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.results import ChipReport
 from spikewvat.serialisation import plain, restored
+from spikewvat.spiking.events import EventLinear
 from spikewvat.spiking.layers import Linear as TimedLinear
 from spikewvat.spiking.lif import LIF, Neurons
 
@@ -392,6 +393,48 @@ def test_a_report_holds_the_same_chips_before_and_after():
         Gaussian, [0, 0.1], chips=4, calibrate=[Scale(), BiasTrim(12)], calibration=loader()
     )
     assert torch.equal(curve[1].accuracies, report.accuracies)
+
+
+def test_chips_need_not_be_tested_before():
+    test = Evaluator(net(), loader(samples=40, seed=7))
+    options = {"chips": 3, "calibrate": [Scale(), BiasTrim(12)], "calibration": loader()}
+    whole = test.chips(Gaussian(0.1), **options)
+    half = test.chips(Gaussian(0.1), **options, before=False)
+    assert torch.equal(half.accuracies, whole.accuracies)
+    assert half.calibrated.before is None
+    assert half.calibrated.cost == whole.calibrated.cost
+    assert "before" not in str(half)
+    again = restored({"kind": "ChipReport 1", **plain(half)}, ChipReport, source="the test")
+    assert again.calibrated.before is None
+    (curve,) = test.sweep(Gaussian, [0.1], **options, before=False)
+    assert torch.equal(curve.accuracies, whole.accuracies)
+    assert curve.calibrated.before is None
+
+
+def test_sparse_samples_calibrate_as_dense_ones_do():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.spikes = EventLinear(5, 7), Neurons(LIF(v_threshold=0.5))
+            self.readout = TimedLinear(7, 3)
+
+        def forward(self, x):
+            return self.readout(self.spikes(self.first(x)))
+
+    model, dense = net(Flat), loader()
+    sparse = [(inputs.to_sparse(), labels) for inputs, labels in dense]
+    numbers = [
+        calibrated(model, chip_of(model), samples, [BiasTrim(7)]).numbers
+        for samples in (dense, sparse)
+    ]
+    for name, offset in numbers[0].items():
+        torch.testing.assert_close(numbers[1][name], offset)
+    plans = [
+        programming_plan(model, samples, Gaussian(0.1), samples=7).importance
+        for samples in (dense, sparse)
+    ]
+    for name, importance in plans[0].items():
+        torch.testing.assert_close(plans[1][name], importance, rtol=1e-5, atol=1e-9)
 
 
 def test_a_trim_without_a_scale_warns_where_the_device_has_drifted():

@@ -19,8 +19,7 @@ from spikewvat import files
 from spikewvat.cli import app
 from spikewvat.devices import pcm
 from spikewvat.errors import TrainingStalledWarning
-from spikewvat.lab.recipes import run as runs
-from spikewvat.lab.recipes import schema
+from spikewvat.lab.recipes import evaluation, schema
 from spikewvat.lab.recipes.results import RunResult
 from spikewvat.robustness.axis import AGE
 from spikewvat.serialisation import plain, read
@@ -144,11 +143,12 @@ def test_nothing_is_held_out(recipe, run, tmp_path):
 def test_activations_are_quantised_while_chips_are_tested(recipe, tmp_path, monkeypatch):
     seen = []
 
-    def spy(model, *arguments, tested=runs.on_chips, **options):
+    def spy(model, *arguments, tested=evaluation.on_chips, **options):
         seen.append([len(module._forward_pre_hooks) for module in model.convs])
         return tested(model, *arguments, **options)
 
-    monkeypatch.setattr(runs, "on_chips", spy)
+    for module in ("evaluation", "run"):
+        monkeypatch.setattr(f"spikewvat.lab.recipes.{module}.on_chips", spy)
     out = tmp_path / "run"
     short = ("training.epochs=1", "averaging.enabled=false", "evaluation.chips=1")
     options = ("evaluation.activation_bits=4", *short, "--no-progress")

@@ -14,12 +14,13 @@ from spikewvat.conversion import restore
 from spikewvat.conversion.layers import Neurons
 from spikewvat.errors import CheckpointError, RecipeError
 from spikewvat.lab.recipes import convert as conversions
-from spikewvat.lab.recipes import read_recipe, schema
+from spikewvat.lab.recipes import evaluation, read_recipe, schema
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.reading import changed
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.results import RunResult
+from spikewvat.lab.recipes.saved import CONVERTED, load_model, read_run
 from spikewvat.results import RowResult
 from spikewvat.serialisation import plain, read
 
@@ -114,6 +115,28 @@ def test_activations_of_a_converted_network_are_quantised(run, tmp_path):
     assert rows[0] != rows[1]
 
 
+def test_chips_run_in_the_precision_of_the_recipe_but_not_converted_ones(
+    recipe, tmp_path, monkeypatch
+):
+    seen = []
+
+    class Spy(evaluation.Evaluator):
+        def __init__(self, *arguments, autocast, **options):
+            seen.append(autocast)
+            super().__init__(*arguments, autocast=autocast, **options)
+
+    monkeypatch.setattr(evaluation, "Evaluator", Spy)
+    run, out = tmp_path / "run", tmp_path / "snn"
+    short = ("training.epochs=1", "training.channels_last=true", "evaluation.precision=bf16-mixed")
+    call("train", recipe, "--out", run, *short, "--no-progress")
+    call("evaluate", run, "--no-progress")
+    call("convert", run, "--out", out, "--sweep", "2", "--no-progress")
+    call("evaluate", out, "--no-progress")
+    assert seen == [torch.bfloat16, torch.bfloat16, None, None]
+    assert result_of(run).recipe["evaluation"]["precision"] == "bf16-mixed"
+    assert result_of(out).recipe["evaluation"]["precision"] == "32-true"
+
+
 def test_the_default_folder_and_a_checkpoint(run):
     call("convert", run / "checkpoint.safetensors", "--no-progress")
     result = result_of(run / "converted")
@@ -138,7 +161,7 @@ def test_options_reach_the_network(run, tmp_path):
     assert plan["coding"]["name"] == "poisson"
     assert {report.images for report in result_of(out).curve} == {6}
     assert result_of(out).converted.over_time.images == 24
-    snn = runs.load_model(out, resolve(runs.read_run(out)), weights=runs.CONVERTED)
+    snn = load_model(out, resolve(read_run(out)), weights=CONVERTED)
     neurons = [module for module in snn.modules() if isinstance(module, Neurons)]
     assert type(neurons[0].dynamics.surrogate).__name__ == "SpikeTime"
     assert snn.time_steps == 5
@@ -180,7 +203,7 @@ def test_an_interrupted_conversion_goes_on_bit_for_bit(run, tmp_path, monkeypatc
         return real(self, *arguments, **keywords)
 
     out = tmp_path / "cut"
-    settings = runs.read_run(run).model_copy(deep=True)
+    settings = read_run(run).model_copy(deep=True)
     wanted = changed(
         settings, {}, ["conversion.finetune.epochs=2", "conversion.finetune.images=24"]
     )
@@ -234,9 +257,9 @@ def test_wrong_input_is_one_line(run, recipe, tmp_path):
 def test_a_network_that_is_gone(run):
     call("convert", run, "--no-progress")
     out = run / "converted"
-    (out / runs.CONVERTED).unlink()
+    (out / CONVERTED).unlink()
     with pytest.raises(CheckpointError, match=r"snn\.safetensors"):
-        runs.load_model(out, resolve(runs.read_run(out)), weights=runs.CONVERTED)
+        load_model(out, resolve(read_run(out)), weights=CONVERTED)
 
 
 SUITE = """
@@ -322,11 +345,17 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from spikewvat.conversion import QCFS
+
 
 def make_model():
     return nn.Sequential(
         nn.Flatten(), nn.Linear(16, 12), nn.Hardtanh(0.0, 1.0), nn.Linear(12, 3)
     )
+
+
+def make_quantised():
+    return nn.Sequential(nn.Flatten(), nn.Linear(16, 12), QCFS(6, 1.0), nn.Linear(12, 3))
 
 
 def make_loaders():
@@ -378,11 +407,17 @@ def test_a_network_of_ones_own(own, tmp_path):
     images, labels = next(iter(test))
     right = float((ann(images).argmax(1) == labels).float().mean())
     assert result.converted.ann == pytest.approx(right)
-    snn = restore(type(ann)(*ann), out / runs.CONVERTED, time_steps=8)
+    snn = restore(type(ann)(*ann), out / CONVERTED, time_steps=8)
     found = float((snn(images).argmax(1) == labels).float().mean())
     assert found == pytest.approx(result.curve.clean)
     assert found > 0.6
     assert "holds an earlier conversion" in error("convert", *options)
+
+
+def test_a_network_of_quantised_activations_runs_for_their_levels(own, tmp_path):
+    name, _, _, options = own
+    call("convert", *options, "--model", f"{name}:make_quantised", "--out", tmp_path / "out")
+    assert result_of(tmp_path / "out").converted.over_time.steps == (1, 3, 6)
 
 
 def test_ones_own_network_is_tuned_and_described_as_a_recipe_would(own, tmp_path):

@@ -78,6 +78,12 @@ def test_deeper_networks_run_as_the_published_neuron_does():
     torch.testing.assert_close(convert(ann, [x])(x), currents.mean(0), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize(("activation", "steps"), [(lambda: QCFS(6, 0.9), 6), (nn.ReLU, 16)])
+def test_the_number_of_steps_follows_from_the_activations(activation, steps):
+    ann, x = network(activation).float(), torch.rand(50, 6)
+    assert convert(ann, [x]).time_steps == steps
+
+
 def test_learned_thresholds_stay_unless_asked():
     ann, x = network(lambda: QCFS(4, 0.9)).float(), torch.rand(50, 6)
     snn = convert(ann, [x], time_steps=2)
@@ -128,9 +134,9 @@ class Spiking(OfficialIF):
     [
         (lambda: network(lambda: Spiking(4, 0.9)), UnsupportedModelError, "cannot be"),
         (
-            lambda: network(lambda: nn.Hardtanh(0.0, 1.0)),
+            lambda: nn.Sequential(network(nn.ReLU), QCFS(8), nn.Linear(3, 3)).double(),
             ValueError,
-            "time_steps=None needs QCFS layers.*they are none",
+            "time_steps=None needs.* they are 8, none. Pass time_steps",
         ),
         (
             lambda: nn.Sequential(network(lambda: QCFS(4)), QCFS(8), nn.Linear(3, 3)).double(),

@@ -16,7 +16,7 @@ import torch
 from spikewvat.data import cifar_files
 from spikewvat.data.cifar import CIFAR10, CIFAR100
 from spikewvat.data.images import Direct, Rate
-from spikewvat.data.loaders import make_loader
+from spikewvat.data.loaders import collate, make_loader
 from spikewvat.errors import DataError, RecipeError
 from spikewvat.lab.recipes import loaders
 from spikewvat.lab.recipes.reading import recipe_from
@@ -86,6 +86,10 @@ def test_several_items_at_once(binary, options):
         assert torch.equal(image, data[index][0])
         assert label == data[index][1]
         assert isinstance(label, int)
+    images, labels = collate(data.__getitems__([7, 0, 11]))
+    expected = collate([data[index] for index in (7, 0, 11)])
+    assert torch.equal(images, expected[0])
+    assert torch.equal(labels, expected[1])
 
 
 def test_batches(binary):

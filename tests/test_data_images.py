@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spikewvat.data.images import MNIST, Direct, Latency, Rate, read_idx
-from spikewvat.data.loaders import make_loader
+from spikewvat.data.loaders import collate, make_loader
 from spikewvat.errors import DataError
 
 
@@ -51,6 +51,10 @@ def test_several_items_at_once(root, options):
         assert torch.equal(image, data[index][0])
         assert label == data[index][1]
         assert isinstance(label, int)
+    images, labels = collate(data.__getitems__([7, 0, 11]))
+    expected = collate([data[index] for index in (7, 0, 11)])
+    assert torch.equal(images, expected[0])
+    assert torch.equal(labels, expected[1])
 
 
 def test_standardized_images(root, images):

@@ -12,7 +12,9 @@ from reference_devices import PRESETS, mean_and_std
 from spikewvat.devices import (
     PCM,
     SONOS,
+    AtRandomAge,
     CMOReRAM,
+    Compensated,
     DifferentialPair,
     Drift,
     Empirical,
@@ -136,6 +138,49 @@ def test_age_reaches_every_part_that_ages():
     assert not changes_with_age(table)
     assert changes_with_age(chip)
     assert at_age(chip, DAY) == Chip(table, faults=[DeadNeurons(0.1), Drift(0.1, DAY)])
+
+
+def test_chips_of_all_ages_are_as_old_as_their_first_number_says():
+    w = {"fc": torch.randn(4, 5, dtype=torch.float64, generator=seeded(2))}
+    device = AtRandomAge(pcm(), 10.0, 365 * DAY)
+    logs = []
+    for seed in range(300):
+        generator = seeded(seed)
+        share = float(torch.rand((), dtype=torch.float64, generator=generator))
+        age = 10.0 * (365 * DAY / 10.0) ** share
+        expected = pcm(age).program(w, generator=generator)["fc"]
+        torch.testing.assert_close(device.program(w, generator=seeded(seed))["fc"], expected)
+        logs.append(math.log10(age))
+    low, high = 1.0, math.log10(365 * DAY)
+    mean, std = mean_and_std(logs)
+    assert mean == pytest.approx((low + high) / 2, abs=0.3)
+    assert std == pytest.approx((high - low) / math.sqrt(12), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: AtRandomAge(pcm(), 10.0, 1.0), r"earliest must be at most latest, got 10\.0 and"),
+        (lambda: AtRandomAge(pcm(), 0.0, 1.0), r"earliest must be a finite number above 0, got 0"),
+        (lambda: AtRandomAge(Gaussian(0.1), 1.0, 2.0), r"changes with time, such as pcm\(\), got"),
+        (lambda: AtRandomAge(sonos(), 1.0, 9 * DAY), "SONOS was measured for 432000 s"),
+    ],
+)
+def test_ages_that_a_device_cannot_have(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_a_compensated_chip_is_one_that_was_scaled_back():
+    w = {"a": torch.randn(30, 20, generator=seeded(2)), "zero": torch.zeros(3)}
+    chip = pcm(DAY).program(w, generator=seeded(3))
+    found = Compensated(pcm(DAY)).program(w, generator=seeded(3))
+    square = math.fsum(x * x for x in w["a"].flatten().tolist())
+    pairs = zip(w["a"].flatten().tolist(), chip["a"].flatten().tolist(), strict=True)
+    factor = square / math.fsum(x * y for x, y in pairs)
+    torch.testing.assert_close(found["a"], chip["a"] * factor)
+    assert torch.equal(found["zero"], chip["zero"])
+    assert at_age(Compensated(pcm()), DAY) == Compensated(pcm(DAY))
 
 
 def test_one_size_in_every_convention():

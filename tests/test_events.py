@@ -16,6 +16,7 @@ from spikewvat.data import make_loader
 from spikewvat.data.augmentation import RandomShift
 from spikewvat.data.loaders import collate
 from spikewvat.robustness import simulate_chips
+from spikewvat.spiking import events as seeking
 from spikewvat.spiking.events import EventConv2d, EventLinear
 from spikewvat.spiking.losses import rate_cross_entropy
 
@@ -104,6 +105,64 @@ def test_bf16_and_the_compiler():
     compiled = torch.compile(net, backend="eager")
     spikes = events(4, 2, 24, dtype=torch.float32).to_sparse()
     assert torch.equal(compiled(spikes), net(spikes))
+
+
+def plain(layer, spikes):
+    """The product of matrices, whatever the spikes are."""
+    return nn.functional.linear(spikes.flatten(2), layer.weight, layer.bias)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("counts", [1, 3])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("rate", "few"), [(0.0, True), (0.04, True), (0.3, False)])
+def test_few_events_in_dense_spikes_are_added_up(rate, few, bias, counts):
+    """The same currents; derivatives of any order and kind."""
+    layer = EventLinear(50, 128, bias=bias).double()
+    spikes = events(6, 20, 2, 25, rate=rate, counts=counts)
+    for held in (spikes, spikes.transpose(0, 1).contiguous().transpose(0, 1)):
+        assert seeking._has_few_events(held.flatten(2), layer.weight) is few
+        torch.testing.assert_close(layer(held), plain(layer, spikes))
+
+    def loss(weight, run, x=spikes):
+        about = {"weight": weight, "bias": layer.bias} if bias else {"weight": weight}
+        return (
+            torch.func.functional_call(layer, about, (x,)).tanh().square().sum()
+            if run
+            else (nn.functional.linear(x.flatten(2), weight, layer.bias).tanh().square().sum())
+        )
+
+    weight, along = layer.weight.detach(), torch.randn_like(layer.weight)
+    weights = torch.stack([weight, along, -weight])
+    for derivative in (
+        lambda run: torch.func.grad(lambda w: loss(w, run))(weight),
+        lambda run: torch.func.jvp(lambda w: loss(w, run), (weight,), (along,)),
+        lambda run: torch.func.vmap(torch.func.grad(lambda w: loss(w, run)))(weights),
+        lambda run: torch.autograd.functional.hvp(lambda w: loss(w, run), weight, along)[1],
+        lambda run: torch.func.jvp(torch.func.grad(lambda w: loss(w, run)), (weight,), (along,)),
+        lambda run: torch.func.grad(lambda x: loss(weight, run, x))(spikes),
+        lambda run: torch.func.jvp(lambda x: loss(weight, run, x), (spikes,), (spikes,)),
+        lambda run: torch.func.vmap(lambda x: loss(weight, run, x))(torch.stack([spikes, spikes])),
+    ):
+        torch.testing.assert_close(derivative(True), derivative(False))
+
+
+def test_where_events_are_not_looked_for():
+    """In tensors without values of their own, that want gradients, or that fit no such sum."""
+    wide, spikes = torch.zeros(128, 4), torch.zeros(3, 2, 4)
+    found = seeking._has_few_events
+    assert found(spikes, wide)
+    assert not found(spikes, wide[:64])
+    assert not found(spikes.clone().requires_grad_(), wide)
+    assert not found(spikes.double(), wide)
+    assert not found(spikes.long(), wide.long())
+    assert not found(spikes.to("meta"), wide.to("meta"))
+    assert not found(nn.Parameter(spikes, requires_grad=False), wide)
+    layer = EventLinear(4, 128)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(spikes + 1), plain(layer, spikes + 1))
+    with torch.autocast("cpu"):
+        assert layer(spikes).dtype == layer(spikes + 1).dtype == torch.bfloat16
 
 
 def test_training_and_chips_with_sparse_batches():

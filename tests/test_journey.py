@@ -60,7 +60,7 @@ def test_ctrl_c_elsewhere(tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("spikewvat.lab.recipes.run.evaluate", interrupted)
+    monkeypatch.setattr("spikewvat.lab.recipes.evaluation.evaluate", interrupted)
     (tmp_path / "run").mkdir()
     done = call("evaluate", tmp_path / "run", code=130)
     assert done.stderr == "interrupted: nothing was kept.\n"

@@ -49,7 +49,8 @@ def test_each_set_is_tried_on_the_same_chips(found):
     test = Evaluator(net(), loader(samples=40, seed=7))
     plainly = test.chips(YEAR, chips=4)
     assert torch.equal(found.outcomes[0].report.accuracies, plainly.accuracies)
-    assert torch.equal(found.outcomes[2].report.calibrated.before, plainly.accuracies)
+    reports = [outcome.report.calibrated for outcome in found.outcomes]
+    assert all(report is None or report.before is None for report in reports)
     plan = programming_plan(net(), loader(samples=40), YEAR, 0.6, samples=20)
     verified = test.chips(
         Verified(YEAR, plan),

@@ -15,9 +15,11 @@ from spikewvat.perturbations import (
     GAV,
     HSV,
     SAM,
+    SAMSON,
     Mixture,
     Momentum,
     Past,
+    RandomLayers,
     RandomLength,
     Sum,
     VariableNoise,
@@ -27,9 +29,12 @@ from spikewvat.perturbations import (
 from spikewvat.training import WVAT, PerturbedGradient
 from spikewvat.training.methods import (
     QAT,
+    Distillation,
+    NegativeFeedback,
     NoiseInjection,
     ParameterAdversary,
     RandomPerturbation,
+    StraightThrough,
     Vortex,
 )
 
@@ -325,6 +330,69 @@ def test_random_perturbation():
         trained(lambda model, _: RandomPerturbation(model, Given(), mix=0.3)),
         expected(lambda step, w, m: literal.mixed(w, draw(w), 0.3, X, Y)),
     )
+
+
+@pytest.mark.parametrize("order", [2.0, math.inf])
+def test_samson(order):
+    same(
+        trained(perturbed(SAMSON(0.3, order))),
+        expected(lambda step, w, m: grad(literal.plus(w, literal.samson(w, grad(w), 0.3, order)))),
+    )
+
+
+def test_worked_samson():
+    """Of a layer (3, -1) with gradient (1, 2), p = infinity: t = (1, 1/3), |t g| = 1.2019."""
+    w, g = {"w": torch.tensor([3.0, -1.0])}, {"w": torch.tensor([1.0, 2.0])}
+    (v,) = SAMSON(0.6)(w, g).values()
+    assert v.tolist() == pytest.approx([0.6 / 1.201850, 0.6 * 2 / 9 / 1.201850], rel=1e-5)
+    assert SAMSON()({"w": torch.zeros(2)}, g)["w"].tolist() == [0.0, 0.0]
+
+
+def test_negative_feedback():
+    def grads_of(step, w, m):
+        delta = {name: 0.5 * d for name, d in draw(w).items()}
+        wider = [{name: f * d for name, d in delta.items()} for f in (1.5, 1.2)]
+        return literal.negative_feedback(w, delta, wider, 0.4, X, Y)
+
+    def make(model, _):
+        return NegativeFeedback(model, Given(), gamma=0.5, beta=0.4, wider=(1.5, 1.2))
+
+    same(trained(make), expected(grads_of))
+
+
+def test_distillation():
+    def make(model, _):
+        return Distillation(model, Given(), gamma=0.5, share=0.3, temperature=3.0)
+
+    def grads_of(step, w, m):
+        delta = {name: 0.5 * d for name, d in draw(w).items()}
+        return literal.distilled(w, delta, 0.3, 3.0, X, Y)
+
+    same(trained(make), expected(grads_of))
+
+
+def test_straight_through():
+    same(
+        trained(lambda model, _: StraightThrough(model, Given(), gamma=0.5)),
+        expected(
+            lambda step, w, m: literal.straight_through(
+                w, {name: 0.5 * d for name, d in draw(w).items()}, X, Y
+            )
+        ),
+    )
+
+
+def test_random_layers():
+    w = {name: weight.detach() for name, weight in net().named_parameters()}
+    for share, count in ((0.0, 0), (1.0, 2)):
+        found = RandomLayers(HSV(Given()), share)(w)
+        assert sum(bool(d.any()) for d in found.values()) == count
+    same(found, draw(w))
+    g = torch.Generator().manual_seed(1)
+    kept = [RandomLayers(HSV(Given()), 0.3)(w, generator=g) for _ in range(300)]
+    share = sum(bool(d.any()) for one in kept for d in one.values()) / 600
+    assert share == pytest.approx(0.3, abs=0.08)
+    assert RandomLayers(SAM()).pick().needs_gradient
 
 
 def test_noise_injection_clips_after_the_step():

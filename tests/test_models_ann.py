@@ -11,11 +11,13 @@ from torch import fx, nn
 from spikewvat.adapters import adapter_for
 from spikewvat.lab.models.alexnet import AlexNet
 from spikewvat.lab.models.lenet import LeNet
-from spikewvat.lab.models.vgg import VGG, VGG5, VGG16, VGG16Bias
+from spikewvat.lab.models.vgg import VGG, VGG5, VGG6, VGG16, VGG16Bias
 
 SMALL = [
     (lambda: VGG5(width=0.05, hidden=6), (3, 32, 32)),
     (lambda: VGG16(width=0.02, hidden=6, pool="max"), (3, 32, 32)),
+    (lambda: VGG6(width=0.1), (3, 32, 32)),
+    (lambda: VGG6(width=0.1, levels=4), (3, 32, 32)),
     (lambda: LeNet(channels=(2, 3), hidden=5), (1, 28, 28)),
     (lambda: VGG16Bias(width=0.02, hidden=6), (3, 32, 32)),
     (lambda: AlexNet(width=0.02, hidden=6), (3, 32, 32)),
@@ -49,6 +51,7 @@ def test_sizes_of_networks_without_biases(build, parameters):
     [
         (VGG16Bias, 15_245_130, 15_239_872),
         (lambda: VGG16Bias(classes=100), 15_291_300, 15_285_952),
+        (VGG6, 307_946, 9 * (96 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128) + 20480),
         (
             AlexNet,
             3_311_434,
@@ -139,6 +142,16 @@ def test_layers_of_alexnet_in_order():
     assert AlexNet(input_shape=(1, 15, 15), width=0.1)(torch.rand(2, 1, 15, 15)).shape == (2, 10)
 
 
+@pytest.mark.parametrize(("levels", "activation"), [(None, "ReLU"), (4, "QCFS")])
+def test_layers_of_vgg6_in_order(levels, activation):
+    names = [type(module).__name__ for module in VGG6(width=0.1, levels=levels)]
+    assert names == [
+        *(["Conv2d", "BatchNorm2d", activation] * 2 + ["AvgPool2d"]) * 3,
+        "Flatten",
+        "Linear",
+    ]
+
+
 @pytest.mark.parametrize(("build", "shape"), SMALL)
 def test_scores_gradients_and_trace(build, shape):
     model = build()
@@ -166,6 +179,8 @@ def test_scores_gradients_and_trace(build, shape):
         (lambda: LeNet(input_shape=(1, 3, 3)), r"2 stages leave nothing of images of 3 x 3"),
         (lambda: AlexNet(input_shape=(3, 14, 14)), r"leaves nothing of images of 14 x 14.*15 x 15"),
         (lambda: AlexNet(hidden=0), r"hidden must be at least 1, got 0"),
+        (lambda: VGG6(input_shape=(3, 7, 7)), r"pooling leaves nothing of images of 7 x 7"),
+        (lambda: VGG6(levels=0), r"levels must be a whole number of at least 1, got 0"),
         (lambda: VGG16Bias(width=-1), r"width must be above 0, got -1"),
     ],
 )

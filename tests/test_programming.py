@@ -72,6 +72,53 @@ def test_the_default_ranking_is_fisher_times_squared_error():
     assert all(weight.grad is None for weight in model.parameters())
 
 
+def test_before_a_trim_only_what_an_offset_cannot_mend_counts():
+    """The literal sum: each weight's gradient, less its mean input times its offset's gradient."""
+    model, batches = net(), loader()
+    plan = programming_plan(model, batches, Gaussian(0.1), trimmed=True, samples=SAMPLES)
+    layers = ["first", "second", "readout"]
+    means, kept = {}, {}
+
+    def inputs_of(name):
+        return lambda module, args, output: kept.setdefault(name, []).append(args[0].detach())
+
+    handles = [model.get_submodule(n).register_forward_hook(inputs_of(n)) for n in layers]
+    for inputs, _ in batches:
+        model(inputs)
+    for handle in handles:
+        handle.remove()
+    for name in layers:
+        means[name] = torch.cat([x.flatten(0, 1) for x in kept[name]]).mean(0)
+    total = {name: torch.zeros_like(weight) for name, weight in live_of(model).items()}
+    for inputs, labels in batches:
+        for place in range(len(labels)):
+            offsets = {n: torch.zeros(len(model.get_submodule(n).weight)) for n in layers}
+            handles = []
+            for name, offset in offsets.items():
+                offset.requires_grad_()
+                handles.append(
+                    model.get_submodule(name).register_forward_hook(
+                        lambda module, args, output, offset=offset: output + offset
+                    )
+                )
+            loss = rate_cross_entropy(
+                model(inputs[:, place : place + 1]), labels[place : place + 1]
+            )
+            live = live_of(model)
+            parts = torch.autograd.grad(loss, [*live.values(), *offsets.values()])
+            for handle in handles:
+                handle.remove()
+            for i, name in enumerate(layers):
+                for row in range(len(parts[i])):
+                    own = parts[i][row] - means[name] * parts[len(layers) + i][row]
+                    total[f"{name}.weight"][row] += own.square() / SAMPLES
+    for name, importance in plan.importance.items():
+        torch.testing.assert_close(importance.float(), total[name], rtol=1e-3, atol=1e-9)
+    plainly = programming_plan(model, batches, Gaussian(0.1), samples=SAMPLES)
+    assert not torch.allclose(plainly.importance["second.weight"], plan.importance["second.weight"])
+    assert all(weight.grad is None for weight in model.parameters())
+
+
 def test_where_cells_cannot_be_read_the_variance_of_the_device_counts():
     model, batches = net(), loader()
     device = Gaussian(0.1)

@@ -13,6 +13,8 @@ from torch import nn
 from spikewvat import files, provenance
 from spikewvat.devices import (
     AbsMax,
+    AtRandomAge,
+    Compensated,
     DifferentialPair,
     Fixed,
     Gaussian,
@@ -21,6 +23,7 @@ from spikewvat.devices import (
     SixSigma,
     Uniform,
     Weibull,
+    pcm,
 )
 from spikewvat.devices.base import Pipeline
 from spikewvat.errors import CheckpointError, RecipeError
@@ -52,6 +55,7 @@ from spikewvat.perturbations import (
     Warmup,
     variation,
 )
+from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import Plain
 
 BASE = """
@@ -74,6 +78,9 @@ NEED_A_DEVICE = {
     "random-perturbation",
     "vortex",
     "statistical",
+    "distillation",
+    "negative-feedback",
+    "straight-through",
 }
 MINIMAL = {
     "name": "x",
@@ -414,13 +421,13 @@ def test_every_method_by_name(name):
     again = resolve(recipe_from(checked.recipe.content()))
     assert again.recipe == checked.recipe
     assert pickle.loads(pickle.dumps(checked)).recipe == checked.recipe  # for other processes
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(nn.Linear(3, 4), Neurons(LIF(v_threshold=0.1)), nn.Linear(4, 2))
     optimizer, _ = checked.optimization(model.parameters())
     method = checked.build_method(model, optimizer)
     assert isinstance(method, Plain) is (name in ("plain", "ptq"))
 
     def closure():
-        output = model(torch.ones(2, 3))
+        output = model(torch.ones(1, 2, 3)).sum(0)
         return nn.functional.cross_entropy(output, torch.tensor([0, 1])), output
 
     method.backward(closure)
@@ -514,6 +521,22 @@ def test_optimizers():
     assert isinstance(optimizer, torch.optim.SGD)
     assert optimizer.defaults["momentum"] == 0.9
     assert optimizer.defaults["weight_decay"] == 5e-4
+    assert not optimizer.defaults["fused"]
+    for name in ("sgd", "adam", "adamw"):
+        made, _ = resolved(training={"optimizer": name, "fused": True}).optimization(weights)
+        assert made.defaults["fused"]
+    with pytest.raises(RecipeError, match=r"training.fused = true: 'rmsprop' has no fused kernel"):
+        resolved(training={"optimizer": "rmsprop", "fused": True})
+
+
+def test_the_layout_of_weights_changes_no_weight():
+    content = {"data": {"name": "cifar10"}, "model": {"name": "vgg5", "width": 0.1, "hidden": 8}}
+    plain = resolved(**content).build_model()
+    model = resolved(**content, training={"channels_last": True}).build_model()
+    for one, other in zip(plain.parameters(), model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert model[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert not model[0].weight.is_contiguous()
 
 
 def test_averaging_starts_at_its_share_of_the_epochs():
@@ -570,6 +593,36 @@ def test_mnist_and_its_encodings(tmp_path):
         resolved(data={"name": "mnist", "encoding": {"name": "rat"}})
     with pytest.raises(RecipeError, match=r"unknown key 'steps' in \[data.encoding\]"):
         resolved(data={"name": "mnist", "encoding": {"name": "rate", "steps": 3}})
+
+
+def test_samples_to_calibrate_with_are_drawn_anew_or_held_out(monkeypatch, tmp_path):
+    monkeypatch.setitem(DATA, "tiny", "training_worker:TinyEvents")
+
+    def drawn(training=0.0, **evaluation):
+        given = {"data": "tiny", "training": {"validation": training}, "evaluation": evaluation}
+        data = loaders.open_data(resolved(**given), tmp_path)
+        dataset = data.calibration.dataset
+        kept = dataset.dataset  # in the order of the data set, where some are held out
+        return [kept.indices[i] if training else i for i in dataset.indices]
+
+    first, other = drawn(), drawn(draw=1)
+    assert drawn() == first != other
+    assert sorted(first) == sorted(other) == list(range(len(first)))
+    seen, fresh = drawn(0.25), drawn(0.25, calibration="validation")
+    assert sorted(seen + fresh) == sorted(first)
+    assert len(fresh) == len(first) // 4
+    with pytest.raises(RecipeError, match="calibration = 'validation', but no data is held"):
+        drawn(calibration="validation")
+
+
+def test_methods_train_for_trimmed_chips_of_all_ages():
+    device = {"name": "random-age", "inner": "pcm", "earliest": 1.0, "latest": 1e6}
+    method = {"name": "hsv", "device": {"name": "compensated", "inner": device}, "trim": True}
+    made = resolved(method=method).build_method(torch.nn.Linear(2, 2), None)
+    assert made.trim
+    assert made.perturbation == HSV(Compensated(AtRandomAge(pcm(), 1.0, 1e6)))
+    with pytest.raises(RecipeError, match=r"unknown key 'trim' in \[method\]"):
+        resolved(method={"name": "plain", "trim": True})
 
 
 def test_a_network_needs_a_score_for_every_class():

@@ -17,6 +17,7 @@ from spread import spread
 from torch import nn
 
 from spikewvat.adapters import Tap, adapter_for
+from spikewvat.adapters.currents import synapse_layers
 from spikewvat.conversion.layers import Neurons as ConvertedNeurons
 from spikewvat.devices import Gaussian, SixSigma
 from spikewvat.errors import UnsupportedModelError
@@ -34,7 +35,7 @@ from spikewvat.robustness.corruptions import (
     corrupt,
 )
 from spikewvat.robustness.corruptions.base import Corruption
-from spikewvat.robustness.corruptions.synapses import steps_of, synapse_layers
+from spikewvat.robustness.corruptions.synapses import steps_of
 from spikewvat.robustness.draws import derived
 from spikewvat.spiking import slayer, tsslbp
 from spikewvat.spiking.events import EventLinear

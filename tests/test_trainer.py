@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,9 +18,11 @@ import training_worker as worker
 from torch import nn
 
 from spikewvat import files
+from spikewvat.data.augmentation import Chain, RandomFlip, RandomShift
 from spikewvat.devices import Gaussian
 from spikewvat.errors import CheckpointError, DivergedError
 from spikewvat.lab.trainer import Trainer, derived_seed
+from spikewvat.lab.trainer.batches import prepared
 from spikewvat.lab.trainer.console import Totals, TrainingProgress, print_table
 from spikewvat.perturbations import HSV
 from spikewvat.spiking.losses import rate_cross_entropy
@@ -37,7 +40,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def fit(out, *, epochs=2, model=None, optimizer=None, train=None, resume=False, **options):
     settings = {
         k: options.pop(k)
-        for k in ("patience", "clip_norm", "clamp", "precision", "tensorboard")
+        for k in ("patience", "clip_norm", "clamp", "precision", "compile", "tensorboard")
         if k in options
     }
     torch.manual_seed(0)
@@ -87,6 +90,92 @@ def test_resumed_equals_uninterrupted(tmp_path, monkeypatch, kind, stop_at):
     assert len(resumed.history) == 5
     for one, other in zip(whole.history, resumed.history, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"precision": "bf16-mixed"},
+        pytest.param({"precision": "bf16-mixed", "compile": True}, marks=pytest.mark.slow),
+    ],
+    ids=lambda options: "-".join(options) or "32",
+)
+@pytest.mark.parametrize("optimizer", ["SGD", "Adam"])
+def test_resumed_in_another_layout_with_fused_steps(tmp_path, monkeypatch, optimizer, options):
+    """Files keep no layout, and fused kernels take memory as it lies."""
+
+    def train(out, **more):
+        torch.manual_seed(2)
+        model = worker.images().to(memory_format=torch.channels_last)
+        kinds = {
+            "SGD": lambda: torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, fused=True),
+            "Adam": lambda: torch.optim.Adam(model.parameters(), 0.01, fused=True),
+        }
+        noise = HSV(Gaussian(0.05))
+        method = PerturbedGradient(model, noise, generator=torch.Generator().manual_seed(1))
+        batches = torch.utils.data.DataLoader(
+            worker.TinyImages(".", "train"), 20, shuffle=True, generator=torch.Generator()
+        )
+        augment = Chain([RandomShift(2), RandomFlip()])
+        more |= {"train": batches, "method": method, "augment": augment, "watch": batches}
+        more |= {"loss": nn.functional.cross_entropy, "epochs": 4, **options}
+        fit(out, model=model, optimizer=kinds[optimizer](), **more)
+
+    train(tmp_path / "a")
+    saved = Trainer._save
+
+    def interrupted(trainer, name, tree):
+        saved(trainer, name, tree)
+        if (trainer.out / "checkpoint.safetensors").is_file():
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_save", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(tmp_path / "b")
+    train(tmp_path / "b", resume=True)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_batches_are_read_ahead_on_a_thread_where_that_draws_nothing():
+    def threads(dataset, **options):
+        loader = torch.utils.data.DataLoader(dataset, 8, **options)
+        found = []
+
+        def noted(batch):
+            found.append(threading.current_thread() is threading.main_thread())
+            return batch
+
+        with prepared(loader, noted) as batches:
+            labels = torch.cat([labels for _, labels in batches])
+        assert torch.equal(labels, torch.cat([labels for _, labels in loader]))
+        return set(found)
+
+    images = worker.TinyImages(".", "train")
+    assert threads(images) == threads(torch.utils.data.Subset(images, range(20))) == {False}
+    assert threads(worker.data()) == {True}  # nobody knows whether it draws
+    assert threads(worker.data(), num_workers=1) == {False}  # others draw
+
+
+def test_a_thread_that_reads_hands_its_errors_on_and_ends():
+    loader = torch.utils.data.DataLoader(worker.TinyImages(".", "train"), 8)
+    count = threading.active_count()
+
+    def broken(batch):
+        broken.seen += 1
+        if broken.seen == 3:
+            raise OSError("the disk is gone")
+        return batch
+
+    broken.seen = 0
+    with pytest.raises(OSError, match="disk is gone"), prepared(loader, broken) as batches:
+        assert len(list(zip(batches, range(2), strict=False))) == 2
+        next(batches)
+    with pytest.raises(KeyboardInterrupt), prepared(loader, lambda batch: batch) as batches:
+        next(batches)
+        raise KeyboardInterrupt
+    assert threading.active_count() == count
 
 
 class Jittered(torch.utils.data.Dataset):
@@ -448,7 +537,10 @@ def test_augmentation_changes_training_batches_only(tmp_path):
             seen.append((self.training, spikes.max().item(), spikes.min().item()))
             return super().forward(spikes)
 
-    fit(tmp_path, model=Spy(), watch=worker.loader(), augment=lambda spikes: spikes * 0 + 0.5)
+    def halves(spikes, *, generator):
+        return spikes * 0 + 0.5
+
+    fit(tmp_path, model=Spy(), watch=worker.loader(), augment=halves)
     assert {(high, low) for training, high, low in seen if training} == {(0.5, 0.5)}
     watched = [(high, low) for training, high, low in seen if not training]
     # The first batch that is trained on is run twice more, to see whether state survives.

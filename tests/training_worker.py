@@ -47,6 +47,20 @@ def spiking() -> nn.Module:
     return SpikingCNN(input_shape=(2, 6, 6), channels=(3,), kernel_size=3, classes=3)
 
 
+def images() -> nn.Module:
+    """A network for images of 12 x 12, with weights of several channels on both sides."""
+    return nn.Sequential(
+        nn.Conv2d(1, 6, 3, padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 5, 3),
+        nn.ReLU(),
+        nn.Dropout(0.1),
+        nn.Flatten(),
+        nn.Linear(80, 3),
+    )
+
+
 def time_first(batch):
     spikes, labels = zip(*batch, strict=True)
     return torch.stack(spikes, dim=1), torch.stack(labels)
@@ -137,6 +151,8 @@ class TinyEvents(torch.utils.data.Dataset):
 
 class TinyImages(torch.utils.data.Dataset):
     """Images around a pattern of their class, in place of a data set on disk."""
+
+    repeatable = True
 
     def __init__(self, root, split: str, *, size: int = 12) -> None:
         draw = torch.Generator().manual_seed(4)

@@ -227,15 +227,19 @@ def device_peers() -> str:
 
 
 def rankings() -> str:
-    """Return the table of rankings of weights to verify, without and with offsets."""
-    found = load("devices", "rankings")
-    shares = dict.fromkeys(key.rpartition(", ")[2] for key in found["accuracies"] if "," in key)
-    names = dict.fromkeys(key.rpartition(", ")[0] for key in found["accuracies"] if "," in key)
+    """Return the table of rankings of weights to verify."""
+    return ranking_table(load("devices", "rankings")["accuracies"])
 
-    def cell(key: str) -> str:
-        before, after = (sum(part) / len(part) for part in found["accuracies"][key])
-        return f"{percent(before)} / {percent(after)}"
 
-    lines = [["none verified", *[cell("nothing")] * len(shares)]]
-    lines += [[name, *(cell(f"{name}, {share}") for share in shares)] for name in names]
+def ranking_table(found: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """Return the table of mean accuracies: as they are / with each measure."""
+    shares = list(dict.fromkeys(share for by in found.values() for share in by if share))
+
+    def cell(figures: dict[str, list[float]]) -> str:
+        return " / ".join(percent(sum(part) / len(part)) for part in figures.values())
+
+    lines = [
+        [name, *(cell(by.get(share, by.get("", {}))) for share in shares)]
+        for name, by in found.items()
+    ]
     return markdown_table(["", *(f"{100 * float(share):g} %" for share in shares)], lines)

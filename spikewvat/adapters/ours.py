@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spikewvat.adapters.neurons import NeuronLayer, Part, Varied, in_units, longer
+from spikewvat.adapters.neurons import NeuronLayer, Part, Tap, Varied, in_units, longer
 from spikewvat.spiking import lif, slayer, tsslbp
 
 _ALL: frozenset[Part] = frozenset({"spikes", "v_threshold", "tau_mem"})
@@ -78,7 +79,7 @@ class LifNeurons(NeuronLayer):
         module: The neurons.
     """
 
-    def __init__(self, name: str, module: lif.Neurons) -> None:
+    def __init__(self, name: str, module: lif.Neurons | lif.Recurrent) -> None:
         super().__init__(name, module, parts=_ALL, timed=True, method="steps")
 
     def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
@@ -90,8 +91,37 @@ class LifNeurons(NeuronLayer):
         return x, [(held, "beta", longer(beta.clamp(0, 1), tau))]
 
 
+class RecurrentNeurons(LifNeurons):
+    """LIF neurons with recurrent synapses, which see spikes as they leave the neurons.
+
+    Args:
+        name: Name of the module.
+        module: The neurons.
+    """
+
+    def _call(self, tap: Tap, inner: Callable[..., Any], x: Tensor, *args: Any, **kw: Any) -> Any:
+        if tap.spikes is None:
+            return super()._call(tap, inner, x, *args, **kw)
+        found = []
+        for step in x[:, None]:  # what is sent enters the next step
+            spikes, state = super()._call(tap, inner, step, *args, **kw)
+            args, kw = (state._replace(sent=spikes[-1]),), {}
+            found.append(spikes)
+        return torch.cat(found), args[0]
+
+    def _varied(self, x: Tensor, threshold: Tensor | None, tau: Tensor | None) -> Varied:
+        x, entries = super()._varied(x, threshold, tau)
+        if threshold is None:
+            return x, entries
+        synapses = self.module.recurrent
+        held: Any = synapses._parameters
+        return x, [*entries, (held, "weight", synapses.weight / threshold[:, None])]
+
+
 def own_layer(name: str, module: nn.Module) -> NeuronLayer | None:
     """Return how to see one of the package's own layers of neurons, None for any other module."""
+    if isinstance(module, lif.Recurrent):
+        return RecurrentNeurons(name, module)
     if isinstance(module, lif.Neurons):
         return LifNeurons(name, module)
     if isinstance(module, slayer.Neurons | slayer.Spike):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from typing import Any
 from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
@@ -70,6 +71,14 @@ class TorchAdapter:
         self._ignore = _checked_names(model, ignore)
         self._seen: WeakKeyDictionary[nn.Module, state.Noted] = WeakKeyDictionary()
         self._note_state(model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: weak references cannot be sent."""
+        return {**vars(self), "_seen": list(self._seen.items())}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take it on."""
+        vars(self).update(state, _seen=WeakKeyDictionary(state["_seen"]))
 
     def synaptic_weights(self, model: nn.Module) -> Weights:
         """Return the live synaptic weights by name; tied weights appear once.

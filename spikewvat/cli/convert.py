@@ -60,7 +60,10 @@ def convert(
         float | None,
         typer.Option(min=0, max=1, help="Accuracy that a chip must reach to work, for --model."),
     ] = None,
-    time_steps: Annotated[int | None, typer.Option(help="Steps T of a pass.")] = None,
+    time_steps: Annotated[
+        int | None,
+        typer.Option(help="Steps T of a pass; the levels of QCFS layers by default, else 16."),
+    ] = None,
     calibration: Annotated[
         int | None, typer.Option(help="Number of training images for choosing thresholds.")
     ] = None,
@@ -161,13 +164,13 @@ def _convert_run(
 ) -> None:
     """Convert the network of a run."""
     from spikewvat.lab.recipes import convert as conversions
-    from spikewvat.lab.recipes import run as runs
     from spikewvat.lab.recipes.reading import changed
     from spikewvat.lab.recipes.resolve import resolve
+    from spikewvat.lab.recipes.saved import read_run
 
     _check_keys(overrides, _KEYS)
     folder, _ = conversions.find(source)
-    recipe = changed(runs.read_run(folder), {"conversion": table}, overrides)
+    recipe = changed(read_run(folder), {"conversion": table}, overrides)
     if recipe.conversion:
         _check_variation(table, recipe.conversion.finetune.epochs)
     target = out or folder / "converted"

@@ -154,6 +154,7 @@ def evaluate(
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Target = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
+    jobs: Annotated[int, typer.Option(help="Processes that share the chips.")] = 1,
     best: Annotated[
         bool, typer.Option("--best", help="Use the weights of the best epoch, not the final ones.")
     ] = False,
@@ -174,13 +175,13 @@ def evaluate(
     """
     from spikewvat import serialisation
     from spikewvat.lab import loading, trainer
-    from spikewvat.lab.recipes import run as runs
+    from spikewvat.lab.recipes import evaluation
 
     folder = loading.run_folder(run)
     if plot is None and folder.parent == loading.NETWORKS:
         plot = Path(f"{run}.png")
     check_writable(json, plot)
-    found = runs.evaluate(
+    found = evaluation.evaluate(
         folder,
         data_root=data_root,
         split=split,
@@ -196,6 +197,7 @@ def evaluate(
         target=target,
         seed=seed,
         weights=trainer.BEST if best else None,
+        jobs=jobs,
         progress=progress,
     )
     print_rows(f"{run}, {found.split} set", found)

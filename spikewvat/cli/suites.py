@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from spikewvat.cli.base import (
     check_writable,
@@ -19,7 +19,7 @@ from spikewvat.cli.tables import show
 from spikewvat.errors import CheckpointError, MissingDataError, RecipeError
 
 if TYPE_CHECKING:
-    from spikewvat.lab.suites import Found, Job, JobFailed, RowJob, Suite
+    from spikewvat.lab.suites import Found, Job, JobFailed, RowJob, Suite, SuiteResult
     from spikewvat.lab.suites.overhead import Timed
     from spikewvat.results import RowResult
 
@@ -66,6 +66,12 @@ def bench(
     from spikewvat.lab.recipes.loaders import check_root
     from spikewvat.lab.suites import jobs_of, read_suite, run_suite, trainings_of
     from spikewvat.lab.suites.progress import LOG, Epochs, JobsProgress
+    from spikewvat.lab.suites.selection import (
+        comparison_jobs,
+        select,
+        selection_jobs,
+        with_selection,
+    )
 
     if list_:
         for name in suite_names():
@@ -91,40 +97,57 @@ def bench(
             )
         _bench_steps(chosen, preset, override or (), data_root, folder, kept_in, progress=progress)
         return
-    numbers = chosen.seeds_of(preset) if seeds is None else whole_numbers(seeds, "--seeds")
-    tests = jobs_of(chosen, preset=preset, seeds=numbers, overrides=override or ())
-    trainings = trainings_of(tests, out)
-    names = _names([*trainings, *tests])
-    total = len(names)
-    done = 0
+    numbers = chosen.seeds_of(preset)
+    if seeds is not None:
+        numbers = tuple(whole_numbers(seeds, "--seeds"))
+        chosen = chosen.on_seeds(numbers)
 
-    def ended(job: Job, found: Found) -> None:
-        nonlocal done
-        done += 1
-        epochs.ended(names[job])
-        bar.job(_ended(names[job], found), name=names[job])
+    def run(tests: Sequence[RowJob]) -> SuiteResult:
+        trainings = trainings_of(tests, out)
+        names = _names([*trainings, *tests])
+        done = 0
 
-    def kept() -> str:
-        return (
-            f"{done} of {total} trainings and tests are done and kept in {out}. "
-            "Run the same command again to go on."
-        )
+        def ended(job: Job, found: Found) -> None:
+            nonlocal done
+            done += 1
+            epochs.ended(names[job])
+            bar.job(_ended(names[job], found), name=names[job])
 
-    logs = {names[training]: training.folder(out) / LOG for training in trainings}
-    with (
-        interruptible(kept),
-        JobsProgress(total, enabled=progress) as bar,
-        Epochs(logs, bar.epoch) as epochs,
-    ):
-        found = run_suite(
-            tests,
-            out,
-            data_root=data_root,
-            processes=jobs or os.cpu_count() or 1,
-            dask=dask,
-            on_job=ended,
-        )
-    _finish(chosen, found.rows, found.failed, folder, kept_in)
+        def kept() -> str:
+            return (
+                f"{done} of {len(names)} trainings and tests are done and kept in {out}. "
+                "Run the same command again to go on."
+            )
+
+        logs = {names[training]: training.folder(out) / LOG for training in trainings}
+        with (
+            interruptible(kept),
+            JobsProgress(len(names), enabled=progress) as bar,
+            Epochs(logs, bar.epoch) as epochs,
+        ):
+            return run_suite(
+                tests,
+                out,
+                data_root=data_root,
+                processes=jobs or os.cpu_count() or 1,
+                dask=dask,
+                on_job=ended,
+            )
+
+    options: dict[str, Any] = {"preset": preset, "overrides": override or ()}
+    if chosen.selection is None:
+        found = run(jobs_of(chosen, seeds=numbers, **options))
+        _finish(chosen, found.rows, found.failed, folder, kept_in)
+        return
+    tried = selection_jobs(chosen, **options)
+    comparison_jobs(chosen, {}, seeds=numbers, **options)  # refuses seeds before anything is run
+    first = run(tried)
+    selected = select(chosen, first)
+    for name, how in selected.items():
+        typer.echo(f"{name}: chosen {', '.join(how.setting)}")
+    second = run(comparison_jobs(chosen, selected, seeds=numbers, **options))
+    compared = with_selection(second.rows, selected)
+    _finish(chosen, compared, (*first.failed, *second.failed), folder, kept_in)
 
 
 def _names(jobs: Sequence[Job]) -> dict[Job, str]:

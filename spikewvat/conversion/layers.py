@@ -218,6 +218,36 @@ class MaxPool(Timed):
         return pooled
 
 
+class MeanPool(nn.AvgPool2d):
+    """Average pooling, several times as fast on a CPU where windows lie side by side."""
+
+    @classmethod
+    def of(cls, pool: nn.AvgPool2d) -> MeanPool:
+        """Return one with the arguments of a pool."""
+        names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad")
+        return cls(**{n: getattr(pool, n) for n in names}, divisor_override=pool.divisor_override)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the means [..., H', W'] of [..., H, W]."""
+        (high, wide), stride, padding = (
+            (value, value) if isinstance(value, int) else tuple(value)
+            for value in (self.kernel_size, self.stride, self.padding)
+        )
+        apart = stride != (high, wide) or padding != (0, 0) or self.divisor_override is not None
+        if apart or x.shape[-2] % high or x.shape[-1] % wide or x.device.type != "cpu":
+            return super().forward(x)
+        rows = _sum(torch.unflatten(x, -2, (-1, high)).unbind(-2))
+        return _sum(torch.unflatten(rows, -1, (-1, wide)).unbind(-1)).div_(high * wide)
+
+
+def _sum(parts: tuple[Tensor, ...]) -> Tensor:
+    """Return the sum of tensors in one of its own."""
+    total = parts[0] + parts[1] if len(parts) > 1 else parts[0].clone()
+    for part in parts[2:]:
+        total = total + part
+    return total
+
+
 class Dropout(Timed):
     """Dropout with one mask for all steps of a pass; inactive in evaluation mode.
 

@@ -27,6 +27,9 @@ from spikewvat.spiking.stdb import Dynamics
 HYBRID = Dynamics(delayed=True, initial=0.0)
 """Neurons of hybrid conversion, for Poisson() and ``Balancing("steps", 100.0, scaling=0.7)``."""
 
+STEPS = 16
+"""The default number of steps of networks without QCFS layers."""
+
 _COMPARED = 64  # images on which the traced network is compared with the ANN
 _TOLERANCE = 1e-3  # of the largest score
 
@@ -62,8 +65,8 @@ def convert(
         ann: The trained network, from images to class scores.
         loader: Calibration images, ``[B, ...]`` or a tuple that starts with them: a few hundred
             training images, not test images.
-        time_steps: Number of steps T in a pass; ``None`` takes the levels L of the network's QCFS
-            layers.
+        time_steps: Number of steps T in a pass; ``None`` is the levels L of the network's QCFS
+            layers, or 16 where there are none.
         balancing: How thresholds are chosen.
         coding: How images drive the network: as a constant current, or as Poisson spikes.
         dynamics: How neurons integrate and fire; ``None`` is ``Dynamics()``.
@@ -254,15 +257,18 @@ class _Checked:
 
 
 def _levels(modules: dict[str, nn.Module]) -> int:
-    """Return the levels that all neurons have, which are the steps that the ANN was trained for."""
+    """Return the levels of all neurons, which are the steps that the ANN was trained for."""
     found = {m.levels for m in modules.values() if isinstance(m, Neurons)}
-    levels = next(iter(found))
-    if len(found) > 1 or levels is None:
+    if found == {None}:
+        return STEPS
+    if len(found) > 1:
         shown = ", ".join(sorted("none" if level is None else str(level) for level in found))
         raise ValueError(
-            f"time_steps=None needs QCFS layers of one number of levels, but they are {shown}. "
+            f"time_steps=None needs activations of one number of levels, but they are {shown}. "
             "Pass time_steps, such as 8."
         )
+    (levels,) = found
+    assert levels is not None
     return levels
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional
 
-from spikewvat.conversion.layers import Call
+from spikewvat.conversion.layers import Call, MeanPool
 
 _KEPT = (
     *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
@@ -52,6 +52,8 @@ def kept_module(module: nn.Module) -> nn.Module | None:
         if axis == 0:
             raise Refused(FLATTEN)
         return copy.deepcopy(module)
+    if type(module) is nn.AvgPool2d:
+        return MeanPool.of(module)
     return copy.deepcopy(module) if isinstance(module, _KEPT) else None
 
 
@@ -83,8 +85,7 @@ def kept_call(node: fx.Node) -> nn.Module | None:
         return nn.Flatten(start, args[1] if len(args) > 1 else kwargs.get("end_dim", -1))
     if name in _POOLS:
         pool: Any = _POOLS[name]
-        made: nn.Module = pool(*args, **kwargs)
-        return made
+        return kept_module(pool(*args, **kwargs))
     if name in _FUNCTIONS:
         return Call(_FUNCTIONS[name], *args, **kwargs)
     if name == "getitem":

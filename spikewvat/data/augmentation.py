@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 class Augmentation(Protocol):
     """Changes a batch of spikes or images, each sample by draws of its own."""
 
-    def __call__(self, batch: Tensor, *, generator: Generator | None = None) -> Tensor:
+    def __call__(self, batch: Tensor, /, *, generator: Generator | None = None) -> Tensor:
         """Return a batch of the same shape, dtype and device."""
         ...
 

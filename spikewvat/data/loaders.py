@@ -42,7 +42,7 @@ def collate(
         >>> spikes.shape, spikes.dtype, labels.tolist()
         (torch.Size([5, 3, 2, 4, 4]), torch.float32, [7, 7, 7])
     """
-    if isinstance(items, Together) and time_first is not False:
+    if isinstance(items, Together) and time_first in (None, items.time_first):
         return items.batch()
     for item in items:
         if not isinstance(item, tuple | list) or len(item) != 2:

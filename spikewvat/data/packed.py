@@ -36,6 +36,10 @@ class Packing:
         values = [flat.reshape(-1)[places]] if self.counted else []
         return np.concatenate([part.view(np.uint8) for part in (*parts, *values)])
 
+    def unpack(self, rows: Sequence[Row], dtype: torch.dtype, *, sparse: bool) -> Tensor:
+        """Return recordings as a batch [T, B, C, H, W]."""
+        return self.sparse(rows, dtype) if sparse else self.dense(rows, dtype)
+
     def dense(self, rows: Sequence[Row], dtype: torch.dtype) -> Tensor:
         """Return recordings as a batch [T, B, C, H, W]."""
         lengths, places, values = self._joined(rows)
@@ -90,7 +94,7 @@ class MakesBatches(Protocol):
         ...
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return spikes [T, B, ...] and labels [B]."""
+        """Return spikes [T, B, ...], or images [B, ...], and labels [B]."""
         ...
 
 
@@ -100,21 +104,29 @@ class Together(Sequence[tuple[Tensor, int]]):
     Args:
         dataset: Makes them.
         indices: Which ones.
+        time_first: Whether the first axis of an item is time.
     """
 
-    def __init__(self, dataset: MakesBatches, indices: Sequence[int]) -> None:
+    def __init__(
+        self, dataset: MakesBatches, indices: Sequence[int], *, time_first: bool = True
+    ) -> None:
         self._dataset, self._indices = dataset, list(indices)
+        self.time_first = time_first
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return Together(self._dataset, self._indices[index])
+            chosen = self._indices[index]
+            return Together(self._dataset, chosen, time_first=self.time_first)
         return self._dataset[self._indices[index]]
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        return (self._dataset[index] for index in self._indices)
+        if self.time_first:
+            return (self._dataset[index] for index in self._indices)
+        images, labels = self.batch()
+        return zip(images.unbind(), labels.tolist(), strict=True)
 
     def batch(self) -> tuple[Tensor, Tensor]:
         """Return the batch."""

@@ -1,6 +1,6 @@
 """Device models: how a chip changes the weights programmed onto it; they compose with ``>>``."""
 
-from spikewvat.devices.aging import AgingCells, at_age
+from spikewvat.devices.aging import AgingCells, AtRandomAge, Compensated, at_age
 from spikewvat.devices.base import AdditiveErrors, DeviceModel, Ideal, Pipeline
 from spikewvat.devices.cells import BinaryCells
 from spikewvat.devices.censored import RightCensored
@@ -39,8 +39,10 @@ __all__ = [
     "AdditiveErrors",
     "AdditiveNoise",
     "AgingCells",
+    "AtRandomAge",
     "BinaryCells",
     "CMOReRAM",
+    "Compensated",
     "DeviceModel",
     "DifferentialPair",
     "Drift",

@@ -13,11 +13,15 @@ from torch import Generator, Tensor
 from spikewvat.devices.base import (
     DeviceModel,
     EachWeight,
+    check_above_zero,
     check_at_least_zero,
+    check_device,
     draw_dtype,
     nested,
     normal,
+    uniform,
 )
+from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -127,6 +131,92 @@ def at_age(device: DeviceModel, time: float) -> DeviceModel:
         changes[name] = tuple(parts) if isinstance(value, tuple) else parts[0]
     aged: DeviceModel = replace(device, **changes)
     return aged
+
+
+@dataclass(frozen=True)
+class AtRandomAge(DeviceModel):
+    """Chips of all ages: each is looked at some time after it was programmed.
+
+    The logarithm of the time is uniform, as drift and relaxation are by the decade. It is what to
+    train for if chips have to work from their first second to their last year.
+
+    Args:
+        inner: A device with a time axis, such as ``pcm()``.
+        earliest: Youngest age, in seconds, above 0.
+        latest: Oldest age, in seconds, at least ``earliest``.
+
+    Raises:
+        ValueError: If the ages are out of order, ``inner`` does not change with time, or does not
+            know one of them.
+
+    Example:
+        >>> from spikewvat.devices import pcm
+        >>> chip = AtRandomAge(pcm(), 1.0, 86400.0).program({"fc": torch.ones(2)})
+    """
+
+    inner: DeviceModel
+    earliest: float
+    latest: float
+
+    def __post_init__(self) -> None:
+        check_above_zero("earliest", self.earliest)
+        check_above_zero("latest", self.latest)
+        if self.earliest > self.latest:
+            raise ValueError(
+                f"earliest must be at most latest, got {self.earliest!r} and {self.latest!r}."
+            )
+        if not isinstance(self.inner, DeviceModel) or not changes_with_age(self.inner):
+            raise ValueError(
+                f"inner must be a device that changes with time, such as pcm(), got {self.inner!r}."
+            )
+        for age in (self.earliest, self.latest):
+            at_age(self.inner, age)
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip, and wait (see :meth:`DeviceModel.program`)."""
+        share = float(uniform((), torch.float64, generator))
+        log = (1 - share) * math.log(self.earliest) + share * math.log(self.latest)
+        age = min(max(math.exp(log), self.earliest), self.latest)
+        return at_age(self.inner, age).program(weights, generator=generator)
+
+
+@dataclass(frozen=True)
+class Compensated(DeviceModel):
+    r"""Chips whose layers get their size back from one digital factor each.
+
+    .. math:: w' = s \tilde w, \qquad s = \frac{\langle w, w \rangle}{\langle w, \tilde w \rangle}
+
+    It is what :class:`~spikewvat.robustness.calibration.Scale` does to a chip, as a device that can
+    be trained for.
+
+    Args:
+        inner: The device, such as ``pcm(time=86400.0)``.
+    """
+
+    inner: DeviceModel
+
+    def __post_init__(self) -> None:
+        check_device(self.inner)
+
+    def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
+        """Program one chip and scale it (see :meth:`DeviceModel.program`)."""
+        chip = self.inner.program(weights, generator=generator)
+        return {name: scaled_back(chip[name], weight) for name, weight in weights.items()}
+
+
+def kept_share(chip: Tensor, ideal: Tensor) -> float:
+    """Return how much of its size a tensor has kept: 1 without drift, whatever random errors do.
+
+    It is the projection of the chip's weights on the ideal ones; 1 where these are zero.
+    """
+    square = float(ideal.detach().double().square().sum())
+    return float((ideal.double() * chip.double()).detach().sum()) / square if square else 1.0
+
+
+def scaled_back(chip: Tensor, ideal: Tensor) -> Tensor:
+    """Return the weights of a chip at the size that they were programmed with."""
+    kept = kept_share(chip, ideal)
+    return chip / kept if kept else chip
 
 
 def changes_with_age(device: DeviceModel) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -91,16 +91,26 @@ def error_size(device: DeviceModel, weights: Mapping[str, Tensor], *, seed: int 
     sizes = error_sizes(device, weights, seed=seed)
     if not sizes:
         raise ValueError("all weights are zero, or there are none: errors have no size.")
-    counts = torch.tensor([weights[name].numel() for name in sizes], dtype=torch.float64)
+    return over_all(list(sizes.values()), [weights[name].numel() for name in sizes])
+
+
+def over_all(sizes: Sequence[ErrorSize], counts: Sequence[int] | None = None) -> ErrorSize:
+    """Return the root mean square of several sizes.
+
+    Args:
+        sizes: At least one.
+        counts: How much each counts; all the same by default.
+    """
+    weights = torch.tensor(counts or [1] * len(sizes), dtype=torch.float64)
 
     def mean(figures: list[float]) -> float:
         squares = torch.tensor(figures, dtype=torch.float64).square()
-        return float((squares @ counts / counts.sum()).sqrt())
+        return float((squares @ weights / weights.sum()).sqrt())
 
-    units = [size.conductance for size in sizes.values() if size.conductance is not None]
+    units = [size.conductance for size in sizes if size.conductance is not None]
     return ErrorSize(
-        mean([size.six_sigma for size in sizes.values()]),
-        mean([size.largest for size in sizes.values()]),
+        mean([size.six_sigma for size in sizes]),
+        mean([size.largest for size in sizes]),
         mean(units) if units else None,
     )
 

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat import files
-from spikewvat.devices.aging import at_age, changes_with_age
+from spikewvat.devices.aging import at_age, changes_with_age, kept_share
 from spikewvat.devices.base import DeviceModel, check_probability
 from spikewvat.errors import DataError
 from spikewvat.weights import Weights, check_matching
@@ -206,7 +206,7 @@ class Verified(DeviceModel):
         chip = {}
         for name, weight in old.items():
             removed = torch.where(chosen[name], errors[name] - left[name], 0.0)
-            kept = 1.0 if old is written else _share(weight, written[name])
+            kept = 1.0 if old is written else kept_share(weight, written[name])
             chip[name] = (weight - kept * removed).to(weight.dtype)
         return chip
 
@@ -238,9 +238,3 @@ class Verified(DeviceModel):
                 again = (best[name].abs() > most) & (fresh[name].abs() < best[name].abs())
                 best[name] = torch.where(again, fresh[name], best[name])
         return best
-
-
-def _share(old: Tensor, young: Tensor) -> float:
-    """Return how much of a layer's weights time has left."""
-    square = float(young.double().square().sum())
-    return float((old.double() * young.double()).sum()) / square if square else 1.0

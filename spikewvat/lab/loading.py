@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 from spikewvat import serialisation
 from spikewvat.errors import CheckpointError
 from spikewvat.lab.recipes import Recipe
-from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.loaders import Data, open_data
 from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult
+from spikewvat.lab.recipes.saved import RECIPE, RESULT, final_weights, load_model, read_run
 
 NETWORKS = Path(__file__).parent / "networks"
 """One folder, as written by ``spikewvat train``, for each network that comes with the package."""
@@ -66,7 +66,7 @@ class TrainedNetwork:
 
 def networks() -> list[str]:
     """Return the names of the networks that come with the package."""
-    return sorted(path.parent.name for path in NETWORKS.glob(f"*/{runs.RECIPE}"))
+    return sorted(path.parent.name for path in NETWORKS.glob(f"*/{RECIPE}"))
 
 
 def run_folder(name: Path | str) -> Path:
@@ -112,11 +112,11 @@ def load(name: Path | str, *, data_root: Path | str | None = None) -> TrainedNet
         'wvat'
     """
     folder = run_folder(name)
-    resolved = resolve(runs.read_run(folder))
+    resolved = resolve(read_run(folder))
     return TrainedNetwork(
         str(name),
-        runs.load_model(folder, resolved, weights=runs.final_weights(folder)),
-        serialisation.read(folder / runs.RESULT, RunResult),
+        load_model(folder, resolved, weights=final_weights(folder)),
+        serialisation.read(folder / RESULT, RunResult),
         resolved,
         None if data_root is None else Path(data_root),
     )

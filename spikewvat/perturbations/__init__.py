@@ -1,11 +1,11 @@
 """Perturbations that training adds to the weights: pure functions of weights and gradients."""
 
 from spikewvat.perturbations.base import EPSILON, Perturbation
-from spikewvat.perturbations.length import RandomLength, Warmup
+from spikewvat.perturbations.length import RandomLayers, RandomLength, Warmup
 from spikewvat.perturbations.mixture import Mixture, Sum, variation
 from spikewvat.perturbations.noise import HSV, VariableNoise
 from spikewvat.perturbations.sources import Gradient, Momentum, Past, Source
-from spikewvat.perturbations.worst import ASAM, AWP, GAV, SAM, Worst
+from spikewvat.perturbations.worst import ASAM, AWP, GAV, SAM, SAMSON, Worst
 
 __all__ = [
     "ASAM",
@@ -14,11 +14,13 @@ __all__ = [
     "GAV",
     "HSV",
     "SAM",
+    "SAMSON",
     "Gradient",
     "Mixture",
     "Momentum",
     "Past",
     "Perturbation",
+    "RandomLayers",
     "RandomLength",
     "Source",
     "Sum",

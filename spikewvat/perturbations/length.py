@@ -1,4 +1,4 @@
-"""Perturbations whose length grows over the first steps, or is random in every step."""
+"""Perturbations whose length grows over the first steps, or is random in every step or layer."""
 
 from __future__ import annotations
 
@@ -54,6 +54,46 @@ class RandomLength(_Scaling):
         chosen = self.perturbation.pick(generator=generator)
         x = float(torch.rand((), generator=generator, device=generator_device(generator)))
         return _Scaled(chosen, 1 + self.spread * (2 * x - 1))
+
+
+@dataclass(frozen=True)
+class RandomLayers(_Scaling):
+    """Perturbs some layers only, drawn anew in every step.
+
+    Args:
+        perturbation: The perturbation; of the layers that are left out it keeps nothing.
+        share: Probability of a layer to be perturbed, in [0, 1].
+
+    Raises:
+        ValueError: If ``share`` lies outside [0, 1].
+
+    References:
+        Our choice. Walking Noise (Borras et al., 2022), https://arxiv.org/abs/2212.10430, puts
+        noise into one layer at a time to measure how robust it is.
+    """
+
+    perturbation: Perturbation
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability("share", self.share)
+
+    def pick(self, *, generator: Generator | None = None) -> Perturbation:
+        """Let the perturbation choose; layers are drawn with its noise."""
+        return RandomLayers(self.perturbation.pick(generator=generator), self.share)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Perturb, then leave layers out (see :meth:`Perturbation.plan`)."""
+        changes = self.perturbation(weights, grads, generator=generator)
+        x = torch.rand(len(changes), generator=generator, device=generator_device(generator))
+        left_out = [
+            change for change, y in zip(changes.values(), x, strict=True) if y >= self.share
+        ]
+        if left_out:
+            torch._foreach_zero_(left_out)
+        return adding(changes)
 
 
 @dataclass(eq=False)

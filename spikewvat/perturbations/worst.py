@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from torch import Generator
+import torch
+from torch import Generator, Tensor
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, check_device, norm_of
 from spikewvat.perturbations.base import Perturbation, along, along_globally, total_norm
@@ -163,6 +165,58 @@ class ASAM(Worst):
         scaled = {name: direction[name] * w.detach().abs() for name, w in weights.items()}
         ascent = {name: scaled[name] * w.detach().abs() for name, w in weights.items()}
         return along_globally(ascent, scaled, self.source.factor * self.rho)
+
+
+@dataclass(frozen=True)
+class SAMSON(Worst):
+    r"""Sharpness scaled by outliers: a weight moves by its size relative to its layer's range.
+
+    .. math:: e = \rho \, t^2 g / (\lVert t \, g \rVert_2 + \epsilon), \qquad
+              t = |w_l| / \lVert w_l \rVert_p
+
+    ASAM with each layer's weights in units of their range: with :math:`p = \infty` of the largest
+    magnitude, with 2 of their norm.
+
+    Args:
+        rho: Radius, at least 0.
+        order: Order p of the norm, at least 1; infinity by default.
+        source: Where :math:`g` comes from.
+
+    Raises:
+        ValueError: If ``rho`` is negative or not finite, or ``order`` below 1.
+
+    References:
+        SAMSON (Mordido et al., 2022), https://arxiv.org/abs/2211.11561. The formula is from memory
+        of the paper; the norm over all layers below the fraction is that of ASAM.
+    """
+
+    rho: float = 0.1
+    order: float = math.inf
+    source: Source = GRADIENT
+
+    def __post_init__(self) -> None:
+        check_at_least_zero("rho", self.rho)
+        if not self.order >= 1:
+            raise ValueError(f"order must be at least 1, got {self.order!r}. Take 2 or infinity.")
+        check_source("source", self.source)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Take the step (see :meth:`Perturbation.plan`)."""
+        direction = self._direction(weights, grads)
+        sizes = {name: _share_of_range(w.detach(), self.order) for name, w in weights.items()}
+        scaled = {name: direction[name] * size for name, size in sizes.items()}
+        ascent = {name: scaled[name] * size for name, size in sizes.items()}
+        return along_globally(ascent, scaled, self.source.factor * self.rho)
+
+
+def _share_of_range(weight: Tensor, order: float) -> Tensor:
+    """Return magnitudes relative to the norm of a tensor, zeros where there is nothing else."""
+    magnitude = weight.abs()
+    norm = torch.linalg.vector_norm(magnitude, ord=order)
+    share: Tensor = magnitude / norm.clamp_min(torch.finfo(norm.dtype).tiny)
+    return share
 
 
 @dataclass(frozen=True)

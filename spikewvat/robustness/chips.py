@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Generator
 
 from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.errors import UnsupportedModelError
+from spikewvat.processes import Processes
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.calibration import Repair
 from spikewvat.robustness.chip import taken_apart
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.cost import Calibrated, Cost
+from spikewvat.robustness.crossbar import Crossbar
 from spikewvat.robustness.intervals import chip_interval, running_interval
 from spikewvat.robustness.results import ChipReport, check_target
 from spikewvat.robustness.run import Found, Run
@@ -29,7 +32,7 @@ from spikewvat.robustness.stacked import (
     measured,
     pays,
 )
-from spikewvat.weights import Weights
+from spikewvat.weights import Weights, refuse_computed
 
 Progress: TypeAlias = Callable[[int, int, float], object]
 """Called after each chip with chips done, the largest total, and that chip's accuracy."""
@@ -49,6 +52,7 @@ class Plan:
         min_chips: Chips to simulate before stopping early.
         images: Number of images per chip, redrawn for each; None uses all.
         any_time: Whether the interval holds at all numbers of chips at once.
+        before: Whether chips are tested before they are calibrated, too.
 
     Raises:
         ValueError: If a number is out of range.
@@ -61,6 +65,7 @@ class Plan:
     min_chips: int = 2
     images: int | None = None
     any_time: bool = False
+    before: bool = True
 
     def __post_init__(self) -> None:
         for name, least in (("chips", 2 if self.any_time else 1), ("min_chips", 2)):
@@ -93,6 +98,20 @@ class Plan:
         return chip_interval(found, cautious=True).width < self.interval_width
 
 
+class Tested(NamedTuple):
+    """Result of a chip that was evaluated by itself.
+
+    Args:
+        found: The result, after a repair if there is one.
+        before: Accuracy in front of it, if that was asked for.
+        cost: What it cost.
+    """
+
+    found: Found
+    before: float | None = None
+    cost: Cost = Cost()
+
+
 class Chips:
     """Puts a network on chips, one at a time or several in a forward pass.
 
@@ -105,6 +124,7 @@ class Chips:
 
     def __init__(self, run: Run, plan: Plan, stack: Stacking, repair: Repair | None = None) -> None:
         self._run, self._plan, self._repair = run, plan, repair
+        self._processes: Processes | None = None
         self._seeds = draw_seeds(plan.chips, plan.source)
         self._insist = stack is True
         self._stacking = pays(run.live) if stack == "auto" else stack
@@ -135,9 +155,8 @@ class Chips:
         found: list[Found] = []
         self._before, self._cost = [], Cost()
         once, effects, crossbar = taken_apart(device)
-        self._run.stand_in(crossbar)
         acting = happens if effects is None else effects if happens is None else effects >> happens
-        for one in self._found(once, acting):
+        for one in self._found(once, acting, crossbar):
             found.append(one)
             if progress is not None:
                 progress(len(found), plan.chips, one.accuracy)
@@ -170,17 +189,21 @@ class Chips:
             planned=plan.chips if plan.any_time else None,
         )
 
-    def _found(self, device: DeviceModel, happens: Corruption | None) -> Iterator[Found]:
+    def _found(
+        self, device: DeviceModel, happens: Corruption | None, crossbar: Crossbar | None
+    ) -> Iterator[Found]:
         """Yield the result of each chip, evaluated in groups or one at a time."""
         run, plan, seeds = self._run, self._plan, self._seeds
         if plan.images is not None:
             run.test.images.load(plan.images, run.test.device)
-            for seed in seeds:
-                yield self._sampled(device, seed, plan.images, happens)
+        if self._processes is not None:
+            for tested in self._processes.each((device, seed, happens, crossbar) for seed in seeds):
+                yield self._noted(tested)
             return
         # What happens to spikes, and who counts them, know a single chip.
         alone = not self._stacking or happens is not None or run.observer is not None
-        alone = alone or self._repair is not None or run.crossbar is not None
+        alone = alone or self._repair is not None or plan.images is not None
+        alone = alone or crossbar is not None
         # Chips that stopping early throws away cost time: no more than are needed anyway.
         most = len(seeds) if plan.interval_width is None else plan.min_chips
         done = 0
@@ -188,34 +211,82 @@ class Chips:
             size = 1 if alone else min(self._group(), most)
             group = seeds[done : done + size]
             done += len(group)
+            if alone or (len(group) == 1 and self._activations):
+                yield self._noted(self.one(device, group[0], happens, crossbar))
+                continue
+            run.stand_in(None)
             chips = [self._chip(device, seed, happens) for seed in group]
-            if self._repair is not None:
-                yield self._repaired(self._repair, *chips[0], happens, group[0])
-            elif len(chips) > 1:
+            if len(chips) > 1:
                 yield from self._together(chips, group)
-            elif alone or self._activations:
-                yield run.holding(*chips[0], happens=happens, seed=group[0])
             else:
                 with measured(run.model) as activations:
                     found = run.holding(*chips[0], seed=group[0])
                 self._activations = activations()
                 yield found
 
-    def _repaired(
-        self, repair: Repair, chip: Weights, what: str, happens: Corruption | None, seed: int
-    ) -> Found:
-        """Return the result of a chip after a repair, and note what it was before."""
-        before = self._run.holding(chip, what, happens=happens, seed=seed)
-        self._before.append(before.accuracy)
-        found, self._cost = self._run.holding_calibrated(
-            chip, what, repair.calibrated, happens=happens, seed=seed
+    def one(
+        self,
+        device: DeviceModel,
+        seed: int,
+        happens: Corruption | None = None,
+        crossbar: Crossbar | None = None,
+    ) -> Tested:
+        """Return the result of a chip, evaluated by itself.
+
+        Args:
+            device: What acts once on its weights.
+            seed: The chip's.
+            happens: What happens while it runs, if anything.
+            crossbar: What stands around it, if anything.
+        """
+        self._run.stand_in(crossbar)
+        if self._plan.images is not None:
+            return Tested(self._sampled(device, seed, self._plan.images, happens))
+        chip, what = self._chip(device, seed, happens)
+        if self._repair is None:
+            return Tested(self._run.holding(chip, what, happens=happens, seed=seed))
+        before = None
+        if self._plan.before:
+            before = self._run.holding(chip, what, happens=happens, seed=seed).accuracy
+        repaired, cost = self._run.holding_calibrated(
+            chip, what, self._repair.calibrated, happens=happens, seed=seed
         )
-        return found
+        return Tested(repaired, before, cost)
+
+    def _noted(self, tested: Tested) -> Found:
+        """Return the result of a chip, and note what a repair has done."""
+        if tested.before is not None:
+            self._before.append(tested.before)
+        self._cost = tested.cost
+        return tested.found
+
+    @contextmanager
+    def shared(self, jobs: int) -> Iterator[None]:
+        """Share the chips among processes for a block; their results are the same.
+
+        Args:
+            jobs: Number of processes; one is this one.
+
+        Raises:
+            ValueError: If the images do not fit into memory.
+            UnsupportedModelError: If the network cannot be sent to other processes.
+        """
+        if jobs == 1:
+            yield
+            return
+        refuse_computed(self._run.live, "sent to other processes: jobs")
+        self._run.test.images.read(self._run.test.device, f"jobs={jobs}")
+        with Processes(jobs, self.one, f"jobs={jobs}") as self._processes:
+            try:
+                yield
+            finally:
+                self._processes = None
 
     def _calibrated(self) -> Calibrated | None:
         if self._repair is None:
             return None
-        before = torch.tensor(self._before, dtype=torch.float64)
+        tested = self._plan.before
+        before = torch.tensor(self._before, dtype=torch.float64) if tested else None
         return Calibrated(tuple(map(repr, self._repair.measures)), before, self._cost)
 
     def _sampled(

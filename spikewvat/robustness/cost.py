@@ -57,14 +57,14 @@ class Calibrated:
 
     Args:
         measures: The measures, in order.
-        before: Accuracies of the same chips without them ``[chips]``.
+        before: Accuracies of the same chips without them ``[chips]``, None if not tested.
         cost: What they cost for each chip.
     """
 
     measures: tuple[str, ...]
-    before: Fractions
+    before: Fractions | None
     cost: Cost
 
     def __str__(self) -> str:
-        names = " + ".join(self.measures)
-        return f"{100 * mean_of(self.before):.1f} % before {names} ({self.cost})"
+        was = "" if self.before is None else f"{100 * mean_of(self.before):.1f} % before "
+        return f"{was}{' + '.join(self.measures)} ({self.cost})"

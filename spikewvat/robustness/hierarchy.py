@@ -101,6 +101,14 @@ class Hierarchy:
             max(estimate.bound(1, confidence) for estimate in self._estimates(1)),
         )
 
+    def minus(self, value: float) -> Hierarchy:
+        """Return the summary of the same values minus a constant."""
+
+        def moved(estimate: Estimate | None) -> Estimate | None:
+            return estimate and estimate._replace(mean=estimate.mean - value)
+
+        return replace(self, mean=self.mean - value, low=moved(self.low), high=moved(self.high))
+
     @property
     def p_value(self) -> float:
         """Two-sided p-value for a mean of 0; NaN if it is undefined.

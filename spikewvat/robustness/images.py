@@ -47,20 +47,37 @@ class Images:
         Raises:
             ValueError: If there are fewer images, they do not fit, or their axis is ambiguous.
         """
-        if self._kept is None:
-            for _ in self.batches(device):
-                pass
-        if self._kept is None:
-            raise ValueError(
-                f"the {self.count} images do not fit into memory, which images_per_chip needs. "
-                "Raise cache_bytes, or leave it out."
-            )
+        kept = self.read(device, "images_per_chip")
         if not 1 <= images <= self.count:
             raise ValueError(
                 f"images_per_chip must be between 1 and {self.count}, the images of the test "
                 f"set, got {images!r}."
             )
-        self._axis = image_axis([(packed, labels) for packed, _, labels in self._kept])
+        self._axis = image_axis([(packed, labels) for packed, _, labels in kept])
+
+    def read(self, device: torch.device, what: str) -> list[tuple[Tensor, torch.dtype, Tensor]]:
+        """Read all images into memory and return them as they are kept.
+
+        Args:
+            device: Of the network.
+            what: Needs them there, for the message.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        if self._kept is None:
+            for _ in self.batches(device):
+                pass
+        if self._kept is None:
+            raise ValueError(
+                f"the {self.count} images do not fit into memory, which {what} needs. "
+                "Raise cache_bytes, or leave it out."
+            )
+        return self._kept
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs: images that are in memory need no loader."""
+        return vars(self) if self._kept is None else {**vars(self), "_loader": (), "_begun": None}
 
     def first(self, device: torch.device) -> Batch | None:
         """Return the first batch, or None if there is none; the next pass continues from it.

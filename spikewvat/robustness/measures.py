@@ -141,6 +141,7 @@ def find_measures(
             calibration,
             device,
             cells_readable=cells_readable,
+            trimmed=True,
             samples=fisher_samples,
             seed=seed,
             **options,
@@ -161,6 +162,7 @@ def find_measures(
             seed=seed,
             calibrate=measures,
             calibration=calibration if measures else None,
+            before=False,
         )
         cost = Cost() if report.calibrated is None else report.calibrated.cost
         if isinstance(chip, Verified):

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from spikewvat.adapters import Adapter, Tap
+from spikewvat.adapters.currents import synapse_layers
 from spikewvat.adapters.neurons import overridden
 from spikewvat.adapters.ours import is_filter
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions.context import batch_axis, is_late, known_neurons
-from spikewvat.robustness.corruptions.synapses import flat_dims, steps_of, synapse_layers
+from spikewvat.robustness.corruptions.synapses import flat_dims, steps_of
 from spikewvat.spiking.fan_out import fan_out
 from spikewvat.weights import Weights
 

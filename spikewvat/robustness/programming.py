@@ -13,8 +13,9 @@ from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.devices.verified import ProgrammingPlan
 from spikewvat.robustness.calibration import Bench
 from spikewvat.robustness.evaluator import Evaluator
+from spikewvat.robustness.sensitivity import squares
 from spikewvat.robustness.simulate import EvaluatorOptions
-from spikewvat.weights import Weights, taken
+from spikewvat.weights import Weights
 
 Ranking: TypeAlias = Literal["fisher", "random", "size", "largest error", "swim"]
 """How weights are ranked; the default is the best that is known."""
@@ -29,6 +30,7 @@ def programming_plan(
     budget: float = 0.1,
     *,
     cells_readable: bool = True,
+    trimmed: bool = False,
     by: Ranking = "fisher",
     samples: int = 400,
     seed: int = 0,
@@ -51,6 +53,8 @@ def programming_plan(
         device: Device model of a single write.
         budget: Share of all weights that may be verified.
         cells_readable: Whether all cells of a chip can be read.
+        trimmed: Whether chips get a :class:`~spikewvat.robustness.calibration.BiasTrim` afterwards:
+            Fisher information is then that of what an offset cannot mend.
         by: ``"fisher"``; others to compare with: ``"random"``, ``"size"`` of the weight,
             ``"largest error"`` (cells must be readable), and ``"swim"``, the second derivative of
             a squared loss as in SWIM, here that of Gauss and Newton with random signs, since
@@ -86,9 +90,9 @@ def programming_plan(
             ones = {name: torch.ones(weight.shape) for name, weight in ideal.items()}
             return ProgrammingPlan("error^2", budget, ones, reads=True)
         if by == "swim":
-            second = _squares(bench, samples, _signed(bench, generator))
+            second = squares(bench, samples, _signed(bench, generator))
             return ProgrammingPlan("SWIM", budget, _ties(second, ideal), reads=False)
-        fisher = _squares(bench, samples, bench.loss)
+        fisher = squares(bench, samples, bench.loss, trimmed=trimmed)
         if cells_readable:
             return ProgrammingPlan("Fisher x error^2", budget, fisher, reads=True)
         variance = _on_cpu(mean_square_errors(device, ideal, generator))
@@ -112,32 +116,6 @@ def mean_square_errors(
         for name, error in young.errors(weights, generator=generator).items():
             total[name] += error.double().square() / _CHIPS
     return total
-
-
-def _squares(bench: Bench, samples: int, loss: Callable[[Any, Tensor], Tensor]) -> Weights:
-    """Return the mean square of the gradient of single samples."""
-    live = bench.live
-    frozen = [name for name, weight in live.items() if not weight.requires_grad]
-    if frozen:
-        raise ValueError(
-            f"weights {', '.join(map(repr, frozen))} are frozen, so that the loss has no gradient "
-            "there. Call requires_grad_() on them."
-        )
-    total = {name: torch.zeros_like(w, dtype=torch.float64) for name, w in live.items()}
-    with torch.enable_grad(), taken(live), bench.undrawn():
-        for index, (inputs, labels) in enumerate(bench.singles(samples)):
-            value = loss(bench.output(inputs, index), labels)
-            if not value.requires_grad:
-                raise ValueError(
-                    "the loss has no gradient with respect to the weights. Use neurons with "
-                    "surrogate gradients, or another ranking."
-                )
-            parts = torch.autograd.grad(value, list(live.values()), allow_unused=True)
-            for name, part in zip(live, parts, strict=True):
-                if part is not None:
-                    total[name] += part.double().square() / samples
-    bench.adapter.reset_state(bench.model)
-    return _on_cpu(total)
 
 
 def _signed(bench: Bench, generator: Generator) -> Callable[[Any, Tensor], Tensor]:

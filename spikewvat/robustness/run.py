@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,15 @@ class Run:
     crossbar: Crossbar | None = field(default=None, init=False)
     # The last weights evaluated and what they gave: equal chips need no second evaluation.
     _last: tuple[Weights, Found] | None = field(default=None, init=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs."""
+        return {**vars(self), "_last": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.known is not None:
+            self.no_variation()  # chips without variation need no evaluation here either
 
     @property
     def weights(self) -> Weights:

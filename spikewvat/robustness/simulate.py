@@ -32,6 +32,7 @@ class EvaluatorOptions(TypedDict, total=False):
     cache_bytes: int
     stack: Stacking
     autocast: torch.dtype | None
+    jobs: int
 
 
 def simulate_chips(

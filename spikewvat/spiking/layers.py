@@ -120,11 +120,19 @@ class SumPool2d(nn.Module):
         """Return sums [T, B, C, H / kernel, W / kernel] of spikes [T, B, C, H, W]."""
         check_time_first(spikes, 5, "[T, B, C, H, W]")
         folded = spikes.flatten(0, 1)
+        size, sides = self.kernel_size, folded.shape[-2:]
         if self.pad:
-            missing = [-side % self.kernel_size for side in folded.shape[-2:]]
-            folded = functional.pad(folded, (0, missing[1], 0, missing[0]))
-        sums = functional.avg_pool2d(folded, self.kernel_size) * self.kernel_size**2
-        return (sums * self.gain).view(*spikes.shape[:2], *sums.shape[1:])
+            missing = [-side % size for side in sides]
+            if any(missing):  # padding by nothing would copy
+                folded = functional.pad(folded, (0, missing[1], 0, missing[0]))
+        elif min(sides) < size:
+            raise ValueError(
+                f"input has shape {tuple(spikes.shape)}, which holds no square of {size} x {size}. "
+                "Pool less, or pass pad=True."
+            )
+        # Rows, then columns: plain sums that run several times as fast as pooling on a CPU.
+        sums = _sum_of(_sum_of(folded, -2, size), -1, size) * self.gain
+        return sums.view(*spikes.shape[:2], *sums.shape[1:])
 
     def extra_repr(self) -> str:
         """Return the arguments."""
@@ -139,6 +147,16 @@ class Dropout(nn.Dropout):
         if not self.training or self.p == 0:
             return input
         return input * functional.dropout(torch.ones_like(input[0]), self.p)
+
+
+def _sum_of(x: Tensor, axis: int, count: int) -> Tensor:
+    """Return sums of so many entries in a row along an axis; an incomplete rest is left out."""
+    if rest := x.shape[axis] % count:
+        x = x.narrow(axis, 0, x.shape[axis] - rest)
+    total, *others = torch.unflatten(x, axis, (-1, count)).unbind(axis)
+    for other in others:
+        total = total + other
+    return total
 
 
 def state_dtype(x: Tensor) -> torch.dtype:

@@ -7,7 +7,7 @@ import inspect
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -35,6 +35,9 @@ Closure: TypeAlias = Callable[[], Tensor | tuple[Tensor, Any]]
 """Runs the forward pass; returns the loss (a scalar with a graph), or it and the output."""
 Backward: TypeAlias = Callable[[Tensor], object]
 """What to do with a loss, such as ``torch.Tensor.backward`` or ``fabric.backward``."""
+
+
+_NOTHING = nullcontext()
 
 
 class GradientMethod(ABC):
@@ -343,15 +346,26 @@ class GradientMethod(ABC):
         return loss, output
 
     def _pass(
-        self, closure: Closure, backward: Backward, perturbation: Perturb | None = None
+        self,
+        closure: Closure,
+        backward: Backward,
+        perturbation: Perturb | None = None,
+        within: AbstractContextManager[object] = _NOTHING,
     ) -> Tensor:
-        """Run one pass from fresh neuron state, at perturbed weights if asked for."""
+        """Run one pass from fresh neuron state, at perturbed weights if asked for.
+
+        Args:
+            closure: Runs the forward pass.
+            backward: What to do with the loss.
+            perturbation: What to add to the weights.
+            within: A context around the pass at perturbed weights.
+        """
         if perturbation is None:
             with taken(self.weights):
                 loss, _ = self._run(closure)
                 differentiate(loss, backward)
         else:
-            with perturbed(self.weights, perturbation, buffers=self._buffers):
+            with perturbed(self.weights, perturbation, buffers=self._buffers), within:
                 loss, _ = self._run(closure)
                 differentiate(loss, backward)
         return loss.detach()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from spikewvat.perturbations import Perturbation
 from spikewvat.training.base import Backward, Closure, GradientMethod
-from spikewvat.weights import Weights
+from spikewvat.training.trims import Trims
+from spikewvat.weights import Weights, taken
 
 
 class PerturbedGradient(GradientMethod):
@@ -26,13 +29,19 @@ class PerturbedGradient(GradientMethod):
     Args:
         model: The model that the closure calls, or what it wraps.
         perturbation: What is added to the weights.
+        trim: Train for chips whose currents are trimmed after programming, as
+            :class:`~spikewvat.robustness.calibration.BiasTrim` does: at the perturbed weights every
+            output channel gets the offset, a constant for the gradient, that gives its mean over
+            the batch back. It takes a pass more, and another one for each layer that the network
+            calls step by step.
         **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``ignore``, ``generator``,
             ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
 
     Raises:
         TypeError: If ``perturbation`` is none, or an option is unknown.
         ValueError: If ``p`` lies outside [0, 1].
-        UnsupportedModelError: If the model has no synaptic weights or unknown state.
+        UnsupportedModelError: If the model has no synaptic weights or unknown state, or a layer
+            that cannot be trimmed.
 
     Example:
         >>> import torch
@@ -45,7 +54,9 @@ class PerturbedGradient(GradientMethod):
         torch.Size([2, 3])
     """
 
-    def __init__(self, model: nn.Module, perturbation: Perturbation, **options: Any) -> None:
+    def __init__(
+        self, model: nn.Module, perturbation: Perturbation, *, trim: bool = False, **options: Any
+    ) -> None:
         super().__init__(model, **options)
         if not isinstance(perturbation, Perturbation):
             raise TypeError(
@@ -53,6 +64,8 @@ class PerturbedGradient(GradientMethod):
                 "Write HSV(device) for a device's noise."
             )
         self.perturbation = perturbation
+        self.trim = trim
+        self._trims = Trims(self.model, self.weights) if trim else None
 
     def state_dict(self) -> dict[str, Any]:
         """Return generators, counters and what the perturbation remembers."""
@@ -67,10 +80,27 @@ class PerturbedGradient(GradientMethod):
         chosen = self.perturbation.pick(generator=self._choices)
         grads = self._unperturbed_gradients(closure, backward) if chosen.needs_gradient else None
         perturb = chosen.plan(self.weights, grads, generator=self._noise)
-        loss = self._pass(closure, backward, perturb)
+        loss = self._pass(closure, backward, perturb, self._trimmed(closure))
         if self.perturbation.remembers:
             self.perturbation.note(self._weight_gradients())
         return loss
+
+    def _trimmed(self, closure: Closure) -> AbstractContextManager[object]:
+        """Return a context, for the perturbed pass, in which offsets act if they are wanted."""
+        if self._trims is None:
+            return nullcontext()
+
+        def run() -> None:
+            with torch.no_grad(), self._on_the_side():
+                self._run(closure)
+
+        with taken(self.weights):
+            self._trims.look(run)
+        return self._trims.applied(run)
+
+    def _on_change(self) -> None:
+        if self.trim:
+            self._trims = Trims(self.model, self.weights)
 
     def _unperturbed_gradients(self, closure: Closure, backward: Backward) -> Weights:
         """Return the gradients at the weights as they are, and leave no other trace."""

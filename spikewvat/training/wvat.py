@@ -39,8 +39,9 @@ class WVAT(PerturbedGradient):
             ``Past()`` that of earlier steps, both without.
         mix: ``"either"`` takes noise or the worst perturbation in a step; ``"both"`` adds them in
             every step, where ``w_th`` has no meaning.
-        **options: ``p``, ``weights``, ``adapter``, ``reset_state``, ``ignore``, ``generator``,
-            ``same_noise_on_all_ranks`` and ``warn_after`` of :class:`GradientMethod`.
+        **options: ``trim`` of :class:`PerturbedGradient`; ``p``, ``weights``, ``adapter``,
+            ``reset_state``, ``ignore``, ``generator``, ``same_noise_on_all_ranks`` and
+            ``warn_after`` of :class:`GradientMethod`.
 
     Raises:
         TypeError: If there is no model or no device model, or an option is unknown.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
@@ -84,6 +85,53 @@ class SpikingCNN(nn.Module):
             x = _over_time(lif, folded(stage, x))
         x = self.dropout(x.flatten(2))
         return _over_time(self.output, folded(self.readout, x))
+
+
+class Recurrent(nn.Module):
+    """Dense network with a layer of recurrent leaky integrate-and-fire neurons for event data.
+
+    Args:
+        input_shape: Channels, height and width of the input.
+        hidden: Number of recurrent neurons, each with synapses from all of them.
+        classes: Number of output neurons.
+        beta: Decay of the membrane potential per step, in (0, 1).
+        threshold: Firing threshold (model units).
+        slope: Slope of the fast-sigmoid surrogate.
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int] = (2, 34, 34),
+        hidden: int = 128,
+        classes: int = 10,
+        beta: float = 0.9,
+        threshold: float = 1.0,
+        slope: float = 25.0,
+    ) -> None:
+        super().__init__()
+        gradient = surrogate.fast_sigmoid(slope=slope)
+        neurons: dict[str, Any] = {"beta": beta, "threshold": threshold, "spike_grad": gradient}
+        self.synapses = nn.Linear(math.prod(input_shape), hidden, bias=False)
+        self.hidden = snn.RLeaky(**neurons, linear_features=hidden)
+        self.readout = nn.Linear(hidden, classes, bias=False)
+        self.output = snn.Leaky(**neurons)
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        """Return output spikes.
+
+        Args:
+            spikes: Input spikes [T, B, C, H, W].
+
+        Returns:
+            Output spikes [T, B, classes]; a class's score is its sum over time.
+        """
+        spike, mem = self.hidden.reset_mem()
+        hidden = []
+        for current in folded(self.synapses, spikes.flatten(2)):
+            spike, mem = self.hidden(current, spike, mem)
+            hidden.append(spike)
+        return _over_time(self.output, folded(self.readout, torch.stack(hidden)))
 
 
 def folded(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -1,14 +1,15 @@
-"""VGG networks without batch norm: two that are converted to spiking ones, one with biases."""
+"""VGG networks: three that are converted, one of them with batch norm, and one with biases."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import zip_longest
 from typing import ClassVar, Literal
 
 from torch import nn
 
+from spikewvat.conversion import QCFS
 from spikewvat.lab.models.layout import check_sizes
 from spikewvat.lab.models.residual import initialise_convolutions
 
@@ -16,6 +17,7 @@ Stages = Sequence[Sequence[int]]
 """Output channels of each convolution, stage by stage."""
 
 _SIXTEEN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+_SIX = ((32, 32), (64, 64), (128, 128))
 _HIDDEN = 4096
 _Pool = type[nn.AvgPool2d] | type[nn.MaxPool2d]
 _POOLS: dict[str, _Pool] = {"avg": nn.AvgPool2d, "max": nn.MaxPool2d}
@@ -171,6 +173,49 @@ class VGG16Bias(nn.Sequential):
                 nn.init.zeros_(module.bias)
 
 
+class VGG6(nn.Sequential):
+    """Six convolutions with batch norm, in three stages with average pooling, and one dense layer.
+
+    Small enough for a CPU, and deep enough to tell conversions apart: 32-32-P-64-64-P-128-128-P-10,
+    307 946 parameters. Convolutions have no bias, the dense layer begins as torch's. Images
+    [B, C, H, W] give scores [B, classes].
+
+    Args:
+        input_shape: Channels, height and width of the images.
+        classes: Number of scores.
+        width: Factor of the convolutions' channels, rounded, at least one.
+        levels: Levels of QCFS in place of ReLU, for conversion at so many steps.
+
+    Raises:
+        ValueError: If an option is impossible, or pooling leaves nothing of the images.
+
+    References:
+        After Simonyan & Zisserman, 2015, https://arxiv.org/abs/1409.1556, with the batch norm of
+        Ioffe & Szegedy, 2015, https://arxiv.org/abs/1502.03167
+    """
+
+    def __init__(
+        self,
+        *,
+        input_shape: Sequence[int] = (3, 32, 32),
+        classes: int = 10,
+        width: float = 1.0,
+        levels: int | None = None,
+    ) -> None:
+        check_sizes(input_shape, width=width, classes=classes)
+
+        def activation() -> nn.Module:
+            # Behind batch norm, few activations are above 2 at the start.
+            return nn.ReLU() if levels is None else QCFS(levels, threshold=2.0)
+
+        pools = [nn.AvgPool2d] * len(_SIX)
+        layers, features = _convolutions(
+            _SIX, input_shape, width, pools, norm=True, activation=activation
+        )
+        super().__init__(*layers, nn.Linear(features, classes))
+        initialise_convolutions(self)
+
+
 def _convolutions(
     stages: Stages,
     input_shape: Sequence[int],
@@ -179,6 +224,8 @@ def _convolutions(
     *,
     dropout: float | None = None,
     bias: bool = False,
+    norm: bool = False,
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> tuple[list[nn.Module], int]:
     """Return the layers up to the flat features, and how many features those are."""
     channels, *sides = input_shape
@@ -187,7 +234,7 @@ def _convolutions(
         for place, wide in enumerate(stage, 1):
             following = max(1, round(width * wide))
             conv = nn.Conv2d(channels, following, 3, padding=1, bias=bias)
-            layers += [conv, nn.ReLU()]
+            layers += [conv, *([nn.BatchNorm2d(following)] if norm else []), activation()]
             channels = following
             if place == len(stage) and pool is not None:
                 layers.append(pool(2))

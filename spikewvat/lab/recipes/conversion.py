@@ -61,12 +61,10 @@ class ConversionPlan:
     starts: tuple[float, ...] | None
     method: methods.MethodFactory
 
-    @property
-    def steps(self) -> list[int]:
-        """Numbers of steps to test after."""
-        table = self.table
-        fractions = [table.time_steps // n for n in (8, 4, 2) if table.time_steps >= n]
-        return sorted({*(table.sweep or fractions), table.time_steps})
+    def steps(self, time_steps: int) -> list[int]:
+        """Return the numbers of steps to test after, for a network of so many."""
+        fractions = [time_steps // n for n in (8, 4, 2) if time_steps >= n]
+        return sorted({*(self.table.sweep or fractions), time_steps})
 
     def fitting(self, loader: Iterable[Any], seed: int) -> Callable[[SpikingNetwork], object]:
         """Return what chooses a network's start and thresholds for its number of steps.

@@ -19,15 +19,21 @@ from spikewvat.conversion import (
 )
 from spikewvat.data import make_loader
 from spikewvat.errors import CheckpointError, RecipeError
-from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
+from spikewvat.lab.recipes.evaluation import (
+    converters,
+    errors_on_chips,
+    on_chips,
+    run_result,
+)
 from spikewvat.lab.recipes.finetune import fine_tuned
 from spikewvat.lab.recipes.loaders import Data, open_data, spread
 from spikewvat.lab.recipes.lock import alone_in
 from spikewvat.lab.recipes.registry import construct
 from spikewvat.lab.recipes.resolve import Resolved
 from spikewvat.lab.recipes.results import RunResult, Training
-from spikewvat.lab.recipes.schema import Recipe
+from spikewvat.lab.recipes.saved import CONVERTED, RECIPE, RESULT, load_model
+from spikewvat.lab.recipes.schema import PRECISE, Recipe
 from spikewvat.lab.trainer import CHECKPOINT, FINAL
 from spikewvat.lab.trainer.checkpoint import check_identity
 from spikewvat.lab.trainer.console import Tracked
@@ -50,7 +56,7 @@ def find(source: Path | str) -> tuple[Path, str]:
     path = Path(source)
     if path.is_dir():
         return path, FINAL
-    if path.is_file() and (path.parent / runs.RECIPE).is_file():
+    if path.is_file() and (path.parent / RECIPE).is_file():
         return path.parent, path.name
     raise CheckpointError(
         f"{str(path)!r} is neither a run nor a weights file in one. "
@@ -110,10 +116,10 @@ def _convert_run(
     if conversion is None:
         raise RecipeError("the recipe lacks 'conversion'. Add a table [conversion].")
     plan = conversion.table
-    resolved = resolved.evaluated(batch_size=plan.batch_size)
+    resolved = resolved.evaluated(batch_size=plan.batch_size, precision=PRECISE)
     data = open_data(resolved, data_root)
     resolved = resolved.with_input_shape(data.input_shape)
-    ann = runs.load_model(folder, resolved, weights=weights)
+    ann = load_model(folder, resolved, weights=weights)
     if plan.images is not None:
         resolved = resolved.evaluated(images=plan.images)
     recipe, tested = resolved.recipe, resolved.recipe.evaluation
@@ -127,7 +133,7 @@ def _convert_run(
     history = fine_tuned(
         snn, data, recipe, conversion, out, digest, resume=resume, progress=progress
     )
-    files.save(out / runs.CONVERTED, snn.state_dict())
+    files.save(out / CONVERTED, snn.state_dict())
 
     test = data.part(tested.split).dataset
     loader = make_loader(test, plan.batch_size, workers=recipe.training.workers)
@@ -135,18 +141,21 @@ def _convert_run(
     calibration = _calibration(data, recipe, conversion)
     fit = None if history else conversion.fitting(calibration, seed)  # tuned weights suit one T
     over_time = sweep_time(
-        snn, Tracked(loader, "over time", enabled=progress), conversion.steps, fit=fit
+        snn,
+        Tracked(loader, "over time", enabled=progress),
+        conversion.steps(snn.time_steps),
+        fit=fit,
     )
     some = spread(test, plan.images)
-    with runs.converters(recipe, snn, data):
-        found = runs.on_chips(
+    with converters(recipe, snn, data):
+        found = on_chips(
             snn,
             make_loader(some, plan.batch_size, workers=recipe.training.workers),
             resolved,
             data,
             progress=progress,
         )
-    result = runs.run_result(
+    result = run_result(
         resolved,
         found,
         is_converted=True,
@@ -158,13 +167,14 @@ def _convert_run(
         ),
         run=str(folder),
         weights=weights,
+        errors=errors_on_chips(snn, resolved, found),
         training=Training(
             epochs=len(history),
             samples={**data.samples, tested.split: len(some)},
             history=tuple(history),
         ),
     )
-    serialisation.write(out / runs.RESULT, result)
+    serialisation.write(out / RESULT, result)
     half_way.unlink(missing_ok=True)
     return result
 
@@ -176,8 +186,8 @@ def _claim(out: Path, source: Path, recipe: Recipe, *, resume: bool) -> None:
             f"--out {str(out)!r} is the folder of the run to convert. Choose another one."
         )
     files.check_writable(out)
-    path = out / runs.RECIPE
-    begun = [CHECKPOINT, FINAL, runs.CONVERTED, runs.RESULT, _BALANCING.format("*")]
+    path = out / RECIPE
+    begun = [CHECKPOINT, FINAL, CONVERTED, RESULT, _BALANCING.format("*")]
     if any(any(out.glob(name)) for name in begun):
         if not resume:
             raise CheckpointError(

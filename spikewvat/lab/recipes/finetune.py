@@ -76,10 +76,10 @@ def fine_tuned(
         )
     augment = augmentation(recipe, data.black)
 
-    def encode(images: Tensor) -> Tensor:
+    def encode(images: Tensor, *, generator: Generator | None = None) -> Tensor:
         # Once for both passes of a step, other spikes in every step.
-        images = images if augment is None else augment(images)
-        return snn.encode(images, generator=torch.default_generator)
+        images = images if augment is None else augment(images, generator=generator)
+        return snn.encode(images, generator=generator)
 
     seed = derived_seed(recipe.seed, "finetune", "method")
     optimizer = finetuning_optimizer(snn, lr=settings.lr, weight_decay=settings.weight_decay)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from spikewvat import serialisation
 from spikewvat.devices.base import DeviceModel
-from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.devices import Sized
+from spikewvat.lab.recipes.evaluation import evaluated_otherwise, method_label
 from spikewvat.lab.recipes.loaders import open_data
 from spikewvat.lab.recipes.resolve import resolve
+from spikewvat.lab.recipes.saved import CONVERTED, final_weights, load_model, read_run
 from spikewvat.lab.recipes.schema import Component, Spec
 from spikewvat.lab.trainer.console import ChipsProgress
 from spikewvat.provenance import provenance
@@ -76,8 +77,8 @@ def landscape_run(
         RecipeError: If the device or the loss cannot be made, or a number is invalid.
         DataError: If the data is missing or malformed.
     """
-    recipe = runs.evaluated_otherwise(
-        runs.read_run(run), split=split, device=device, images=images, seed=seed
+    recipe = evaluated_otherwise(
+        read_run(run), split=split, device=device, images=images, seed=seed
     )
     uncorrupted = recipe.evaluation.model_copy(update={"corruption": None})
     recipe = recipe.model_copy(update={"evaluation": uncorrupted})
@@ -86,8 +87,8 @@ def landscape_run(
         recipe = recipe.model_copy(update={"training": training})
     resolved, plan = resolve(recipe), recipe.evaluation
     chip = resolved.device(sigma)
-    weights = weights or runs.final_weights(run)
-    model = runs.load_model(run, resolved, weights=weights)
+    weights = weights or final_weights(run)
+    model = load_model(run, resolved, weights=weights)
     data = open_data(resolved, data_root)
     loader = data.part(plan.split)
     around = Evaluator(model, loader, time="network", loss=resolved.loss).landscape
@@ -97,7 +98,7 @@ def landscape_run(
             return measure(*arguments, progress=bar, seed=plan.seed, **options)
 
     found = Landscape(
-        method=runs.method_label(recipe, converted=weights == runs.CONVERTED),
+        method=method_label(recipe, converted=weights == CONVERTED),
         device=_named(resolved.device, sigma),
         split=plan.split,
         loss=recipe.training.loss.name,

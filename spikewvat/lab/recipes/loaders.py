@@ -52,12 +52,14 @@ class Data:
 
     @cached_property
     def calibration(self) -> DataLoader[Any]:
-        """Training samples in an order drawn from the recipe's seed, to calibrate chips with."""
-        kept = self._kept(self._plain)
+        """Samples in an order drawn from the recipe's seed, to calibrate chips with."""
+        fresh, draw = self._plan.calibration == "validation", self._plan.draw
+        samples = self._held("calibration") if fresh else self._kept(self._plain)
+        purpose = ("calibration", draw) if draw else ("calibration",)
         generator = torch.Generator()
-        generator.manual_seed(derived_seed(self._resolved.recipe.seed, "calibration"))
-        order = torch.randperm(len(kept), generator=generator).tolist()
-        return make_loader(Subset(kept, order), _CALIBRATION_BATCH, workers=self._settings.workers)
+        generator.manual_seed(derived_seed(self._resolved.recipe.seed, *purpose))
+        chosen = Subset(samples, torch.randperm(len(samples), generator=generator).tolist())
+        return make_loader(chosen, _CALIBRATION_BATCH, workers=self._settings.workers)
 
     @cached_property
     def test(self) -> DataLoader[Any]:
@@ -69,7 +71,7 @@ class Data:
         """What decides about the best epoch and early stop."""
         if self.watching == "test":
             return self.test
-        return self._in_order(Subset(self._plain, sorted(self._order[: self._held_out])))
+        return self._in_order(self._held("split"))
 
     @property
     def watching(self) -> str:
@@ -83,10 +85,11 @@ class Data:
 
     @property
     def samples(self) -> dict[str, int]:
-        """How many samples each part has."""
-        found = {"train": self.train, "test": self.test}
-        counts = {name: len(loader.dataset) for name, loader in found.items()}  # type: ignore[arg-type]
-        return {"train": counts["train"], "validation": self._held_out, "test": counts["test"]}
+        """How many samples each part has; the test data is not counted where it stays closed."""
+        counts = {"train": len(self.train.dataset), "validation": self._held_out}  # type: ignore[arg-type]
+        if self._plan.split != "validation":
+            counts["test"] = len(self.test.dataset)  # type: ignore[arg-type]
+        return counts
 
     @property
     def black(self) -> Level:
@@ -105,17 +108,23 @@ class Data:
         Raises:
             RecipeError: If nothing was held out for validation.
         """
-        if split == "validation" and self.watching != "validation":
-            raise RecipeError(
-                "evaluation.split = 'validation', but no data is held out. Train with "
-                "training.validation = 0.2, a share of the training data."
-            )
+        if split == "validation":
+            self._held("split")
         names = {"train": "train_in_order", "validation": "watch", "test": "test"}
         loader: DataLoader[Any] = getattr(self, names[split])
         return loader
 
     def _split(self, name: str) -> Any:
-        """Return a part of the data set as it lies on disk."""
+        """Return a part of the data set as it lies on disk.
+
+        Raises:
+            RecipeError: If it is the test data and the recipe evaluates on held-out data.
+        """
+        if name == "test" and self._plan.split == "validation":
+            raise RecipeError(
+                "evaluation.split = 'validation' keeps the test data closed. Evaluate with "
+                "evaluation.split = 'test' once everything is chosen."
+            )
         if name not in self._opened:
             self._opened[name] = self._resolved.data(root=self._root, split=name)
         return self._opened[name]
@@ -141,6 +150,15 @@ class Data:
         generator.manual_seed(derived_seed(self._resolved.recipe.seed, "validation"))
         order: list[int] = torch.randperm(len(self._split("train")), generator=generator).tolist()
         return order
+
+    def _held(self, key: str) -> Any:
+        """Return what is held out; ``key`` is what asks for it."""
+        if self.watching != "validation":
+            raise RecipeError(
+                f"evaluation.{key} = 'validation', but no data is held out. Train with "
+                "training.validation = 0.2, a share of the training data."
+            )
+        return Subset(self._plain, sorted(self._order[: self._held_out]))
 
     def _kept(self, part: Any) -> Any:
         """Return what is not held out."""

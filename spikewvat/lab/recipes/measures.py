@@ -9,9 +9,10 @@ from spikewvat.devices import DeviceModel, at_age
 from spikewvat.devices.aging import changes_with_age
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes.devices import build_device
+from spikewvat.lab.recipes.evaluation import converters
 from spikewvat.lab.recipes.loaders import open_data
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.lab.recipes.run import converters, final_weights, load_model, read_run
+from spikewvat.lab.recipes.saved import final_weights, load_model, read_run
 from spikewvat.robustness.measures import Measures, Told, find_measures
 
 

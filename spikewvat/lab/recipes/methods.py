@@ -21,12 +21,14 @@ from spikewvat.lab.recipes.registry import (
     parameters,
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe, component
-from spikewvat.perturbations import Perturbation, RandomLength, Warmup
+from spikewvat.perturbations import Perturbation, RandomLayers, RandomLength, Warmup
+from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import GradientMethod, PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
 _LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
     "spread": (RandomLength, "spread"),
+    "layers": (RandomLayers, "share"),
     "warmup": (Warmup, "steps"),
 }
 """Wrappers for any perturbation with their parameter, from the inside out."""
@@ -113,7 +115,7 @@ def read_method(
     target, given = _checked(method, key)
     reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
     table = Component(name=method.name, **filled(target, given, reserved=reserved))
-    options = {name: given.pop(name) for name in _OPTIONS if name in given}
+    options = {name: given.pop(name) for name in (*_OPTIONS, "trim") if name in given}
     if _is_method(target):
         part = Part(target, _read(given, key), key)
     else:
@@ -121,7 +123,7 @@ def read_method(
     found = MethodFactory(part, options if _takes_options(target) else None, table)
     if optimizer is not None:
         with torch.random.fork_rng(devices=[]):
-            found(nn.Linear(2, 2), optimizer, seed=0)
+            found(nn.Sequential(nn.Linear(2, 2), Neurons(LIF())), optimizer, seed=0)
     return found
 
 
@@ -202,6 +204,8 @@ def _checked(method: Component, key: str) -> tuple[Any, dict[str, Any]]:
     given = method.parameters
     own = parameters(target, reserved=_NOT_IN_RECIPES)
     options = _OPTIONS if _takes_options(target) else ()
+    if not _is_method(target):
+        options = (*options, "trim")
     check_keys(given, [*own, *options, *_wrappers(target)], key)
     if (
         "device" in own

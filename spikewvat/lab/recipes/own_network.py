@@ -22,7 +22,7 @@ from spikewvat.lab.recipes.conversion import KEY, ConversionPlan
 from spikewvat.lab.recipes.devices import read_device
 from spikewvat.lab.recipes.registry import construct, validated
 from spikewvat.lab.recipes.results import RunResult, Training
-from spikewvat.lab.recipes.run import CONVERTED, RESULT
+from spikewvat.lab.recipes.saved import CONVERTED, RESULT
 from spikewvat.lab.recipes.schema import Conversion
 from spikewvat.lab.trainer.console import Tracked
 from spikewvat.provenance import provenance
@@ -116,7 +116,7 @@ def convert_network(
 
     fit = None if history else plan.fitting(calibration, seed)  # tuned weights suit one T
     tests = Tracked(test, "over time", enabled=progress)
-    over_time = sweep_time(snn, tests, plan.steps, fit=fit)
+    over_time = sweep_time(snn, tests, plan.steps(snn.time_steps), fit=fit)
     evaluator = Evaluator(snn, test)
     curve = evaluator.sweep(device, chips.sigmas, chips=chips.count, target=chips.target)
     result = RunResult(

@@ -23,6 +23,9 @@ Target = Callable[..., Any]
 Model = TypeVar("Model", bound=BaseModel)
 
 
+_LISTED = 40  # names; more are no help
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Return a suggestion for a misspelt word.
 
@@ -36,7 +39,8 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean {close[0]!r}?"
-    return f"Valid: {', '.join(map(repr, names)) or 'none'}."
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"Valid: {', '.join(map(repr, names[:_LISTED])) or 'none'}{more}."
 
 
 def check_keys(given: Iterable[str], valid: Collection[str], key: str) -> None:

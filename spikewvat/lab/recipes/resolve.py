@@ -110,6 +110,9 @@ class Resolved:
                     f"[model]: {self.recipe.model.name!r} cannot be made: {reason}. "
                     "Check its sizes."
                 ) from error
+        if self.recipe.training.channels_last:
+            # In the types of torch, modules only have the overload without a memory format.
+            model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
     def build_method(self, model: nn.Module, optimizer: Optimizer | None = None) -> GradientMethod:
@@ -314,6 +317,13 @@ def _optimization(recipe: Recipe) -> Optimization:
                 "Leave it out, or use 'sgd'."
             )
         options["momentum"] = training.momentum
+    if training.fused:
+        if "fused" not in parameters(target):
+            raise RecipeError(
+                f"training.fused = true: {training.optimizer!r} has no fused kernel. Leave it out, "
+                "or use 'sgd', 'adam' or 'adamw'."
+            )
+        options["fused"] = True
     if training.decay is not None and training.schedule != "exponential":
         raise RecipeError(
             f"training.decay = {training.decay}: schedule = {training.schedule!r} has no such "

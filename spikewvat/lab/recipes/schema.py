@@ -17,6 +17,7 @@ from spikewvat.validation import BaseModel, ConfigDict, Field, field_validator, 
 DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",
     "nmnist": "spikewvat.data.nmnist:NMNIST",
+    "nmnist-folds": "spikewvat.data.folds:NMNISTFolds",
     "mnist": "spikewvat.data.images:MNIST",
     "cifar10": "spikewvat.data.cifar:CIFAR10",
     "cifar100": "spikewvat.data.cifar:CIFAR100",
@@ -37,11 +38,13 @@ CORRECTIONS = {
 }
 MODELS = {
     "snntorch-cnn": "spikewvat.lab.models.snntorch:SpikingCNN",
+    "snntorch-recurrent": "spikewvat.lab.models.snntorch:Recurrent",
     "spikingjelly-cnn": "spikewvat.lab.models.spikingjelly:SpikingCNN",
     "spikingjelly-sew": "spikewvat.lab.models.sew:SEWResNet",
     "dense": "spikewvat.lab.models.dense:FullyConnected",
     "lenet": "spikewvat.lab.models.lenet:LeNet",
     "vgg5": "spikewvat.lab.models.vgg:VGG5",
+    "vgg6": "spikewvat.lab.models.vgg:VGG6",
     "vgg16": "spikewvat.lab.models.vgg:VGG16",
     "vgg16-bias": "spikewvat.lab.models.vgg:VGG16Bias",
     "alexnet": "spikewvat.lab.models.alexnet:AlexNet",
@@ -100,6 +103,8 @@ DEVICES = {
     "read-noise": "spikewvat.devices:ReadNoise",
     "chip": "spikewvat.robustness.chip:Chip",
     "drift": "spikewvat.devices:Drift",
+    "random-age": "spikewvat.devices:AtRandomAge",
+    "compensated": "spikewvat.devices:Compensated",
     "differential-pair": "spikewvat.devices:DifferentialPair",
     "single-cell": "spikewvat.devices:SingleCell",
     "pcm": "spikewvat.devices:pcm",
@@ -134,11 +139,16 @@ METHODS = {
     "gav": "spikewvat.perturbations:GAV",
     "sam": "spikewvat.perturbations:SAM",
     "asam": "spikewvat.perturbations:ASAM",
+    "samson": "spikewvat.perturbations:SAMSON",
     "awp": "spikewvat.perturbations:AWP",
     "variable-noise": "spikewvat.perturbations:VariableNoise",
     "noise-injection": "spikewvat.training.methods:NoiseInjection",
     "random-perturbation": "spikewvat.training.methods:RandomPerturbation",
     "parameter-adversary": "spikewvat.training.methods:ParameterAdversary",
+    "negative-feedback": "spikewvat.training.methods:NegativeFeedback",
+    "distillation": "spikewvat.training.methods:Distillation",
+    "stochastic-thresholds": "spikewvat.training.methods:StochasticThresholds",
+    "straight-through": "spikewvat.training.methods:StraightThrough",
     "vortex": "spikewvat.training.methods:Vortex",
     "statistical": "spikewvat.training.methods:Statistical",
     "ptq": "spikewvat.training:Plain",
@@ -172,6 +182,7 @@ LOSSES = {
     "tsslbp-count": "spikewvat.spiking.tsslbp:count_loss",
 }
 
+PRECISE: Literal["32-true"] = "32-true"
 Positive = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Size = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -251,6 +262,13 @@ class Training(Table):
     """
     patience: Positive | None = None
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    channels_last: bool = False
+    """Keep the weights of convolutions in torch's channels-last layout: the same network, and
+    faster convolutions in ``bf16-mixed``. The network is evaluated in that layout too."""
+    fused: bool = False
+    """Step all weights in one kernel of the optimizer: ``sgd``, ``adam`` and ``adamw`` have one."""
+    compile: bool = False
+    """Train through ``torch.compile``, once for each size of a batch."""
     accelerator: str = "auto"
     devices: Positive = 1
     strategy: str = "auto"
@@ -287,6 +305,12 @@ class Evaluation(Table):
     """Times since programming at which the chips are tested instead, ``"1d"`` or in seconds."""
     calibrate: Spec | None = None
     """What is done to each chip after programming: ``"scale>>bias-trim:samples=64"``."""
+    calibration: Literal["train", "validation"] = "train"
+    """The samples that chips are calibrated with: of the training, or held out of it."""
+    draw: Annotated[int, Field(ge=0)] = 0
+    """Which of them come first: another number is another drawing."""
+    before: bool = True
+    """Whether chips are tested before they are calibrated, too."""
     verify: Annotated[float, Field(gt=0, le=1)] | None = None
     """Share of the weights that are verified, those with the largest Fisher x error^2."""
     chips: Positive = 25
@@ -296,6 +320,8 @@ class Evaluation(Table):
     """Number of samples to evaluate on, evenly spaced over the split; all by default."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed of the chips: the same for all recipes, so that methods are tested on the same chips."""
+    precision: Literal["32-true", "bf16-mixed"] = PRECISE
+    """A converted network is always tested in ``32-true``: its potentials sum small currents."""
     activation_bits: Annotated[int, Field(ge=2, le=16)] | None = None
     """Quantise the inputs of each layer of synapses, calibrated on training data."""
 
@@ -334,7 +360,8 @@ class Finetuning(Table):
 class Conversion(Table):
     """Conversion of the trained network to a spiking one."""
 
-    time_steps: Positive = 16
+    time_steps: Positive | None = None
+    """By default the levels of the network's QCFS layers, or 16 where there are none."""
     calibration: Positive = 512
     """Number of training images for choosing thresholds."""
     coding: Component = Component(name="direct")
@@ -346,7 +373,7 @@ class Conversion(Table):
     """Arguments of ``Balancing``, and ``variation``, a device: thresholds for many chips."""
     finetune: Finetuning = Finetuning()
     sweep: tuple[Positive, ...] = ()
-    """Also test after these numbers of steps; by default after fractions of ``time_steps``."""
+    """Also test after these numbers of steps; by default after fractions of T."""
     batch_size: Positive = 100
     """Batch size for calibration and testing."""
     images: Positive | None = None

@@ -11,7 +11,7 @@ from typing import Any
 
 from spikewvat.errors import DataError, MissingDataError, RecipeError
 from spikewvat.lab.recipes.results import RunResult, row_result
-from spikewvat.lab.recipes.run import RESULT
+from spikewvat.lab.recipes.saved import RESULT
 from spikewvat.lab.suites import Suite, read_suite
 from spikewvat.lab.suites.jobs import ERROR
 from spikewvat.lab.suites.suite import FILE, TRAINED, Row, Setup, suites_folder

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spikewvat.devices.conventions import over_all
 from spikewvat.formatting import MISSING, interval, percent
 from spikewvat.lab.report.collect import Section
 from spikewvat.lab.report.content import Part, Picture, Table
 from spikewvat.lab.report.pictures import Bar, dots
 from spikewvat.lab.report.words import Found, differences, grouped, summary, target_of, where
 from spikewvat.lab.suites.suite import Setup
-from spikewvat.lab.suites.table import cells, header, range_words, sizes_note, times
+from spikewvat.lab.suites.table import cells, errors_note, header, range_words, sizes_note, times
 from spikewvat.results import RowResult
 from spikewvat.robustness import Difference, plots
 
@@ -38,10 +39,13 @@ def _part(setup: Setup, found: Found, source: str) -> Part:
         pictures += _pictures(setup, group)
         sentences += summary(group)
         details.append(_everything(setup, group, compared, source))
-    note = (
-        "Accuracy in %, mean ± standard deviation over training seeds; "
-        f"{sizes_note(result for _, result in found)}."
-    )
+    results = [result for _, result in found]
+    parts = [
+        "Accuracy in %, mean ± standard deviation over training seeds",
+        sizes_note(results),
+        errors_note(results),
+    ]
+    note = f"{'; '.join(filter(None, parts))}."
     return Part(
         name=setup.name,
         shows=frozenset(row.name for row, _ in found),
@@ -142,6 +146,8 @@ def how_run(result: RowResult) -> str:
         learned = f"{samples['train']} training and " if samples["train"] else ""
         parts.append(f"{learned}{samples['test']} test samples")
     parts.append(f"{last.device} on {last.chips} chips a training")
+    if result.errors:
+        parts.append(f"errors of {over_all(result.errors)}")
     if sum(result.seconds) > 0:
         parts.append(f"{sum(result.seconds) / 60:.1f} min of training")
     if result.commit:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, TypeAlias
@@ -16,7 +16,8 @@ from spikewvat.results import RowResult
 from spikewvat.robustness.axis import Axis
 from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
 from spikewvat.robustness.results import Degradation
-from spikewvat.serialisation import plain, write_json
+from spikewvat.robustness.statistics import holm
+from spikewvat.serialisation import Real, plain, write_json
 
 FILE = "claims.json"
 Word: TypeAlias = Literal["supported", "contradicted", "undecided"]
@@ -45,6 +46,7 @@ class Verdict:
     worse: Mapping[str, float | None]
     axis: Axis = Axis()  # noqa: RUF009 -- frozen
     lead: Hierarchy | None = None
+    p_adjusted: Real = math.nan
 
     @property
     def word(self) -> Word:
@@ -60,6 +62,7 @@ class Verdict:
         where = "without variation" if self.claim.sigma == 0 else where
         numbers = self.numbers("no result")
         lead = f"; lead {self.lead_text}" if self.lead_text else ""
+        lead += f"; p {self.p_text} after Holm" if self.p_text else ""
         return f"{self.word}: {self.claim.text} ({self.what} {where}: {numbers}{lead})"
 
     @property
@@ -91,6 +94,13 @@ class Verdict:
         one = ", one training" if self.lead.trainings == 1 else ""
         mean = round(self.lead.mean, 2) + 0.0  # never -0.00
         return f"{mean:+.2f}, 95 % CI {interval(low, high, '+.2f')}{margin}{one}"
+
+    @property
+    def p_text(self) -> str:
+        """The adjusted p-value; empty without one."""
+        if math.isnan(self.p_adjusted):
+            return ""
+        return "< 0.001" if self.p_adjusted < 0.001 else f"= {self.p_adjusted:.2g}"
 
 
 def judged(low: float, high: float, margin: float = 0.0) -> Word:
@@ -130,7 +140,17 @@ def verdicts(claims: Iterable[Claim], results: Mapping[str, RowResult]) -> tuple
             )
             axis = results[next(iter(figures))].axis
             found.append(Verdict(claim, better, worse, axis, _lead(claim, figures)))
-    return tuple(found)
+    return _adjusted(found)
+
+
+def _adjusted(found: Sequence[Verdict]) -> tuple[Verdict, ...]:
+    """Give each verdict its p-value, corrected for the number of verdicts."""
+    raw = [math.nan if v.lead is None else v.lead.minus(v.claim.margin).p_value for v in found]
+    known = iter(holm([p for p in raw if not math.isnan(p)]))
+    return tuple(
+        verdict if math.isnan(p) else replace(verdict, p_adjusted=next(known))
+        for verdict, p in zip(found, raw, strict=True)
+    )
 
 
 def write_verdicts(found: Iterable[Verdict], path: Path) -> None:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import json
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from spikewvat import files, serialisation
-from spikewvat.errors import CheckpointError, DataError, MissingDataError
+from spikewvat.errors import CheckpointError, DataError, MissingDataError, RecipeError
 from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.recipes.convert import convert_run
+from spikewvat.lab.recipes.evaluation import (
+    evaluate_as,
+    evaluated_otherwise,
+    method_label,
+    run_result,
+)
 from spikewvat.lab.recipes.landscape import landscape_run
 from spikewvat.lab.recipes.loaders import data_folder
 from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.recipes.results import RunResult
+from spikewvat.lab.recipes.saved import RESULT
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites.progress import LOG
 from spikewvat.lab.suites.suite import TRAINED, Suite
@@ -30,6 +38,8 @@ from spikewvat.robustness.landscape import LossLines
 from spikewvat.robustness.results import ChipReport, Degradation
 
 ERROR = "error.txt"
+TESTED = "tested.txt"
+"""Names the one job that has read the test data for a network, where only one may."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +60,7 @@ class Training:
     @property
     def _kind(self) -> str:
         recipe = self.recipe
-        return f"{recipe.data.name} {recipe.model.name} {runs.method_label(recipe)}"
+        return f"{recipe.data.name} {recipe.model.name} {method_label(recipe)}"
 
     @cached_property
     def identity(self) -> str:
@@ -99,6 +109,8 @@ class RowJob:
         recipe: Sets how the network is tested and, if at all, converted first.
         resolved: The resolved recipe, or the error that it raised.
         training: The training of the network.
+        columns: The recipe with other chips to test on, by name.
+        once: Whether the test data may be read once only for this network.
     """
 
     suite: str
@@ -106,6 +118,8 @@ class RowJob:
     recipe: Recipe
     resolved: Resolved | MissingDataError
     training: Training
+    columns: Mapping[str, Resolved] = field(default_factory=dict)
+    once: bool = False
 
     def __str__(self) -> str:
         return f"{self.row}, seed {self.recipe.seed}"
@@ -117,23 +131,54 @@ class RowJob:
             "name": self.training.identity,
             "description": "",
         }
+        if self.columns:
+            tested = {
+                name: one.recipe.content()["evaluation"] for name, one in self.columns.items()
+            }
+            content["columns"] = tested
         return out / self.suite / f"{self.row}-seed{self.recipe.seed}-{_digest(content)}"
 
     def run(self, out: Path, data_root: Path | None) -> RunResult:
         """Test the trained network, after conversion if the recipe asks for it."""
         source, folder = self.training.folder(out), self.folder(out)
         resolved = _ready(self.resolved)
-        trained = serialisation.read(source / runs.RESULT, RunResult)
+        trained = serialisation.read(source / RESULT, RunResult)
         if self.recipe.conversion is not None:
             return convert_run(
                 source, folder, resolved, data_root=data_root, resume=True, progress=False
             )
         if self.recipe.landscape is not None:
             return _looked_around(resolved, source, folder, trained, data_root)
-        found = runs.evaluate_as(resolved, source, data_root=data_root, progress=False)
-        found = replace(found, training=trained.training)
-        serialisation.write(folder / runs.RESULT, found)
+        if self.once:
+            self._claim_test_data(source, folder)
+        found = evaluate_as(
+            resolved, source, columns=self.columns, data_root=data_root, progress=False
+        )
+        training = trained.training
+        if training is not None and found.curve.reports:
+            images = found.curve.reports[0].images
+            samples = {**training.samples, resolved.recipe.evaluation.split: images}
+            training = replace(training, samples=samples)
+        found = replace(found, training=training, test_reads=1 if self.once else None)
+        serialisation.write(folder / RESULT, found)
         return found
+
+    def _claim_test_data(self, source: Path, folder: Path) -> None:
+        """Note in the training's folder that this job reads the test data.
+
+        Raises:
+            RecipeError: If another job has read it for the same network.
+        """
+        try:
+            with (source / TESTED).open("x", encoding="utf-8") as file:
+                file.write(folder.name)
+        except FileExistsError:
+            by = (source / TESTED).read_text(encoding="utf-8")
+            if by != folder.name:
+                raise RecipeError(
+                    f"the test data was read for the network of {str(source)!r} before, by {by!r}. "
+                    "Test it once: compare on fresh seeds if anything has changed since."
+                ) from None
 
 
 Job = Training | RowJob
@@ -160,18 +205,27 @@ Found = RunResult | JobFailed
 
 
 def jobs_of(
-    suite: Suite, *, preset: str | None, seeds: Iterable[int], overrides: Iterable[str] = ()
+    suite: Suite,
+    *,
+    preset: str | None,
+    seeds: Iterable[int],
+    overrides: Iterable[str] = (),
+    name: str | None = None,
+    once: bool = False,
 ) -> list[RowJob]:
     """Read and check all recipes of a suite, before the first one runs.
 
     Args:
         suite: The suite with its rows.
         preset: Scale of the recipes.
-        seeds: Training seeds of each row.
+        seeds: Training seeds of each row, unless its set-up has its own.
         overrides: Such as ``"training.lr=1e-4"``, for all jobs.
+        name: Name of the suite's folder; that of its recipes by default.
+        once: Let each network meet the test data once only.
 
     Returns:
-        The jobs, row by row; jobs that test the same network share its training.
+        The jobs, row by row and, if its set-up has folds, fold by fold; jobs that test the same
+        network share its training.
 
     Raises:
         RecipeError: If a recipe is malformed.
@@ -179,29 +233,42 @@ def jobs_of(
     seeds, overrides = tuple(seeds), tuple(overrides)
     trainings: dict[str, Training] = {}
     jobs = []
-    for row in suite.rows:
-        for seed in seeds:
-            recipe = suite.recipe(row, preset=preset, seed=seed, overrides=overrides)
+    for setup in suite.setups:
+        folds = [()] if setup.folds is None else [(f"data.fold={n}",) for n in range(setup.folds)]
+        for row, seed, fold in itertools.product(setup.rows, setup.seeds or seeds, folds):
+            recipe = suite.recipe(row, preset=preset, seed=seed, overrides=(*overrides, *fold))
+            columns = {}
             resolved: Resolved | MissingDataError
             try:
                 resolved = resolve(recipe)
                 recipe = resolved.recipe
+                for key in suite.columns if setup.columns is None else setup.columns:
+                    other = evaluated_otherwise(recipe, **suite.columns[key])
+                    columns[key] = resolve(other)
             except MissingDataError as error:  # the job says so when it is run
                 resolved = error
-            alone = recipe.model_copy(update={"conversion": None, "landscape": None})
-            ready = resolved
-            if isinstance(ready, Resolved):
-                ready = replace(ready, recipe=alone, conversion=None)
-            training = Training(alone, ready)
+            training = _training_of(recipe, resolved)
             training = trainings.setdefault(training.identity, training)
-            jobs.append(RowJob(suite.folder.name, row.name, recipe, resolved, training))
+            folder = name or suite.folder.name
+            jobs.append(RowJob(folder, row.name, recipe, resolved, training, columns, once))
     return jobs
+
+
+def _training_of(recipe: Recipe, resolved: Resolved | MissingDataError) -> Training:
+    """Return the training of a job; with held-out data to watch, the test data stays closed."""
+    alone = recipe.model_copy(update={"conversion": None, "landscape": None})
+    if recipe.training.validation:
+        blind = recipe.evaluation.model_copy(update={"split": "validation"})
+        alone = alone.model_copy(update={"evaluation": blind})
+    if isinstance(resolved, Resolved):
+        resolved = replace(resolved, recipe=alone, conversion=None)
+    return Training(alone, resolved)
 
 
 def finished(folder: Path) -> RunResult | None:
     """Return the result of a job, or None if it has not finished successfully."""
     try:
-        return serialisation.read(folder / runs.RESULT, RunResult)
+        return serialisation.read(folder / RESULT, RunResult)
     except DataError:  # none, or none that can be read
         return None
 
@@ -248,14 +315,14 @@ def _looked_around(
     options = {key: getattr(plan, key) for key in type(plan).model_fields}
     found = landscape_run(source, data_root=data_root, progress=False, **options)
     result = replace(
-        runs.run_result(resolved, chips_of_lines(found.lines), training=trained.training),
+        run_result(resolved, chips_of_lines(found.lines), training=trained.training),
         recipe={**found.recipe, "landscape": resolved.recipe.content()["landscape"]},
         method=found.method,
         split=found.split,
         device=found.device,
         landscape=replace(found, run="", recipe={}, versions={}),  # which the result holds itself
     )
-    serialisation.write(folder / runs.RESULT, result)
+    serialisation.write(folder / RESULT, result)
     return result
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spikewvat.lab.recipes.results import RunResult, row_result
+from spikewvat.lab.recipes.results import RunResult, over_folds, row_result
 from spikewvat.lab.suites.jobs import (
     Found,
     Job,
@@ -104,13 +104,12 @@ def run_suite(
             trained.append(job)
     for row, what in run(trained):
         ended(row, what)
+    lost = tuple((job, what) for job in jobs if isinstance(what := found[job], JobFailed))
+    incomplete = {(job.row, job.recipe.seed) for job, _ in lost}  # a fold may be missing
     by_row: dict[str, list[RunResult]] = {}
-    lost = []
     for job in jobs:
         what = found[job]
-        if isinstance(what, JobFailed):
-            lost.append((job, what))
-        else:
+        if isinstance(what, RunResult) and (job.row, job.recipe.seed) not in incomplete:
             by_row.setdefault(job.row, []).append(what)
-    rows = {name: row_result(results) for name, results in by_row.items()}
-    return SuiteResult(rows, tuple(lost))
+    rows = {name: row_result(over_folds(results)) for name, results in by_row.items()}
+    return SuiteResult(rows, lost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,80 +14,27 @@ from spikewvat.lab.places import shown, suite_names, suites_folder
 from spikewvat.lab.recipes import Recipe, read_recipe
 from spikewvat.lab.recipes.reading import check_preset, recipe_file
 from spikewvat.lab.recipes.registry import check_keys, nearest, validated
-from spikewvat.lab.recipes.schema import VARIED, Table
-from spikewvat.validation import Field, field_validator, model_validator
+from spikewvat.lab.recipes.schema import Table
+from spikewvat.lab.suites.schema import Claim, Group, Row, Selection, Setup, Test
+from spikewvat.validation import Field, model_validator
 
-__all__ = ["FILE", "TRAINED", "Claim", "Row", "Setup", "Suite", "read_suite", "suites_folder"]
+__all__ = [
+    "FILE",
+    "TRAINED",
+    "Claim",
+    "Group",
+    "Row",
+    "Selection",
+    "Setup",
+    "Suite",
+    "Test",
+    "read_suite",
+    "suites_folder",
+]
 
 
 TRAINED = "trained"
 """Folder of the trained networks, which all suites share."""
-
-
-class Row(Table):
-    """One method on one set-up."""
-
-    method: str
-    recipe: str
-    """File of the recipe, relative to the suite's, or the name of one of the package."""
-    name: str = ""
-    """Name of the row's files; by default that of the recipe, with the names of the variants."""
-    overrides: tuple[str, ...] = ()
-    """Overrides of the recipe for this row, such as ``"method.w_th=0.25"``."""
-    evaluation: str | None = None
-    """Test the trained network according to ``[evaluation.variant.<name>]``."""
-    conversion: str | None = None
-    """Convert the trained network according to ``[conversion.variant.<name>]``."""
-    landscape: str | None = None
-    """Evaluate the loss around its weights according to ``[landscape.variant.<name>]``."""
-    paper: tuple[tuple[float] | tuple[float, float], ...] = ()
-    """Published accuracy in % and, if available, its standard deviation, for each sigma."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _named(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or "name" in value or "recipe" not in value:
-            return value
-        variants = [str(value[key]) for key in VARIED if value.get(key) is not None]
-        return {**value, "name": "-".join([Path(str(value["recipe"])).stem, *variants])}
-
-    @property
-    def variants(self) -> dict[str, str]:
-        """The selected variants of the recipe's tables."""
-        chosen = {key: getattr(self, key) for key in VARIED}
-        return {key: name for key, name in chosen.items() if name is not None}
-
-
-class Setup(Table):
-    """One network on one data set, and the methods compared on it."""
-
-    name: str
-    rows: Annotated[tuple[Row, ...], Field(min_length=1)]
-    presets: tuple[str, ...] = ()
-    """Presets that include it; all by default."""
-    baseline: str | None = None
-    """Row whose training time is the unit; without it, times are not shown."""
-
-
-class Claim(Table):
-    """A published statement in a form that can be checked against results."""
-
-    text: str
-    better: Annotated[tuple[str, ...], Field(min_length=1)]
-    """One or more rows, each above all rows of ``worse`` (for drop and rise: below)."""
-    worse: Annotated[tuple[str, ...], Field(min_length=1)]
-    sigma: Annotated[float, Field(ge=0)] | None = None
-    """Size of the variation; 0 means no variation. None is for devices without a size."""
-    of: Literal["accuracy", "drop", "rise"] = "accuracy"
-    """The compared quantity: the mean over chips, its drop from the accuracy without variation, or
-    the rise of the loss over that without variation."""
-    margin: float = 0.0
-    """Required lead in points; a negative value is an allowed deficit."""
-
-    @field_validator("better", "worse", mode="before")
-    @classmethod
-    def _one_or_several(cls, value: Any) -> Any:
-        return (value,) if isinstance(value, str) else value
 
 
 class Suite(Table):
@@ -100,6 +47,10 @@ class Suite(Table):
     """Training seeds of each preset."""
     hint: str = ""
     """A hint on the next step, shown at the end."""
+    groups: tuple[Group, ...] = ()
+    """Kinds of chips for set-ups with ``crossed``; each makes a set-up of its own."""
+    tests: tuple[Test, ...] = ()
+    """What is done to them; each makes rows of its own."""
     setups: Annotated[tuple[Setup, ...], Field(min_length=1)]
     claims: tuple[Claim, ...] = ()
     """Statements about the rows."""
@@ -109,7 +60,41 @@ class Suite(Table):
     """Train the rows and test them on chips, or only time their training steps."""
     rounds: Annotated[int, Field(gt=0)] = 30
     """Number of rounds for measuring step times."""
+    methods: tuple[dict[str, Any], ...] = ()
+    """Rows of every set-up with a ``recipe``, named after it and the method's own name."""
+    selection: Selection | None = None
+    """How the setting of each row is chosen; by default rows have none to choose from."""
+    columns: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Other chips that the networks are tested on: changes of the table ``[evaluation]`` by name.
+    """
     folder: Path = Path()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _crossed(cls, value: Any) -> Any:
+        """Give each set-up with a recipe one row for each method."""
+        if not isinstance(value, Mapping) or not value.get("methods"):
+            return value
+        setups = []
+        for setup in value.get("setups", ()):
+            recipe = setup.get("recipe") if isinstance(setup, Mapping) else None
+            if isinstance(recipe, str):
+                rows = [
+                    {**one, "recipe": recipe, "name": f"{Path(recipe).stem}-{one.get('name')}"}
+                    for one in value["methods"]
+                ]
+                setup = {**setup, "rows": rows}
+            setups.append(setup)
+        return {**value, "setups": setups}
+
+    def check_fresh(self, seeds: Iterable[int], key: str) -> None:
+        """Raise RecipeError if settings are chosen on one of the seeds that are named by a key."""
+        used = sorted(set(seeds) & set(self.selection.seeds if self.selection else ()))
+        if used:
+            raise RecipeError(
+                f"{key}: settings are chosen on seeds {used}, so they cannot be compared on them. "
+                "Use others."
+            )
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -125,6 +110,11 @@ class Suite(Table):
         name = preset or "quick"
         check_preset(name, self.seeds, f"the suite {self.title!r}")
         return self.seeds[name]
+
+    def on_seeds(self, seeds: Iterable[int]) -> Suite:
+        """Return the suite with these training seeds for every set-up."""
+        setups = [setup.model_copy(update={"seeds": tuple(seeds)}) for setup in self.setups]
+        return self.model_copy(update={"setups": tuple(setups)})
 
     def at(self, preset: str | None) -> Suite:
         """Return the suite with only the set-ups of a preset, ``"quick"`` by default.
@@ -214,8 +204,59 @@ def read_suite(name: str | Path) -> Suite:
         suite = validated(Suite, {**content, "folder": folder}, "the suite")
     except RecipeError as error:
         raise RecipeError(f"{where!r}: {error}") from error
+    suite = suite.model_copy(update={"setups": tuple(_on_groups(suite, folder / FILE))})
     _check_names(suite, folder / FILE)
+    _check_fair(suite, folder / FILE)
     return suite
+
+
+def _check_fair(suite: Suite, path: Path) -> None:
+    """Raise RecipeError unless all rows choose from equally many settings, and on other seeds."""
+    counts = {row.name: len(row.settings) for row in suite.rows}
+    if suite.selection is None:
+        given = [name for name, count in counts.items() if count]
+        if given:
+            raise RecipeError(
+                f"{str(path)!r}: row {given[0]!r} has settings to choose from. Add [selection]."
+            )
+        return
+    if 0 in counts.values() or len(set(counts.values())) > 1:
+        raise RecipeError(
+            f"{str(path)!r}: rows have settings {counts}, expected equally many for all, at least "
+            "one: a method that chooses from more has an advantage."
+        )
+    for preset, seeds in suite.seeds.items():
+        suite.check_fresh(seeds, f"{str(path)!r}: seeds.{preset}")
+    for setup in suite.setups:
+        suite.check_fresh(setup.seeds or (), f"{str(path)!r}: seeds of {setup.name!r}")
+
+
+def _on_groups(suite: Suite, path: Path) -> Iterator[Setup]:
+    """Yield the set-ups, each crossed one as one for every group, with a row for every test."""
+    keys = [group.key for group in suite.groups]
+    for test in suite.tests:
+        for key in test.groups:
+            if key not in keys:
+                raise RecipeError(f"{str(path)!r} has no group {key!r}. {nearest(key, keys)}")
+    for setup in suite.setups:
+        if not setup.crossed:
+            yield setup
+            continue
+        for group in suite.groups:
+            rows = [
+                row.model_copy(
+                    update={
+                        "method": f"{row.method}: {test.method}",
+                        "name": f"{row.name}-{group.key}-{test.key}",
+                        "overrides": (*row.overrides, *group.overrides, *test.overrides),
+                    }
+                )
+                for row in setup.rows
+                for test in suite.tests
+                if not test.groups or group.key in test.groups
+            ]
+            changes = {"name": f"{setup.name}: {group.name}", "rows": tuple(rows)}
+            yield setup.model_copy(update=changes)
 
 
 def _check_names(suite: Suite, path: Path) -> None:
@@ -236,6 +277,12 @@ def _check_names(suite: Suite, path: Path) -> None:
     for setup in suite.setups:
         if setup.baseline is not None:
             wanted.append((setup.baseline, [row.name for row in setup.rows]))
+        for column in setup.columns or ():
+            if column not in suite.columns:
+                raise RecipeError(
+                    f"{str(path)!r} names an unknown column {column!r}. "
+                    f"{nearest(column, list(suite.columns))}"
+                )
     for name, known in wanted:
         if name not in known:
             raise RecipeError(

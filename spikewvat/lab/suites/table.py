@@ -6,12 +6,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from spikewvat.devices import ErrorSize
+from spikewvat.devices.conventions import over_all
 from spikewvat.errors import DataError
 from spikewvat.formatting import MISSING, escaped, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 from spikewvat.results import RowResult
 from spikewvat.robustness.axis import SETTINGS
-from spikewvat.robustness.statistics import mean_of
+from spikewvat.robustness.statistics import mean_of, sample_std
 
 _RANGES = {
     "SixSigma": "the 6-sigma width of each layer",
@@ -41,6 +43,7 @@ def header(results: Iterable[RowResult]) -> list[str]:
         "worst chip",
         "chips that work",
         *([f"spikes at {last}", f"operations at {last}"] if some.counted else []),
+        *(some.columns[0] if some.columns else []),
     ]
 
 
@@ -84,6 +87,10 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
             _changed(found.spikes, clean.spikes),
             _changed(found.operations, clean.operations),
         ]
+    for name in result.columns[0] if result.columns else ():
+        means = [reports[name].mean for reports in result.columns]
+        text = percent(mean_of(means))
+        texts.append(f"{text} ± {percent(sample_std(means))}" if len(means) > 1 else text)
     return texts
 
 
@@ -115,7 +122,7 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     """
     if not results:
         raise DataError(f"no row of {suite.title!r} has a result yet. Run the suite first.")
-    runs = {name: _run(result) for name, result in results.items()}
+    runs = {name: extent(result) for name, result in results.items()}
     mixed = len(set(runs.values())) > 1
     tables: dict[tuple[str, ...], list[Setup]] = {}
     for setup in suite.setups:
@@ -148,6 +155,16 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
 def sizes_note(results: Iterable[RowResult]) -> str:
     """Return a clause that explains the sizes of rows."""
     return "; ".join(dict.fromkeys(result.axis.note(range_words(result)) for result in results))
+
+
+def errors_note(results: Iterable[RowResult]) -> str:
+    """Return a clause that says how large errors are in each convention; empty if not known."""
+    found: dict[str, ErrorSize] = {}
+    for result in results:
+        if result.errors:
+            at = f" at {result.axis.heading(result.sigmas[-1])}" if result.sized else ""
+            found.setdefault(f"errors{at}", over_all(result.errors))
+    return "; ".join(f"{what} are {size}" for what, size in found.items())
 
 
 def device_words(result: RowResult) -> str:
@@ -222,7 +239,7 @@ def _changed(value: float, clean: float) -> str:
     return f"{value:.4g}" + (f" ({100 * (value / clean - 1):+.0f} %)" if clean else "")
 
 
-def _run(result: RowResult) -> str:
+def extent(result: RowResult) -> str:
     """Describe the extent of a run: scale, seeds, samples."""
     seeds, samples = len(result.seeds), result.samples
     return (

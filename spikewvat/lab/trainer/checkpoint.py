@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.optim import Optimizer
 
 from spikewvat import files
 from spikewvat.errors import CheckpointError
@@ -103,6 +105,7 @@ def restore(path: Path, loop: Loop, identity: Mapping[str, Any]) -> Position:
             )
     try:
         loop.optimizer.load_state_dict(saved["optimizer"])
+        _lay_out(loop.optimizer)
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(saved[name])
@@ -112,6 +115,17 @@ def restore(path: Path, loop: Loop, identity: Mapping[str, Any]) -> Position:
             f"{str(path)!r} does not fit this run ({error}). {_REMEDY}"
         ) from error
     return Position(**saved["position"])
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Lay out an optimizer's state in memory as the parameters are.
+
+    Files do not keep the order of axes, and fused kernels go through memory without asking.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

@@ -6,8 +6,7 @@ import hashlib
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,15 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, DistributedSampler, RandomSampler, SequentialSampler
 
+from spikewvat.data.augmentation import Augmentation
 from spikewvat.errors import DivergedError
+from spikewvat.lab.trainer.batches import prepared
 from spikewvat.lab.trainer.console import Totals, TrainingProgress
 from spikewvat.spiking.losses import class_scores
 from spikewvat.training import GradientMethod
 from spikewvat.training.averaging import SWA
 from spikewvat.weights import clamp_
-
-Augment: TypeAlias = Callable[[Tensor], Tensor]
-"""From the spikes of a batch ``[T, B, ...]`` to others of the same shape."""
 
 
 class Loss(Protocol):
@@ -63,8 +61,8 @@ class Loop:
         clamp: Largest size of a synaptic weight, or None.
         swa: Averages weights, or None.
         scheduler: Stepped once an epoch, or None.
-        augment: Changes the spikes of each training batch, or None; draws from torch's global
-            generator.
+        augment: Changes the spikes of each training batch, or None.
+        compiled: Train through ``torch.compile``.
     """
 
     def __init__(
@@ -80,7 +78,8 @@ class Loop:
         clamp: float | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
+        compiled: bool = False,
     ) -> None:
         self.fabric = fabric
         self.model = model
@@ -90,12 +89,15 @@ class Loop:
         self.swa = swa
         self.scheduler = scheduler
         self._augment = augment
+        self._draws = torch.Generator()  # of the augmentation, which runs on another thread
         self._seed = seed
         self._clip_norm, self._clamp = clip_norm, clamp
         self._clamped = {} if clamp is None else self.adapter.synaptic_weights(model)
         self._classes = 0
         self.adapter.reset_state(model)
-        self._wrapped, self._stepper = fabric.setup(model, optimizer)
+        # One program for each shape: those for any shape depend on what came before.
+        trained = torch.compile(model, dynamic=False) if compiled else model
+        self._wrapped, self._stepper = fabric.setup(trained, optimizer)
         if swa is not None:
             swa.model.to(fabric.device)
 
@@ -106,13 +108,11 @@ class Loop:
         self.model.train()
         totals = Totals()
         rate = self.optimizer.param_groups[0]["lr"]
-        for spikes, labels in loader:
-            spikes, labels = self.fabric.to_device((spikes, labels))
-            if self._augment is not None:
-                spikes = self._augment(spikes)
-            loss, correct = self._step(spikes, labels)
-            totals.add(loss, correct, len(labels))
-            bar.batch(epoch, totals)
+        with prepared(loader, self._augmented) as batches:
+            for spikes, labels in batches:
+                loss, correct = self._step(spikes, labels)
+                totals.add(loss, correct, len(labels))
+                bar.batch(epoch, totals)
         if totals.samples == 0:
             raise ValueError("the training loader has no batches. Use a smaller batch size.")
         mean_loss = self._mean_over_ranks(totals.loss)
@@ -140,6 +140,13 @@ class Loop:
             "learning_rate": rate,
             "seconds": time.monotonic() - began,
         }
+
+    def _augmented(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Return a batch on the network's device, augmented."""
+        spikes, labels = self.fabric.to_device(batch)
+        if self._augment is not None:
+            spikes = self._augment(spikes, generator=self._draws)
+        return spikes, labels
 
     def _step(self, spikes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Take one step; return the loss and the number of right answers."""
@@ -232,6 +239,7 @@ class Loop:
         """Make an epoch's randomness a function of the seed and the epoch alone."""
         seed = derived_seed(self._seed, "epoch", epoch, rank)
         torch.manual_seed(seed)
+        self._draws.manual_seed(derived_seed(seed, "augment"))
         random.seed(seed)
         np.random.seed(seed % 2**32)  # noqa: NPY002 -- transforms of others draw from it
         for holder in (loader, loader.sampler):

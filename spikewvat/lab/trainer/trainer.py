@@ -14,11 +14,12 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from spikewvat import files
+from spikewvat.data.augmentation import Augmentation
 from spikewvat.errors import CheckpointError, require
 from spikewvat.lab.trainer import checkpoint
 from spikewvat.lab.trainer.checkpoint import Position
 from spikewvat.lab.trainer.console import TrainingProgress
-from spikewvat.lab.trainer.loop import Augment, Loop, Loss, derived_seed
+from spikewvat.lab.trainer.loop import Loop, Loss, derived_seed
 from spikewvat.training import GradientMethod, Plain
 from spikewvat.training.averaging import SWA
 
@@ -80,6 +81,8 @@ class Trainer:
         devices: How many devices, or which.
         strategy: ``"auto"``, ``"ddp"``.
         precision: ``"32-true"``, ``"bf16-mixed"``, ``"16-mixed"``.
+        compile: Train through ``torch.compile``, once for each size of a batch; testing is not
+            compiled.
         tensorboard: Also write TensorBoard events into ``out/tensorboard``.
         progress: Show a progress bar.
         console: A ``rich.console.Console`` for it; by default standard error.
@@ -104,6 +107,7 @@ class Trainer:
         devices: int | str = 1,
         strategy: str = "auto",
         precision: Any = "32-true",
+        compile: bool = False,
         tensorboard: bool = False,
         progress: bool = True,
         console: Any = None,
@@ -119,6 +123,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.clamp = clamp
         self.patience = patience
+        self._compile = compile
         self._show, self._console = progress, console
         files.check_writable(self.out)
         self.resumes = (self.out / CHECKPOINT).exists()
@@ -150,7 +155,7 @@ class Trainer:
         method: GradientMethod | None = None,
         swa: SWA | None = None,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-        augment: Augment | None = None,
+        augment: Augmentation | None = None,
         identity: Mapping[str, Any] | None = None,
     ) -> TrainingResult:
         """Train until the epochs or the patience run out.
@@ -168,8 +173,9 @@ class Trainer:
             method: Takes the gradients; plain training by default.
             swa: Averages weights at the end of the epochs; its average is the final model.
             scheduler: Stepped once an epoch.
-            augment: Changes the spikes of each training batch; draws from torch's global
-                generator, which every epoch seeds.
+            augment: Changes the spikes of each training batch, on a thread of its own where
+                reading the data draws no random numbers; draws from the generator that it is
+                given, which every epoch seeds.
             identity: What the run is, as plain nested values (a recipe); a checkpoint of
                 another identity is refused.
 
@@ -202,6 +208,7 @@ class Trainer:
             swa=swa,
             scheduler=scheduler,
             augment=augment,
+            compiled=self._compile,
         )
         share = run.shared(train)
         identity = {"seed": self.seed, **(identity or {})}

@@ -12,14 +12,15 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, KnowsNeurons, NeuronLayer, Tap
-from spikewvat.errors import DataError, UnsupportedModelError
-from spikewvat.robustness.calibration.layers import (
+from spikewvat.adapters.currents import (
     Moments,
     SynapseLayer,
     layers_of,
     noting_order,
     watching,
 )
+from spikewvat.devices.aging import kept_share
+from spikewvat.errors import DataError, UnsupportedModelError
 from spikewvat.robustness.draws import Draws
 from spikewvat.robustness.images import Batch, Images
 from spikewvat.robustness.run import Run
@@ -55,6 +56,10 @@ class Bench:
         self._ideal: dict[int, dict[str, Moments]] = {}
         self._rates: dict[int, dict[str, Tensor]] = {}
         self._outputs: dict[int, list[Tensor]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what another process needs: the samples that have been taken, and no more."""
+        return {**vars(self), "_source": None, "_images": Images((), 0)}
 
     @functools.cached_property
     def layers(self) -> list[SynapseLayer]:
@@ -109,7 +114,7 @@ class Bench:
                 break
             few = min(left, len(labels))
             axis = self._axis(inputs, labels)
-            taken.append((inputs.narrow(axis, 0, few), labels[:few].to(device)))
+            taken.append((_some(inputs, axis, 0, few), labels[:few].to(device)))
             left -= few
         return taken
 
@@ -118,7 +123,7 @@ class Bench:
         for inputs, labels in self.batches(samples):
             axis = self._axis(inputs, labels)
             for place in range(len(labels)):
-                yield inputs.narrow(axis, place, 1), labels[place : place + 1]
+                yield _some(inputs, axis, place, 1), labels[place : place + 1]
 
     def _axis(self, inputs: Tensor, labels: Tensor) -> int:
         known = self._run.image_axis
@@ -228,12 +233,7 @@ class Bench:
         It is the projection of the chip's weights on the ideal ones, which random errors do not
         bias.
         """
-        kept = {}
-        for name, ideal in self.ideal_weights.items():
-            square = float(ideal.double().square().sum())
-            chip = self.live[name].detach()
-            kept[name] = float((ideal.double() * chip.double()).sum()) / square if square else 1.0
-        return kept
+        return {name: kept_share(self.live[name], w) for name, w in self.ideal_weights.items()}
 
     def _calls(self, layers: Iterable[SynapseLayer]) -> list[str]:
         """Return which layers run and which neurons fire, one after the other."""
@@ -252,6 +252,13 @@ class Bench:
             self.output(inputs, 0)
             self.adapter.reset_state(self.model)
         return calls
+
+
+def _some(inputs: Tensor, axis: int, first: int, count: int) -> Tensor:
+    """Return neighbouring samples of a batch, which may be sparse."""
+    if not inputs.is_sparse:
+        return inputs.narrow(axis, first, count)
+    return inputs.index_select(axis, torch.arange(first, first + count, device=inputs.device))
 
 
 def _next_neurons(calls: Sequence[str], layers: set[str], before: set[str]) -> str | None:

@@ -14,12 +14,12 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from spikewvat.adapters.currents import SynapseLayer
 from spikewvat.adapters.neurons import Entry, exchanged_entries, overridden
 from spikewvat.adapters.torch import batch_norms
 from spikewvat.devices.base import check_above_zero
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.calibration.bench import Bench
-from spikewvat.robustness.calibration.layers import SynapseLayer
 from spikewvat.robustness.calibration.measure import Correction, NetworkMeasure
 from spikewvat.robustness.calibration.trims import check_samples
 from spikewvat.robustness.cost import Cost

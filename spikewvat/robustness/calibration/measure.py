@@ -10,8 +10,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from spikewvat.adapters.currents import SynapseLayer
 from spikewvat.robustness.calibration.bench import Bench
-from spikewvat.robustness.calibration.layers import SynapseLayer
 from spikewvat.robustness.cost import Cost
 
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from spikewvat.adapters import Tap
+from spikewvat.adapters.currents import Moments, SynapseLayer
 from spikewvat.devices.base import check_at_least_zero, check_bits
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.calibration.bench import Bench
-from spikewvat.robustness.calibration.layers import Moments, SynapseLayer
 from spikewvat.robustness.calibration.measure import Correction, LayerMeasure, NetworkMeasure
 from spikewvat.robustness.cost import Cost
 from spikewvat.weights import replaced
@@ -96,7 +96,25 @@ def _scaled(bench: Bench, factors: dict[str, float]) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class BiasTrim(LayerMeasure):
+class Trim(LayerMeasure):
+    """Numbers for each channel of a layer from samples without labels: the base of what follows.
+
+    Args:
+        samples: Number of unlabelled calibration samples.
+
+    Raises:
+        ValueError: If ``samples`` is below 1.
+    """
+
+    samples: int = 64
+    TRIMS: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_samples(self.samples)
+
+
+@dataclass(frozen=True)
+class BiasTrim(Trim):
     r"""Match each output channel to the ideal network with an offset of its current.
 
     .. math:: y' = y + b, \qquad b = \bar y_{ideal} - \bar y_{chip}
@@ -115,14 +133,12 @@ class BiasTrim(LayerMeasure):
         ValueError: If an argument is out of range.
     """
 
-    samples: int = 64
     by: Literal["currents", "rates"] = "currents"
     bits: int | None = None
     noise: float = 0.0
-    TRIMS: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        check_samples(self.samples)
+        super().__post_init__()
         check_at_least_zero("noise", self.noise)
         if self.by not in ("currents", "rates"):
             raise ValueError(f"by must be 'currents' or 'rates', got {self.by!r}.")
@@ -170,7 +186,7 @@ class BiasTrim(LayerMeasure):
 
 
 @dataclass(frozen=True)
-class GainTrim(LayerMeasure):
+class GainTrim(Trim):
     r"""Match the spread of each output channel's current with a factor; trim offsets afterwards.
 
     .. math:: y' = a y, \qquad a = \mathrm{std}(y_{ideal}) / \mathrm{std}(y_{chip})
@@ -181,12 +197,6 @@ class GainTrim(LayerMeasure):
     Raises:
         ValueError: If ``samples`` is below 1.
     """
-
-    samples: int = 64
-    TRIMS: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_samples(self.samples)
 
     def fit_layer(self, bench: Bench, layer: SynapseLayer) -> Correction:
         """Return the gains of a layer (see :meth:`LayerMeasure.fit_layer`)."""
@@ -204,7 +214,7 @@ class GainTrim(LayerMeasure):
 
 
 @dataclass(frozen=True)
-class ThresholdTrim(LayerMeasure):
+class ThresholdTrim(Trim):
     r"""Match the spread of each channel's current with a factor of its neurons' thresholds.
 
     .. math:: \theta' = \theta \, \mathrm{std}(y_{chip}) / \mathrm{std}(y_{ideal})
@@ -218,12 +228,6 @@ class ThresholdTrim(LayerMeasure):
     Raises:
         ValueError: If ``samples`` is below 1.
     """
-
-    samples: int = 64
-    TRIMS: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_samples(self.samples)
 
     def fit_layer(self, bench: Bench, layer: SynapseLayer) -> Correction:
         """Return the factors behind a layer (see :meth:`LayerMeasure.fit_layer`)."""

@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from spikewvat.adapters import Adapter, KnowsNeurons, NeuronLayer, Tap, adapter_for
+from spikewvat.adapters.currents import synapse_layers
 from spikewvat.adapters.neurons import overridden
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness.corruptions.base import (
@@ -20,7 +21,7 @@ from spikewvat.robustness.corruptions.base import (
     NeuronCorruption,
     SynapseCorruption,
 )
-from spikewvat.robustness.corruptions.synapses import flat_dims, steps_of, synapse_layers
+from spikewvat.robustness.corruptions.synapses import flat_dims, steps_of
 from spikewvat.robustness.draws import derived
 from spikewvat.weights import Weights, call_with, refuse_computed
 

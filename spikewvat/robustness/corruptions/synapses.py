@@ -1,30 +1,8 @@
-"""Layers of synapses: their weights, and the numbers of steps and images in their inputs."""
+"""Layers of synapses: the numbers of steps and images in their inputs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from torch import Tensor, nn
-
-from spikewvat.weights import EffectiveWeight, Weights
-
-
-def synapse_layers(
-    model: nn.Module, weights: Weights
-) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
-    """Yield the modules that hold synaptic weights directly; tied weights appear in each of them.
-
-    A layer that computes its weight is yielded with those of its own parameters that the weight is
-    computed from, if any.
-    """
-    live = {id(weight) for weight in weights.values()}
-    computed = [w for w in weights.values() if isinstance(w, EffectiveWeight)]
-    computing = {id(w.layer): {id(part) for part in w.parts} for w in computed}
-    for name, module in model.named_modules():
-        own, ids = module._parameters.items(), live | computing.get(id(module), set())
-        owned = {key: p for key, p in own if p is not None and id(p) in ids}
-        if owned or id(module) in computing:
-            yield name, module, owned
 
 
 def steps_of(module: nn.Module, x: Tensor, batch: int) -> tuple[int, int]:

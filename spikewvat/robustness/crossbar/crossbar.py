@@ -223,7 +223,7 @@ class Crossbar:
             ValueError: If there are no converters, or no batches.
 
         References:
-            CrossSim calibrates ranges on profiled sums, too, by percentiles.
+            CrossSim chooses percentiles of profiled sums, too, by the error of quantisation.
         """
         if self.adc_bits is None:
             raise ValueError("adc_bits is None: there is no converter whose range could be chosen.")

@@ -84,7 +84,8 @@ def converted(sums: Tensor, bits: int | None, bound: float, *, unipolar: bool = 
     if bits is None:
         return sums.clamp(least, bound)
     step = bound / (2**bits - 1) if unipolar else 2 * bound / (2**bits - 2)
-    return (sums / step).round_().mul_(step).clamp_(least, bound)
+    levels: Tensor = (sums / step).round_().mul_(step).clamp_(least, bound)
+    return levels
 
 
 def dropped(

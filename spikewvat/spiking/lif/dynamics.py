@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from spikewvat.spiking.layers import state_dtype
 from spikewvat.spiking.lif.surrogates import ATAN, Surrogate
+
+_CACHED = 2**16  # values of a chunk of steps, few enough for a core's own cache
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ def neurons(
         \frac{\partial c_t}{\partial u_t} \frac{\partial E}{\partial I_{t+1}}
 
     Technique: one node of the graph for all steps, which keeps only the potentials; the loops over
-    time work in place, three operations a step forward and one backward.
+    time work in place, three operations a step forward and one backward. On a CPU the surrogate is
+    evaluated for as many steps at a time as fit into the cache.
 
     Args:
         currents: Weighted input I ``[T, B, ...]``.
@@ -104,8 +108,7 @@ def neurons(
             f"currents have shape {tuple(currents.shape)}, expected [T, B, ...] with at least one "
             "time step."
         )
-    dtype = torch.promote_types(currents.dtype, torch.float32)
-    decay = None if beta is None else beta.to(dtype).clamp(0, 1)
+    decay = None if beta is None else beta.to(state_dtype(currents)).clamp(0, 1)
     spikes, left, _ = _Neurons.apply(currents, carry, decay, constants)  # type: ignore[no-untyped-call]
     return spikes, left
 
@@ -117,28 +120,26 @@ class _Neurons(torch.autograd.Function):
     def forward(
         currents: Tensor, carry: Tensor | None, beta: Tensor | None, constants: LIF
     ) -> tuple[Tensor, Tensor, Tensor]:
-        x = currents.to(torch.promote_types(currents.dtype, torch.float32))
-        u, spikes = torch.empty_like(x), torch.empty_like(x)
-        threshold, decay = constants.v_threshold, constants.beta if beta is None else beta
-        after = held = torch.empty_like(x[0])
-        steps = zip(x.unbind(), u.unbind(), spikes.unbind(), strict=True)
+        u = torch.empty_like(currents, dtype=state_dtype(currents))
+        spikes = torch.empty_like(currents)
+        decay = constants.beta if beta is None else beta
+        level = torch.tensor(constants.v_threshold, dtype=u.dtype)  # a number is wrapped each time
+        after = held = torch.empty_like(u[0])
+        steps = zip(currents.unbind(), u.unbind(), spikes.unbind(), strict=True)
         for t, (current, potential, fired) in enumerate(steps):
             if t > 0:
-                _plus(current, after, decay, potential)
+                plus(current, after, decay, potential)
                 if constants.reset_after_decay:
-                    potential.sub_(spikes[t - 1], alpha=threshold)
+                    potential.sub_(spikes[t - 1], alpha=constants.v_threshold)
             elif carry is None:
                 potential.copy_(current)
             else:
                 torch.add(current, carry, out=potential)
-            torch.ge(potential, threshold, out=fired)
+            torch.ge(potential, level, out=fired)
             after = potential
             if not constants.reset_after_decay:
-                after = _reset(potential, fired, constants, held)
-        left = after * decay
-        if constants.reset_after_decay:
-            left.sub_(spikes[-1], alpha=threshold)
-        return spikes.to(currents.dtype), left, u
+                after = reset(potential, fired, constants, held)
+        return spikes, carried(u[-1], spikes[-1], decay, constants, held), u
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -157,30 +158,23 @@ class _Neurons(torch.autograd.Function):
         u, beta = ctx.saved_tensors
         constants: LIF = ctx.constants
         decay = constants.beta if beta is None else beta
-        slope = constants.surrogate.slope_(torch.sub(u, constants.v_threshold))
-        share: Tensor | float = decay  # of a carry's gradient that reaches the potential
-        if constants.hard_reset:
-            share = (u < constants.v_threshold).to(u.dtype).mul_(decay)
-        if not constants.detach_reset:
-            share = share - _reset_slope(u, slope, decay, constants)
-        grad = slope.zero_() if of_spikes is None else slope.mul_(of_spikes)
-        shares = [share] * len(u)
-        if isinstance(share, Tensor) and (constants.hard_reset or not constants.detach_reset):
-            shares = list(share.unbind())
+        grad = torch.empty_like(u)
+        chunk = max(1, _CACHED // u[0].numel()) if u.device.type == "cpu" else len(u)
         following = of_left
-        for t in range(len(u) - 1, -1, -1):
-            if following is not None:
-                _add_product(grad[t], following, shares[t])
-            following = grad[t]
+        for end in range(len(u), 0, -chunk):
+            part = slice(max(end - chunk, 0), end)
+            inverse, shares = surrogate_of(u[part], decay, constants, out=grad[part])
+            if of_spikes is None:
+                inverse.zero_()
+            else:
+                torch.div(of_spikes[part], inverse, out=inverse)
+            for of_current, share in zip(inverse.unbind()[::-1], shares[::-1], strict=True):
+                if following is not None:
+                    add_product(of_current, following, share)
+                following = of_current
         of_beta = None
         if ctx.needs_input_grad[2]:
-            base = u
-            if not constants.reset_after_decay:
-                base = _reset(u, (u >= constants.v_threshold).to(u.dtype), constants, None)
-            of_beta = (grad[1:] * base[:-1]).sum(0)
-            if of_left is not None:
-                of_beta += of_left * base[-1]
-            of_beta = of_beta.sum_to_size(beta.shape)
+            of_beta = of_decay(u, grad, of_left, constants).sum_to_size(beta.shape)
         of_carry = grad[0] if ctx.needs_input_grad[1] else None
         return grad.to(ctx.dtype), of_carry, of_beta, None
 
@@ -204,7 +198,7 @@ class _Neurons(torch.autograd.Function):
         return _Neurons.apply(currents, carry, beta, constants), (1, 0, 1)  # type: ignore[no-untyped-call]
 
 
-def _plus(current: Tensor, after: Tensor, decay: Tensor | float, out: Tensor) -> None:
+def plus(current: Tensor, after: Tensor, decay: Tensor | float, out: Tensor) -> None:
     """Write the current plus what decay leaves of a potential."""
     if isinstance(decay, Tensor):
         torch.addcmul(current, after, decay, out=out)
@@ -212,22 +206,57 @@ def _plus(current: Tensor, after: Tensor, decay: Tensor | float, out: Tensor) ->
         torch.add(current, after, alpha=decay, out=out)
 
 
-def _add_product(grad: Tensor, following: Tensor, share: Tensor | float) -> None:
+def add_product(grad: Tensor, following: Tensor, share: Tensor | float) -> None:
+    """Add what reaches a potential through what it leaves to the next step."""
     if isinstance(share, Tensor):
         grad.addcmul_(following, share)
     else:
         grad.add_(following, alpha=share)
 
 
-def _reset(u: Tensor, spikes: Tensor, constants: LIF, out: Tensor | None) -> Tensor:
+def reset(u: Tensor, spikes: Tensor, constants: LIF, out: Tensor | None = None) -> Tensor:
     """Return potentials after a reset, before they decay."""
     if constants.hard_reset:
         return torch.addcmul(u, u, spikes, value=-1, out=out)
     return torch.sub(u, spikes, alpha=constants.v_threshold, out=out)
 
 
-def _reset_slope(u: Tensor, slope: Tensor, decay: Tensor | float, constants: LIF) -> Tensor:
-    """Return how much a carry falls with the potential by the reset."""
+def carried(
+    u: Tensor, spikes: Tensor, decay: Tensor | float, constants: LIF, out: Tensor
+) -> Tensor:
+    """Return what a step leaves of its potentials, written to ``out``."""
     if constants.reset_after_decay:
-        return slope * constants.v_threshold
-    return slope * decay * (u if constants.hard_reset else constants.v_threshold)
+        return torch.mul(u, decay, out=out).sub_(spikes, alpha=constants.v_threshold)
+    return reset(u, spikes, constants, out).mul_(decay)
+
+
+def surrogate_of(
+    u: Tensor, decay: Tensor | float, constants: LIF, out: Tensor
+) -> tuple[Tensor, list[Tensor | float]]:
+    """Return 1 / slope of the surrogate at potentials ``[T, B, ...]``, and the carry's share.
+
+    The share is what, of the gradient of what a step leaves, reaches its potential.
+    """
+    inverse = constants.surrogate.inverse_slope_(torch.sub(u, constants.v_threshold, out=out))
+    share: Tensor | float = decay
+    if constants.hard_reset:
+        share = (u < constants.v_threshold).to(u.dtype).mul_(decay)
+    if not constants.detach_reset:
+        lost = constants.v_threshold if constants.reset_after_decay else _lost(u, decay, constants)
+        share = share - lost / inverse
+    alike = not constants.hard_reset and constants.detach_reset
+    return inverse, [share] * len(u) if alike else list(share.unbind())  # type: ignore[union-attr]
+
+
+def _lost(u: Tensor, decay: Tensor | float, constants: LIF) -> Tensor | float:
+    """Return by how much the carry of a neuron that fires is less."""
+    return decay * (u if constants.hard_reset else constants.v_threshold)
+
+
+def of_decay(u: Tensor, grad: Tensor, of_left: Tensor | None, constants: LIF) -> Tensor:
+    """Return the gradient of each neuron's decay ``[B, ...]`` from those of its potentials."""
+    base = u
+    if not constants.reset_after_decay:
+        base = reset(u, (u >= constants.v_threshold).to(u.dtype), constants)
+    found = (grad[1:] * base[:-1]).sum(0)
+    return found if of_left is None else found + of_left * base[-1]

@@ -11,6 +11,9 @@ from torch import Tensor
 from spikewvat.spiking.layers import state_dtype
 from spikewvat.spiking.slayer.kernels import SCHEMA, SRM, check_not_empty, filtered
 
+_DENSE = torch.contiguous_format
+_CACHED = 2**16  # values of a chunk of steps, few enough for a core's own cache
+
 
 def neurons(currents: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -- frozen
     r"""Filter currents and let neurons fire, over all time steps.
@@ -88,11 +91,10 @@ def spike(potentials: Tensor, constants: SRM = SRM()) -> Tensor:  # noqa: B008 -
 def _neurons(x: Tensor, *constants: Any) -> tuple[Tensor, Tensor]:
     """Return spikes, and potentials for the backward pass; buffers are written in place."""
     *values, filter_input = constants
-    if filter_input:
-        u = filtered(x, SRM(*values))
-    else:
-        u = x.to(state_dtype(x), copy=True, memory_format=torch.contiguous_format)
-    spikes = _fire(u.view(len(u), -1), SRM(*values))
+    srm = SRM(*values)
+    a = filtered(x, srm) if filter_input else x
+    u = a if filter_input else torch.empty_like(x, dtype=state_dtype(x), memory_format=_DENSE)
+    spikes = _fire(a.reshape(len(a), -1), u.view(len(u), -1), srm)
     return spikes.view(x.shape).to(x.dtype), u
 
 
@@ -105,12 +107,22 @@ def _neurons_backward(grad: Tensor, u: Tensor, *constants: Any) -> Tensor:
     """Return the gradient of the input: surrogate, then the adjoint of the filter."""
     *values, filter_input = constants
     srm = SRM(*values)
-    width = srm.tau_rho * srm.v_threshold
-    peak = torch.tensor(math.log(srm.scale_rho / width), dtype=u.dtype, device=u.device)
-    distance = (u - srm.v_threshold).abs_()
-    rho = torch.add(peak, distance, alpha=-1 / width, out=distance).exp_()
-    grad_a = rho.mul_(grad)
+    grad_a = torch.empty_like(u)
+    steps = max(1, _CACHED // u[0].numel()) if u.device.type == "cpu" else len(u)
+    for start in range(0, len(u), steps):
+        part = slice(start, start + steps)
+        _surrogate(u[part], srm, out=grad_a[part]).mul_(grad[part])
     return (filtered(grad_a, srm, adjoint=True) if filter_input else grad_a).to(grad.dtype)
+
+
+def _surrogate(u: Tensor, constants: SRM, out: Tensor) -> Tensor:
+    """Write the surrogate at potentials to ``out``."""
+    width = constants.tau_rho * constants.v_threshold
+    peak = math.log(constants.scale_rho / width)
+    # Numbers below the smallest normal one would take thirty times as long.
+    far = width * (peak - math.log(torch.finfo(u.dtype).tiny) - 1)
+    distance = torch.sub(u, constants.v_threshold, out=out).abs_().clamp_(max=far)
+    return torch.add(u.new_tensor(peak), distance, alpha=-1 / width, out=out).exp_()
 
 
 @_neurons.register_fake
@@ -146,8 +158,8 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Any, ...
 _neurons.register_autograd(_backward, setup_context=_keep)
 
 
-def _fire(u: Tensor, constants: SRM) -> Tensor:
-    r"""Turn potentials [T, N] into spikes, adding the refractory response to them in place.
+def _fire(a: Tensor, u: Tensor, constants: SRM) -> Tensor:
+    r"""Turn filtered currents [T, N] into spikes; write potentials to u, which may be the currents.
 
     With :math:`r = e^{-dt/\tau}` the states are :math:`P = \sum_k r^k s[n-k]` and
     :math:`Q = \sum_k k r^{k-1} s[n-k]`, over k below the kernel's length.
@@ -156,14 +168,16 @@ def _fire(u: Tensor, constants: SRM) -> Tensor:
     depth = constants.scale_ref * constants.v_threshold * constants.dt / constants.tau_ref
     gain = -depth * math.e * r * constants.dt  # dt: the response to a spike of height 1/dt
     taps = constants.ref_taps
+    threshold = torch.tensor(constants.v_threshold, dtype=u.dtype)  # a number is wrapped each time
     spikes = torch.empty_like(u)
     p, q = torch.zeros_like(u[0]), torch.zeros_like(u[0])
-    for n, (potential, fired) in enumerate(zip(u.unbind(), spikes.unbind(), strict=True)):
+    steps = zip(a.unbind(), u.unbind(), spikes.unbind(), strict=True)
+    for n, (filtered_current, potential, fired) in enumerate(steps):
         torch.add(p, q, alpha=r, out=q)
         if taps is not None and n >= taps:
             q.sub_(spikes[n - taps], alpha=taps * r ** (taps - 1))
-        potential.add_(q, alpha=gain)
-        torch.ge(potential, constants.v_threshold, out=fired)
+        torch.add(filtered_current, q, alpha=gain, out=potential)
+        torch.ge(potential, threshold, out=fired)
         if constants.dt != 1:
             fired /= constants.dt
         torch.add(fired, p, alpha=r, out=p)

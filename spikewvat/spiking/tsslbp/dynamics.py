@@ -171,7 +171,7 @@ class _Neurons(torch.autograd.Function):
         u = torch.empty_like(currents, dtype=dtype)  # keeps the memory format
         psc = torch.empty_like(u)
         keep, pace = 1 - 1 / constants.tau_mem, 1 / constants.tau_syn
-        m, spike, a = (torch.zeros_like(u[0]) for _ in range(3))
+        m, a, spike = torch.zeros_like(u[0]), torch.zeros_like(u[0]), torch.empty_like(u[0])
         for current, u_t, psc_t in zip(currents, u, psc, strict=True):
             if own is None:
                 torch.add(current, m, alpha=keep, out=u_t)
@@ -192,8 +192,10 @@ class _Neurons(torch.autograd.Function):
         leak: Any = 1 / constants.tau_mem if own is None else own.to(u.dtype)
         pace, threshold = 1 / constants.tau_syn, constants.v_threshold
         result = torch.empty_like(u)
-        response, carry, d, f, dead, silent_before = (torch.zeros_like(u[0]) for _ in range(6))
-        silent = torch.le(u[-1], threshold, out=torch.empty_like(d))
+        response, carry = torch.zeros_like(u[0]), torch.zeros_like(u[0])
+        d, f, dead, silent, silent_before = (torch.empty_like(u[0]) for _ in range(5))
+        level = u.new_tensor(-threshold / _WIDTH)
+        torch.le(u[-1], threshold, out=silent)
         for t in range(len(u) - 1, -1, -1):
             response.lerp_(grad[t].to(u.dtype), pace)
             if t:
@@ -210,8 +212,7 @@ class _Neurons(torch.autograd.Function):
             h.div_(d.clamp_(min=1 / _STEEPEST))
             torch.lerp(h, carry.mul_(1 - leak), silent, out=carry)
             # The surrogate acts on silent neurons alone: its argument is bounded on one side.
-            torch.clamp(u[t], min=threshold - _STEEPEST * _WIDTH, out=f)
-            f.sub_(threshold).mul_(1 / _WIDTH).sigmoid_()
+            torch.add(level, u[t], alpha=1 / _WIDTH, out=f).clamp_(min=-_STEEPEST).sigmoid_()
             torch.ops.aten.sigmoid_backward(response, f, grad_input=f).mul_(1 / _WIDTH)
             torch.lt(psc[t], pace / 4, out=dead)
             torch.lerp(carry, f, dead, out=result[t])

@@ -1,4 +1,4 @@
-"""Layers of synapses as a tester sees them: the currents that leave each output channel."""
+"""Layers of synapses: their weights, and the currents that leave each output channel."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from spikewvat.adapters.neurons import overridden
 from spikewvat.errors import UnsupportedModelError
-from spikewvat.robustness.corruptions.synapses import synapse_layers
-from spikewvat.weights import Weights
+from spikewvat.weights import EffectiveWeight, Weights
 
 _CHANNELS = {  # axis of the output channels, counted from the end
     nn.Linear: -1,
@@ -55,6 +54,24 @@ class SynapseLayer:
     def shaped(self, by_channel: Tensor) -> Tensor:
         """Return numbers of the channels so that they broadcast against an output."""
         return by_channel.view(-1, *(1,) * (-self.axis - 1))
+
+
+def synapse_layers(
+    model: nn.Module, weights: Weights
+) -> Iterator[tuple[str, nn.Module, dict[str, nn.Parameter]]]:
+    """Yield the modules that hold synaptic weights directly; tied weights appear in each of them.
+
+    A layer that computes its weight is yielded with those of its own parameters that the weight is
+    computed from, if any.
+    """
+    live = {id(weight) for weight in weights.values()}
+    computed = [w for w in weights.values() if isinstance(w, EffectiveWeight)]
+    computing = {id(w.layer): {id(part) for part in w.parts} for w in computed}
+    for name, module in model.named_modules():
+        own, ids = module._parameters.items(), live | computing.get(id(module), set())
+        owned = {key: p for key, p in own if p is not None and id(p) in ids}
+        if owned or id(module) in computing:
+            yield name, module, owned
 
 
 def layers_of(model: nn.Module, live: Weights) -> list[SynapseLayer]:

@@ -1,0 +1,214 @@
+"""Choose the settings of a suite's rows on data held out from training, then compare the chosen."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from spikewvat.errors import DivergedError, RecipeError
+from spikewvat.formatting import MISSING, markdown_table, percent
+from spikewvat.lab.recipes import Recipe
+from spikewvat.lab.suites.jobs import JobFailed, RowJob, jobs_of
+from spikewvat.lab.suites.runner import SuiteResult
+from spikewvat.lab.suites.suite import Row, Selection, Setup, Suite
+from spikewvat.results import RowResult, Selected, Tried
+from spikewvat.robustness.statistics import mean_of
+
+
+def selection_jobs(
+    suite: Suite, *, preset: str | None, overrides: Iterable[str] = ()
+) -> list[RowJob]:
+    """Return the jobs that choose settings: each setting of each row, on the selection's seeds.
+
+    Args:
+        suite: A suite with a selection.
+        preset: Scale of the recipes.
+        overrides: Such as ``"training.lr=1e-4"``, for all jobs.
+
+    Raises:
+        RecipeError: If a recipe is malformed, or would choose by data that it trains on or is
+            tested on in the end.
+    """
+    plan = _plan(suite)
+    candidates = _with_rows(
+        suite,
+        lambda row, setup: _candidates(row, setup, plan),
+        folds=None,
+        columns=(),
+        seeds=None,
+    )
+    name = f"{suite.folder.name}-selection"
+    jobs = jobs_of(candidates, preset=preset, seeds=plan.seeds, overrides=overrides, name=name)
+    for job in jobs:
+        check_blind(job.recipe, str(job))
+    return jobs
+
+
+def comparison_jobs(
+    suite: Suite,
+    selected: Mapping[str, Selected],
+    *,
+    preset: str | None,
+    seeds: Sequence[int],
+    overrides: Iterable[str] = (),
+) -> list[RowJob]:
+    """Return the jobs that compare the chosen settings on fresh seeds and the test data.
+
+    Args:
+        suite: A suite with a selection.
+        selected: Choices by row, see :func:`select`; rows without one are left out.
+        preset: Scale of the recipes.
+        seeds: Training seeds, none of them among those of the selection.
+        overrides: The same as for the selection.
+
+    Raises:
+        RecipeError: If a recipe is malformed, or a seed was used in the selection.
+    """
+    plan = _plan(suite)
+    for used in (seeds, *(setup.seeds or () for setup in suite.setups)):
+        suite.check_fresh(used, "--seeds")
+
+    def chosen(row: Row, setup: Setup) -> list[Row]:
+        if row.name not in selected:
+            return []
+        setting = selected[row.name].setting
+        return [row.model_copy(update={"overrides": (_held_out(plan), *row.overrides, *setting)})]
+
+    compared = _with_rows(suite, chosen)
+    return jobs_of(compared, preset=preset, seeds=seeds, overrides=overrides, once=True)
+
+
+def check_blind(recipe: Recipe, job: str) -> None:
+    """Raise RecipeError unless a recipe is evaluated on data held out from its training.
+
+    Args:
+        recipe: Recipe of a job that chooses settings.
+        job: Name of the job, for the message.
+    """
+    if recipe.evaluation.split != "validation" or not recipe.training.validation:
+        raise RecipeError(
+            f"{job} would choose a setting by evaluation.split = {recipe.evaluation.split!r} with "
+            f"training.validation = {recipe.training.validation:g}. Settings are chosen on data "
+            "held out from training, never on test data: leave these two keys out."
+        )
+
+
+def select(suite: Suite, found: SuiteResult) -> dict[str, Selected]:
+    """Choose the setting of each row: that of the highest mean score over the selection's seeds.
+
+    A setting with which a training diverged has no score and is not chosen. A row is left out if a
+    job of its settings failed for another reason.
+
+    Args:
+        suite: A suite with a selection.
+        found: Results of :func:`selection_jobs`.
+    """
+    plan = _plan(suite)
+    lost = {job.row: why for job, why in found.failed if not _diverged(why)}
+    selected = {}
+    for row, setup in [(row, each) for each in suite.setups for row in each.rows]:
+        names = [candidate.name for candidate in _candidates(row, setup, plan)]
+        if any(name in lost for name in names):
+            continue
+        results = [found.rows.get(name) for name in names]
+        tried = tuple(
+            Tried(setting, _scores(result, plan))
+            for setting, result in zip(row.settings, results, strict=True)
+        )
+        known = [result for result in results if result is not None]
+        if not known:
+            continue
+        selected[row.name] = Selected(
+            tried=tried,
+            chosen=max(range(len(tried)), key=lambda place: _rank(tried[place])),
+            seeds=plan.seeds,
+            sigmas=plan.sigmas,
+            chips=plan.chips,
+            images=known[0].curves[0].reports[0].images,
+        )
+    return selected
+
+
+def with_selection(
+    results: Mapping[str, RowResult], selected: Mapping[str, Selected]
+) -> dict[str, RowResult]:
+    """Return results that know how their settings were chosen."""
+    return {name: replace(row, selection=selected[name]) for name, row in results.items()}
+
+
+def selection_table(setup: Setup, results: Mapping[str, RowResult]) -> str:
+    """Return the settings that each row has tried, with their scores; the chosen one is bold.
+
+    Args:
+        setup: A set-up of a suite with a selection.
+        results: Results by row name.
+    """
+    lines = []
+    for row in setup.rows:
+        chosen = results[row.name].selection if row.name in results else None
+        for place, tried in enumerate(chosen.tried if chosen else ()):
+            words = ", ".join(override.split(".", 1)[-1] for override in tried.setting)
+            score = MISSING if math.isnan(tried.score) else percent(tried.score)
+            best = chosen is not None and place == chosen.chosen
+            lines.append(
+                ["" if place else row.method, words, score, "chosen" if best else ""],
+            )
+    return markdown_table(["", "setting", "score", ""], lines, names=2)
+
+
+def _plan(suite: Suite) -> Selection:
+    if suite.selection is None:
+        raise RecipeError(f"the suite {suite.title!r} has no [selection].")
+    return suite.selection
+
+
+def _held_out(plan: Selection) -> str:
+    return f"training.validation={plan.validation}"
+
+
+def _candidates(row: Row, setup: Setup, plan: Selection) -> list[Row]:
+    """Return a row for each setting, evaluated on held-out data."""
+    blind = (
+        "evaluation.split=validation",
+        f"evaluation.sigmas={json.dumps(list(plan.sigmas))}",
+        f"evaluation.chips={plan.chips}",
+    )
+    return [
+        row.model_copy(
+            update={
+                "name": f"{row.name}-{number}",
+                "overrides": (
+                    *(_held_out(plan), *row.overrides, *setting),
+                    *(*setup.choosing, *blind),
+                ),
+                "settings": (),
+            }
+        )
+        for number, setting in enumerate(row.settings, start=1)
+    ]
+
+
+def _with_rows(suite: Suite, rows: Callable[[Row, Setup], list[Row]], **update: object) -> Suite:
+    """Return the suite with other rows for each one; set-ups without any are left out."""
+    setups = []
+    for setup in suite.setups:
+        made = tuple(new for row in setup.rows for new in rows(row, setup))
+        if made:
+            setups.append(setup.model_copy(update={"rows": made, **update}))
+    return suite.model_copy(update={"setups": tuple(setups)})
+
+
+def _scores(result: RowResult | None, plan: Selection) -> tuple[float, ...]:
+    """Return the score of each seed, NaN for those without a result."""
+    known = {} if result is None else result.by_seed
+    return tuple(mean_of(known[s].means) if s in known else math.nan for s in plan.seeds)
+
+
+def _rank(tried: Tried) -> float:
+    return -math.inf if math.isnan(tried.score) else tried.score
+
+
+def _diverged(why: JobFailed) -> bool:
+    return why.message.startswith(DivergedError.__name__)
