@@ -28,6 +28,7 @@ from pages.compared import (
     simulated,
 )
 from pages.coverage import coverage, failures
+from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
 from pages.life import chip_life, costs, losses, statements
@@ -98,6 +99,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "retention": lambda: comparison("retention"),
     "device-peers": device_peers,
     "rankings": rankings,
+    "crossbar": lambda: comparison("crossbar"),
+    "crossbar-peers": crossbar_peers,
+    "crossbar-inputs": crossbar_inputs,
+    "crossbar-times": crossbar_times,
     "conversion": lambda: comparison("conversion", "lenet_*"),
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,

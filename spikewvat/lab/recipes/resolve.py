@@ -18,6 +18,7 @@ from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes import conversion, methods
 from spikewvat.lab.recipes.corruptions import levels, read_corruption, read_measures
+from spikewvat.lab.recipes.crossbars import CrossbarPlan, read_crossbar
 from spikewvat.lab.recipes.devices import Sized, read_device
 from spikewvat.lab.recipes.registry import Factory, factory, lookup, parameters
 from spikewvat.lab.recipes.schema import (
@@ -79,6 +80,8 @@ class Resolved:
         corruption: Makes the corruption of ``evaluation``, if any; called with a severity.
         conversion: The conversion to a spiking network, if any.
         measures: What is done to the chips of ``evaluation`` after programming.
+        crossbar: What stands around the devices of ``evaluation``, if anything.
+        trained_in: The crossbar of ``training``, if any.
     """
 
     recipe: Recipe
@@ -92,6 +95,14 @@ class Resolved:
     corruption: Sized[Corruption] | None
     conversion: conversion.ConversionPlan | None
     measures: tuple[Measure, ...] = ()
+    crossbar: CrossbarPlan | None = None
+    trained_in: CrossbarPlan | None = None
+
+    @property
+    def device_label(self) -> str:
+        """The device of ``evaluation``, and what stands around it."""
+        label = self.device.label
+        return label if self.crossbar is None else f"{label} in a {self.crossbar.label}"
 
     def build_model(self) -> nn.Module:
         """Make the network, with initial weights drawn from the recipe's seed."""
@@ -226,6 +237,8 @@ def resolve(recipe: Recipe) -> Resolved:
         corruption,
         converted,
         measures,
+        read_crossbar(evaluation.crossbar, "evaluation.crossbar"),
+        read_crossbar(recipe.training.crossbar, "training.crossbar", fixed=True),
     )
 
 

@@ -275,6 +275,8 @@ class Training(Table):
     strategy: str = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     tensorboard: bool = False
+    crossbar: str | dict[str, Any] | None = None
+    """Train in a crossbar: ``"rows=128,adc_bits=8"``."""
 
 
 class Averaging(Table):
@@ -294,6 +296,8 @@ class Evaluation(Table):
     """``"validation"`` is the data held out by ``training.validation``."""
     device: Spec = "gaussian"
     """``"ideal"`` (no variation) by default if there is a corruption."""
+    crossbar: str | dict[str, Any] | None = None
+    """What stands around the devices: ``"rows=128,adc_bits=8,adc_range=calibrated"``."""
     corruption: Spec | None = None
     """Corruption of spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
     sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)
