@@ -13,7 +13,6 @@ from torch.nn.utils import prune
 from torch.utils.checkpoint import checkpoint
 
 from spikewvat.devices import Gaussian
-from spikewvat.devices.table import GaussianTable
 from spikewvat.holding import can_point, held
 from spikewvat.perturbations import GAV, HSV, Momentum, Perturbation
 from spikewvat.pieces import PIECE
@@ -166,10 +165,13 @@ def test_the_memory_of_weights_is_never_written():
     assert torch.equal(layer.weight, before)
 
 
-@pytest.mark.parametrize("device", [Gaussian(0.1), GaussianTable(0.1)], ids=repr)
+@pytest.mark.parametrize(
+    "device", [Gaussian(0.1), Gaussian(0.1, drawn=True)], ids=["looked up", "drawn"]
+)
 @pytest.mark.parametrize("both", [False, True])
-def test_pieces_are_the_whole(device, both):
+def test_pieces_are_the_whole(drawn, both):
     """Weights of several pieces: equal, to the last bit, to adding all at once."""
+    device = Gaussian(0.1, drawn=drawn)
     torch.manual_seed(2)
     layer = nn.Linear(PIECE // 128 + 77, 500)
     weights = {"w": layer.weight}
@@ -187,8 +189,11 @@ def test_pieces_are_the_whole(device, both):
         assert torch.equal(layer.weight, whole["w"])
 
 
-@pytest.mark.parametrize("device", [Gaussian(0.1), GaussianTable(0.1)], ids=repr)
-def test_noise_on_channels_last_weights_is_as_wide(device):
+@pytest.mark.parametrize(
+    "device", [Gaussian(0.1), Gaussian(0.1, drawn=True)], ids=["looked up", "drawn"]
+)
+def test_noise_on_channels_last_weights_is_as_wide(drawn):
+    device = Gaussian(0.1, drawn=drawn)
     conv = nn.Conv2d(64, 64, 3).to(memory_format=torch.channels_last)
     before = conv.weight.detach().clone()
     plan = HSV(device).plan({"w": conv.weight}, generator=Generator().manual_seed(0))
