@@ -353,7 +353,7 @@ def test_an_open_sigma_is_filled_in():
         ("gaussian:sgma=1", r"unknown key 'sgma' in \[device\]. Did you mean 'sigma'\?"),
         ("gaussian:sigma", r"expected name:parameter=value,... at 'sigma'"),
         ("gaussian:sigma=x", r"device.sigma = 'x': .*valid number"),
-        ("gaussian-table:sigma=x", r"device.sigma = 'x': .*valid number"),
+        ("gaussian:sigma=0.1,drawn=x", r"device.drawn = 'x': .*valid boolean"),
         (
             "gaussian:sigma=0.1,range=absmx",
             r"device.range = 'absmx' is unknown. Did you mean",

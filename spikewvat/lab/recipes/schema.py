@@ -89,7 +89,6 @@ CORRUPTIONS = {
 DEVICES = {
     "ideal": "spikewvat.devices:Ideal",
     "gaussian": "spikewvat.devices:Gaussian",
-    "gaussian-table": "spikewvat.devices:GaussianTable",
     "uniform": "spikewvat.devices:Uniform",
     "weibull": "spikewvat.devices:Weibull",
     "skew-normal": "spikewvat.devices:SkewNormal",

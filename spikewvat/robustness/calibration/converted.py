@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
@@ -68,7 +69,7 @@ class ConversionTrim(NetworkMeasure):
         images = [inputs for inputs, _ in bench.batches(self.samples)]
         with replaced(bench.live, bench.ideal_weights):
             targets = bias_targets(snn, images)
-        tables = {
+        tables: dict[tuple[str, int], MutableMapping[str, Any]] = {
             (layer, id(table)): table
             for layer, neurons in snn.neurons().items()
             for table in (neurons._parameters, neurons._buffers)
