@@ -19,6 +19,7 @@ from spikewvat.robustness.calibration import Repair
 from spikewvat.robustness.chip import taken_apart
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.cost import Calibrated, Cost
+from spikewvat.robustness.crossbar import Crossbar
 from spikewvat.robustness.intervals import chip_interval, running_interval
 from spikewvat.robustness.results import ChipReport, check_target
 from spikewvat.robustness.run import Found, Run
@@ -153,9 +154,9 @@ class Chips:
         plan, images = self._plan, self._run.test.images
         found: list[Found] = []
         self._before, self._cost = [], Cost()
-        once, effects = taken_apart(device)
+        once, effects, crossbar = taken_apart(device)
         acting = happens if effects is None else effects if happens is None else effects >> happens
-        for one in self._found(once, acting):
+        for one in self._found(once, acting, crossbar):
             found.append(one)
             if progress is not None:
                 progress(len(found), plan.chips, one.accuracy)
@@ -188,18 +189,21 @@ class Chips:
             planned=plan.chips if plan.any_time else None,
         )
 
-    def _found(self, device: DeviceModel, happens: Corruption | None) -> Iterator[Found]:
+    def _found(
+        self, device: DeviceModel, happens: Corruption | None, crossbar: Crossbar | None
+    ) -> Iterator[Found]:
         """Yield the result of each chip, evaluated in groups or one at a time."""
         run, plan, seeds = self._run, self._plan, self._seeds
         if plan.images is not None:
             run.test.images.load(plan.images, run.test.device)
         if self._processes is not None:
-            for tested in self._processes.each((device, seed, happens) for seed in seeds):
+            for tested in self._processes.each((device, seed, happens, crossbar) for seed in seeds):
                 yield self._noted(tested)
             return
         # What happens to spikes, and who counts them, know a single chip.
         alone = not self._stacking or happens is not None or run.observer is not None
         alone = alone or self._repair is not None or plan.images is not None
+        alone = alone or crossbar is not None
         # Chips that stopping early throws away cost time: no more than are needed anyway.
         most = len(seeds) if plan.interval_width is None else plan.min_chips
         done = 0
@@ -208,8 +212,9 @@ class Chips:
             group = seeds[done : done + size]
             done += len(group)
             if alone or (len(group) == 1 and self._activations):
-                yield self._noted(self.one(device, group[0], happens))
+                yield self._noted(self.one(device, group[0], happens, crossbar))
                 continue
+            run.stand_in(None)
             chips = [self._chip(device, seed, happens) for seed in group]
             if len(chips) > 1:
                 yield from self._together(chips, group)
@@ -219,14 +224,22 @@ class Chips:
                 self._activations = activations()
                 yield found
 
-    def one(self, device: DeviceModel, seed: int, happens: Corruption | None = None) -> Tested:
+    def one(
+        self,
+        device: DeviceModel,
+        seed: int,
+        happens: Corruption | None = None,
+        crossbar: Crossbar | None = None,
+    ) -> Tested:
         """Return the result of a chip, evaluated by itself.
 
         Args:
             device: What acts once on its weights.
             seed: The chip's.
             happens: What happens while it runs, if anything.
+            crossbar: What stands around it, if anything.
         """
+        self._run.stand_in(crossbar)
         if self._plan.images is not None:
             return Tested(self._sampled(device, seed, self._plan.images, happens))
         chip, what = self._chip(device, seed, happens)
