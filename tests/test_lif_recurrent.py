@@ -182,6 +182,7 @@ def test_stacked_chips():
         torch.testing.assert_close([g[number] for g in grads], list(expected))
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
 def test_compiler():
     torch.manual_seed(0)
     net = nn.Sequential(
