@@ -3,9 +3,9 @@
     python benchmarks/looked_up.py [--seeds 0,60] [--data-root DIR]
 
 Five small networks learn MNIST with noise in every step, from the same weights and batches, once
-with noise out of the table and once with independent noise. Each pair is tested on the same simulated
-chips, whose noise is always independent; the result holds the mean of its chips. Pairs that the
-result file has already are not run again.
+with noise out of the table and once with independent noise. Each pair is tested on the same
+simulated chips, whose noise is always independent; the result holds the mean of its chips. Pairs
+that the result file has already are not run again.
 """
 
 from __future__ import annotations
