@@ -203,8 +203,9 @@ def _calibrated(
         kept = _distance(snn, loader, targets, seed) < distance
     if not kept:
         snn.fitted_steps = fitted
-        for neurons, *constants in before:
-            neurons.threshold, neurons.amplitude, neurons.start, neurons.bias = constants
+        for neurons, threshold, amplitude, start, bias in before:
+            neurons.threshold, neurons.amplitude = threshold, amplitude
+            neurons.start, neurons.bias = start, bias
     return kept
 
 
