@@ -229,6 +229,15 @@ class RowResult:
         _ = self.pooled  # refuses curves of different sizes
 
     @property
+    def extent(self) -> str:
+        """How many samples it was trained and tested on, in words; empty if unknown."""
+        if not self.samples:
+            return ""
+        tested = "test" if "test" in self.samples else "validation"
+        learned = f"{self.samples['train']} training and " if self.samples.get("train") else ""
+        return f"{learned}{self.samples[tested]} {tested} samples"
+
+    @property
     def by_seed(self) -> dict[int, Degradation]:
         """The curve of each training seed."""
         return dict(zip(self.seeds, self.curves, strict=True))

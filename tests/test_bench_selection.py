@@ -99,6 +99,10 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     chosen = selection_table(suite.setups[0], {"cnn-plain": row})
     assert chosen.count("chosen") == 1
 
+    call("report", out, "--out", tmp_path / "report")
+    (page,) = (tmp_path / "report").glob("*.md")
+    assert "## Fair-selection" in page.read_text()
+
     call(*arguments)  # all is done: nothing is read again
     assert len(opened) == 16
     # A network that the test data has met is not tested in another way.
