@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -69,7 +68,7 @@ class ConversionTrim(NetworkMeasure):
         images = [inputs for inputs, _ in bench.batches(self.samples)]
         with replaced(bench.live, bench.ideal_weights):
             targets = bias_targets(snn, images)
-        tables: dict[tuple[str, int], MutableMapping[str, Any]] = {
+        tables: dict[tuple[str, int], dict[str, Any]] = {
             (layer, id(table)): table
             for layer, neurons in snn.neurons().items()
             for table in (neurons._parameters, neurons._buffers)
