@@ -89,6 +89,9 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     assert row.selection.chosen == scores.index(max(scores))
     assert row.recipe["training"]["lr"] == (0.02, 1e-9)[row.selection.chosen]
     assert row.selection.images == 12
+    tried = next(out.glob("fair-selection/cnn-plain-1-*/result.json"))
+    chips = read(tried, RunResult).curve.reports[0].seeds
+    assert not set(chips) & set(row.curves[0].reports[0].seeds)
     assert row.curves[0].reports[1].hits.sum() == round(
         24 * float(row.curves[0].reports[1].accuracies.sum())
     )
@@ -153,6 +156,7 @@ def test_a_suite_cannot_select_on_test_data(folder, tmp_path):
         ("validation = 0.25", "validation = 0.0", "greater than 0"),
         ("validation = 0.25", 'validation = 0.25\nsplit = "test"', "split"),
         ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\nseeds = [7]', "seeds of 'CNN': settings are"),
+        ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\nwithout = ["y"]', "row or method 'y'"),
         ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\ncolumns = ["x"]', "unknown column 'x'"),
     ],
 )

@@ -174,6 +174,7 @@ def _candidates(row: Row, setup: Setup, plan: Selection) -> list[Row]:
         "evaluation.split=validation",
         f"evaluation.sigmas={json.dumps(list(plan.sigmas))}",
         f"evaluation.chips={plan.chips}",
+        "evaluation.seed=1",  # other chips than those that the networks are compared on
     )
     return [
         row.model_copy(
