@@ -161,6 +161,7 @@ class Selected:
         sigmas: A score is the mean accuracy over chips and these sizes of the variation.
         chips: Number of chips at each size.
         images: Number of held-out samples.
+        columns: What defines the row's other chips: changes of the evaluation by name.
     """
 
     tried: tuple[Tried, ...]
@@ -169,6 +170,7 @@ class Selected:
     sigmas: tuple[float, ...]
     chips: int
     images: int
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def setting(self) -> tuple[str, ...]:

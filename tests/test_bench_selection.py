@@ -106,14 +106,20 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     (page,) = (tmp_path / "report").glob("*.md")
     assert "## Fair-selection" in page.read_text()
 
-    call(*arguments)  # all is done: nothing is read again
+    # All is done: nothing is read again, on another machine neither.
+    done = call("bench", folder, "--out", tmp_path / "other", "--results", kept, "--jobs", 1)
+    assert "cnn-plain: kept from" in done.stdout
     assert len(opened) == 16
+    assert not list((tmp_path / "other").glob("trained/*"))
+    longer = [*arguments, "--rows", "cnn-hsv", "--override", "evaluation.target=0.5"]
+    assert "test data was read for" in call(*longer, code=1).stderr  # what was asked has changed
+    assert opened.count("test") == 4
     # A network that the test data has met is not tested in another way.
     text = SUITE.replace("sigma=0.1,range", "sigma=0.2,range")
     (folder / "suite.toml").write_text(text)
     done = call(*arguments, code=1)
     assert "the test data was read for" in done.stderr
-    assert len(opened) == 16
+    assert opened.count("test") == 4
 
 
 def test_one_training_gives_averaged_and_last_weights(folder, tmp_path):
