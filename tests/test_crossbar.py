@@ -125,6 +125,10 @@ def test_the_drop_is_that_of_a_circuit(wire):
         found = float(dropped(Product(functional.linear), x, cells, 0, 64, wire))
         assert found == pytest.approx(lost, rel=0.1)
         assert lost > 0.0004 * ideal
+    alone = torch.eye(64).double()[-1:]  # not evenly: all current from the far end
+    lost = float(cells[0, -1]) - wire_losses(cells[0].tolist(), alone[0].tolist(), wire)
+    found = float(dropped(Product(functional.linear), alone, cells, 0, 64, wire))
+    assert found == pytest.approx(lost / 2, rel=0.05)
 
 
 def test_more_spikes_lose_more():

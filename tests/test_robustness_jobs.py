@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from model_cases import ADAPTERS
 from test_spikes_sweep import a_loader, a_model
 from torch import nn
 
-from spikewvat import BiasTrim, Scale
+from spikewvat import BiasTrim, Crossbar, Scale
 from spikewvat.devices import Gaussian
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.processes import Processes
@@ -78,6 +79,7 @@ def test_every_framework(case):
 
 def test_spikes_and_neurons_go_wrong_in_other_processes_as_in_this_one():
     chip = Chip(Gaussian(0.1), thresholds=0.2)
+    crossbar = Crossbar(adc_bits=3, adc_range=2.0, output_noise=0.2)
     found = []
     for jobs in (1, 2):
         test = Evaluator(a_model(), a_loader(), jobs=jobs)
@@ -85,6 +87,8 @@ def test_spikes_and_neurons_go_wrong_in_other_processes_as_in_this_one():
             [
                 plain(test.corrupt(Deletion, [0, 0.3], device=Gaussian(0.1), chips=3)),
                 plain(test.corrupt(ThresholdMismatch, [0.2], chips=3)),
+                plain(test.chips(chip, chips=3)),
+                plain(test.chips(replace(chip, crossbar=crossbar), chips=3)),
                 plain(test.chips(chip, chips=3)),
             ]
         )
