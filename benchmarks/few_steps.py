@@ -22,7 +22,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from spikingjelly.activation_based.ann2snn.recipes import (
 from torch import Tensor, nn
 from torch.nn import functional
 
-from spikewvat import WVAT, Gaussian, adapter_for, files
+from spikewvat import WVAT, BiasTrim, Evaluator, Gaussian, adapter_for, files
 from spikewvat.conversion import (
     QCFS,
     Dynamics,
@@ -44,13 +44,12 @@ from spikewvat.conversion import (
     OverTime,
     SilentResiduals,
     SpikingNetwork,
-    bias_targets,
-    calibrate_biases,
     convert,
     sweep_time,
 )
 from spikewvat.data.images import MNIST
 from spikewvat.provenance import provenance
+from spikewvat.robustness.calibration import Measure, Repair
 from spikewvat.serialisation import read_json, write_json
 from spikewvat.weights import replaced
 
@@ -72,11 +71,15 @@ class Side:
         fit: Called before each test, when ``time_steps`` of the network is set; None for a network
             of which one pass gives the scores after every step.
         peer: The network as SpikingJelly converted it.
+        measures: What is done to each chip, with the calibration images.
+        calibration: Batches of them.
     """
 
     snn: SpikingNetwork
     fit: Callable[[SpikingNetwork], object] | None = None
     peer: nn.Module | None = None
+    measures: tuple[Measure, ...] = ()
+    calibration: Batches = field(default_factory=list)
 
 
 def lenet(activation: Callable[[], nn.Module]) -> nn.Sequential:
@@ -110,30 +113,25 @@ def train(ann: nn.Module, images: Tensor, labels: Tensor, epochs: int, device: A
     return ann.eval()
 
 
-def ours(ann: nn.Module, calibration: Tensor, *, biases: bool = False, **options: Any) -> Side:
-    """Return a network with thresholds for each T."""
+def ours(ann: nn.Module, calibration: Batches, *measures: Measure, options: dict[str, Any]) -> Side:
+    """Return a network with thresholds for each T, and what is done to each of its chips."""
     fitted: dict[int, SpikingNetwork] = {}
     for steps in STEPS:
         generator = torch.Generator().manual_seed(0)
-        fitted[steps] = convert(
-            ann, [calibration], time_steps=steps, generator=generator, **options
-        )
-    snn = fitted[STEPS[-1]]
-    targets = bias_targets(snn, [calibration]) if biases else None
+        fitted[steps] = convert(ann, calibration, time_steps=steps, generator=generator, **options)
 
     def fit(net: SpikingNetwork) -> None:
-        """Take over what was fitted to this T with the ideal weights; a chip's own stay."""
+        """Take over what was fitted to this T with the ideal weights."""
         for neurons, known in zip(
             net.neurons().values(), fitted[net.time_steps].neurons().values(), strict=True
         ):
             neurons.set_threshold(known.threshold)
-            neurons.start, neurons.bias = known.start, known.bias
-        if targets is not None:
-            calibrate_biases(net, [calibration], targets)
+            neurons.start = known.start
 
+    snn = fitted[STEPS[-1]]
     learned = all(neurons.levels is not None for neurons in snn.neurons().values())
-    once = learned and not biases and not isinstance(snn.correction, OffsetSpikes)
-    return Side(snn, None if once else fit)
+    once = learned and not measures and not isinstance(snn.correction, OffsetSpikes)
+    return Side(snn, None if once else fit, measures=measures, calibration=calibration)
 
 
 def jelly(ann: nn.Module, recipe: Any) -> Side:
@@ -150,36 +148,37 @@ def jelly(ann: nn.Module, recipe: Any) -> Side:
     return Side(snn, peer=net)
 
 
-def sides(networks: dict[str, nn.Module], calibration: Tensor) -> dict[str, Callable[[], Side]]:
+def sides(networks: dict[str, nn.Module], calibration: Batches) -> dict[str, Callable[[], Side]]:
     """Return what makes each side, the most telling ones first."""
     relu, qcfs, varied = (networks[name] for name in HEADS)
-    device = Gaussian(SIGMA)
+    images = torch.cat([x for x, _ in calibration])
+    offsets = BiasTrim(samples=256)
 
     def rate(**options: Any) -> Side:
-        return jelly(relu, RateCodingRecipe([(calibration,)], **options))
+        return jelly(relu, RateCodingRecipe([(images,)], **options))
 
-    def own(ann: nn.Module, **options: Any) -> Side:
-        return ours(ann, calibration, **options)
+    def own(ann: nn.Module, *measures: Measure, **options: Any) -> Side:
+        return ours(ann, calibration, *measures, options=options)
 
     robust = {"mode": "99.9%", "channel_wise": True}
     return {
         "ours": lambda: own(relu),
-        "ours, biases of each chip": lambda: own(relu, dynamics=Dynamics(), biases=True),
         "QCFS under WVAT": lambda: own(varied),
         "QCFS": lambda: own(qcfs),
         # It takes a step towards its thresholds with every batch.
         "ann2snn, LTB": lambda: jelly(
-            relu, LocalThresholdBalancingRecipe([(part,) for part in 4 * calibration.split(32)])
+            relu, LocalThresholdBalancingRecipe([(part,) for part in 4 * images.split(32)])
         ),
         "ann2snn, 99.9 %, channels, half": lambda: rate(**robust, half_threshold=True),
         "ours, signed, bursts of 2": lambda: own(relu, dynamics=Dynamics(signed=True, burst=2)),
+        "ours, offsets of each chip": lambda: own(relu, offsets),
         "QCFS, silent residuals (SRP)": lambda: own(qcfs, correction=SilentResiduals(4)),
         "ann2snn, maximum (its default)": rate,
         "ann2snn, 99.9 %": lambda: rate(mode="99.9%"),
         "ann2snn, half the maximum": lambda: rate(mode=0.5),
         "ann2snn, 99.9 %, channels": lambda: rate(**robust),
-        "QCFS under WVAT, biases of each chip": lambda: own(varied, biases=True),
-        "ours, for chips": lambda: own(relu, variation=device),
+        "QCFS under WVAT, offsets of each chip": lambda: own(varied, offsets),
+        "ours, for chips": lambda: own(relu, variation=Gaussian(SIGMA)),
         "ours, offset spikes (COS)": lambda: own(relu, correction=OffsetSpikes()),
         "QCFS, offset spikes (COS)": lambda: own(qcfs, correction=OffsetSpikes()),
         "ours, starting at 0": lambda: own(relu, dynamics=Dynamics(initial=0.0)),
@@ -208,30 +207,35 @@ def without_variation(side: Side, test: Batches) -> dict[str, Any]:
 
 def on_chips(side: Side, parts: list[Batches], chips: int, sigma: float) -> list[list[float]]:
     """Return the accuracies of the chips for each T."""
-    found = [_of_chip(side, parts[seed % len(parts)]) for seed in _held(side.snn, chips, sigma)]
-    return [list(column) for column in zip(*found, strict=True)]
+    snn = side.snn
+    if side.fit is None:
+        snn.time_steps = STEPS[-1]
+        over_time = [
+            _accuracies(lambda x: torch.cat(list(snn.outputs(x))).cumsum(0), parts[k], STEPS)
+            for k in _held(snn, chips, sigma, len(parts))
+        ]
+        return [list(column) for column in zip(*over_time, strict=True)]
+    found = []
+    for snn.time_steps in STEPS:
+        side.fit(snn)
+        with Evaluator(snn, side.calibration).bench(side.calibration) as bench:
+            repair = Repair(bench, side.measures)
+            own = []
+            for seed, part in enumerate(_held(snn, chips, sigma, len(parts))):
+                with repair.calibrated(seed):
+                    own += _accuracies(lambda x: snn(x)[None], parts[part], [1])
+        found.append(own)
+    return found
 
 
-def _held(net: nn.Module, chips: int, sigma: float) -> Iterator[int]:
-    """Yield the seeds of chips, one after the other, while the network holds their weights."""
+def _held(net: nn.Module, chips: int, sigma: float, parts: int) -> Iterator[int]:
+    """Yield the part for each chip, while the network holds its weights; a chip is its seed."""
     live = adapter_for(net).synaptic_weights(net)
     clean = {name: weight.detach() for name, weight in live.items()}
     for seed in range(chips):
         draw = torch.Generator().manual_seed(seed)
         with replaced(live, Gaussian(sigma).program(clean, generator=draw)):
-            yield seed
-
-
-def _of_chip(side: Side, test: Batches) -> list[float]:
-    snn = side.snn
-    if side.fit is None:
-        snn.time_steps = STEPS[-1]
-        return _accuracies(lambda x: torch.cat(list(snn.outputs(x))).cumsum(0), test, STEPS)
-    found = []
-    for snn.time_steps in STEPS:
-        side.fit(snn)
-        found += _accuracies(lambda x: snn(x)[None], test, [1])
-    return found
+            yield seed % parts
 
 
 def _potentials(net: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -327,7 +331,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--chips", type=int, default=25)
-    parser.add_argument("--parts", type=int, default=5)
+    parser.add_argument("--parts", type=int, default=10)
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.05, 0.10])
     parser.add_argument("--kept", type=Path, default=Path("runs/few_steps"), metavar="FOLDER")
     parser.add_argument("--times", action="store_true")
@@ -350,7 +354,7 @@ def main() -> None:
         return _networks(known, labels, arguments.epochs, seed, arguments.kept)
 
     if arguments.times:
-        made = sides(networks_of(arguments.seeds[0]), known[:512])
+        made = sides(networks_of(arguments.seeds[0]), _batches(known[:512], labels[:512]))
         taken = times(made, images[:TIMED], arguments.rounds)
         content["times"] = {
             **provenance(),
@@ -362,16 +366,17 @@ def main() -> None:
         for name, figures in taken.items():
             print(f"{name:<40} " + " ".join(f"{ms:7.4f}" for ms in figures))
         return
+    calibration = _batches(known[:512], labels[:512])
     for first in (True, False):
         for seed in arguments.seeds:
             with quick():
-                _run(content, networks_of(seed), known[:512], batches, arguments, seed, first)
+                _run(content, networks_of(seed), calibration, batches, arguments, seed, first)
 
 
 def _run(
     content: dict[str, Any],
     networks: dict[str, nn.Module],
-    calibration: Tensor,
+    calibration: Batches,
     batches: Batches,
     arguments: Any,
     seed: int,
@@ -417,7 +422,7 @@ def _of_ann(
 
     chips = {
         f"{sigma:g}": [
-            [accuracy(parts[k % len(parts)])[0] for k in _held(ann, arguments.chips, sigma)]
+            [accuracy(parts[k])[0] for k in _held(ann, arguments.chips, sigma, len(parts))]
         ]
         for sigma in arguments.sigmas
     }

@@ -22,20 +22,20 @@ from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.lab.recipes.saved import load_model, read_run
 from spikewvat.provenance import provenance
 from spikewvat.robustness.calibration import GainTrim
-from spikewvat.serialisation import write_json
+from spikewvat.serialisation import read_json, write_json
 
 RANKINGS = ("random", "size", "swim", "largest error")
 MEASURES = {"nothing": [], "offsets": [BiasTrim()], "gains, offsets": [GainTrim(), BiasTrim()]}
 
 
 def main() -> None:
-    """Print the table, and write the figures to a file."""
+    """Write the figures to a file, ranking by ranking, and print the table; resumes a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path)
     parser.add_argument("--sigma", type=float, default=0.15)
     parser.add_argument("--chips", type=int, default=10)
     parser.add_argument("--shares", type=json.loads, default=[0.05, 0.1, 0.2])
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("rankings.json"))
     given = parser.parse_args()
     resolved = resolve(read_run(given.run))
     data = open_data(resolved, None)
@@ -65,17 +65,20 @@ def main() -> None:
             for name, measures in MEASURES.items()
         }
 
-    found = {"none verified": {"": figures_of(device)}}
-    for name, how in ways.items():
-        plan = programming_plan(model, data.calibration, device, time="network", **how)
-        found[name] = {
-            f"{share:g}": figures_of(Verified(device, plan.at(share))) for share in given.shares
-        }
-        print(name, found[name], flush=True)
-    print(ranking_table(found))
-    if given.out is not None:
-        settings = {"sigma": given.sigma, "chips": given.chips, "clean": test.accuracy}
+    settings = {"sigma": given.sigma, "chips": given.chips, "clean": test.accuracy}
+    found = read_json(given.out)["accuracies"] if given.out.is_file() else {}
+    for name, how in {"none verified": None, **ways}.items():
+        if name in found:
+            continue
+        if how is None:
+            found[name] = {"": figures_of(device)}
+        else:
+            plan = programming_plan(model, data.calibration, device, time="network", **how)
+            found[name] = {
+                f"{share:g}": figures_of(Verified(device, plan.at(share))) for share in given.shares
+            }
         write_json(given.out, {**settings, "accuracies": found, **provenance()})
+        print(ranking_table(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ nothing and fails if a page differs from the results.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from collections.abc import Callable
@@ -30,7 +31,7 @@ from pages.coverage import coverage, failures
 from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
-from pages.life import chip_life, costs, statements
+from pages.life import chip_life, costs, losses, statements
 from pages.measured import (
     binning,
     checks,
@@ -42,14 +43,18 @@ from pages.measured import (
     monte_carlo,
     overhead,
     rankings,
+    recurrent_layers,
     simulator,
     spiking_layers,
+    spiking_rates,
+    spiking_rules,
     step_parts,
     tsslbp,
     tsslbp_speed,
 )
 from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
+from pages.tuned import margins, settings, tuned
 
 from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
@@ -84,6 +89,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "chip-life-recurrent": lambda: chip_life("chip_life", "recurrent"),
     "chip-life-slayer": lambda: chip_life("chip_life", "SLAYER"),
     "chip-life-statements": lambda: statements("chip_life"),
+    "chip-life-losses": lambda: losses(
+        "chip_life", {"gaussian": "σ = 15 %", "pcm": "PCM after a year"}
+    ),
     "chip-life-offsets": lambda: comparison("chip_life", "offsets-*"),
     "chip-life-costs": lambda: costs("chip_life"),
     "chip-training": lambda: chip_life("chip_training", "demo CNN"),
@@ -126,9 +134,21 @@ TABLES: dict[str, Callable[[], str]] = {
     "event-pipeline": event_pipeline,
     "loading-share": loading_share,
     "spiking-layers": spiking_layers,
+    "spiking-rates": spiking_rates,
+    "spiking-rules": spiking_rules,
+    "recurrent-layers": recurrent_layers,
     "tsslbp": tsslbp,
     "tsslbp-speed": tsslbp_speed,
 }
+for suite, network in (
+    *(("tuned", network) for network in ("cnn", "fc", "nmnist", "slayer")),
+    *(("vgg5", network) for network in ("full", "half")),
+):
+    TABLES |= {
+        f"{suite}-{network}": functools.partial(tuned, suite, network),
+        f"{suite}-{network}-margins": functools.partial(margins, suite, network, "hsv"),
+        f"{suite}-{network}-settings": functools.partial(settings, suite, network),
+    }
 PICTURES = {
     "demo": ("demo", ("swa", "hsv", "wvat")),
     "nmnist": ("nmnist", SNNTORCH),

@@ -105,8 +105,29 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     text = SUITE.replace("sigma=0.1,range", "sigma=0.2,range")
     (folder / "suite.toml").write_text(text)
     done = call(*arguments, code=1)
-    assert "the test data was read for the network of" in done.stderr
+    assert "the test data was read for" in done.stderr
     assert len(opened) == 16
+
+
+def test_one_training_gives_averaged_and_last_weights(folder, tmp_path):
+    """A row of the weights after the last step shares the training and has a network of its own."""
+    rows = SUITE[SUITE.index("[[methods]]") :]
+    rows = rows[: rows.index("[[methods]]", 1)].replace('name = "plain"', 'name = "last"', 1)
+    text = SUITE[: SUITE.index("[[methods]]", SUITE.index('name = "plain"'))]
+    setups = SUITE[SUITE.index("[[setups]]") :]
+    rows = rows.replace("settings", "averaged = false\nsettings")
+    (folder / "suite.toml").write_text(f"{text}{rows}\n{setups}")
+    out = tmp_path / "runs"
+    options = ["--override", "averaging.start=0", "--override", "training.lr=0.05"]
+    call("bench", folder, "--out", out, "--jobs", 1, "--seeds", 3, *options)
+    averaged, last = (
+        read(out / "fair" / f"cnn-{name}.json", RowResult) for name in ("plain", "last")
+    )
+    assert averaged.seconds == last.seconds
+    pairs = zip(averaged.curves[0], last.curves[0], strict=True)
+    assert not all(torch.equal(one.hits, other.hits) for one, other in pairs)
+    assert averaged.test_reads == last.test_reads == (1,)
+    assert len(list(out.glob("trained/*/result.json"))) == 2  # alike settings, one comparison
 
 
 def test_a_suite_cannot_select_on_test_data(folder, tmp_path):

@@ -471,8 +471,10 @@ def test_ranges_are_chosen_where_sums_lose_least():
     plain = model.second(spiking).detach()
     assert error(1.0) < min(error(0.5), error(2.0))
     refused = pytest.raises(ValueError, match="no entry for weight 'weight'")
-    with refused, found.around(nn.Linear(2, 2)):
-        pass
+    other = nn.Linear(2, 2)
+    with refused, found.around(other) as array:
+        assert "not used yet" in str(array)
+        other(torch.ones(1, 2))
 
 
 @pytest.mark.parametrize(

@@ -174,7 +174,7 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
         ("training.lr=nan", r"training.lr = nan: .*finite"),
         ("training.validation=1", r"training.validation = 1: .*less than 1"),
         ("training.precision=8", r"training.precision = 8: .*'32-true'"),
-        ("training.schedule=cosine", r"schedule = 'cosine': .*'step' or 'exponential'"),
+        ("training.schedule=linear", r"schedule = 'linear': .*'cosine' or 'exponential'"),
         ("averaging.start=1.5", r"averaging.start = 1.5: .*less than 1"),
         ("evaluation.sigmas=[0.1, -1]", r"evaluation.sigmas.1 = -1"),
         ("training=5", r"training = 5: expected a table"),
@@ -353,7 +353,7 @@ def test_an_open_sigma_is_filled_in():
         ("gaussian:sgma=1", r"unknown key 'sgma' in \[device\]. Did you mean 'sigma'\?"),
         ("gaussian:sigma", r"expected name:parameter=value,... at 'sigma'"),
         ("gaussian:sigma=x", r"device.sigma = 'x': .*valid number"),
-        ("gaussian-table:sigma=x", r"device.sigma = 'x': .*valid number"),
+        ("gaussian:sigma=0.1,drawn=x", r"device.drawn = 'x': .*valid boolean"),
         (
             "gaussian:sigma=0.1,range=absmx",
             r"device.range = 'absmx' is unknown. Did you mean",
@@ -434,6 +434,16 @@ def test_every_method_by_name(name):
     assert model[0].weight.grad is not None
 
 
+def test_a_warmup_may_be_a_share_of_the_training():
+    content = {"name": "hsv", "device": "gaussian:sigma=0.1", "warmup": 0.75}
+    checked = resolved(method=content)
+    model = nn.Linear(3, 2)
+    assert checked.build_method(model, steps=200).perturbation.steps == 150
+    assert checked.recipe.method.parameters["warmup"] == 0.75
+    with pytest.raises(RecipeError, match="steps must be a whole number of at least 1, got 1.5"):
+        resolved(method={**content, "warmup": 1.5})
+
+
 def test_parameters_of_methods():
     model = nn.Linear(3, 2)
     optimizer = torch.optim.Adam(model.parameters())
@@ -500,6 +510,9 @@ def test_learning_rates():
     assert decay[10] == pytest.approx(0.01)
     step = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "step"}}, 11)
     assert step == pytest.approx([1] * 6 + [0.1] * 2 + [0.01] + [0.001] * 2)
+    cosine = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "cosine"}}, 11)
+    assert cosine[:2] == pytest.approx([0.1, 0.97553], abs=1e-5)
+    assert cosine[5] == pytest.approx(0.5)
     shrinking = {"lr": 1e-4, "epochs": 4, "schedule": "exponential", "decay": 0.95}
     assert rates({"training": shrinking}, 4) == pytest.approx([1e-4 * 0.95**e for e in range(4)])
     averaged = {"enabled": True, "start": 0.75, "lr": 0.005}

@@ -10,7 +10,7 @@ from pages.shared import NotRunError, markdown_table, results_of
 from spikewvat.devices import Ideal, ProgrammingPlan, Verified
 from spikewvat.formatting import MISSING, percent
 from spikewvat.lab.suites import Suite, read_suite, verdicts
-from spikewvat.lab.suites.suite import Setup
+from spikewvat.lab.suites.schema import Setup, Test
 from spikewvat.lab.suites.table import extent
 from spikewvat.results import RowResult
 from spikewvat.robustness.cost import Cost
@@ -47,15 +47,13 @@ def _lines(
 ) -> Iterator[list[str]]:
     """Yield a line for each size and way of training."""
     key = next(one.key for one in suite.groups if one.name == group)
-    trained = list(dict.fromkeys(row.method.partition(": ")[0] for row in setup.rows))
-    bases = {row.method.partition(": ")[0]: row.name.partition(f"-{key}-")[0] for row in setup.rows}
     by_way = {
         way: {
             test.key: found[name]
             for test in suite.tests
-            if (name := f"{bases[way]}-{key}-{test.key}") in found
+            if (name := f"{base}-{key}-{test.key}") in found
         }
-        for way in trained
+        for base, way in _trainings(suite, setup.name.partition(": ")[0]).items()
     }
     some = next((next(iter(by.values())) for by in by_way.values() if by), None)
     if some is None:
@@ -98,6 +96,55 @@ def statements(suite_name: str) -> str:
         ]
         lines.append([text, *cells])
     return markdown_table(["", *shown], lines)
+
+
+def losses(suite_name: str, groups: dict[str, str]) -> str:
+    """Return the points that chips lose, by network, training and measure.
+
+    Args:
+        suite_name: The suite.
+        groups: Keys of groups, with what to call the largest size of each.
+    """
+    suite = read_suite(suite_name)
+    found = results_of(suite)
+    tests = [(key, test) for key in groups for test in suite.tests if _is_for(test, key)]
+    lines = []
+    for network in dict.fromkeys(setup.name.partition(": ")[0] for setup in suite.setups):
+        first = network
+        for base, way in _trainings(suite, network).items():
+            by = {key: found.get(f"{base}-{key[0]}-{key[1]}") for key in _keys(tests)}
+            if any(by.values()):
+                clean = percent(next(row.clean for row in by.values() if row is not None))
+                lines.append([first, way, clean, *map(_loss, by.values())])
+                first = ""
+    if not lines:
+        raise NotRunError(suite_name)
+    heads = [f"{groups[key]}: {test.method}" for key, test in tests]
+    return markdown_table(["", "trained by", "no variation", *heads], lines, names=2)
+
+
+def _is_for(test: Test, key: str) -> bool:
+    return not test.groups or key in test.groups
+
+
+def _keys(tests: list[tuple[str, Test]]) -> list[tuple[str, str]]:
+    return [(key, test.key) for key, test in tests]
+
+
+def _trainings(suite: Suite, network: str) -> dict[str, str]:
+    """Return the names of a network's rows in front of groups and tests, with their methods."""
+    found = {}
+    for setup in suite.setups:
+        name, _, group = setup.name.partition(": ")
+        for one in suite.groups:
+            if name == network and one.name == group:
+                for row in setup.rows:
+                    found[row.name.partition(f"-{one.key}-")[0]] = row.method.partition(": ")[0]
+    return found
+
+
+def _loss(result: RowResult | None) -> str:
+    return "" if result is None else f"{round(100 * (result.clean - result.mean(-1)), 1) + 0.0:.1f}"
 
 
 def costs(suite_name: str) -> str:

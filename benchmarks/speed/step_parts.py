@@ -14,21 +14,17 @@ import argparse
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import torch
+from measuring import ROOT, quartiles, script
 from torch import Tensor, nn
 
 from spikewvat import HSV, Gaussian, adapter_for
 from spikewvat.devices import DeviceModel, GaussianTable
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.memory import keep_freed_memory
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 from spikewvat.weights import perturbed
 
-ROOT = Path(__file__).parents[1]
 SIGMA = 0.10
 DEVICES = {
     "save and restore": None,
@@ -98,11 +94,10 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
                 times[name].append(seconds)
     plain_times = torch.tensor(times["plain"], dtype=torch.float64)
     seconds_of = {name: torch.tensor(times[name], dtype=torch.float64) for name in parts}
-    quartiles = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
     return {
         "plain_ms": round(1e3 * float(plain_times.median()), 2),
         "shares": {
-            name: [round(share, 4) for share in (part / plain_times).quantile(quartiles).tolist()]
+            name: [round(share, 4) for share in quartiles(part / plain_times)]
             for name, part in seconds_of.items()
         },
         "batch": batch,
@@ -111,22 +106,14 @@ def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dic
     }
 
 
-def main() -> None:
-    """Measure, print, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "speed" / "step_parts.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    rows = []
+def rows(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure every network and print it."""
+    found = []
     for name, path, shape, repeats in SETUPS:
-        row = {"setup": name, **measure(path, shape, repeats, arguments.rounds)}
-        rows.append(row)
-        print(row)
-    content = {"recipe": "benchmarks/speed/step_parts.py", "seeds": [0], "sigma": SIGMA}
-    write_json(arguments.out, {**content, **provenance(), "rows": rows})
+        found.append({"setup": name, **measure(path, shape, repeats, arguments.rounds)})
+        print(found[-1])
+    return {"sigma": SIGMA, "rows": found}
 
 
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, rows, rounds=20)

@@ -6,7 +6,13 @@ References:
 """
 
 from spikewvat.conversion.balance import Balancer, Balancing, balance
-from spikewvat.conversion.calibration import BiasTargets, bias_targets, calibrate_biases
+from spikewvat.conversion.calibration import (
+    BiasTargets,
+    bias_targets,
+    calibrate_biases,
+    calibrate_starts,
+    calibrate_thresholds,
+)
 from spikewvat.conversion.coding import Coding, Direct, Poisson
 from spikewvat.conversion.correction import Correction, OffsetSpikes, SilentResiduals
 from spikewvat.conversion.finetune import finetune, potential_cross_entropy
@@ -41,6 +47,8 @@ __all__ = [
     "balance",
     "bias_targets",
     "calibrate_biases",
+    "calibrate_starts",
+    "calibrate_thresholds",
     "choose_start",
     "convert",
     "early_exit",

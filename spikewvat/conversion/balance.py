@@ -338,6 +338,17 @@ def held_out(
         yield images[~checks], images[checks]
 
 
+class Used:
+    """The images of :func:`held_out` that are used, batch by batch, in every pass."""
+
+    def __init__(self, loader: Iterable[Any], model: nn.Module, one_of: int) -> None:
+        self._loader, self._model, self._one_of = loader, model, one_of
+
+    def __iter__(self) -> Iterator[Tensor]:
+        parts = held_out(self._loader, self._model, self._one_of)
+        return (used for used, _ in parts if len(used))
+
+
 def _above_zero(name: str, threshold: Tensor) -> Tensor:
     """Raise the thresholds of silent channels above 0; a silent layer is an error."""
     largest = threshold.max()

@@ -1,8 +1,8 @@
-"""Calibration of a single chip's biases, layer by layer, with the chip's weights held."""
+"""Calibration of a single chip's neurons, layer by layer, with the chip's weights held."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from spikewvat.adapters.modes import evaluating
-from spikewvat.conversion.balance import held_out
+from spikewvat.conversion.balance import Balancing, Used, balance, held_out
 from spikewvat.conversion.graph import Node
+from spikewvat.conversion.layers import Neurons
 from spikewvat.conversion.network import SpikingNetwork
 
+_FITTED = ("threshold", "amplitude", "start", "bias")
 _HELD_OUT = 4  # of so many images, one checks the result
 
 
@@ -33,7 +35,7 @@ class BiasTargets:
 
 @torch.no_grad()
 def bias_targets(snn: SpikingNetwork, loader: Iterable[Any]) -> BiasTargets:
-    """Measure the targets of :func:`calibrate_biases`, with the ANN's weights.
+    """Measure the targets of calibrations such as :func:`calibrate_biases`, with the ANN's weights.
 
     Args:
         snn: The network, with weights as they were trained.
@@ -72,7 +74,6 @@ def bias_targets(snn: SpikingNetwork, loader: Iterable[Any]) -> BiasTargets:
     return BiasTargets(found, torch.cat(probabilities))
 
 
-@torch.no_grad()
 def calibrate_biases(snn: SpikingNetwork, loader: Iterable[Any], targets: BiasTargets) -> bool:
     r"""Shift the currents of each channel by what its mean activation misses.
 
@@ -114,29 +115,115 @@ def calibrate_biases(snn: SpikingNetwork, loader: Iterable[Any], targets: BiasTa
         >>> with replaced(live, chip):
         ...     kept = calibrate_biases(snn, images, targets)
     """
+
+    def shifted(neurons: Neurons, missing: Tensor) -> None:
+        neurons.bias = neurons.bias + missing.to(neurons.bias)
+
+    return _calibrated(snn, loader, targets, lambda: _by_layer(snn, loader, targets, shifted))
+
+
+def calibrate_starts(snn: SpikingNetwork, loader: Iterable[Any], targets: BiasTargets) -> bool:
+    r"""Shift where the potentials of each channel start by what its spikes miss in T steps.
+
+    .. math:: v_{0,c} \leftarrow v_{0,c} + T \Big(\mathrm E[a_c] -
+        \mathrm E\Big[\frac{\theta_c}T \sum_t o_{t,c}\Big]\Big)
+
+    It brings the charge of :func:`calibrate_biases` before the first step, for neurons without
+    leak, and is done and checked alike.
+
+    Args:
+        snn: The network; ``Neurons.start`` of its layers is changed.
+        loader: The images that ``targets`` was measured with.
+        targets: From :func:`bias_targets`.
+
+    Returns:
+        Whether the shifts were kept.
+
+    Raises:
+        ValueError: If ``targets`` belong to another network or other images.
+        TypeError: If a batch holds no tensor.
+
+    References:
+        Li et al., 2021, section 4.2 (potential correction), https://arxiv.org/abs/2106.06984
+    """
+
+    def shifted(neurons: Neurons, missing: Tensor) -> None:
+        share = snn.time_steps * missing / neurons.threshold.detach()
+        neurons.start = neurons.start + share.to(neurons.start)
+
+    return _calibrated(snn, loader, targets, lambda: _by_layer(snn, loader, targets, shifted))
+
+
+def calibrate_thresholds(
+    snn: SpikingNetwork,
+    loader: Iterable[Any],
+    targets: BiasTargets,
+    balancing: Balancing = Balancing(learned=True),  # noqa: B008 -- frozen
+) -> bool:
+    """Choose thresholds for the weights that the network holds, and keep them if that helps.
+
+    Args:
+        snn: The network; the thresholds of its neurons are changed.
+        loader: The images that ``targets`` was measured with; the check is that of
+            :func:`calibrate_biases`.
+        targets: From :func:`bias_targets`.
+        balancing: How thresholds are chosen.
+
+    Returns:
+        Whether the thresholds were kept.
+
+    Raises:
+        ValueError: If ``targets`` belong to another network or other images.
+        TypeError: If a batch holds no tensor.
+    """
+    used = Used(loader, snn, _HELD_OUT)
+    return _calibrated(snn, loader, targets, lambda: balance(snn, used, balancing))
+
+
+@torch.no_grad()
+def _calibrated(
+    snn: SpikingNetwork,
+    loader: Iterable[Any],
+    targets: BiasTargets,
+    change: Callable[[], object],
+) -> bool:
+    """Change neurons; put them back if the images that check do not come closer to the targets."""
     layers = snn.neurons()
     if targets.activations.keys() != layers.keys():
         raise ValueError(
             f"targets are for {sorted(targets.activations)}, expected {sorted(layers)}. "
             "Use those from bias_targets(...) of the same network."
         )
-    before = {name: neurons.bias for name, neurons in layers.items()}
+    before = [(n, {name: getattr(n, name) for name in _FITTED}) for n in layers.values()]
+    fitted = snn.fitted_steps
     with evaluating(snn), torch.random.fork_rng():
         seed = torch.initial_seed()  # equal spikes of the input in every pass
         distance = _distance(snn, loader, targets, seed)
-        for name, neurons in layers.items():
-            torch.manual_seed(seed)
-            mean = _Mean()
-            for used, _ in held_out(loader, snn, _HELD_OUT):
-                if len(used):
-                    mean.add(_activations(snn, used, name))
-            shift = targets.activations[name].to(neurons.threshold) - mean.value()
-            neurons.bias = neurons.bias + shift.to(neurons.bias)
+        torch.manual_seed(seed)
+        change()
         kept = _distance(snn, loader, targets, seed) < distance
     if not kept:
-        for name, neurons in layers.items():
-            neurons.bias = before[name]
+        snn.fitted_steps = fitted
+        for neurons, fits in before:
+            for name, value in fits.items():
+                setattr(neurons, name, value)
     return kept
+
+
+def _by_layer(
+    snn: SpikingNetwork,
+    loader: Iterable[Any],
+    targets: BiasTargets,
+    change: Callable[[Neurons, Tensor], None],
+) -> None:
+    """Change each layer by what its mean activations miss, those below it being changed."""
+    seed = torch.initial_seed()
+    for name, neurons in snn.neurons().items():
+        torch.manual_seed(seed)
+        mean = _Mean()
+        for used in Used(loader, snn, _HELD_OUT):
+            mean.add(_activations(snn, used, name))
+        change(neurons, targets.activations[name].to(neurons.threshold) - mean.value())
 
 
 def _activations(snn: SpikingNetwork, images: Tensor, name: str) -> Tensor:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional
 
 from spikewvat.adapters import adapter_for
 from spikewvat.adapters.modes import evaluating
-from spikewvat.conversion.balance import NO_BATCH, Balancing, balance, held_out
+from spikewvat.conversion.balance import NO_BATCH, Balancing, Used, balance, held_out
 from spikewvat.conversion.network import SpikingNetwork
 from spikewvat.devices.base import DeviceModel
 from spikewvat.spiking.stdb import check_start
@@ -89,7 +89,7 @@ def choose_start(
         trial = copy.deepcopy(snn)
         _set(trial, start)
         fit = Generator().manual_seed(seeds[0])
-        kept = _Kept(loader, snn)
+        kept = Used(loader, snn, _HELD_OUT)
         balance(trial, kept, balancing, variation=variation, generator=fit)
         distances.append(_distance(trial, held, target, variation, seeds[1:]))
     best = starts[0]
@@ -107,16 +107,6 @@ def _set(snn: SpikingNetwork, start: float) -> None:
     for neurons in snn.neurons().values():
         if neurons.levels is None:
             neurons.start = torch.full_like(neurons.start, start)
-
-
-class _Kept:
-    """The images to fit with."""
-
-    def __init__(self, loader: Iterable[Any], model: nn.Module) -> None:
-        self._loader, self._model = loader, model
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return (kept for kept, _ in held_out(self._loader, self._model, _HELD_OUT) if len(kept))
 
 
 @torch.no_grad()

@@ -35,7 +35,13 @@ from spikewvat.lab.trainer.loop import Loss, derived_seed
 from spikewvat.robustness.calibration import Measure
 from spikewvat.robustness.corruptions import Corruption
 from spikewvat.training import GradientMethod
-from spikewvat.training.averaging import SWA, decay_factor, exponential_factor, step_factor
+from spikewvat.training.averaging import (
+    SWA,
+    cosine_factor,
+    decay_factor,
+    exponential_factor,
+    step_factor,
+)
 
 _MOST_STEPS = 100_000
 
@@ -115,14 +121,18 @@ class Resolved:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
-    def build_method(self, model: nn.Module, optimizer: Optimizer | None = None) -> GradientMethod:
+    def build_method(
+        self, model: nn.Module, optimizer: Optimizer | None = None, *, steps: int | None = None
+    ) -> GradientMethod:
         """Make the gradient method; its noise is drawn from the recipe's seed.
 
         Args:
             model: The network to train.
             optimizer: Optimizer of the network; some methods use its momentum.
+            steps: Number of steps of the training, for a warmup that is a share of them.
         """
-        return self.method(model, optimizer, seed=derived_seed(self.recipe.seed, "method"))
+        seed = derived_seed(self.recipe.seed, "method")
+        return self.method(model, optimizer, seed=seed, steps=steps)
 
     def build_averaging(self, model: nn.Module) -> SWA | None:
         """Make the weight averaging, or None if the recipe has none."""
@@ -344,6 +354,8 @@ def _optimization(recipe: Recipe) -> Optimization:
         factor = functools.partial(decay_factor, horizon=horizon, ratio=last / training.lr)
     elif training.schedule == "step":
         factor = functools.partial(step_factor, horizon=training.epochs)
+    elif training.schedule == "cosine":
+        factor = functools.partial(cosine_factor, horizon=training.epochs)
     elif training.schedule == "exponential":
         if training.decay is None:
             raise RecipeError(

@@ -83,7 +83,9 @@ def _train(
     if resolved.start is not None and not trainer.resumes:  # a checkpoint holds later weights
         resolved.start(model)
     optimizer, scheduler = resolved.optimization(model.parameters())
-    method, swa = resolved.build_method(model, optimizer), resolved.build_averaging(model)
+    steps = recipe.training.epochs * len(data.train)
+    method = resolved.build_method(model, optimizer, steps=steps)
+    swa = resolved.build_averaging(model)
     with _trained_in(resolved, model):
         trained = trainer.fit(
             model,

@@ -89,7 +89,6 @@ CORRUPTIONS = {
 DEVICES = {
     "ideal": "spikewvat.devices:Ideal",
     "gaussian": "spikewvat.devices:Gaussian",
-    "gaussian-table": "spikewvat.devices:GaussianTable",
     "uniform": "spikewvat.devices:Uniform",
     "weibull": "spikewvat.devices:Weibull",
     "skew-normal": "spikewvat.devices:SkewNormal",
@@ -236,8 +235,9 @@ class Training(Table):
     lr: PositiveFloat = 1e-3
     weight_decay: Size = 0.0
     momentum: Size | None = None
-    schedule: Literal["constant", "decay", "step", "exponential"] = "constant"
-    """``"decay"`` is that of Izmailov et al., ``"step"`` divides by 10 at 60, 80 and 90 %."""
+    schedule: Literal["constant", "decay", "step", "cosine", "exponential"] = "constant"
+    """``"decay"`` is that of Izmailov et al., ``"step"`` divides by 10 at 60, 80 and 90 %,
+    ``"cosine"`` falls to almost 0 after a first epoch at a tenth."""
     final_lr: PositiveFloat | None = None
     """Final learning rate of ``schedule = "decay"``; a hundredth of the initial one by default."""
     decay: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -22,6 +22,8 @@ class Row(Table):
     """Overrides of the recipe for this row, such as ``"method.w_th=0.25"``."""
     settings: tuple[tuple[str, ...], ...] = ()
     """Overrides to choose from, see :class:`Selection`; one that is a single override is text."""
+    averaged: bool = True
+    """Test the averaged weights, if the training averages; else those after its last step."""
     evaluation: str | None = None
     """Test the trained network according to ``[evaluation.variant.<name>]``."""
     conversion: str | None = None
@@ -88,6 +90,8 @@ class Setup(Table):
     """Row whose training time is the unit; without it, times are not shown."""
     recipe: str | None = None
     """Recipe of a set-up that has a row for each of the suite's ``methods``, and no other."""
+    without: tuple[str, ...] = ()
+    """Names of methods that cannot be run here."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results."""
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None

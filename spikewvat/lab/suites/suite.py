@@ -82,6 +82,7 @@ class Suite(Table):
                 rows = [
                     {**one, "recipe": recipe, "name": f"{Path(recipe).stem}-{one.get('name')}"}
                     for one in value["methods"]
+                    if one.get("name") not in setup.get("without", ())
                 ]
                 setup = {**setup, "rows": rows}
             setups.append(setup)

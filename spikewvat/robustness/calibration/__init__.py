@@ -1,6 +1,7 @@
 """What can be done to a chip after programming, without writing its cells again."""
 
 from spikewvat.robustness.calibration.bench import Bench
+from spikewvat.robustness.calibration.converted import ConversionTrim
 from spikewvat.robustness.calibration.learning import BatchNorm, Distillation, Learned, Learning
 from spikewvat.robustness.calibration.measure import (
     Correction,
@@ -15,6 +16,7 @@ __all__ = [
     "BatchNorm",
     "Bench",
     "BiasTrim",
+    "ConversionTrim",
     "Correction",
     "Distillation",
     "GainTrim",
