@@ -1,8 +1,9 @@
-"""Compare the presets of memory technologies with aihwkit's noise models, time by time.
+"""Compare presets of memory technologies and the crossbar with aihwkit.
 
-The same weights on a million cells each; the systematic change (the slope of a weight on the one
-that was aimed at) and what is left around it, root mean square over the largest weight. Needs
-``pip install aihwkit``, in an environment of its own.
+Presets: the same weights on a million cells each, time by time; the systematic change (the slope of
+a weight on the one that was aimed at) and what is left around it, root mean square over the largest
+weight. The crossbar: the same weights, inputs, bits and noise through aihwkit's tiles in torch.
+Needs ``pip install aihwkit``, in an environment of its own.
 
     python benchmarks/device_peers.py --out benchmarks/results/devices/peers.json
 """
@@ -10,6 +11,7 @@ that was aimed at) and what is left around it, root mean square over the largest
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -17,8 +19,12 @@ from aihwkit.inference.converter.conductance import SinglePairConductanceConvert
 from aihwkit.inference.noise.hermes import HermesNoiseModel
 from aihwkit.inference.noise.pcm import PCMLikeNoiseModel
 from aihwkit.inference.noise.reram import ReRamCMONoiseModel, ReRamWan2022NoiseModel
-from torch import Tensor
+from aihwkit.simulator.parameters.enums import BoundManagementType
+from aihwkit.simulator.parameters.io import IOParameters
+from aihwkit.simulator.tiles.analog_mvm import AnalogMVM
+from torch import Tensor, nn
 
+from spikewvat import Crossbar
 from spikewvat.devices import CMOReRAM, DeviceModel, SingleCell, hermes, pcm, wan_reram
 from spikewvat.formatting import duration
 from spikewvat.provenance import provenance
@@ -26,6 +32,14 @@ from spikewvat.serialisation import write_json
 
 _WEIGHTS = 1_000_000
 _DAY = 86400.0
+_INPUTS, _ROWS, _OUTPUTS = 1000, 512, 64
+CROSSBARS = [
+    Crossbar(rows=128, adc_bits=4, adc_range=6.0),
+    Crossbar(rows=128, adc_bits=8),
+    Crossbar(rows=128, adc_bits=8, output_noise=0.06),
+    Crossbar(rows=128, adc_bits=4, adc_range=6.0, output_noise=0.3, input_noise=0.02),
+    Crossbar(rows=512, adc_bits=9, output_noise=0.06, dac_bits=7),
+]
 
 
 def theirs(model: object, weights: Tensor, time: float) -> Tensor:
@@ -48,8 +62,57 @@ def figures(found: Tensor, weights: Tensor) -> tuple[float, float]:
     return slope, float(rest)
 
 
+def through_tiles(layer: nn.Linear, x: Tensor, crossbar: Crossbar) -> Tensor:
+    """Return what aihwkit's tiles make of a product, one after the other."""
+
+    def steps(bits: int | None) -> float:
+        return -1.0 if bits is None else 2.0**bits - 2
+
+    io = IOParameters(
+        inp_res=steps(crossbar.dac_bits),
+        inp_noise=crossbar.input_noise,
+        out_bound=crossbar.adc_range,
+        out_res=steps(crossbar.adc_bits),
+        out_noise=crossbar.output_noise,
+        bound_management=BoundManagementType.NONE,
+    )
+    weight = layer.weight.detach()
+    unit = weight.abs().max()
+    tiles = zip((weight / unit).split(crossbar.rows, 1), x.split(crossbar.rows, 1), strict=True)
+    return sum(AnalogMVM.matmul(cells, part, io) for cells, part in tiles) * unit
+
+
+def crossbars() -> list[dict[str, object]]:
+    """Return root-mean-square differences, over the root mean square of the ideal product."""
+    generator = torch.Generator().manual_seed(0)
+    layer = nn.Linear(_ROWS, _OUTPUTS, bias=False)
+    nn.init.normal_(layer.weight, generator=generator)
+    spikes = (torch.rand(_INPUTS, _ROWS, generator=generator) < 0.1).float()
+    values = spikes * torch.rand(_INPUTS, _ROWS, generator=generator)
+    rows = []
+    for crossbar in CROSSBARS:
+        x = spikes if crossbar.dac_bits is None else values
+        torch.manual_seed(1)
+        peer = through_tiles(layer, x, crossbar)
+        torch.manual_seed(1)
+        with torch.no_grad(), crossbar.around(layer):
+            own = layer(x)
+        ideal = (x @ layer.weight.detach().T).double()
+        size = ideal.square().mean().sqrt()
+
+        def apart(one: Tensor, other: Tensor, size: Tensor = size) -> float:
+            return float((one.double() - other.double()).square().mean().sqrt() / size)
+
+        settings = {f.name: getattr(crossbar, f.name) for f in fields(crossbar)}
+        row = {"settings": settings, "apart": apart(own, peer)}
+        row |= {"ours": apart(own, ideal), "aihwkit": apart(peer, ideal)}
+        rows.append(row)
+        print(row)
+    return rows
+
+
 def main() -> None:
-    """Print the figures of all presets at up to four times each, and write them to a file."""
+    """Print the figures of presets and crossbars, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
@@ -73,7 +136,8 @@ def main() -> None:
             rows.append(row)
             print(row)
     if given.out is not None:
-        write_json(given.out, {"weights": _WEIGHTS, "rows": rows, **provenance()})
+        found = {"weights": _WEIGHTS, "rows": rows, "crossbars": crossbars()}
+        write_json(given.out, {**found, **provenance()})
 
 
 def _cmo(time: float) -> SingleCell:

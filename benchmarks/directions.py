@@ -49,11 +49,12 @@ COMPARED = {
     },
 }
 """Recipes that take the settings of a set-up."""
-_WVAT = ("method.name=wvat", "method.device=gaussian:sigma=0.1")
-_LOOKED_UP = "method.device=gaussian-table:sigma=0.1"
+_DRAWN = "method.device=gaussian:sigma=0.1,drawn=true"
+_LOOKED_UP = "method.device=gaussian:sigma=0.1"
+_WVAT = ("method.name=wvat", _DRAWN)
 METHODS = {
     "swa": ("SWA", ()),
-    "hsv": ("HSV", ("method.name=hsv", "method.device=gaussian:sigma=0.1")),
+    "hsv": ("HSV", ("method.name=hsv", _DRAWN)),
     "wvat": ("WVAT", _WVAT),
     "momentum": ("momentum", (*_WVAT, "method.worst=momentum")),
     "back": ("momentum, other sign", (*_WVAT, "method.worst={name = 'momentum', sign = 'back'}")),

@@ -9,7 +9,7 @@ spiking network, with a part of the training data that was held out, on chips th
 does not use. The mean accuracy on chips of both sizes decides. Plain trainings try learning rates;
 those under noise try its strength, with the learning rate that was the best without. Fine-tuning
 tries learning rates, on the ANN of plain training. The second command writes the suite of the best
-settings.
+settings; of a network that was not tuned, the middle ones.
 """
 
 from __future__ import annotations
@@ -80,10 +80,12 @@ def fixed(network: str, training: str) -> tuple[str, ...]:
     return (*overrides, *worst)
 
 
-def settings(network: str, training: str, tuned: Tuned) -> list[tuple[str, ...]]:
-    """Return the settings to try of a training."""
-    if training in PLAIN:
-        rate = best(tuned, PLAIN[training])
+def settings(network: str, stage: str, tuned: Tuned) -> list[tuple[str, ...]]:
+    """Return the settings to try of a training, or of fine-tuning."""
+    if stage in FINE:
+        return [(f"conversion.finetune.lr={rate}",) for rate in FINE_RATES]
+    if stage in PLAIN:
+        rate = best(network, PLAIN[stage], tuned)
         return [(*rate, f"method.gamma={gamma}") for gamma in GAMMAS]
     return [(f"training.lr={rate}",) for rate in RATES[network]]
 
@@ -102,13 +104,13 @@ def tune(network: str, out: Path, *, jobs: int, data_root: Path | None) -> None:
             for i, chosen in enumerate(settings(network, training, tuned))
         }
         tuned |= _tried(tried, out, jobs, data_root)
-    start = best(tuned, "sgd")
+    start = best(network, "sgd", tuned)
     tried = {
-        (fine, (rate,)): row(
-            network, "sgd", fine, f"{network}-{fine}-{i}", *start, rate, *TUNING, *shorter
+        (fine, chosen): row(
+            network, "sgd", fine, f"{network}-{fine}-{i}", *start, *chosen, *TUNING, *shorter
         )
         for fine in FINE
-        for i, rate in enumerate(f"conversion.finetune.lr={rate}" for rate in FINE_RATES)
+        for i, chosen in enumerate(settings(network, fine, tuned))
     }
     tuned |= _tried(tried, out, jobs, data_root)
     write_json(TUNED, {**read_tuned(), network: {**provenance(), "stages": tuned}})
@@ -151,31 +153,33 @@ def read_tuned() -> Tuned:
     return read_json(TUNED) if TUNED.is_file() else {}
 
 
-def best(tuned: Tuned, stage: str) -> tuple[str, ...]:
-    """Return the settings of a stage with the highest score."""
+def best(network: str, stage: str, tuned: Tuned) -> tuple[str, ...]:
+    """Return the settings of a stage with the highest score, the middle ones without scores."""
+    if stage not in tuned:
+        return settings(network, stage, tuned)[1]
     return tuple(max(tuned[stage], key=lambda one: float(one["score"]))["settings"])
 
 
 def write_suite() -> None:
     """Write the suite of the best settings."""
     setups = []
-    for network, found in read_tuned().items():
-        tuned = found["stages"]
+    for network, title in NETWORKS.items():
+        tuned = read_tuned().get(network, {"stages": {}})["stages"]
         for conversion, label in CONVERSIONS.items():
-            fine = best(tuned, conversion) if conversion in FINE else ()
+            fine = best(network, conversion, tuned) if conversion in FINE else ()
             rows = tuple(
                 row(
                     network,
                     training,
                     conversion,
                     "-".join(filter(None, (network, training, conversion))),
-                    *best(tuned, training),
+                    *best(network, training, tuned),
                     *fine,
                     CALIBRATED,
                 )
                 for training in TRAININGS
             )
-            setups.append(Setup(name=f"{NETWORKS[network]}, {label}", rows=rows))
+            setups.append(Setup(name=f"{title}, {label}", rows=rows))
     suite = Suite(
         title="Stages of a conversion for chips",
         seeds={"quick": (0, 1, 2), "paper": (0, 1, 2)},

@@ -9,12 +9,14 @@ nothing and fails if a page differs from the results.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 
 from pages.advice import choices, gains, lengths, lengths_picture, strengths
+from pages.at_size import chips_at_size, training_at_size
 from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
@@ -29,8 +31,10 @@ from pages.compared import (
     torchvision,
 )
 from pages.coverage import coverage, failures
+from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
+from pages.life import chip_life, costs, losses, statements
 from pages.measured import (
     binning,
     checks,
@@ -42,13 +46,18 @@ from pages.measured import (
     monte_carlo,
     overhead,
     rankings,
+    recurrent_layers,
     simulator,
     spiking_layers,
+    spiking_rates,
+    spiking_rules,
     step_parts,
     tsslbp,
     tsslbp_speed,
 )
+from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
+from pages.tuned import margins, settings, tuned
 
 from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
@@ -77,13 +86,35 @@ TABLES: dict[str, Callable[[], str]] = {
     "quantization": lambda: comparison("quantization"),
     "ftj": lambda: comparison("ftj"),
     "spikes": corruptions,
-    "chip-life": lambda: comparison("chip_life", "*-gaussian_*", "*-pcm_*"),
-    "retention": lambda: comparison("retention", "*-pcm", "*-hermes", "*-wan", "*-cmo"),
+    "chip-life-demo": lambda: chip_life("chip_life", "demo CNN"),
+    "chip-life-nmnist": lambda: chip_life("chip_life", "N-MNIST CNN"),
+    "chip-life-lenet": lambda: chip_life("chip_life", "LeNet, converted"),
+    "chip-life-recurrent": lambda: chip_life("chip_life", "recurrent"),
+    "chip-life-slayer": lambda: chip_life("chip_life", "SLAYER"),
+    "chip-life-statements": lambda: statements("chip_life"),
+    "chip-life-losses": lambda: losses(
+        "chip_life", {"gaussian": "σ = 15 %", "pcm": "PCM after a year"}
+    ),
+    "chip-life-offsets": lambda: comparison("chip_life", "offsets-*"),
+    "chip-life-costs": lambda: costs("chip_life"),
+    "chip-training": lambda: chip_life("chip_training", "demo CNN"),
+    "chip-training-statements": lambda: statements("chip_training"),
+    "retention": lambda: comparison("retention"),
     "device-peers": device_peers,
     "rankings": rankings,
+    "crossbar": lambda: comparison("crossbar"),
+    "crossbar-peers": crossbar_peers,
+    "crossbar-inputs": crossbar_inputs,
+    "crossbar-times": crossbar_times,
     "conversion": lambda: comparison("conversion", "lenet_*"),
     "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
+    "pipeline-lenet": lambda: pipeline("lenet"),
+    "pipeline-lenet-stages": lambda: pipeline_stages("lenet"),
+    "pipeline-lenet-tuned": lambda: pipeline_tuned("lenet"),
+    "pipeline-vgg6": lambda: pipeline("vgg6"),
+    "pipeline-vgg6-stages": lambda: pipeline_stages("vgg6"),
+    "pipeline-vgg6-tuned": lambda: pipeline_tuned("vgg6"),
     "conversion-peer": conversion_peer,
     "convertible": convertible,
     "few-steps": few_steps,
@@ -101,6 +132,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "coverage-failures": failures,
     "monte-carlo": monte_carlo,
+    "training-at-size": training_at_size,
+    "chips-at-size": chips_at_size,
     "designs": designs,
     "simulated": simulated,
     "simulator": simulator,
@@ -109,9 +142,21 @@ TABLES: dict[str, Callable[[], str]] = {
     "event-pipeline": event_pipeline,
     "loading-share": loading_share,
     "spiking-layers": spiking_layers,
+    "spiking-rates": spiking_rates,
+    "spiking-rules": spiking_rules,
+    "recurrent-layers": recurrent_layers,
     "tsslbp": tsslbp,
     "tsslbp-speed": tsslbp_speed,
 }
+for suite, network in (
+    *(("tuned", network) for network in ("cnn", "fc", "nmnist", "slayer")),
+    *(("vgg5", network) for network in ("full", "half")),
+):
+    TABLES |= {
+        f"{suite}-{network}": functools.partial(tuned, suite, network),
+        f"{suite}-{network}-margins": functools.partial(margins, suite, network, "hsv"),
+        f"{suite}-{network}-settings": functools.partial(settings, suite, network),
+    }
 PICTURES = {
     "demo": ("demo", ("swa", "hsv", "wvat")),
     "nmnist": ("nmnist", SNNTORCH),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from spikewvat.robustness.calibration import Distillation as Distillation
     from spikewvat.robustness.calibration import Scale as Scale
     from spikewvat.robustness.chip import Chip as Chip
+    from spikewvat.robustness.crossbar import Crossbar as Crossbar
     from spikewvat.robustness.measures import find_measures as find_measures
     from spikewvat.robustness.programming import programming_plan as programming_plan
     from spikewvat.training import WVAT as WVAT
@@ -59,6 +60,7 @@ _HOMES = {
     "robustness.calibrated": ("calibrated",),
     "robustness.calibration": ("BiasTrim", "Distillation", "Scale"),
     "robustness.chip": ("Chip",),
+    "robustness.crossbar": ("Crossbar",),
     "robustness.measures": ("find_measures",),
     "robustness.programming": ("programming_plan",),
     "training": ("WVAT", "PerturbedGradient", "Plain"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import increment_version
 
-from spikewvat.pieces import InPieces, fill, is_dense, laid_out_alike
+from spikewvat.pieces import Changes, InPieces, is_dense, laid_out_alike
 
 Buffers = dict[str, Tensor]
 """Where perturbed weights are held, by name; kept from step to step, since fresh memory in every
@@ -103,6 +104,26 @@ def can_point(weight: Tensor) -> bool:
     return bool(_use_count(storage._cdata) == 2)  # the weight's, and that of this variable
 
 
+def _spare(perturbation: object) -> Buffers:
+    """Return changes that nobody else holds or looks at, so that their memory can hold weights.
+
+    They are the gradients of a first pass, unless hooks have kept them or a distributed run has
+    made them views of its buckets.
+    """
+    if not isinstance(perturbation, Changes) or not perturbation.own:
+        return {}
+    changes, nobody = perturbation.changes, _references({"": torch.empty(())})[""]
+    return {
+        name: changes[name]
+        for name, references in _references(changes).items()
+        if references == nobody and can_point(changes[name])
+    }
+
+
+def _references(tensors: Mapping[str, Tensor]) -> dict[str, int]:
+    return {name: sys.getrefcount(tensor) for name, tensor in tensors.items()}
+
+
 @dataclass(eq=False)
 class _Slot:
     """One weight while it holds other values."""
@@ -171,7 +192,10 @@ class Hold:
     _slots: list[_Slot] = field(default_factory=list)
 
     def perturb(
-        self, perturbation: Callable[[Mapping[str, Tensor]], object], *, overwrites: bool = False
+        self,
+        perturbation: Callable[[Mapping[str, Tensor]], object],
+        *,
+        overwrites: bool = False,
     ) -> None:
         """Make the values that the weights will hold.
 
@@ -183,30 +207,34 @@ class Hold:
         check_holdable(self.weights)
         self._refuse_other_threads()
         buffers = {} if self.buffers is None else self.buffers
+        points = {name: can_point(weight) for name, weight in self.weights.items()}
+        in_pieces = isinstance(perturbation, InPieces) and all(
+            points[name] and perturbation.fits(name, weight)
+            for name, weight in self.weights.items()
+        )
+        if in_pieces:
+            buffers.update(_spare(perturbation))
         slots = []
         for name, weight in self.weights.items():
-            points = can_point(weight)
             original = weight.data
             buffer = buffers.get(name)
             if buffer is None or not _alike(buffer, original) or _in_use(buffer):
                 buffer = torch.empty_like(original)
                 buffers[name] = buffer
-            if not points:
+            if not points[name]:
                 buffer.copy_(original)
-            slots.append(_Slot(name, weight, original, buffer, points))
+            slots.append(_Slot(name, weight, original, buffer, points[name]))
         self._slots = slots
         _open.append(self)
-        held = {slot.name: slot.held for slot in slots}
-        if isinstance(perturbation, InPieces) and all(
-            slot.points and perturbation.fits(slot.name, slot.buffer) for slot in slots
-        ):
-            fill(held, {slot.name: slot.original for slot in slots}, perturbation)
+        if in_pieces and isinstance(perturbation, InPieces):
+            for slot in slots:
+                perturbation.write(slot.name, slot.original, slot.buffer)
             return
         if not overwrites:
             for slot in slots:
                 if slot.points:
                     slot.buffer.copy_(slot.original)
-        perturbation(held)
+        perturbation({slot.name: slot.held for slot in slots})
 
     def place(self) -> None:
         """Let the weights be what was perturbed."""

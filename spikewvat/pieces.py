@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 PIECE = 2**18
@@ -41,14 +42,14 @@ def laid_out_alike(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def slices(count: int) -> Iterator[slice]:
-    """Yield the pieces of so many entries."""
-    for first in range(0, count, PIECE):
-        yield slice(first, min(first + PIECE, count))
+def slices(count: int, size: int = PIECE) -> Iterator[slice]:
+    """Yield the pieces of so many entries, each of a size but the last."""
+    for first in range(0, count, size):
+        yield slice(first, min(first + size, count))
 
 
 class InPieces(ABC):
-    """Adds a perturbation to tensors in place, all at once or piece by piece."""
+    """Adds a perturbation to tensors, all at once or piece by piece."""
 
     draws = False
     """Whether it draws random numbers as it adds."""
@@ -58,22 +59,32 @@ class InPieces(ABC):
         """Return whether it can be added to a tensor piece by piece."""
 
     @abstractmethod
-    def adding(self, name: str, weight: Tensor) -> Iterator[int]:
-        """Add to one tensor while being iterated.
+    def writing(self, name: str, weight: Tensor, target: Tensor) -> Iterator[int]:
+        """Write the perturbed weight to a tensor while being iterated.
 
         Args:
             name: The weight's name.
-            weight: Written to, entry by entry in the order of its memory.
+            weight: Read only, unless it is the target.
+            target: Laid out alike; written entry by entry in the order of memory. The weight
+                itself, where the perturbation does not fit.
 
         Yields:
             How many entries are done. No step crosses a multiple of :data:`PIECE`, where it fits.
         """
 
+    @abstractmethod
+    def times(self, factor: float) -> InPieces:
+        """Return the same perturbation, so many times as long."""
+
     def __call__(self, weights: Mapping[str, Tensor]) -> None:
-        """Add to all tensors."""
+        """Add to all tensors in place."""
         for name, weight in weights.items():
-            for _ in self.adding(name, weight):
-                pass
+            self.write(name, weight, weight)
+
+    def write(self, name: str, weight: Tensor, target: Tensor) -> None:
+        """Write one perturbed weight to a tensor (see :meth:`writing`)."""
+        for _ in self.writing(name, weight, target):
+            pass
 
 
 class Together(InPieces):
@@ -91,16 +102,21 @@ class Together(InPieces):
         """Return whether all fit."""
         return all(part.fits(name, weight) for part in self._parts)
 
-    def adding(self, name: str, weight: Tensor) -> Iterator[int]:
-        """Add piece by piece where all fit, one after the other otherwise."""
-        running = [part.adding(name, weight) for part in self._parts]
-        done, count = [0] * len(running), weight.numel()
-        whole = [slice(0, count)]
-        for piece in slices(count) if self.fits(name, weight) else whole:
+    def writing(self, name: str, weight: Tensor, target: Tensor) -> Iterator[int]:
+        """Write piece by piece."""
+        first, *others = self._parts
+        running = [first.writing(name, weight, target)]
+        running += [part.writing(name, target, target) for part in others]
+        done = [0] * len(running)
+        for piece in slices(weight.numel()):
             for i, one in enumerate(running):
                 while done[i] < piece.stop:
                     done[i] = next(one)
             yield piece.stop
+
+    def times(self, factor: float) -> Together:
+        """Return all of them, so many times as long."""
+        return Together([part.times(factor) for part in self._parts])
 
 
 class Changes(InPieces):
@@ -109,42 +125,36 @@ class Changes(InPieces):
     Args:
         changes: By name; they may be of another dtype or device than the weights.
         factors: By name.
+        own: Whether nobody reads changes again that nobody else holds. Perturbed weights may take
+            their memory then: each entry is read once, just before it is written.
     """
 
-    def __init__(self, changes: Mapping[str, Tensor], factors: Mapping[str, float]) -> None:
-        self._changes, self._factors = changes, factors
+    def __init__(
+        self, changes: Mapping[str, Tensor], factors: Mapping[str, float], *, own: bool = False
+    ) -> None:
+        self.changes, self._factors, self.own = changes, factors, own
 
     def fits(self, name: str, weight: Tensor) -> bool:
         """Return whether the change lies in memory as the weight does."""
-        return laid_out_alike(self._changes[name], weight) and is_dense(weight)
+        alike = self._factors[name] == 0 or laid_out_alike(self.changes[name], weight)
+        return alike and is_dense(weight)
 
-    def adding(self, name: str, weight: Tensor) -> Iterator[int]:
-        """Add; a factor of zero adds nothing, not even what is not finite."""
-        change, factor = self._changes[name], self._factors[name]
-        if factor == 0:
-            yield weight.numel()
-        elif self.fits(name, weight):
-            target, source = in_memory_order(weight), in_memory_order(change)
+    def writing(self, name: str, weight: Tensor, target: Tensor) -> Iterator[int]:
+        """Write; a factor of zero adds nothing, not even what is not finite."""
+        change, factor = self.changes[name], self._factors[name]
+        if factor != 0 and self.fits(name, weight):
+            into, out, what = map(in_memory_order, (target, weight, change))
             for piece in slices(weight.numel()):
-                target[piece].add_(source[piece], alpha=factor)
+                torch.add(out[piece], what[piece], alpha=factor, out=into[piece])
                 yield piece.stop
-        else:
-            weight.add_(change.to(device=weight.device, dtype=weight.dtype), alpha=factor)
-            yield weight.numel()
+            return
+        if target is not weight:
+            target.copy_(weight)
+        if factor != 0:
+            target.add_(change.to(device=weight.device, dtype=weight.dtype), alpha=factor)
+        yield weight.numel()
 
-
-def fill(targets: Mapping[str, Tensor], sources: Mapping[str, Tensor], add: InPieces) -> None:
-    """Write sources plus a perturbation into targets that are laid out alike, in one pass.
-
-    Args:
-        targets: Written to.
-        sources: Weights by name.
-        add: Fits all targets.
-    """
-    for name, target in targets.items():
-        into, out = in_memory_order(target), in_memory_order(sources[name])
-        adding, done = add.adding(name, target), 0
-        for piece in slices(target.numel()):
-            into[piece].copy_(out[piece])
-            while done < piece.stop:
-                done = next(adding)
+    def times(self, factor: float) -> Changes:
+        """Return the changes with longer factors."""
+        factors = {name: factor * own for name, own in self._factors.items()}
+        return Changes(self.changes, factors, own=self.own)

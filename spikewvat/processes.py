@@ -1,47 +1,35 @@
-"""Processes of joblib's that share work: each holds one worker and calls it for every task."""
+"""Processes that share work: each loads the same worker once and calls it for every task."""
 
 from __future__ import annotations
 
-import functools
 import os
 import pickle
 import signal
-import threading
-import time
+import subprocess
+import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from queue import SimpleQueue
 from tempfile import TemporaryDirectory
-from types import ModuleType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import torch
 
 from spikewvat.errors import UnsupportedModelError, require
 from spikewvat.memory import keep_freed_memory
 
-_HEARTBEAT = 0.5  # seconds between two looks at whether the parent is there
-_IDLE = 10  # seconds after which a process without a task ends
-
-
-def joblib_for(purpose: str) -> ModuleType:
-    """Return joblib, or raise an error that says how to install it.
-
-    Args:
-        purpose: What needs it, for the message.
-
-    Raises:
-        MissingExtraError: If it is not installed.
-    """
-    return require("joblib", extra="cli", purpose=purpose)
+Worker = Callable[..., Any]
 
 
 class Processes:
-    """Some processes that each load the same worker once; use it in a ``with`` statement.
+    """Some processes with a worker; use it in a ``with`` statement, at whose end they end.
 
-    Main modules need no guard, and functions of notebooks are no obstacle. The processes share the
-    memory of the worker's tensors, and torch's threads are divided among them.
+    Main modules need no guard, functions of notebooks are no obstacle, and a process ends with its
+    parent, however that ends. The processes share the memory of the worker's tensors, and torch's
+    threads are divided among them.
 
     Args:
         count: How many there are.
@@ -49,17 +37,15 @@ class Processes:
         purpose: What they are for, as the subject of messages.
 
     Raises:
-        MissingExtraError: If joblib is not installed.
+        MissingExtraError: If cloudpickle is not installed.
         UnsupportedModelError: If the worker cannot be sent to other processes.
     """
 
-    def __init__(self, count: int, worker: Callable[..., Any], purpose: str) -> None:
-        self._loky = require("joblib.externals.loky", extra="cli", purpose=purpose)
+    def __init__(self, count: int, worker: Worker, purpose: str) -> None:
         self._pickle = require("cloudpickle", extra="cli", purpose=purpose)
         self._count, self._purpose = count, purpose
-        self._threads = max(1, torch.get_num_threads() // count)
         self._folder = TemporaryDirectory(prefix="spikewvat-", ignore_cleanup_errors=True)
-        self._file = str(Path(self._folder.name) / "worker")
+        self._file = Path(self._folder.name) / "worker"
         try:
             torch.save(worker, self._file, pickle_module=self._pickle)
         except Exception as error:  # whatever the parts of somebody's network raise
@@ -70,17 +56,28 @@ class Processes:
             ) from error
 
     def __enter__(self) -> Self:
-        """Do nothing: the processes begin with the first task."""
+        """Start the processes."""
+        self._threads = ThreadPoolExecutor(self._count)  # each waits for a process
+        self._processes = [self._started() for _ in range(self._count)]
+        self._idle: SimpleQueue[subprocess.Popen[bytes]] = SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the worker; processes without a task end by themselves."""
+        """End them, whatever they do."""
+        for process in self._processes:
+            process.terminate()
+        self._threads.shutdown(cancel_futures=True)
+        for process in self._processes:
+            process.communicate()
         self._folder.cleanup()
 
     def each(self, tasks: Iterable[tuple[Any, ...]]) -> Iterator[Any]:
         """Yield the worker's result for each task, in order.
 
-        A few tasks are begun ahead, and dropped if no more results are wanted.
+        A task for each process is begun ahead; those that wait are dropped if no more results are
+        wanted.
 
         Args:
             tasks: Arguments of the worker.
@@ -88,60 +85,89 @@ class Processes:
         Raises:
             RuntimeError: If a process was killed.
         """
-        state = self._threads, torch.get_default_dtype(), os.getpid()
-        # Shared with joblib's, and made anew after a death.
-        executor = self._loky.get_reusable_executor(self._count, timeout=_IDLE)
-        waiting: deque[Any] = deque()
+        begun: deque[Future[Any]] = deque()
         try:
             for task in tasks:
-                packed = self._pickle.dumps(task)
-                waiting.append(executor.submit(_call, self._file, packed, *state))
-                if len(waiting) > self._count:  # each has one, and one waits
-                    yield pickle.loads(waiting.popleft().result())
-            while waiting:
-                yield pickle.loads(waiting.popleft().result())
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"{self._purpose}: one of the {self._count} processes was killed "
-                f"({type(error).__name__}). The usual cause is memory: use fewer."
-            ) from error
+                begun.append(self._threads.submit(self._done, self._pickle.dumps(task)))
+                if len(begun) > self._count:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
         finally:
-            for future in waiting:
+            for future in begun:
                 future.cancel()
 
+    def _started(self) -> subprocess.Popen[bytes]:
+        threads = max(1, torch.get_num_threads() // self._count)
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from spikewvat.processes import serve; serve()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={
+                **os.environ,
+                "OMP_NUM_THREADS": str(threads),
+                "PYTHONPATH": os.pathsep.join(path or str(Path.cwd()) for path in sys.path),
+            },
+        )
+        assert process.stdin is not None
+        pickle.dump((str(self._file), threads, torch.get_default_dtype()), process.stdin)
+        return process
 
-@functools.lru_cache(maxsize=1)
-def _loaded(file: str) -> Callable[..., Any]:
-    """Return the worker in a file that another process of this program has written."""
-    worker: Callable[..., Any] = torch.load(file, weights_only=False, mmap=True)
-    return worker
+    def _done(self, task: bytes) -> Any:
+        """Return the result of a task from a process that has nothing to do."""
+        process = self._idle.get()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            pickle.dump(task, process.stdin)
+            process.stdin.flush()
+            result, error = pickle.load(process.stdout)
+        except (OSError, EOFError, pickle.UnpicklingError) as broken:
+            raise RuntimeError(
+                f"{self._purpose}: one of the {self._count} processes was killed. The usual cause "
+                "is memory: use fewer."
+            ) from broken
+        finally:
+            self._idle.put(process)
+        if error is not None:
+            raise error
+        return result
 
 
-def _call(file: str, task: bytes, threads: int, dtype: torch.dtype, parent: int) -> bytes:
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
-    end_with(parent)
+def serve() -> None:
+    """Work on the tasks that come in until no more can come: the body of a process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to deal with
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a network prints is no answer
     keep_freed_memory()
+    file, threads, dtype = pickle.load(sys.stdin.buffer)
     torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
-    with torch.no_grad():
-        # Bytes, since torch would hand over its tensors in shared memory.
-        return pickle.dumps(_loaded(file)(*pickle.loads(task)))
+    worker: Worker | None = None
+    while (task := _next(sys.stdin.buffer)) is not None:
+        try:
+            if worker is None:
+                worker = torch.load(file, weights_only=False, mmap=True)
+            with torch.no_grad():
+                answer = pickle.dumps((worker(*pickle.loads(task)), None))
+        except Exception as error:  # the parent raises it
+            answer = _told(error)
+        answers.write(answer)
+        answers.flush()
 
 
-@functools.cache
-def end_with(parent: int) -> None:
-    """End this process, whatever it does, once its parent is gone.
+def _next(tasks: IO[bytes]) -> bytes | None:
+    try:
+        task: bytes = pickle.load(tasks)
+    except EOFError:
+        return None
+    return task
 
-    A parent that is killed outright cannot stop its workers: they would go on for hours.
 
-    Args:
-        parent: Id of the parent's process.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_HEARTBEAT)
-        os._exit(1)
-
-    threading.Thread(target=watch, name="parent watch", daemon=True).start()
+def _told(error: Exception) -> bytes:
+    """Return an error for the parent, in words if it cannot be sent itself."""
+    try:
+        error.add_note("".join(traceback.format_exception(error)))
+        return pickle.dumps((None, error))
+    except Exception:  # an error of somebody's own making
+        return pickle.dumps((None, RuntimeError(f"{type(error).__name__}: {error}")))

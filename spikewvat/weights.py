@@ -202,13 +202,12 @@ def check_matching(
             raise ValueError(f"{what} has an entry {name!r} that is no weight (weights: {known}).")
 
 
-@contextmanager
 def replaced(
     weights: Mapping[str, Tensor],
     values: Mapping[str, Tensor],
     *,
     buffers: Buffers | None = None,
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Hold other values in the weights within a block (see :func:`perturbed`).
 
     Args:
@@ -225,17 +224,15 @@ def replaced(
     def write(held: Mapping[str, Tensor]) -> None:
         torch._foreach_copy_(list(held.values()), [values[name] for name in held])
 
-    with _held(weights, write, buffers, overwrites=True):
-        yield
+    return _held(weights, write, buffers, overwrites=True)
 
 
-@contextmanager
 def perturbed(
     weights: Mapping[str, Tensor],
     perturbation: Mapping[str, Tensor] | Perturb,
     *,
     buffers: Buffers | None = None,
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Perturb the weights within a block, then have them back bit for bit.
 
     The perturbed weights lie in memory of their own, which the parameters point to within a block:
@@ -269,8 +266,7 @@ def perturbed(
     if isinstance(perturbation, Mapping):
         check_matching(weights, perturbation, what="perturbation")
         perturbation = adding(perturbation)
-    with _held(weights, perturbation, buffers):
-        yield
+    return _held(weights, perturbation, buffers)
 
 
 @contextmanager

@@ -51,7 +51,7 @@ OPTIONAL = {
     "PIL": "data/pictures.py",
     "jinja2": "lab/report/page.py",
     "cloudpickle": "processes.py",
-    "joblib": "processes.py",
+    "joblib": "lab/suites/pool.py",
     "filelock": "lab/recipes/lock.py",
     "lightning_fabric": "lab/trainer/trainer.py",
     "matplotlib": "robustness/canvas.py",

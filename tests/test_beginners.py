@@ -15,7 +15,6 @@ from spikewvat.devices import (
     BinaryCells,
     Fixed,
     Gaussian,
-    GaussianTable,
     Lognormal,
     RightCensored,
     SixSigma,
@@ -167,7 +166,7 @@ def test_arguments_in_the_other_order():
         WVAT(DEVICE, network())
 
 
-@pytest.mark.parametrize("kind", [Gaussian, Uniform, Weibull, RightCensored, GaussianTable])
+@pytest.mark.parametrize("kind", [Gaussian, Uniform, Weibull, RightCensored])
 def test_a_forgotten_per_cent_sign(kind):
     with pytest.raises(ValueError, match=r"at most 1, got 10.*Write 0\.1 for 10 %.*Fixed"):
         kind(sigma=10)

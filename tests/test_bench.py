@@ -9,12 +9,13 @@ import torch
 from test_cli import RECIPE, _tiny_data, call, error  # noqa: F401  (the fixture serves here too)
 
 from spikewvat import files
+from spikewvat.devices import ErrorSize, Gaussian
 from spikewvat.errors import CheckpointError, DataError, RecipeError
 from spikewvat.lab.places import suite_names
 from spikewvat.lab.recipes import run as runs
 from spikewvat.lab.suites import jobs_of, markdown, read_suite, run_suite
 from spikewvat.lab.suites.suite import Row, suites_folder
-from spikewvat.lab.suites.table import cells, published, sizes_note
+from spikewvat.lab.suites.table import cells, errors_note, published, sizes_note
 from spikewvat.results import RowResult
 from spikewvat.robustness import ChipReport, Degradation
 from spikewvat.serialisation import plain, read, write
@@ -381,6 +382,20 @@ def test_the_note_says_what_sigma_is_relative_to(device, relative_to):
     assert note.startswith(f"σ relative to {relative_to}")
 
 
+def test_errors_are_told_in_every_convention():
+    report = ChipReport(repr(Gaussian(0.1)), 0.1, torch.ones(2).double(), (0, 1), 9)
+    curves = (Degradation(1.0, (report,)),) * 2
+    sizes = (ErrorSize(0.1, 0.3, 2.0), ErrorSize(0.1, 0.4, 2.0))
+    row = RowResult((0, 1), curves, errors=sizes)
+    assert errors_note([row]) == (
+        "errors at σ = 10 % are 10.0 % of the 6-sigma width = 35.4 % of the largest weight = 2 in "
+        "units of conductance"
+    )
+    assert errors_note([RowResult((0, 1), curves)]) == ""
+    with pytest.raises(ValueError, match="errors are 1, expected one for each seed"):
+        RowResult((0, 1), curves, errors=sizes[:1])
+
+
 def test_a_result_file_is_read_back(suite, tmp_path):
     (job,) = jobs_of(read_suite(suite).chosen(["wvat"]), preset=None, seeds=[1])
     result = run_suite([job], tmp_path / "runs").rows["wvat"]
@@ -407,7 +422,9 @@ def test_wrong_input_is_one_line(suite, tmp_path):
     assert "has two rows named wvat" in error("bench", suite, *out)
     named = SUITE.replace('name = "CNN"', 'name = "CNN"\nbaseline = "plan"')
     (suite / "suite.toml").write_text(named)
-    assert "names an unknown row 'plan'. Did you mean 'plain'?" in error("bench", suite, *out)
+    assert "names an unknown row or method 'plan'. Did you mean 'plain'?" in error(
+        "bench", suite, *out
+    )
     evaluated = SUITE.replace('recipe = "wvat.toml"', 'recipe = "wvat.toml", evaluation = "x"')
     (suite / "suite.toml").write_text(evaluated)
     assert "has no [evaluation.variant.x]" in error("bench", suite, *out)

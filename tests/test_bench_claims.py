@@ -156,3 +156,21 @@ def test_leads_are_paired_by_chip_and_training():
     shared = verdict(better="one", worse="more")
     assert shared.lead.mean == pytest.approx(3)
     assert shared.worse["more"] == pytest.approx(57)  # without the training of seed 5
+
+
+def test_p_values_are_corrected_for_the_number_of_statements():
+    """Two tests of p and 1: the smaller one doubles; a margin is the value that is tested."""
+    claims = [
+        Claim(text="a", better="gav", worse="hsv", sigma=0, margin=1),
+        Claim(text="b", better="hsv", worse="hsv", sigma=0),
+        Claim(text="c", better="hsv", worse="missing", sigma=0),
+    ]
+    rows = {"gav": row([0.97, 0.99, 0.98], 0.7), "hsv": row([0.92, 0.93, 0.95], 0.9)}
+    alone = verdicts(claims[:1], rows)[0]
+    lead, others = alone.lead.minus(1), verdicts(claims, rows)
+    assert alone.p_adjusted == pytest.approx(lead.p_value)
+    assert others[0].p_adjusted == pytest.approx(2 * lead.p_value)
+    assert others[1].p_adjusted == 1
+    assert others[2].p_text == ""
+    low, high = alone.lead.interval()
+    assert lead.interval() == pytest.approx((low - 1, high - 1))

@@ -25,6 +25,7 @@ from spikewvat.devices import (
 )
 from spikewvat.errors import DataError, UnsupportedModelError
 from spikewvat.lab.recipes.devices import build_device
+from spikewvat.perturbations import HSV
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.corruptions import (
     DeadNeurons,
@@ -34,7 +35,8 @@ from spikewvat.robustness.corruptions import (
 )
 from spikewvat.robustness.corruptions import ReadNoise as ReadCorruption
 from spikewvat.spiking.losses import rate_cross_entropy
-from spikewvat.training import WVAT, Plain
+from spikewvat.training import WVAT, PerturbedGradient, Plain
+from spikewvat.training.methods import StochasticThresholds
 from spikewvat.training.neurons import NeuronVariation
 from spikewvat.weights import replaced
 
@@ -174,6 +176,28 @@ def test_noise_of_neurons_is_that_of_simulated_chips():
     expected = gradients(other)
     for name, grad in gradients(model).items():
         torch.testing.assert_close(grad, expected[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", [None, Gaussian(0.1)])
+def test_stochastic_thresholds(device):
+    """The gradient of a method on such neurons; a resumed run draws the same."""
+    (inputs, labels), model, other = loader()[0], net(), net()
+    method = StochasticThresholds(model, thresholds=0.2, device=device, generator=seeded(5))
+    state = method.state_dict()
+    loss = method.backward(lambda: rate_cross_entropy(model(inputs), labels))
+    inner = PerturbedGradient(other, HSV(device or Ideal()))
+    varied = NeuronVariation(inner, thresholds=0.2)
+    varied._generator = inner._noise = seeded(0)
+    inner._noise.set_state(state["noise"])
+    with varied.varied():
+        assert inner.backward(lambda: rate_cross_entropy(other(inputs), labels)) == loss
+    for name, grad in gradients(model).items():
+        assert torch.equal(grad, gradients(other)[name])
+    method.load_state_dict(state)
+    assert method.backward(lambda: rate_cross_entropy(model(inputs), labels)) == loss
+    assert method.backward(lambda: rate_cross_entropy(model(inputs), labels)) != loss
+    with pytest.raises(UnsupportedModelError, match="no spiking neurons"):
+        StochasticThresholds(net(Conv))
 
 
 def test_the_worst_thresholds_are_along_their_gradient():

@@ -12,7 +12,6 @@ from spikewvat.devices import (
     AbsMax,
     Fixed,
     Gaussian,
-    GaussianTable,
     Lognormal,
     MixtureNoise,
     SixSigma,
@@ -57,7 +56,6 @@ def test_mixture_numbers():
     ("device", "skewness"),
     [
         (Gaussian(0.1), 0.0),
-        (GaussianTable(0.1), 0.0),
         (Uniform(0.1), 0.0),
         (Weibull(0.1), 1.0720),
         (Weibull(0.1, k=2.0), 0.6311),
@@ -100,13 +98,12 @@ def test_noise_is_sigma_times_range_times_the_standard_draw():
         torch.testing.assert_close(delta, 0.1 * rule.size(w) * xi, rtol=1e-14, atol=0)
 
 
-@pytest.mark.parametrize("kind", [Gaussian, GaussianTable])
-def test_low_precision_noise_is_the_float32_draw_rounded(kind):
+def test_low_precision_noise_is_the_float32_draw_rounded():
     w = torch.randn(50, 60)
     for dtype in (torch.bfloat16, torch.float16):
         low = w.to(dtype)
-        delta = kind(0.1).errors({"w": low}, generator=seeded(5))["w"]
-        wide = kind(0.1).errors({"w": low.float()}, generator=seeded(5))["w"]
+        delta = Gaussian(0.1).errors({"w": low}, generator=seeded(5))["w"]
+        wide = Gaussian(0.1).errors({"w": low.float()}, generator=seeded(5))["w"]
         assert torch.equal(delta, wide.to(dtype))
 
 
@@ -121,7 +118,6 @@ def test_sigma_zero_changes_nothing():
     w = torch.randn(4, 5)
     for device in (
         Gaussian(0.0),
-        GaussianTable(0),
         Uniform(0),
         Weibull(0),
         SkewNormal(0),
@@ -144,9 +140,7 @@ def test_lognormal_moments(keep_mean):
     assert not device.program({"w": torch.zeros(3)})["w"].any()
 
 
-@pytest.mark.parametrize(
-    "kind", [Gaussian, GaussianTable, Uniform, Weibull, SkewNormal, MixtureNoise, Lognormal]
-)
+@pytest.mark.parametrize("kind", [Gaussian, Uniform, Weibull, SkewNormal, MixtureNoise, Lognormal])
 def test_sigma_must_be_a_number_of_at_least_zero(kind):
     for sigma in (-0.1, math.nan, math.inf, "0.1", None):
         with pytest.raises(

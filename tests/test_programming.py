@@ -11,7 +11,7 @@ from torch import nn
 
 from spikewvat import Verified, programming_plan
 from spikewvat.adapters import adapter_for
-from spikewvat.devices import Gaussian, ProgrammingPlan, StuckAt, pcm
+from spikewvat.devices import AtRandomAge, Gaussian, ProgrammingPlan, StuckAt, pcm
 from spikewvat.errors import DataError
 from spikewvat.robustness import Evaluator
 from spikewvat.robustness.axis import VERIFIED
@@ -277,6 +277,7 @@ def test_yield_against_the_share_that_is_verified():
         (lambda: plan_of(1.5), "budget must lie between 0 and 1, got 1.5"),
         (lambda: Verified(Gaussian(0.1), plan_of(), residual=0.0), "residual must be above 0"),
         (lambda: Verified(Gaussian(0.1), plan_of(), cycles=0), "cycles must be a whole number"),
+        (lambda: Verified(AtRandomAge(pcm(), 1.0, 9.0), plan_of()), "Wait afterwards: AtRandomAge"),
         (
             lambda: Verified(Gaussian(0.1), plan_of()).program({"c": torch.ones(2)}),
             "the chip has no entry for weight 'a'",

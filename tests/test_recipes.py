@@ -13,6 +13,8 @@ from torch import nn
 from spikewvat import files, provenance
 from spikewvat.devices import (
     AbsMax,
+    AtRandomAge,
+    Compensated,
     DifferentialPair,
     Fixed,
     Gaussian,
@@ -21,6 +23,7 @@ from spikewvat.devices import (
     SixSigma,
     Uniform,
     Weibull,
+    pcm,
 )
 from spikewvat.devices.base import Pipeline
 from spikewvat.errors import CheckpointError, RecipeError
@@ -52,6 +55,7 @@ from spikewvat.perturbations import (
     Warmup,
     variation,
 )
+from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import Plain
 
 BASE = """
@@ -74,6 +78,9 @@ NEED_A_DEVICE = {
     "random-perturbation",
     "vortex",
     "statistical",
+    "distillation",
+    "negative-feedback",
+    "straight-through",
 }
 MINIMAL = {
     "name": "x",
@@ -167,7 +174,7 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
         ("training.lr=nan", r"training.lr = nan: .*finite"),
         ("training.validation=1", r"training.validation = 1: .*less than 1"),
         ("training.precision=8", r"training.precision = 8: .*'32-true'"),
-        ("training.schedule=cosine", r"schedule = 'cosine': .*'step' or 'exponential'"),
+        ("training.schedule=linear", r"schedule = 'linear': .*'cosine' or 'exponential'"),
         ("averaging.start=1.5", r"averaging.start = 1.5: .*less than 1"),
         ("evaluation.sigmas=[0.1, -1]", r"evaluation.sigmas.1 = -1"),
         ("training=5", r"training = 5: expected a table"),
@@ -346,7 +353,7 @@ def test_an_open_sigma_is_filled_in():
         ("gaussian:sgma=1", r"unknown key 'sgma' in \[device\]. Did you mean 'sigma'\?"),
         ("gaussian:sigma", r"expected name:parameter=value,... at 'sigma'"),
         ("gaussian:sigma=x", r"device.sigma = 'x': .*valid number"),
-        ("gaussian-table:sigma=x", r"device.sigma = 'x': .*valid number"),
+        ("gaussian:sigma=0.1,drawn=x", r"device.drawn = 'x': .*valid boolean"),
         (
             "gaussian:sigma=0.1,range=absmx",
             r"device.range = 'absmx' is unknown. Did you mean",
@@ -414,17 +421,27 @@ def test_every_method_by_name(name):
     again = resolve(recipe_from(checked.recipe.content()))
     assert again.recipe == checked.recipe
     assert pickle.loads(pickle.dumps(checked)).recipe == checked.recipe  # for other processes
-    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    model = nn.Sequential(nn.Linear(3, 4), Neurons(LIF(v_threshold=0.1)), nn.Linear(4, 2))
     optimizer, _ = checked.optimization(model.parameters())
     method = checked.build_method(model, optimizer)
     assert isinstance(method, Plain) is (name in ("plain", "ptq"))
 
     def closure():
-        output = model(torch.ones(2, 3))
+        output = model(torch.ones(1, 2, 3)).sum(0)
         return nn.functional.cross_entropy(output, torch.tensor([0, 1])), output
 
     method.backward(closure)
     assert model[0].weight.grad is not None
+
+
+def test_a_warmup_may_be_a_share_of_the_training():
+    content = {"name": "hsv", "device": "gaussian:sigma=0.1", "warmup": 0.75}
+    checked = resolved(method=content)
+    model = nn.Linear(3, 2)
+    assert checked.build_method(model, steps=200).perturbation.steps == 150
+    assert checked.recipe.method.parameters["warmup"] == 0.75
+    with pytest.raises(RecipeError, match="steps must be a whole number of at least 1, got 1.5"):
+        resolved(method={**content, "warmup": 1.5})
 
 
 def test_parameters_of_methods():
@@ -493,6 +510,9 @@ def test_learning_rates():
     assert decay[10] == pytest.approx(0.01)
     step = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "step"}}, 11)
     assert step == pytest.approx([1] * 6 + [0.1] * 2 + [0.01] + [0.001] * 2)
+    cosine = rates({"training": {"lr": 1.0, "epochs": 10, "schedule": "cosine"}}, 11)
+    assert cosine[:2] == pytest.approx([0.1, 0.97553], abs=1e-5)
+    assert cosine[5] == pytest.approx(0.5)
     shrinking = {"lr": 1e-4, "epochs": 4, "schedule": "exponential", "decay": 0.95}
     assert rates({"training": shrinking}, 4) == pytest.approx([1e-4 * 0.95**e for e in range(4)])
     averaged = {"enabled": True, "start": 0.75, "lr": 0.005}
@@ -520,6 +540,8 @@ def test_optimizers():
         assert made.defaults["fused"]
     with pytest.raises(RecipeError, match=r"training.fused = true: 'rmsprop' has no fused kernel"):
         resolved(training={"optimizer": "rmsprop", "fused": True})
+    with pytest.raises(RecipeError, match=r"training.clip_norm = 1.0: .* after clipping"):
+        resolved(training={"fused": True, "precision": "16-mixed", "clip_norm": 1.0})
 
 
 def test_the_layout_of_weights_changes_no_weight():
@@ -586,6 +608,36 @@ def test_mnist_and_its_encodings(tmp_path):
         resolved(data={"name": "mnist", "encoding": {"name": "rat"}})
     with pytest.raises(RecipeError, match=r"unknown key 'steps' in \[data.encoding\]"):
         resolved(data={"name": "mnist", "encoding": {"name": "rate", "steps": 3}})
+
+
+def test_samples_to_calibrate_with_are_drawn_anew_or_held_out(monkeypatch, tmp_path):
+    monkeypatch.setitem(DATA, "tiny", "training_worker:TinyEvents")
+
+    def drawn(training=0.0, **evaluation):
+        given = {"data": "tiny", "training": {"validation": training}, "evaluation": evaluation}
+        data = loaders.open_data(resolved(**given), tmp_path)
+        dataset = data.calibration.dataset
+        kept = dataset.dataset  # in the order of the data set, where some are held out
+        return [kept.indices[i] if training else i for i in dataset.indices]
+
+    first, other = drawn(), drawn(draw=1)
+    assert drawn() == first != other
+    assert sorted(first) == sorted(other) == list(range(len(first)))
+    seen, fresh = drawn(0.25), drawn(0.25, calibration="validation")
+    assert sorted(seen + fresh) == sorted(first)
+    assert len(fresh) == len(first) // 4
+    with pytest.raises(RecipeError, match="calibration = 'validation', but no data is held"):
+        drawn(calibration="validation")
+
+
+def test_methods_train_for_trimmed_chips_of_all_ages():
+    device = {"name": "random-age", "inner": "pcm", "earliest": 1.0, "latest": 1e6}
+    method = {"name": "hsv", "device": {"name": "compensated", "inner": device}, "trim": True}
+    made = resolved(method=method).build_method(torch.nn.Linear(2, 2), None)
+    assert made.trim
+    assert made.perturbation == HSV(Compensated(AtRandomAge(pcm(), 1.0, 1e6)))
+    with pytest.raises(RecipeError, match=r"unknown key 'trim' in \[method\]"):
+        resolved(method={"name": "plain", "trim": True})
 
 
 def test_a_network_needs_a_score_for_every_class():

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
+import io
 import os
+import pickle
+from dataclasses import replace
 
+import cloudpickle
 import pytest
 import torch
 from model_cases import ADAPTERS
+from spread import spread
 from test_spikes_sweep import a_loader, a_model
 from torch import nn
 
-from spikewvat import BiasTrim, Scale
+from spikewvat import BiasTrim, Crossbar, Scale
 from spikewvat.devices import Gaussian
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.processes import Processes
@@ -58,16 +63,47 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
-@pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS)
-def test_processes_give_the_same_numbers(ask, options):
-    for model in (convolutional(), convolutional(Drawing())):
-        found = [plain(ask(Evaluator(model, images(), jobs=n, **options))) for n in (1, 2)]
-        assert found[0] == found[1]
+class HereAndNow:
+    """Processes that are this one: what is sent to them is packed and unpacked all the same."""
+
+    def __init__(self, count, worker, purpose):
+        buffer = io.BytesIO()
+        torch.save(worker, buffer, pickle_module=cloudpickle)
+        buffer.seek(0)
+        self._worker = torch.load(buffer, weights_only=False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def each(self, tasks):
+        for task in tasks:
+            with torch.no_grad():
+                yield pickle.loads(pickle.dumps(self._worker(*pickle.loads(pickle.dumps(task)))))
+
+
+@pytest.fixture
+def here(monkeypatch):
+    monkeypatch.setattr("spikewvat.robustness.chips.Processes", HereAndNow)
+
+
+@spread("ask, options, layers", QUESTIONS.values(), OPTIONS.values(), [(), (Drawing(),)], each=3)
+def test_what_is_sent_gives_the_same_numbers(here, ask, options, layers):
+    model = convolutional(*layers)
+    found = [plain(ask(Evaluator(model, images(), jobs=n, **options))) for n in (1, 2)]
+    assert found[0] == found[1]
+
+
+def test_processes_give_the_same_numbers():
+    model, options, ask = convolutional(Drawing()), OPTIONS["loss"], QUESTIONS["sweep"]
+    found = [plain(ask(Evaluator(model, images(), jobs=n, **options))) for n in (1, 2)]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("case", ADAPTERS, ids=lambda case: case.name)
-def test_every_framework(case):
+def test_every_framework(here, case):
     model, x = case.make(), case.input()
     count = x.shape[1] if x.dim() in (3, 5) else x.shape[0]
     batches = [(x, torch.arange(count) % 3)] * 2
@@ -76,8 +112,9 @@ def test_every_framework(case):
     assert found[0] == found[1]
 
 
-def test_spikes_and_neurons_go_wrong_in_other_processes_as_in_this_one():
+def test_spikes_and_neurons_go_wrong_elsewhere_as_here(here):
     chip = Chip(Gaussian(0.1), thresholds=0.2)
+    crossbar = Crossbar(adc_bits=3, adc_range=2.0, output_noise=0.2)
     found = []
     for jobs in (1, 2):
         test = Evaluator(a_model(), a_loader(), jobs=jobs)
@@ -86,12 +123,14 @@ def test_spikes_and_neurons_go_wrong_in_other_processes_as_in_this_one():
                 plain(test.corrupt(Deletion, [0, 0.3], device=Gaussian(0.1), chips=3)),
                 plain(test.corrupt(ThresholdMismatch, [0.2], chips=3)),
                 plain(test.chips(chip, chips=3)),
+                plain(test.chips(replace(chip, crossbar=crossbar), chips=3)),
+                plain(test.chips(chip, chips=3)),
             ]
         )
     assert found[0] == found[1]
 
 
-def test_the_network_is_as_it_was_and_can_be_asked_again():
+def test_the_network_is_as_it_was_and_can_be_asked_again(here):
     model = convolutional()
     before = copy.deepcopy(model.state_dict())
     done = []
@@ -132,6 +171,7 @@ def test_errors_in_a_process_and_its_death_are_told():
             raise OSError("the disk is gone")
         if number == 2:
             os._exit(1)
+        print("an answer is nothing printed")
         return 10 * number
 
     with Processes(2, run, "this test") as processes:
@@ -140,6 +180,8 @@ def test_errors_in_a_process_and_its_death_are_told():
             list(processes.each([(1,)]))
         with pytest.raises(RuntimeError, match="this test: one of the 2 processes was killed"):
             list(processes.each([(2,), (3,)]))
+        begun = list(processes._processes)
+    assert all(process.returncode is not None for process in begun)
 
 
 def test_a_copy_keeps_the_loader_that_it_still_needs():

@@ -18,7 +18,7 @@ def claims() -> str:
             found += [(name, verdict) for verdict in verdicts(suite.claims, results_of(suite))]
     if not found:
         raise NotRunError("claims")
-    heads = ["suite", "statement", "verdict", "figures", "lead"]
+    heads = ["suite", "statement", "verdict", "figures", "lead", "p after Holm"]
     rows = [
         [
             f"`{name}`",
@@ -26,6 +26,7 @@ def claims() -> str:
             verdict.word,
             f"{verdict.what}: {verdict.numbers(MISSING)}",
             verdict.lead_text or MISSING,
+            verdict.p_text or MISSING,
         ]
         for name, verdict in found
     ]

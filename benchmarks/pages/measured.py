@@ -95,13 +95,21 @@ def tsslbp_speed() -> str:
 def event_input() -> str:
     """Return the table of event-driven beside dense first layers."""
     result = load("speed", "event_input")
+    kinds = list(result["peak_memory_mib"])
     lines = []
     for row in result["rows"]:
-        times = [f"{row[key]:.0f} ms" for key in ("dense_ms", "event_ms")]
-        lines.append([row["what"], *times, _speed_up(row)])
-    memory = [f"{value:.0f} MiB" for value in result["peak_memory_mib"].values()]
-    lines.append(["peak memory that training adds", *memory, ""])
-    return markdown_table(["", "dense", "event-driven", "speed-up"], lines)
+        cells = [row["what"]]
+        for kind in kinds:
+            side = row["sides"].get(kind)
+            cells += [""] if side is None else [f"{side['ms']:.0f} ms"]
+            if kind != kinds[0]:
+                cells.append("" if side is None else _speed_up(side))
+        lines.append(cells)
+    first, *others = (f"{value:.0f} MiB" for value in result["peak_memory_mib"].values())
+    rest = [cell for value in others for cell in (value, "")]
+    lines.append(["peak memory that training adds", first, *rest])
+    heads = [cell for kind in kinds[1:] for cell in (kind, "speed-up")]
+    return markdown_table(["", kinds[0], *heads], lines)
 
 
 def _share(quartiles: list[float]) -> str:
@@ -173,15 +181,54 @@ def designs() -> str:
 def spiking_layers() -> str:
     """Return the table of LIF networks beside snnTorch and SpikingJelly."""
     heads = ["", "training step", "speed-up", "forward pass", "speed-up", "peak memory"]
+    return _beside_peers("spiking_layers", heads)
+
+
+def recurrent_layers() -> str:
+    """Return the table of recurrent LIF layers beside snnTorch and SpikingJelly."""
+    heads = ["", "training step", "speed-up", "forward pass", "speed-up"]
+    return _beside_peers("recurrent_layers", heads)
+
+
+def _beside_peers(name: str, heads: list[str]) -> str:
     lines = []
-    for setup in load("speed", "spiking_layers")["setups"]:
+    for setup in load("speed", name)["setups"]:
         lines.append([f"**{setup['setup']}**", *[""] * (len(heads) - 1)])
         for row in setup["rows"]:
             cells = [row["side"]]
             for part in (row["training"], row["forward"]):
                 cells += [f"{part['ms']:.0f} ms", _speed_up(part)]
-            lines.append([*cells, f"{row['peak_memory_mib']:.0f} MiB"])
+            if "peak_memory_mib" in row:
+                cells.append(f"{row['peak_memory_mib']:.0f} MiB")
+            lines.append(cells)
     return markdown_table(heads, lines)
+
+
+def spiking_rules() -> str:
+    """Return the table of training steps before and now, and of their limits."""
+    result = load("speed", "spiking_rules")
+    lines = []
+    for row in result["rows"]:
+        products, memory = (row[key] / result["rates"][rate] / 1e6 for key, rate in _LIMITS)
+        now = row["now"]
+        cells = [f"{ms:.0f} ms" for ms in (row["before"]["ms"], now["ms"])]
+        limits = [f"{products:.0f} + {memory:.0f} ms", f"{row['limit_ms'] / now['ms']:.2f}"]
+        half = f"{row['bf16']['ms']:.0f} ms, {_speed_up(row['bf16'])}"
+        lines.append([row["setup"], *cells, _speed_up(now), half, *limits])
+    heads = ["", "before", "now", "speed-up", "bf16", "products + memory", "limit / now"]
+    return markdown_table(heads, lines)
+
+
+_LIMITS = (("operations", "products"), ("bytes", "memory"))
+
+
+def spiking_rates() -> str:
+    """Return in words what the core does at best."""
+    rates = load("speed", "spiking_rules")["rates"]
+    return (
+        f"This core multiplies at {rates['products']:.0f} GFLOP/s in float32 and at "
+        f"{rates['products_bf16']:.0f} in bf16, and copies {rates['memory']:.0f} GB/s."
+    )
 
 
 def event_pipeline() -> str:
@@ -227,15 +274,19 @@ def device_peers() -> str:
 
 
 def rankings() -> str:
-    """Return the table of rankings of weights to verify, without and with offsets."""
-    found = load("devices", "rankings")
-    shares = dict.fromkeys(key.rpartition(", ")[2] for key in found["accuracies"] if "," in key)
-    names = dict.fromkeys(key.rpartition(", ")[0] for key in found["accuracies"] if "," in key)
+    """Return the table of rankings of weights to verify."""
+    return ranking_table(load("devices", "rankings")["accuracies"])
 
-    def cell(key: str) -> str:
-        before, after = (sum(part) / len(part) for part in found["accuracies"][key])
-        return f"{percent(before)} / {percent(after)}"
 
-    lines = [["none verified", *[cell("nothing")] * len(shares)]]
-    lines += [[name, *(cell(f"{name}, {share}") for share in shares)] for name in names]
+def ranking_table(found: dict[str, dict[str, dict[str, list[float]]]]) -> str:
+    """Return the table of mean accuracies: as they are / with each measure."""
+    shares = list(dict.fromkeys(share for by in found.values() for share in by if share))
+
+    def cell(figures: dict[str, list[float]]) -> str:
+        return " / ".join(percent(sum(part) / len(part)) for part in figures.values())
+
+    lines = [
+        [name, *(cell(by.get(share, by.get("", {}))) for share in shares)]
+        for name, by in found.items()
+    ]
     return markdown_table(["", *(f"{100 * float(share):g} %" for share in shares)], lines)

@@ -12,19 +12,16 @@ import argparse
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 import torch
+from measuring import ROOT, quartiles, script
 from torch import nn
 
 from spikewvat import adapter_for
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
 from spikewvat.memory import keep_freed_memory
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 
-ROOT = Path(__file__).parents[1]
 SETUPS = {"demo CNN, snnTorch": "adam.toml", "demo CNN, SpikingJelly": "adam_spikingjelly.toml"}
 STEPS = 5
 
@@ -66,7 +63,7 @@ def measure(recipe_file: str, rounds: int) -> dict[str, object]:
     for pipe in pipes.values():
         pipe.send(False)
     default, kept = (torch.tensor(taken[keep][1:]) for keep in (False, True))
-    low, ratio, high = (kept / default).quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+    low, ratio, high = quartiles(kept / default)
     return {
         "ratio": round(ratio, 3),
         "quartiles": [round(low, 3), round(high, 3)],
@@ -76,25 +73,14 @@ def measure(recipe_file: str, rounds: int) -> dict[str, object]:
     }
 
 
-def main() -> None:
-    """Measure, print, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=20)
-    out = ROOT / "results" / "speed" / "allocator.json"
-    parser.add_argument("--out", type=Path, default=out)
-    arguments = parser.parse_args()
-    rows = []
+def rows(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure both networks and print them."""
+    found = []
     for name, recipe_file in SETUPS.items():
-        row = {"setup": name, **measure(recipe_file, arguments.rounds)}
-        rows.append(row)
-        low, high = row["quartiles"]  # type: ignore[misc]
-        print(
-            f"{name:<24} kept {row['kept_ms']} ms, default {row['default_ms']} ms, "
-            f"ratio {row['ratio']} ({low} .. {high})"
-        )
-    content = {"recipe": "benchmarks/speed/allocator.py", "seeds": [0], "scale": "quick"}
-    write_json(arguments.out, {**content, **provenance(), "rows": rows})
+        found.append({"setup": name, **measure(recipe_file, arguments.rounds)})
+        print(found[-1])
+    return {"scale": "quick", "rows": found}
 
 
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, rows, rounds=20)

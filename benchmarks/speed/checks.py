@@ -15,12 +15,12 @@ import functools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from statistics import median
 from typing import Any
 from unittest import mock
 
 import torch
+from measuring import ROOT, quartiles, script, seconds
 from torch import Tensor, nn
 
 from spikewvat import WVAT, Evaluator, Gaussian, holding
@@ -29,14 +29,10 @@ from spikewvat.holding import Hold
 from spikewvat.lab.models.vgg import VGG5
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.memory import keep_freed_memory
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 from spikewvat.training import base
 from spikewvat.training.base import GradientMethod
 from spikewvat.training.references import Arrivals
 
-ROOT = Path(__file__).parents[1]
 CHECKS: tuple[tuple[Any, str], ...] = (
     (base, "check_grad_mode"),
     (GradientMethod, "_find_again"),
@@ -86,19 +82,6 @@ def timed(spent: list[float]) -> Iterator[None]:
         for where, name in CHECKS:
             stack.enter_context(mock.patch.object(where, name, around(getattr(where, name))))
         yield
-
-
-def seconds(function: Callable[[], object]) -> float:
-    """Return the time of one call."""
-    start = time.process_time()
-    function()
-    return time.process_time() - start
-
-
-def quartiles(values: list[float]) -> list[float]:
-    """Return quartiles and median, ascending."""
-    points = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
-    return torch.tensor(values, dtype=torch.float64).quantile(points).tolist()
 
 
 def measure(make: Callable[[], tuple[nn.Module, Tensor]], rounds: int) -> dict[str, Any]:
@@ -151,22 +134,14 @@ def _fresh(evaluator: Evaluator) -> Evaluator:
     return evaluator
 
 
-def main() -> None:
-    """Measure, print, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "speed" / "checks.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    rows = []
+def rows(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure every network and print it."""
+    found = []
     for name, make in SETUPS.items():
-        row = {"setup": name, **measure(make, arguments.rounds)}
-        rows.append(row)
-        print(row)
-    content = {"recipe": "benchmarks/speed/checks.py", "seeds": [0]}
-    write_json(arguments.out, {**content, **provenance(), "rows": rows})
+        found.append({"setup": name, **measure(make, arguments.rounds)})
+        print(found[-1])
+    return {"rows": found}
 
 
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, rows, rounds=40)

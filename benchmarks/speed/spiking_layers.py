@@ -7,25 +7,23 @@ They take turns in one process that keeps freed memory, in random order; ratios 
 round. Peers are written as their documentation recommends for speed: SpikingJelly in multi-step
 mode on its torch backend, snnTorch with synapses over all steps at once and neurons in a loop; and
 beside that with the whole network in a loop over steps, as in their tutorials.
+Where 30 % of the inputs fire there are no events to add up; in bf16 all sides run under autocast.
 Peak memory is what three steps add in a fresh process.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
-import random
-import re
-import subprocess
+import functools
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import snntorch
 import torch
+from measuring import compared, interleaved, peak_memory, print_peak, rates, script, seconds
 from snntorch import surrogate
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
@@ -34,12 +32,8 @@ from spikewvat import adapter_for
 from spikewvat.lab.models import lif
 from spikewvat.lab.models import snntorch as snntorch_models
 from spikewvat.lab.models import spikingjelly as jelly_models
-from spikewvat.memory import keep_freed_memory
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 from spikewvat.spiking.lif import LIF
 
-ROOT = Path(__file__).parents[1]
 SIZES, BETA, ALPHA = (2312, 400, 200, 10), 0.9, 2.0
 
 
@@ -134,153 +128,134 @@ def jelly_cnn(step_mode: str) -> nn.Module:
 
 OURS = "spikewvat"
 EVENTS = "spikewvat, sparse spikes"
-MAKERS: dict[str, dict[str, Callable[[], nn.Module]]] = {
-    "FC 2312-400-200-10, T = 30, batch 64": {
-        "snnTorch, step by step": lambda: InALoop(SnnTorchFC()),
-        "snnTorch": SnnTorchFC,
-        "SpikingJelly, step by step": lambda: JellyFC("s"),
-        "SpikingJelly": lambda: JellyFC("m"),
-        OURS: lambda: lif.FullyConnected(sizes=SIZES, constants=LIF(BETA)),
-        EVENTS: lambda: lif.FullyConnected(sizes=SIZES, constants=LIF(BETA)),
-    },
-    "CNN 12C5-P2-32C5-P2-10, T = 20, batch 32": {
-        "snnTorch, step by step": lambda: InALoop(SnnTorchCNN()),
-        "snnTorch": SnnTorchCNN,
-        "SpikingJelly, step by step": lambda: jelly_cnn("s"),
-        "SpikingJelly": lambda: jelly_cnn("m"),
-        OURS: lambda: lif.CNN(constants=LIF(BETA)),
-    },
+FAST_FC: dict[str, Callable[[], nn.Module]] = {
+    "snnTorch": SnnTorchFC,
+    "SpikingJelly": lambda: JellyFC("m"),
+    OURS: lambda: lif.FullyConnected(sizes=SIZES, constants=LIF(BETA)),
 }
-SHAPES = dict(zip(MAKERS, ((30, 64, 2, 34, 34), (20, 32, 2, 34, 34)), strict=True))
-DENSITY = 0.04  # of N-MNIST in 30 bins
+ALL_FC: dict[str, Callable[[], nn.Module]] = {
+    "snnTorch, step by step": lambda: InALoop(SnnTorchFC()),
+    "SpikingJelly, step by step": lambda: JellyFC("s"),
+    **FAST_FC,
+    EVENTS: FAST_FC[OURS],
+}
+ALL_CNN: dict[str, Callable[[], nn.Module]] = {
+    "snnTorch, step by step": lambda: InALoop(SnnTorchCNN()),
+    "snnTorch": SnnTorchCNN,
+    "SpikingJelly, step by step": lambda: jelly_cnn("s"),
+    "SpikingJelly": lambda: jelly_cnn("m"),
+    OURS: lambda: lif.CNN(constants=LIF(BETA)),
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Networks on the same spikes.
+
+    Args:
+        name: For the table.
+        sides: Makes each implementation.
+        shape: Of the spikes.
+        density: Share of the inputs that fire in a step; N-MNIST in 30 bins has 0.04.
+        half: Whether to run in bf16.
+    """
+
+    name: str
+    sides: dict[str, Callable[[], nn.Module]]
+    shape: tuple[int, ...] = (30, 64, 2, 34, 34)
+    density: float = 0.04
+    half: bool = False
+
+
+_FC = "FC 2312-400-200-10, T = 30, batch 64"
+SETUPS = (
+    Setup(_FC, ALL_FC),
+    Setup(f"{_FC}, 30 % fire", FAST_FC, density=0.3),
+    Setup(f"{_FC}, 30 % fire, bf16", FAST_FC, density=0.3, half=True),
+    Setup("CNN 12C5-P2-32C5-P2-10, T = 20, batch 32", ALL_CNN, shape=(20, 32, 2, 34, 34)),
+)
 
 
 class Side:
     """One implementation, with the spikes that it takes."""
 
-    def __init__(self, setup: str, name: str) -> None:
+    def __init__(self, setup: Setup, name: str) -> None:
         generator = torch.Generator().manual_seed(0)
-        spikes = (torch.rand(SHAPES[setup], generator=generator) < DENSITY).float()
+        spikes = (torch.rand(setup.shape, generator=generator) < setup.density).float()
         self.spikes = spikes.to_sparse() if name == EVENTS else spikes
         self.labels = torch.arange(spikes.shape[1]) % 10
-        self.model = MAKERS[setup][name]()
-        synapses = adapter_for(self.model).synaptic_weights(self.model)
+        self.model = setup.sides[name]()
+        self.adapter = adapter_for(self.model)
+        synapses = self.adapter.synaptic_weights(self.model)
         with torch.no_grad():
             for weight in synapses.values():  # wide enough that all layers fire
                 bound = 8 / weight[0].numel() ** 0.5
                 weight.copy_(torch.empty_like(weight).uniform_(-bound, bound, generator=generator))
-        self.adapter = adapter_for(self.model)
         self.optimizer = torch.optim.Adam(self.model.parameters(), 1e-4)
+        self._half = setup.half
+
+    def _output(self) -> Tensor:
+        self.adapter.reset_state(self.model)
+        with torch.autocast("cpu", enabled=self._half):
+            output: Tensor = self.model(self.spikes)
+        return output
 
     def step(self) -> None:
         """Train on the batch."""
-        self.adapter.reset_state(self.model)
         self.optimizer.zero_grad()
-        nn.functional.cross_entropy(self.model(self.spikes).sum(0), self.labels).backward()
+        nn.functional.cross_entropy(self._output().float().sum(0), self.labels).backward()
         self.optimizer.step()
 
     @torch.no_grad()
     def forward(self) -> Tensor:
         """Return output spikes of the batch."""
-        self.adapter.reset_state(self.model)
-        output: Tensor = self.model(self.spikes)
-        return output
+        return self._output()
 
 
-def interleaved(run: dict[str, Callable[[], object]], rounds: int) -> dict[str, Tensor]:
-    """Time every function once a round, in random order; the first round warms up."""
-    order = random.Random(0)
-    times: dict[str, list[float]] = {name: [] for name in run}
-    for _ in range(rounds + 1):
-        for name in order.sample(list(run), len(run)):
-            start = time.perf_counter()
-            run[name]()
-            times[name].append(time.perf_counter() - start)
-    return {name: torch.tensor(taken[1:]) for name, taken in times.items()}
-
-
-def compared(times: dict[str, Tensor]) -> dict[str, dict[str, object]]:
-    """Return medians, and for our sides the speed-up over the faster peer with its quartiles."""
-    peers = {name: taken for name, taken in times.items() if not name.startswith(OURS)}
-    faster = min(peers, key=lambda name: float(peers[name].median()))
-    rows: dict[str, dict[str, object]] = {}
-    for name, taken in times.items():
-        rows[name] = {"ms": round(1e3 * float(taken.median()), 2)}
-        if name not in peers:
-            quartiles = torch.tensor([0.25, 0.5, 0.75])
-            low, ratio, high = (peers[faster] / taken).quantile(quartiles).tolist()
-            rows[name] |= {
-                "over": faster,
-                "speed_up": round(ratio, 2),
-                "quartiles": [round(low, 2), round(high, 2)],
-            }
-    return rows
-
-
-def peak_memory(setup: str, name: str) -> float:
-    """Return what three steps add to the peak memory of a fresh process, MiB."""
-    command = [sys.executable, __file__, "--memory", setup, name]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ)
-    return float(done.stdout.split()[-1])
-
-
-def memory_of_steps(setup: str, name: str) -> None:
-    """Make three steps and print the peak beyond the state before them."""
-
-    def peak() -> float:  # ru_maxrss would be that of the parent process
-        status = Path("/proc/self/status").read_text()
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024
-
-    side = Side(setup, name)
-    before = peak()
-    for _ in range(3):
-        side.step()
-    print(round(peak() - before, 1))
-
-
-def measure(setup: str, rounds: int) -> dict[str, object]:
+def measure(setup: Setup, rounds: int) -> dict[str, object]:
     """Return the comparison of one network."""
-    sides = {name: Side(setup, name) for name in MAKERS[setup]}
+    sides = {name: Side(setup, name) for name in setup.sides}
     outputs = {name: side.forward() for name, side in sides.items()}
     reference = outputs["SpikingJelly"]
-    forward = compared(interleaved({name: side.forward for name, side in sides.items()}, rounds))
-    training = compared(interleaved({name: side.step for name, side in sides.items()}, rounds))
+
+    def times(part: str) -> dict[str, dict[str, Any]]:
+        run = {
+            name: functools.partial(seconds, getattr(side, part)) for name, side in sides.items()
+        }
+        return compared(interleaved(run, rounds), OURS)
+
+    forward, training = times("forward"), times("step")
     rows = [
         {
             "side": name,
             "training": training[name],
             "forward": forward[name],
-            "peak_memory_mib": peak_memory(setup, name),
+            "peak_memory_mib": peak_memory(__file__, setup.name, name),
             "spikes": int(outputs[name].sum()),
             "spikes_unlike_spikingjelly": int((outputs[name] != reference).sum()),
         }
         for name in sides
     ]
-    return {"setup": setup, "rounds": rounds, "rows": rows}
+    for row in rows:
+        print({k: v for k, v in row.items() if k not in ("forward", "training")})
+        print("   ", {k: v for k, v in training[str(row["side"])].items() if k != "rounds_ms"})
+    return {"setup": setup.name, "density": setup.density, "rounds": rounds, "rows": rows}
 
 
-def main() -> None:
-    """Measure, print, write the result."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
-    out = ROOT / "results" / "speed" / "spiking_layers.json"
-    parser.add_argument("--out", type=Path, default=out)
-    arguments = parser.parse_args()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    if arguments.memory:
-        memory_of_steps(*arguments.memory)
-        return
-    setups = [measure(setup, arguments.rounds) for setup in MAKERS]
-    for setup in setups:
-        print(setup["setup"])
-        for row in setup["rows"]:  # type: ignore[attr-defined]
-            print(f"  {row}")
-    content = {"recipe": "benchmarks/speed/spiking_layers.py", "seeds": [0], "scale": "quick"}
-    shared = {"density": DENSITY, "beta": BETA, "alpha": ALPHA}
-    write_json(arguments.out, {**content, **shared, **provenance(), "setups": setups})
+def networks(arguments: argparse.Namespace) -> dict[str, object]:
+    """Measure every network."""
+    return {
+        "scale": "quick",
+        "beta": BETA,
+        "alpha": ALPHA,
+        "rates": rates(),
+        "setups": [measure(setup, arguments.rounds) for setup in SETUPS],
+    }
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--memory"]:
+        by_name = {setup.name: setup for setup in SETUPS}
+        print_peak(Side(by_name[sys.argv[2]], sys.argv[3]).step)
+    else:
+        script(__file__, __doc__, networks, rounds=15)

@@ -134,6 +134,14 @@ def evaluate(
             metavar="1s,1h,1d,1y", help="Look at the same chips at these times since programming."
         ),
     ] = None,
+    crossbar: Annotated[
+        str | None,
+        typer.Option(
+            metavar="rows=128,adc_bits=8",
+            help="What stands around the devices: adc_range=calibrated, output_noise=0.06, "
+            "ir_drop=1.75e-6, slices=4,cell_bits=2, offset=true, ...",
+        ),
+    ] = None,
     calibrate: Annotated[
         str | None,
         typer.Option(
@@ -182,6 +190,7 @@ def evaluate(
         corruption=corruption,
         severities=None if severities is None else numbers(severities, "--severities"),
         ages=None if time is None else durations(time, "--time"),
+        crossbar=crossbar,
         calibrate=calibrate,
         verify=verify,
         chips=chips,

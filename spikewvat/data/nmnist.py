@@ -78,6 +78,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         files: The recordings, in order.
         targets: Their labels.
         sample_shape: Shape [T, C, H, W] of an item.
+        packing: How binned recordings are packed.
         repeatable: Reading draws nothing from global generators.
 
     Raises:
@@ -125,7 +126,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
             _transforms()
         self.repeatable = True
         self.sample_shape = frame_shape(time_steps, window_us, NMNIST_SENSOR, reduce)
-        self._packing = Packing(self.sample_shape, counted=reduce != "or")
+        self.packing = Packing(self.sample_shape, counted=reduce != "or")
         folder = _folder(Path(root).expanduser(), split, download)
         self.files = _choose(_recordings(folder, classes), classes, per_class, indices)
         self.targets = [_digit(path) for path in self.files]
@@ -163,8 +164,8 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
         return index % len(self)
 
     def _made(self, indices: Sequence[int], dtype: torch.dtype) -> Tensor:
-        rows = [self._row(index) for index in indices]
-        return (self._packing.sparse if self._sparse else self._packing.dense)(rows, dtype)
+        rows = [self.row(index) for index in indices]
+        return self.packing.unpack(rows, dtype, sparse=self._sparse)
 
     def events(self, index: int) -> Events:
         """Return the events of a recording, after the optional transforms.
@@ -216,10 +217,10 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
                 stacklevel=2,
             )
 
-    def _row(self, index: int) -> Row:
+    def row(self, index: int) -> Row:
         """Return a packed recording; in the cache it is written anew where it is damaged."""
         if self._cache is None:
-            return self._packing.pack(self._binned(index))
+            return self.packing.pack(self._binned(index))
         row = self._cache.read(index)
         if row is None:  # damaged since it was opened
             self._cache.write(self._rows())
@@ -229,7 +230,7 @@ class NMNIST(Dataset[tuple[Tensor, int]]):
 
     def _rows(self) -> Iterator[Row]:
         for index in range(len(self)):
-            yield self._packing.pack(self._binned(index))
+            yield self.packing.pack(self._binned(index))
 
     def _opened(self, cache: Path, folder: Path) -> RowCache:
         """Return the cache of these recordings, binned and written where it is missing."""

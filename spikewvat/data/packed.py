@@ -36,6 +36,10 @@ class Packing:
         values = [flat.reshape(-1)[places]] if self.counted else []
         return np.concatenate([part.view(np.uint8) for part in (*parts, *values)])
 
+    def unpack(self, rows: Sequence[Row], dtype: torch.dtype, *, sparse: bool) -> Tensor:
+        """Return recordings as a batch [T, B, C, H, W]."""
+        return self.sparse(rows, dtype) if sparse else self.dense(rows, dtype)
+
     def dense(self, rows: Sequence[Row], dtype: torch.dtype) -> Tensor:
         """Return recordings as a batch [T, B, C, H, W]."""
         lengths, places, values = self._joined(rows)

@@ -31,7 +31,6 @@ from spikewvat.devices.reram import (
     wan_reram,
 )
 from spikewvat.devices.sonos import SONOS, sonos
-from spikewvat.devices.table import GaussianTable
 from spikewvat.devices.verified import ProgrammingPlan, Verified
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "FaultMap",
     "Fixed",
     "Gaussian",
-    "GaussianTable",
     "HalfWidth",
     "HermesPCM",
     "Ideal",

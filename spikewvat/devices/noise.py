@@ -11,7 +11,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 import torch
 from torch import Generator, Tensor
@@ -31,7 +31,11 @@ from spikewvat.devices.base import (
 )
 from spikewvat.devices.ranges import RangeRule, SixSigma, check_range, size_of, sizes_kept
 from spikewvat.pieces import InPieces, in_memory_order
-from spikewvat.weights import Perturb, Weights
+from spikewvat.weights import Perturb, Weights, adding
+
+Pieces: TypeAlias = Callable[..., Iterator[tuple[slice, Tensor]]]
+"""From a count and a generator on the CPU to float32 numbers, piece by piece: their places and they
+themselves, in memory that is used again."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +44,11 @@ class FusedNoise:
 
     Args:
         draw: From a shape, a dtype, a generator and an optional factor to numbers.
-        pieces: From a count and a generator on the CPU to the same numbers in float32, piece by
-            piece: their places and they themselves, in memory that is used again.
+        pieces: The same numbers piece by piece.
     """
 
     draw: Callable[..., Tensor]
-    pieces: Callable[..., Iterator[tuple[slice, Tensor]]]
+    pieces: Pieces
 
     def __call__(
         self, shape: torch.Size, *, dtype: torch.dtype, generator: Generator | None = None
@@ -104,27 +107,32 @@ class AdditiveNoise(AdditiveErrors):
     @final
     def errors(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
         """Return the noise itself (see :meth:`DeviceModel.errors`)."""
-        return {name: self._noise(weight, generator) for name, weight in weights.items()}
+        return self._noise(weights, self.standard_noise, generator)
 
     @final
     def plan(
         self, weights: Weights, *, scale: float = 1.0, generator: Generator | None = None
     ) -> Perturb:
-        """Return a function that adds noise, as it is drawn if it can (:meth:`DeviceModel.plan`).
+        """Return a function that adds training noise (see :meth:`DeviceModel.plan`).
 
-        The numbers are those of :meth:`errors`, in the order of memory: where a layout is not
-        contiguous (channels last), they go to other weights. A GPU, which would have to wait for
-        the ranges, holds the noise instead, as do weights that are no dense blocks of float32.
+        Where it can, it adds numbers as they are found, in the order of memory: where a layout is
+        not contiguous (channels last), those of a draw go to other weights. A GPU, which would
+        have to wait for the ranges, holds the noise instead, as do weights that are no dense
+        blocks of float32.
         """
-        noise = self.standard_noise
-        on_cpu = generator_device(generator).type == "cpu"
+        noise, on_cpu = self._training_noise, generator_device(generator).type == "cpu"
         with sizes_kept():
             if isinstance(noise, FusedNoise) and on_cpu and all(map(is_block, weights.values())):
                 sizes = {name: size_of(self.range, weight) for name, weight in weights.items()}
                 if all(size.numel() == 1 for size in sizes.values()):
                     factors = {n: scale * self.sigma * float(size) for n, size in sizes.items()}
-                    return _Adding(noise, factors, generator)
-            return super().plan(weights, scale=scale, generator=generator)
+                    return _Adding(noise.pieces, factors, generator)
+            return adding(self._noise(weights, noise, generator), scale=scale)
+
+    @property
+    def _training_noise(self) -> Callable[..., Tensor]:
+        """What :meth:`plan` takes its numbers from."""
+        return self.standard_noise
 
     def expected_norms(self, weights: Weights) -> dict[str, Tensor]:
         """Return sigma * R * sqrt(n) for each weight (see :meth:`DeviceModel.expected_norms`)."""
@@ -143,32 +151,43 @@ class AdditiveNoise(AdditiveErrors):
         variance = (self.range.size(weight) * self.sigma).square().to(weight.device, weight.dtype)
         return variance.expand(weight.shape)
 
-    def _noise(self, weight: Tensor, generator: Generator | None) -> Tensor:
-        source, scale = self.standard_noise, size_of(self.range, weight) * self.sigma
-        options: dict[str, Any] = {"dtype": draw_dtype(weight), "generator": generator}
-        if isinstance(source, FusedNoise) and scale.numel() == 1:
-            return source.draw(weight.shape, scale=scale, **options).to(weight.device, weight.dtype)
-        return source(weight.shape, **options).to(weight.device).mul_(scale).to(weight.dtype)
+    def _noise(
+        self, weights: Weights, draw: Callable[..., Tensor], generator: Generator | None
+    ) -> Weights:
+        noise = {}
+        for name, weight in weights.items():
+            scale = size_of(self.range, weight) * self.sigma
+            options: dict[str, Any] = {"dtype": draw_dtype(weight), "generator": generator}
+            if isinstance(draw, FusedNoise) and scale.numel() == 1:
+                numbers = draw.draw(weight.shape, scale=scale, **options).to(weight.device)
+            else:
+                numbers = draw(weight.shape, **options).to(weight.device).mul_(scale)
+            noise[name] = numbers.to(weight.dtype)
+        return noise
 
 
 class _Adding(InPieces):
-    """Adds noise as it is drawn."""
+    """Adds noise as it is drawn or looked up."""
 
     draws = True
 
     def __init__(
-        self, noise: FusedNoise, factors: Mapping[str, float], generator: Generator | None
+        self, pieces: Pieces, factors: Mapping[str, float], generator: Generator | None
     ) -> None:
-        self._noise, self._factors, self._generator = noise, factors, generator
+        self._pieces, self._factors, self._generator = pieces, factors, generator
 
     def fits(self, name: str, weight: Tensor) -> bool:
         return is_block(weight)
 
-    def adding(self, name: str, weight: Tensor) -> Iterator[int]:
-        target = in_memory_order(weight)
-        for piece, numbers in self._noise.pieces(len(target), generator=self._generator):
-            target[piece].add_(numbers, alpha=self._factors[name])
+    def writing(self, name: str, weight: Tensor, target: Tensor) -> Iterator[int]:
+        into, out, factor = in_memory_order(target), in_memory_order(weight), self._factors[name]
+        for piece, numbers in self._pieces(weight.numel(), generator=self._generator):
+            torch.add(out[piece], numbers, alpha=factor, out=into[piece])
             yield piece.stop
+
+    def times(self, factor: float) -> _Adding:
+        factors = {name: factor * own for name, own in self._factors.items()}
+        return _Adding(self._pieces, factors, self._generator)
 
 
 @dataclass(frozen=True)

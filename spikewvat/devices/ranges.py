@@ -12,7 +12,8 @@ from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 import torch
 from torch import Tensor
 
-from spikewvat.devices.base import ONE_ACCUMULATOR, draw_dtype, is_plain, norm_of
+from spikewvat.devices.base import ONE_ACCUMULATOR, draw_dtype, is_block, is_plain, norm_of
+from spikewvat.pieces import in_memory_order
 
 
 @runtime_checkable
@@ -39,13 +40,13 @@ def _reduced_dims(weight: Tensor, per_channel: bool) -> tuple[int, ...]:
 
 
 def _root_mean_square(weight: Tensor, dims: tuple[int, ...], count: int) -> Tensor:
-    """Return the root mean square over ``dims``, kept broadcastable."""
+    """Return the root mean square over ``dims``, broadcastable."""
     dtype = draw_dtype(weight)
     norm: Tensor
     if weight.numel() == count and (count <= ONE_ACCUMULATOR or is_plain(weight)):
         small = count <= ONE_ACCUMULATOR
         norm = torch.linalg.vector_norm(weight, dtype=dtype) if small else norm_of(weight)
-        return norm.div_(math.sqrt(count)).expand((1,) * weight.dim())
+        return norm.div_(math.sqrt(count))
     if dims[0] == 0 and len(dims) > 1:
         # In two stages, of few entries each.
         weight = torch.linalg.vector_norm(weight, dim=dims[1:], keepdim=True, dtype=dtype)
@@ -64,10 +65,26 @@ def _numbers(weight: Tensor, per_channel: bool) -> tuple[float, float] | None:
     if weight.device.type != "cpu" or count <= 1 or (per_channel and weight.dim() > 1):
         return None
     average = float(weight.mean(dtype=draw_dtype(weight)))
-    root = float(_root_mean_square(weight, _reduced_dims(weight, per_channel), count))
+    root = float(_root_mean_square(weight, tuple(range(weight.dim())), count))
     variance = root * root - average * average
     # The difference of squares loses at most one bit; where the mean weighs more, centre first.
     return (average, math.sqrt(variance)) if 2 * variance >= root * root else None
+
+
+def _std_in_one_read(weight: Tensor) -> float | None:
+    """Return the standard deviation of a block of float32, None where there is no short way.
+
+    Each part is summed while it is in the cache, in double precision over parts.
+    """
+    count, total, square = weight.numel(), 0.0, 0.0
+    if count <= 1 or not is_block(weight):
+        return None
+    for part in torch.split(in_memory_order(weight), ONE_ACCUMULATOR):
+        total += float(part.sum())
+        square += float(torch.dot(part, part))
+    mean, square = total / count, square / count
+    variance = square - mean * mean
+    return math.sqrt(variance) if 2 * variance >= square else None
 
 
 def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
@@ -86,7 +103,7 @@ def _mean_and_std(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
             mean = mean.sum(dims, keepdim=True)
         return mean, torch.zeros_like(mean)
     mean = weight.mean(dims, keepdim=True, dtype=dtype)
-    return mean, _root_mean_square(weight - mean, dims, count)
+    return mean, _root_mean_square(weight - mean, dims, count).expand_as(mean)
 
 
 def _min_and_max(weight: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
@@ -226,10 +243,12 @@ _sizes: ContextVar[_Sizes | None] = ContextVar("sizes", default=None)
 
 @contextmanager
 def sizes_kept() -> Iterator[None]:
-    """Measure each weight's range once while nothing changes the weights.
+    """Measure each weight's range once while nothing changes the weights, as training does.
 
     Inside, :func:`size_of` returns what it has found before. Two parts of one perturbation share
-    their ranges so: measuring reads all weights twice. Within another of its kind it does nothing.
+    their ranges so: measuring reads all weights. Within another of its kind it does nothing.
+    Ranges may differ in the last digits of float32 from those of chips, which are measured in two
+    reads as they always were: a chip is its seed, to the last bit.
     """
     kept = _sizes.get()
     token = _sizes.set({} if kept is None else kept)
@@ -247,5 +266,13 @@ def size_of(rule: RangeRule, weight: Tensor) -> Tensor:
     key = id(rule), id(weight)
     if key not in sizes:
         # With the two themselves, so that nothing else takes their ids meanwhile.
-        sizes[key] = rule, weight, rule.size(weight)
+        sizes[key] = rule, weight, _measured(rule, weight)
     return sizes[key][2]
+
+
+def _measured(rule: RangeRule, weight: Tensor) -> Tensor:
+    if type(rule) in (SixSigma, HalfWidth) and isinstance(rule, SixSigma) and not rule.per_channel:
+        std = _std_in_one_read(weight.detach())
+        if std is not None:
+            return torch.tensor(rule.times * std, dtype=weight.dtype)
+    return rule.size(weight)

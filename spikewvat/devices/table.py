@@ -1,23 +1,29 @@
-"""Gaussian noise that is looked up instead of drawn, for cheap training steps."""
+"""Gaussian numbers that are looked up instead of drawn, for cheap training steps.
+
+A draw is cut out of a table of :math:`2^{22}` standard normal numbers (16 MiB) that are always the
+same, from a place that is drawn for each million weights. It costs little more than its copy. Draws
+share numbers, at other weights: that is good enough to train with, and no way to simulate a chip.
+
+The idea is that of the shared noise table of Evolution Strategies as a Scalable Alternative to
+Reinforcement Learning (Salimans et al., 2017), https://arxiv.org/abs/1703.03864
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import generator_device
-from spikewvat.devices.gaussian import Gaussian
-from spikewvat.devices.noise import FusedNoise
 from spikewvat.devices.normal import standard_normal
 from spikewvat.pieces import slices
 
-_ENTRIES = 2**22
-_PIECE = 2**20
+ENTRIES = 2**22
+STRETCH = 2**20
+"""Entries that are cut out at once."""
+
 _SEED = 0
 
 
@@ -41,13 +47,9 @@ def looked_up_normal(
     """
     noise = torch.empty(shape, dtype=dtype, device=generator_device(generator))
     entries = noise.view(-1)
-    factor = None if scale is None else scale.to(noise.device).view(())
-    for part, found in _windows(len(entries), noise.device, generator):
-        if factor is None:
-            entries[part].copy_(found)
-        else:
-            torch.mul(found.to(dtype), factor, out=entries[part])
-    return noise
+    for part, found in _stretches(len(entries), noise.device, generator):
+        entries[part] = found
+    return noise if scale is None else noise.mul_(scale.to(noise.device))
 
 
 def looked_up_pieces(
@@ -62,57 +64,29 @@ def looked_up_pieces(
     Yields:
         Places and float32 numbers, not to be written to.
     """
-    for window, found in _windows(count, torch.device("cpu"), generator):
+    for stretch, found in _stretches(count, torch.device("cpu"), generator):
         for piece in slices(len(found)):
-            yield slice(window.start + piece.start, window.start + piece.stop), found[piece]
+            yield slice(stretch.start + piece.start, stretch.start + piece.stop), found[piece]
 
 
-def _windows(
+def _stretches(
     count: int, device: torch.device, generator: Generator | None
 ) -> Iterator[tuple[slice, Tensor]]:
     """Yield parts of the table for so many numbers."""
     table = _table(device)
-    for first in range(0, count, _PIECE):
-        size = min(_PIECE, count - first)
-        start = torch.randint(_ENTRIES - size + 1, (), device=device, generator=generator)
+    for stretch in slices(count, STRETCH):
+        size = stretch.stop - stretch.start
+        start = torch.randint(ENTRIES - size + 1, (), device=device, generator=generator)
         if device.type == "cpu":
             found = table[int(start) :][:size]
         else:  # a GPU need not wait for the place
             found = table[start + torch.arange(size, device=device)]
-        yield slice(first, first + size), found
-
-
-@dataclass(frozen=True)
-class GaussianTable(Gaussian):
-    r"""Gaussian variation out of a table, from a place that is drawn for each tensor.
-
-    The table holds :math:`2^{22}` standard normal numbers (16 MiB) that are always the same. A draw
-    costs one random number for each million weights instead of one for each weight, and little
-    more than its copy. Draws share numbers, at other weights: that is good enough to train
-    with. Simulate chips with :class:`Gaussian`, whose draws are independent.
-
-    Args:
-        sigma: Standard deviation as a fraction of the range (dimensionless), from 0 to 1.
-        range: Size R of each layer's range.
-
-    Raises:
-        ValueError: If ``sigma`` is out of range.
-
-    References:
-        The shared noise table of Evolution Strategies as a Scalable Alternative to Reinforcement
-        Learning (Salimans et al., 2017), https://arxiv.org/abs/1703.03864
-
-    Example:
-        >>> from spikewvat import WVAT
-        >>> method = WVAT(torch.nn.Linear(3, 2), GaussianTable(sigma=0.1))
-    """
-
-    standard_noise: ClassVar[FusedNoise] = FusedNoise(looked_up_normal, looked_up_pieces)
+        yield stretch, found
 
 
 @functools.cache
 def _table(device: torch.device) -> Tensor:
     """Return the table, the same on every device."""
     generator = Generator().manual_seed(_SEED)
-    numbers = standard_normal(torch.Size([_ENTRIES]), dtype=torch.float32, generator=generator)
+    numbers = standard_normal(torch.Size([ENTRIES]), dtype=torch.float32, generator=generator)
     return numbers.to(device)

@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat import files
-from spikewvat.devices.aging import at_age, changes_with_age, kept_share
-from spikewvat.devices.base import DeviceModel, check_probability
+from spikewvat.devices.aging import AtRandomAge, at_age, changes_with_age, kept_share
+from spikewvat.devices.base import DeviceModel, check_probability, nested
 from spikewvat.errors import DataError
 from spikewvat.weights import Weights, check_matching
 
@@ -151,7 +151,7 @@ class Verified(DeviceModel):
         cycles: Most writes of one weight after the first; None for the ideal outcome.
 
     Raises:
-        ValueError: If ``residual`` or ``cycles`` is out of range.
+        ValueError: If ``residual`` or ``cycles`` is out of range, or the age is random inside.
 
     References:
         SWIM (Yan et al., 2022), https://arxiv.org/abs/2202.08395, for the idea of verifying some.
@@ -163,6 +163,11 @@ class Verified(DeviceModel):
     cycles: int | None = None
 
     def __post_init__(self) -> None:
+        if any(isinstance(part, AtRandomAge) for part in (self.device, *nested(self.device))):
+            raise ValueError(
+                f"device = {self.device!r}: weights are verified right after programming. Wait "
+                "afterwards: AtRandomAge(Verified(device, plan), ...)."
+            )
         if not 0 < self.residual <= 1:
             raise ValueError(f"residual must be above 0 and at most 1, got {self.residual!r}.")
         if self.cycles is not None and (type(self.cycles) is not int or self.cycles < 1):

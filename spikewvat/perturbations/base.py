@@ -138,13 +138,13 @@ def along_globally(
 
 
 def _factor(norm: Tensor, length: Tensor | float, scale: float) -> Tensor | float:
-    """Return ``scale * length / (norm + epsilon)``, zero where the norm is not finite.
+    """Return ``scale * length / (norm + epsilon)``, zero where the norm is zero or not finite.
 
     On a GPU it stays there: a comparison in Python would wait for it at every step.
     """
     if norm.device.type == "cpu":
         size = float(norm)
-        return scale * float(length) / (size + EPSILON) if math.isfinite(size) else 0.0
+        return scale * float(length) / (size + EPSILON) if 0 < size < math.inf else 0.0
     if isinstance(length, Tensor):
         length = length.to(norm.device)
     factor = scale * length / (norm + EPSILON)
@@ -155,7 +155,8 @@ def _adding_times(direction: Weights, factors: Mapping[str, Tensor | float]) -> 
     """Return what adds each tensor times its factor; a factor of zero adds nothing."""
     numbers = {name: factor for name, factor in factors.items() if isinstance(factor, float)}
     if len(numbers) == len(factors):
-        return Changes(direction, numbers)
+        # In a dictionary of its own, so that what the source keeps is held twice.
+        return Changes(dict(direction), numbers, own=True)
 
     def add(weights: Mapping[str, Tensor]) -> None:
         for name, weight in weights.items():

@@ -11,6 +11,7 @@ from torch import Generator
 
 from spikewvat.devices.base import check_probability, generator_device
 from spikewvat.perturbations.base import Perturbation
+from spikewvat.pieces import InPieces
 from spikewvat.weights import Perturb, Weights, adding
 
 
@@ -140,6 +141,10 @@ class _Scaled(_Scaling):
     def plan(
         self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
     ) -> Perturb:
-        changes = self.perturbation(weights, grads, generator=generator)
-        torch._foreach_mul_(list(changes.values()), self.factor)
-        return adding(changes)
+        plan = self.perturbation.plan(weights, grads, generator=generator)
+        if isinstance(plan, InPieces):
+            return plan.times(self.factor)
+        with torch.no_grad():
+            changes = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+            plan(changes)
+        return adding(changes, scale=self.factor)

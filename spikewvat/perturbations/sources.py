@@ -123,7 +123,7 @@ class Momentum(Source):
         elif len(missing) == len(weights):
             self._check_holds(nested, weights)
         return {
-            name: torch.zeros_like(weights[name]).detach() if momentum is None else momentum
+            name: _nothing(weights[name]) if momentum is None else momentum
             for name, momentum in momenta.items()
         }
 
@@ -253,9 +253,14 @@ class Past(Source):
         average = {}
         for name, weight in weights.items():
             kept = self._average.get(name)
-            average[name] = torch.zeros_like(weight) if kept is None else kept.to(weight.device)
+            average[name] = _nothing(weight) if kept is None else kept.to(weight.device)
         check_matching(weights, average, what="gradients of earlier steps")
         return {name: kept.detach() for name, kept in average.items()}
+
+
+def _nothing(weight: Tensor) -> Tensor:
+    """Return zeros of a weight's shape that take no memory; not to be written to."""
+    return weight.detach().new_zeros(()).expand(weight.shape)
 
 
 def _factor_of(sign: Sign) -> int:

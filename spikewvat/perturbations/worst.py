@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from spikewvat.devices.base import DeviceModel, check_at_least_zero, check_device, norm_of
+from spikewvat.devices.ranges import sizes_kept
 from spikewvat.perturbations.base import Perturbation, along, along_globally, total_norm
 from spikewvat.perturbations.sources import GRADIENT, Source, check_source
 from spikewvat.weights import Perturb, Weights, check_matching
@@ -89,7 +90,8 @@ class GAV(Worst):
         """Go up (see :meth:`Perturbation.plan`)."""
         direction = self._direction(weights, grads)
         scale = self.source.factor * self.alpha * self.gamma
-        lengths = None if self.draw_length else self.device.expected_norms(weights)
+        with sizes_kept():
+            lengths = None if self.draw_length else self.device.expected_norms(weights)
         if lengths is None:
             errors = self.device.errors(weights, generator=generator)
             lengths = {name: norm_of(error) for name, error in errors.items()}

@@ -1,4 +1,4 @@
-"""A whole chip: weights, neurons and faults, all from one seed."""
+"""A whole chip: weights, neurons, faults and the crossbar around them, all from one seed."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from spikewvat.robustness.corruptions import (
     ReadNoise,
     ThresholdMismatch,
 )
+from spikewvat.robustness.crossbar import Crossbar
 from spikewvat.weights import Weights
 
 
 @dataclass(frozen=True)
 class Chip(DeviceModel):
-    """A device that also varies neurons, and has faults.
+    """A device that also varies neurons, has faults, and stands in a crossbar.
 
     On the chips of an :class:`~spikewvat.Evaluator` everything acts together, and all of it comes
     from the chip's seed. As a device of training it is what it does to the weights; see
-    :class:`~spikewvat.training.neurons.NeuronVariation` for training under mismatch of neurons.
+    :class:`~spikewvat.training.neurons.NeuronVariation` for training under mismatch of neurons, and
+    :meth:`~spikewvat.robustness.crossbar.Crossbar.around` for training in a crossbar.
 
     Args:
         weights: What happens to the weights; a ``ReadNoise`` at the end acts in every step.
@@ -36,11 +38,13 @@ class Chip(DeviceModel):
         time_constants: The same of membrane time constants.
         faults: Devices that act on the weights last, such as a ``FaultMap`` or ``StuckAt``, and
             corruptions of neurons, such as ``DeadNeurons``.
+        crossbar: What computes with the weights: tiles, wires and converters. Chips are calibrated
+            with it, too.
 
     Raises:
         ValueError: If a spread is negative.
-        TypeError: If ``weights`` is no device, or a fault neither a device nor a corruption of
-            neurons.
+        TypeError: If ``weights`` is no device, a fault neither a device nor a corruption of
+            neurons, or ``crossbar`` none.
 
     Example:
         >>> from spikewvat.devices import Gaussian
@@ -52,6 +56,7 @@ class Chip(DeviceModel):
     thresholds: float = 0.0
     time_constants: float = 0.0
     faults: tuple[DeviceModel | NeuronCorruption, ...] = ()
+    crossbar: Crossbar | None = None
 
     def __post_init__(self) -> None:
         check_device(self.weights)
@@ -65,6 +70,10 @@ class Chip(DeviceModel):
                     f"faults must be devices such as FaultMap.from_csv(...) or corruptions of "
                     f"neurons such as DeadNeurons(0.01), got {fault!r}."
                 )
+        if self.crossbar is not None and not isinstance(self.crossbar, Crossbar):
+            raise TypeError(
+                f"crossbar must be one such as Crossbar(rows=128), got {self.crossbar!r}."
+            )
 
     def program(self, weights: Weights, *, generator: Generator | None = None) -> Weights:
         """Program one chip (see :meth:`DeviceModel.program`)."""
@@ -74,16 +83,22 @@ class Chip(DeviceModel):
         return weights
 
 
-def taken_apart(device: DeviceModel) -> tuple[DeviceModel, Corruption | None]:
+def taken_apart(
+    device: DeviceModel,
+) -> tuple[DeviceModel, Corruption | None, Crossbar | None]:
     """Return what a device does once to the weights of a chip, and what happens while it runs.
+
+    Returns:
+        What it does once, what it does to spikes, neurons and readings, and the crossbar.
 
     Raises:
         ValueError: If reading noise or a whole chip stands where it could not act.
     """
     if isinstance(device, Verified):
-        once, happens = taken_apart(device.device)
-        return replace(device, device=once), happens
+        once, happens, crossbar = taken_apart(device.device)
+        return replace(device, device=once), happens, crossbar
     happening: list[Corruption] = []
+    crossbar = device.crossbar if isinstance(device, Chip) else None
     if isinstance(device, Chip):
         once, reads = apart(device.weights)
         faults = tuple(f for f in device.faults if isinstance(f, DeviceModel))
@@ -99,4 +114,4 @@ def taken_apart(device: DeviceModel) -> tuple[DeviceModel, Corruption | None]:
             )
         once, reads = apart(device)
     happening += [ReadNoise(noise.sigma, noise.range) for noise in reads if noise.sigma]
-    return once, functools.reduce(operator.rshift, happening) if happening else None
+    return once, functools.reduce(operator.rshift, happening) if happening else None, crossbar

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.corruptions.context import corrupt
 from spikewvat.robustness.cost import Cost
+from spikewvat.robustness.crossbar import Crossbar
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.stacked import Stack
 from spikewvat.robustness.testset import TestSet
@@ -42,6 +43,9 @@ class Run:
         image_axis: Axis of the images in its inputs, or None if unknown.
         observer: Counts spikes and operations in every evaluation; None counts nothing.
         known: Result without variation, if already known.
+
+    Attributes:
+        crossbar: What stands around the devices of a chip; not without variation.
     """
 
     model: nn.Module
@@ -51,6 +55,7 @@ class Run:
     image_axis: int | None = None
     observer: Observer | None = None
     known: Found | None = None
+    crossbar: Crossbar | None = field(default=None, init=False)
     # The last weights evaluated and what they gave: equal chips need no second evaluation.
     _last: tuple[Weights, Found] | None = field(default=None, init=False)
 
@@ -73,8 +78,14 @@ class Run:
         if self.known is None:
             self.check_weights()
             self.known = self._evaluate("the network without variation")
-        self._last = ({name: weight.clone() for name, weight in self.live.items()}, self.known)
+        if self.crossbar is None:
+            self._last = ({name: weight.clone() for name, weight in self.live.items()}, self.known)
         return self.known
+
+    def stand_in(self, crossbar: Crossbar | None) -> None:
+        """Put another crossbar, or none, around the chips that follow."""
+        if crossbar != self.crossbar:
+            self.crossbar, self._last = crossbar, None
 
     def holding(
         self, values: Weights, what: str, *, happens: Corruption | None = None, seed: int = 0
@@ -88,10 +99,10 @@ class Run:
             seed: Seed of the chip.
         """
         same = happens is None or not happens.active
+        same = same and (self.crossbar is None or not self.crossbar.draws)
         if same and self._last is not None and self._gives_equal(self._last[0], values):
             return self._last[1]
-        self.check_chip(values, what)
-        with replaced(self.live, values):
+        with self._chip(values, what):
             found = self._evaluate(what, happens, seed)
         self._last = (values, found) if same else None
         return found
@@ -115,8 +126,7 @@ class Run:
             seed: Seed of the chip.
         """
         self._last = None
-        self.check_chip(values, what)
-        with replaced(self.live, values), calibrated(seed) as (_, cost):
+        with self._chip(values, what), calibrated(seed) as (_, cost):
             return self._evaluate(what, happens, seed), cost
 
     def holding_on(
@@ -128,9 +138,8 @@ class Run:
         happens: Corruption | None = None,
     ) -> Found:
         """Evaluate the network with other weights on some of the images."""
-        self.check_chip(values, what)
         self._last = None
-        with replaced(self.live, values):
+        with self._chip(values, what):
             return self._evaluate(what, happens, seed, chosen)
 
     def holding_each(self, stack: Stack, chips: list[tuple[Weights, str]]) -> list[Found]:
@@ -163,6 +172,27 @@ class Run:
     def gradient(self) -> Weights:
         """Return the gradient of the mean loss at the weights without variation."""
         return self.test.gradient(self.live)
+
+    @contextmanager
+    def _chip(self, values: Weights, what: str) -> Iterator[None]:
+        """Let the network be a chip within a block, the crossbar around it."""
+        self.check_chip(values, what)
+        if self.crossbar is None:
+            with replaced(self.live, values):
+                yield
+            return
+        largest = {n: float(w.abs().max()) if w.numel() else 0.0 for n, w in self.weights.items()}
+        draws, seen = self.test.draws, self.test.draws.seen
+        try:
+            with (
+                replaced(self.live, values),
+                self.crossbar.around(
+                    self.model, weights=self.live, adapter=self.adapter, largest=largest
+                ),
+            ):
+                yield
+        finally:
+            draws.seen = seen  # the network itself draws no more than before
 
     def _evaluate(
         self,

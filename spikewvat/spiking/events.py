@@ -101,8 +101,8 @@ def _of_dense(spikes: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Return :func:`event_linear` of dense spikes [T, B, N]."""
     steps, samples, features = spikes.shape
     flat = spikes.reshape(-1)
-    # numpy skips what is empty eight entries at a time.
-    place = torch.from_numpy(np.flatnonzero((flat != 0).numpy()))
+    # Of truth values, numpy skips what is empty eight entries at a time.
+    place = torch.from_numpy(np.flatnonzero(flat.bool().numpy()))
     row = place // features
     column, values = place - row * features, flat[place]
     currents = _row_sums(weight, row, column, values, steps * samples).view(steps, samples, -1)

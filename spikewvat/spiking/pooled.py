@@ -33,6 +33,9 @@ class PooledConv2d(Conv2d):
         bias: Whether to add a bias (never perturbed).
         scale: Factor of torch's initial weights, above 0; None takes ``initial_scale``.
 
+    Attributes:
+        apart: Convolve first and pool then, as an array of synapses does; slower.
+
     Raises:
         ValueError: If ``pool`` is below 1, ``scale`` is not above 0, or the input has no time axis.
     """
@@ -61,10 +64,14 @@ class PooledConv2d(Conv2d):
             scale=scale,
         )
         self.pool = pool
+        self.apart = False
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the pooled currents of all steps."""
         check_time_first(input, 5, f"[T, B, {self.in_channels}, H, W]")
+        if self.apart:
+            pooled = functional.avg_pool2d(super().forward(input).flatten(0, 1), self.pool)
+            return pooled.view(*input.shape[:2], *pooled.shape[1:])
         kernels = pooled_kernels(self.weight, self.pool, self.stride[0])
         stride, padding = self.stride[0] * self.pool, int(self.padding[0])
         if input.is_sparse:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -263,6 +264,35 @@ def step_factor(epoch: int, *, horizon: int) -> float:
         raise ValueError(f"horizon must be at least 1 epoch, got {horizon!r}.")
     passed = sum(100 * epoch >= percent * horizon for percent in (60, 80, 90))
     return float(0.1**passed)
+
+
+def cosine_factor(epoch: int, *, horizon: int) -> float:
+    r"""Return the learning-rate factor of an epoch: half a cosine, after a first epoch at a tenth.
+
+    .. math:: \tfrac{1}{2} \left(1 + \cos(\pi e / N)\right), \qquad 0.1 \text{ for } e = 0
+
+    Deep networks without normalisation layers need the first epoch to get going.
+
+    Args:
+        epoch: Epoch e, counted from 0.
+        horizon: Number N of all epochs.
+
+    Returns:
+        The factor for ``torch.optim.lr_scheduler.LambdaLR``.
+
+    Raises:
+        ValueError: If ``horizon`` is below 1.
+
+    References:
+        SGDR (Loshchilov and Hutter, 2017), Eq. 5 without restarts, https://arxiv.org/abs/1608.03983
+
+    Example:
+        >>> [round(cosine_factor(e, horizon=40), 3) for e in (0, 1, 20, 39)]
+        [0.1, 0.998, 0.5, 0.002]
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon must be at least 1 epoch, got {horizon!r}.")
+    return 0.1 if epoch == 0 else (1 + math.cos(math.pi * epoch / horizon)) / 2
 
 
 def exponential_factor(epoch: int, *, decay: float) -> float:

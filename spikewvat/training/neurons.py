@@ -88,6 +88,12 @@ class NeuronVariation:
         with self._varied(logs):
             return self.method.backward(closure, backward=backward)
 
+    @contextmanager
+    def varied(self) -> Iterator[None]:
+        """Let all neurons be off by one draw of noise within a block."""
+        with self._varied({}):
+            yield
+
     def state_dict(self) -> dict[str, Any]:
         """Return the generator and the state of the method."""
         return {"generator": self._generator.get_state(), "method": self.method.state_dict()}

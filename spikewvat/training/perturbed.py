@@ -78,8 +78,12 @@ class PerturbedGradient(GradientMethod):
 
     def _step(self, closure: Closure, backward: Backward) -> Tensor:
         chosen = self.perturbation.pick(generator=self._choices)
-        grads = self._unperturbed_gradients(closure, backward) if chosen.needs_gradient else None
-        perturb = chosen.plan(self.weights, grads, generator=self._noise)
+        perturb = chosen.plan(
+            self.weights,
+            # Not kept here: their memory is used again where nobody else holds them.
+            self._unperturbed_gradients(closure, backward) if chosen.needs_gradient else None,
+            generator=self._noise,
+        )
         loss = self._pass(closure, backward, perturb, self._trimmed(closure))
         if self.perturbation.remembers:
             self.perturbation.note(self._weight_gradients())

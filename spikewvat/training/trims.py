@@ -56,11 +56,12 @@ class Trims:
         by_name = {layer.name: layer for layer in self._layers}
         with ExitStack() as stack:
             for name, count in self._calls.items():
-                change = self._at_once if count == 1 else self._before
-                stack.enter_context(by_name[name].changed(change(by_name[name], run)))
+                layer = by_name[name]
+                change = self._at_once(layer) if count == 1 else self._before(layer, run)
+                stack.enter_context(layer.changed(change))
             yield
 
-    def _at_once(self, layer: SynapseLayer, run: Run) -> Callable[[Tensor], Tensor]:
+    def _at_once(self, layer: SynapseLayer) -> Callable[[Tensor], Tensor]:
         def change(y: Tensor) -> Tensor:
             mean = y.detach().movedim(layer.axis, 0).flatten(1).double().mean(1)
             return y + layer.shaped(self._wanted[layer.name] - mean).to(y)

@@ -43,6 +43,7 @@ class VGG(nn.Sequential):
         width: Factor of the convolutions' channels, rounded, at least one.
         hidden: Width of the two hidden dense layers.
         dropout: Probability of silencing a value after a convolution.
+        dense_dropout: Probability of silencing a value behind a hidden dense layer.
 
     Attributes:
         stages: Output channels of each convolution, stage by stage.
@@ -68,6 +69,7 @@ class VGG(nn.Sequential):
         width: float = 1.0,
         hidden: int = _HIDDEN,
         dropout: float = 0.2,
+        dense_dropout: float = 0.5,
     ) -> None:
         if pool not in _POOLS:
             raise ValueError(f"pool must be 'avg' or 'max', got {pool!r}.")
@@ -75,7 +77,7 @@ class VGG(nn.Sequential):
         pools = [_POOLS[pool]] * (len(self.stages) if self.pool_last else len(self.stages) - 1)
         layers, features = _convolutions(self.stages, input_shape, width, pools, dropout=dropout)
         for wide in (features, hidden):
-            layers += [nn.Linear(wide, hidden, bias=False), nn.ReLU(), nn.Dropout(0.5)]
+            layers += [nn.Linear(wide, hidden, bias=False), nn.ReLU(), nn.Dropout(dense_dropout)]
         layers.append(nn.Linear(hidden, classes, bias=False))
         super().__init__(*layers)
         initialise_convolutions(self)
@@ -94,6 +96,7 @@ class VGG5(VGG):
         width: Factor of the convolutions' channels.
         hidden: Width of the two hidden dense layers.
         dropout: Probability of silencing a value after a convolution that no pooling follows.
+        dense_dropout: Probability of silencing a value behind a hidden dense layer.
 
     Raises:
         ValueError: If an option is impossible.
@@ -117,6 +120,7 @@ class VGG16(VGG):
         width: Factor of the convolutions' channels.
         hidden: Width of the two hidden dense layers.
         dropout: Probability of silencing a value after a convolution that no pooling follows.
+        dense_dropout: Probability of silencing a value behind a hidden dense layer.
 
     Raises:
         ValueError: If an option is impossible.

@@ -15,6 +15,7 @@ from spikewvat.adapters import adapter_for
 from spikewvat.data import make_loader
 from spikewvat.devices import DeviceModel, ErrorSize, Verified, at_age, error_size
 from spikewvat.errors import RecipeError
+from spikewvat.lab.recipes.crossbars import standing_in
 from spikewvat.lab.recipes.devices import read_device
 from spikewvat.lab.recipes.loaders import Data, open_data, spread
 from spikewvat.lab.recipes.reading import recipe_from
@@ -46,6 +47,7 @@ def evaluate(
     corruption: Spec | None = None,
     severities: Sequence[float] | None = None,
     ages: Sequence[float] | None = None,
+    crossbar: str | None = None,
     calibrate: Spec | None = None,
     verify: float | None = None,
     chips: int | None = None,
@@ -69,6 +71,8 @@ def evaluate(
             ignored if its size is open.
         severities: Severities of the corruption; 0 and five levels by default.
         ages: Times since programming at which to look at the same chips, in seconds.
+        crossbar: What stands around the devices, see
+            :func:`spikewvat.lab.recipes.crossbars.read_crossbar`.
         calibrate: What is done to each chip after programming, see
             :func:`spikewvat.lab.recipes.corruptions.read_measures`.
         verify: Share of the weights that are verified.
@@ -88,7 +92,7 @@ def evaluate(
         DataError: If the data is missing or malformed.
     """
     given: dict[str, Any] = {"split": split, "chips": chips, "target": target, "seed": seed}
-    given |= {"device": device, "calibrate": calibrate, "verify": verify}
+    given |= {"device": device, "crossbar": crossbar, "calibrate": calibrate, "verify": verify}
     recipe = read_run(out)
     sizes = sigmas
     if (corruption or recipe.evaluation.corruption) is not None:
@@ -203,7 +207,7 @@ def run_result(
         scale=recipe.scale,
         method=method_label(recipe, converted=is_converted),
         split=recipe.evaluation.split,
-        device=resolved.device.label,
+        device=resolved.device_label,
         curve=curve,
         corruption=None if corruption is None else corruption.label,
         settings=settings,
@@ -260,14 +264,14 @@ def on_chips(
     tested = Evaluator(model, loader, time="network", autocast=autocast, jobs=jobs)
     if not sizes:
         return Degradation(tested.accuracy, ())
+    device = _devices(model, resolved, data)
     with ChipsProgress(enabled=progress) as bar:
         options["progress"] = bar
         if corruption is not None:
-            return tested.corrupt(corruption, sizes, device=resolved.device(), **options)
+            return tested.corrupt(corruption, sizes, device=device(0.0), **options)
         if resolved.measures:
             options |= {"calibrate": resolved.measures, "calibration": data.calibration}
             options["before"] = plan.before
-        device = _verified(model, resolved, data)
         if plan.ages is not None:
             made = device(0.0)
             return tested.sweep(lambda age: at_age(made, age), sizes, axis=AGE, **options)
@@ -293,17 +297,30 @@ def converters(recipe: Recipe, model: nn.Module, data: Data) -> AbstractContextM
     return quantized_activations(model, loader, bits=plan.activation_bits)
 
 
-def _verified(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[float], DeviceModel]:
-    """Return the device by size, on which weights are verified if the recipe asks for it."""
-    share, device = resolved.recipe.evaluation.verify, resolved.device
-    if share is None:
-        return device
-    samples = min(_FISHER, data.samples["train"])
-    trimmed = any(isinstance(measure, BiasTrim) for measure in resolved.measures)
-    plan = programming_plan(
-        model, data.calibration, device(), share, trimmed=trimmed, samples=samples, time="network"
-    )
-    return lambda size: Verified(device(size), plan)
+def _devices(model: nn.Module, resolved: Resolved, data: Data) -> Callable[[float], DeviceModel]:
+    """Return the device by size, with what the recipe puts around it: a crossbar, verification."""
+    share, device, plan, crossbar = resolved.recipe.evaluation.verify, resolved.device, None, None
+    if resolved.crossbar is not None:
+        crossbar = resolved.crossbar.on(model, data.calibration)
+    if share is not None:
+        samples = min(_FISHER, data.samples["train"])
+        trimmed = any(isinstance(measure, BiasTrim) for measure in resolved.measures)
+        plan = programming_plan(
+            model,
+            data.calibration,
+            device(),
+            share,
+            trimmed=trimmed,
+            samples=samples,
+            time="network",
+        )
+
+    def made(size: float) -> DeviceModel:
+        found = device(size)
+        found = found if crossbar is None else standing_in(found, crossbar)
+        return found if plan is None else Verified(found, plan)
+
+    return made
 
 
 def errors_on_chips(model: nn.Module, resolved: Resolved, found: Degradation) -> ErrorSize | None:

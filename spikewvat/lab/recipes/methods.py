@@ -22,6 +22,7 @@ from spikewvat.lab.recipes.registry import (
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe, component
 from spikewvat.perturbations import Perturbation, RandomLayers, RandomLength, Warmup
+from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import GradientMethod, PerturbedGradient
 
 _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
@@ -52,13 +53,26 @@ class Part:
     key: str
     lengths: tuple[tuple[type[Perturbation], str, Any], ...] = ()
 
-    def __call__(self, optimizer: Optimizer | None, **extra: Any) -> Any:
-        """Make it; ``extra`` holds arguments that do not come from the recipe."""
+    def __call__(
+        self, optimizer: Optimizer | None, *, steps: int | None = None, **extra: Any
+    ) -> Any:
+        """Make it.
+
+        Args:
+            optimizer: Optimizer of the network.
+            steps: Number of steps of the training, if known.
+            **extra: Other arguments that do not come from the recipe.
+        """
         if "optimizer" in parameters(self.target):
             extra["optimizer"] = optimizer
-        given = {k: v(optimizer) if isinstance(v, Part) else v for k, v in self.given.items()}
+        given = {
+            key: value(optimizer, steps=steps) if isinstance(value, Part) else value
+            for key, value in self.given.items()
+        }
         made = construct(self.target, given, self.key, **extra)
         for kind, name, length in self.lengths:
+            if kind is Warmup and isinstance(length, float) and 0 < length <= 1:
+                length = max(1, round(length * (steps or 1)))  # a share of the training
             made = construct(kind, {name: length}, self.key, perturbation=made)
         return made
 
@@ -78,7 +92,12 @@ class MethodFactory:
     table: Component
 
     def __call__(
-        self, model: nn.Module, optimizer: Optimizer | None = None, *, seed: int
+        self,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        seed: int,
+        steps: int | None = None,
     ) -> GradientMethod:
         """Make the gradient method.
 
@@ -86,6 +105,7 @@ class MethodFactory:
             model: The network to train.
             optimizer: Optimizer of the network; some methods use its momentum.
             seed: Seed of the noise.
+            steps: Number of steps of the training, for a warmup that is a share of them.
 
         Raises:
             RecipeError: If a parameter is invalid.
@@ -93,7 +113,7 @@ class MethodFactory:
         options: dict[str, Any] = {}
         if self.options is not None:
             options = {**self.options, "generator": torch.Generator().manual_seed(seed)}
-        made: GradientMethod = self.part(optimizer, model=model, **options)
+        made: GradientMethod = self.part(optimizer, steps=steps, model=model, **options)
         return made
 
 
@@ -122,7 +142,7 @@ def read_method(
     found = MethodFactory(part, options if _takes_options(target) else None, table)
     if optimizer is not None:
         with torch.random.fork_rng(devices=[]):
-            found(nn.Linear(2, 2), optimizer, seed=0)
+            found(nn.Sequential(nn.Linear(2, 2), Neurons(LIF())), optimizer, seed=0)
     return found
 
 

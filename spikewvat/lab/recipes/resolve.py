@@ -18,6 +18,7 @@ from spikewvat.devices.base import DeviceModel
 from spikewvat.errors import RecipeError
 from spikewvat.lab.recipes import conversion, methods
 from spikewvat.lab.recipes.corruptions import levels, read_corruption, read_measures
+from spikewvat.lab.recipes.crossbars import CrossbarPlan, read_crossbar
 from spikewvat.lab.recipes.devices import Sized, read_device
 from spikewvat.lab.recipes.registry import Factory, factory, lookup, parameters
 from spikewvat.lab.recipes.schema import (
@@ -34,7 +35,13 @@ from spikewvat.lab.trainer.loop import Loss, derived_seed
 from spikewvat.robustness.calibration import Measure
 from spikewvat.robustness.corruptions import Corruption
 from spikewvat.training import GradientMethod
-from spikewvat.training.averaging import SWA, decay_factor, exponential_factor, step_factor
+from spikewvat.training.averaging import (
+    SWA,
+    cosine_factor,
+    decay_factor,
+    exponential_factor,
+    step_factor,
+)
 
 _MOST_STEPS = 100_000
 
@@ -73,6 +80,8 @@ class Resolved:
         corruption: Makes the corruption of ``evaluation``, if any; called with a severity.
         conversion: The conversion to a spiking network, if any.
         measures: What is done to the chips of ``evaluation`` after programming.
+        crossbar: What stands around the devices of ``evaluation``, if anything.
+        trained_in: The crossbar of ``training``, if any.
     """
 
     recipe: Recipe
@@ -86,6 +95,14 @@ class Resolved:
     corruption: Sized[Corruption] | None
     conversion: conversion.ConversionPlan | None
     measures: tuple[Measure, ...] = ()
+    crossbar: CrossbarPlan | None = None
+    trained_in: CrossbarPlan | None = None
+
+    @property
+    def device_label(self) -> str:
+        """The device of ``evaluation``, and what stands around it."""
+        label = self.device.label
+        return label if self.crossbar is None else f"{label} in a {self.crossbar.label}"
 
     def build_model(self) -> nn.Module:
         """Make the network, with initial weights drawn from the recipe's seed."""
@@ -104,14 +121,18 @@ class Resolved:
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return model
 
-    def build_method(self, model: nn.Module, optimizer: Optimizer | None = None) -> GradientMethod:
+    def build_method(
+        self, model: nn.Module, optimizer: Optimizer | None = None, *, steps: int | None = None
+    ) -> GradientMethod:
         """Make the gradient method; its noise is drawn from the recipe's seed.
 
         Args:
             model: The network to train.
             optimizer: Optimizer of the network; some methods use its momentum.
+            steps: Number of steps of the training, for a warmup that is a share of them.
         """
-        return self.method(model, optimizer, seed=derived_seed(self.recipe.seed, "method"))
+        seed = derived_seed(self.recipe.seed, "method")
+        return self.method(model, optimizer, seed=seed, steps=steps)
 
     def build_averaging(self, model: nn.Module) -> SWA | None:
         """Make the weight averaging, or None if the recipe has none."""
@@ -216,6 +237,8 @@ def resolve(recipe: Recipe) -> Resolved:
         corruption,
         converted,
         measures,
+        read_crossbar(evaluation.crossbar, "evaluation.crossbar"),
+        read_crossbar(recipe.training.crossbar, "training.crossbar", fixed=True),
     )
 
 
@@ -310,6 +333,12 @@ def _optimization(recipe: Recipe) -> Optimization:
                 f"training.fused = true: {training.optimizer!r} has no fused kernel. Leave it out, "
                 "or use 'sgd', 'adam' or 'adamw'."
             )
+        if training.precision == "16-mixed" and training.clip_norm is not None:
+            raise RecipeError(
+                f"training.clip_norm = {training.clip_norm}: with precision = '16-mixed' a fused "
+                "optimizer scales gradients back in its step, after clipping. Leave out "
+                "training.fused, or use 'bf16-mixed'."
+            )
         options["fused"] = True
     if training.decay is not None and training.schedule != "exponential":
         raise RecipeError(
@@ -331,6 +360,8 @@ def _optimization(recipe: Recipe) -> Optimization:
         factor = functools.partial(decay_factor, horizon=horizon, ratio=last / training.lr)
     elif training.schedule == "step":
         factor = functools.partial(step_factor, horizon=training.epochs)
+    elif training.schedule == "cosine":
+        factor = functools.partial(cosine_factor, horizon=training.epochs)
     elif training.schedule == "exponential":
         if training.decay is None:
             raise RecipeError(

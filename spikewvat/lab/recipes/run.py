@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from spikewvat import files, serialisation
 from spikewvat.errors import RecipeError
@@ -80,19 +83,23 @@ def _train(
     if resolved.start is not None and not trainer.resumes:  # a checkpoint holds later weights
         resolved.start(model)
     optimizer, scheduler = resolved.optimization(model.parameters())
-    trained = trainer.fit(
-        model,
-        data.train,
-        resolved.loss,
-        optimizer,
-        watch=data.watch,
-        watching=data.watching,
-        method=resolved.build_method(model, optimizer),
-        swa=resolved.build_averaging(model),
-        scheduler=scheduler,
-        augment=augmentation(recipe, data.black),
-        identity={"recipe": recipe.training_content()},
-    )
+    steps = recipe.training.epochs * len(data.train)
+    method = resolved.build_method(model, optimizer, steps=steps)
+    swa = resolved.build_averaging(model)
+    with _trained_in(resolved, model):
+        trained = trainer.fit(
+            model,
+            data.train,
+            resolved.loss,
+            optimizer,
+            watch=data.watch,
+            watching=data.watching,
+            method=method,
+            swa=swa,
+            scheduler=scheduler,
+            augment=augmentation(recipe, data.black),
+            identity={"recipe": recipe.training_content()},
+        )
     if not first:
         return None
     with converters(recipe, trained.model, data):
@@ -110,6 +117,12 @@ def _train(
     result = run_result(resolved, found, training=training)
     serialisation.write(trainer.out / RESULT, result)
     return result
+
+
+def _trained_in(resolved: Resolved, model: nn.Module) -> AbstractContextManager[Any]:
+    """Return the crossbar that a network is trained in, if any."""
+    plan = resolved.trained_in
+    return nullcontext() if plan is None else plan.crossbar.around(model)
 
 
 def _trainer(recipe: Recipe, out: Path, **options: Any) -> Trainer:

@@ -17,6 +17,7 @@ from spikewvat.validation import BaseModel, ConfigDict, Field, field_validator, 
 DATA = {
     "embedded": "spikewvat.data.nmnist:NMNIST",
     "nmnist": "spikewvat.data.nmnist:NMNIST",
+    "nmnist-folds": "spikewvat.data.folds:NMNISTFolds",
     "mnist": "spikewvat.data.images:MNIST",
     "cifar10": "spikewvat.data.cifar:CIFAR10",
     "cifar100": "spikewvat.data.cifar:CIFAR100",
@@ -88,7 +89,6 @@ CORRUPTIONS = {
 DEVICES = {
     "ideal": "spikewvat.devices:Ideal",
     "gaussian": "spikewvat.devices:Gaussian",
-    "gaussian-table": "spikewvat.devices:GaussianTable",
     "uniform": "spikewvat.devices:Uniform",
     "weibull": "spikewvat.devices:Weibull",
     "skew-normal": "spikewvat.devices:SkewNormal",
@@ -147,6 +147,7 @@ METHODS = {
     "parameter-adversary": "spikewvat.training.methods:ParameterAdversary",
     "negative-feedback": "spikewvat.training.methods:NegativeFeedback",
     "distillation": "spikewvat.training.methods:Distillation",
+    "stochastic-thresholds": "spikewvat.training.methods:StochasticThresholds",
     "straight-through": "spikewvat.training.methods:StraightThrough",
     "vortex": "spikewvat.training.methods:Vortex",
     "statistical": "spikewvat.training.methods:Statistical",
@@ -235,8 +236,9 @@ class Training(Table):
     lr: PositiveFloat = 1e-3
     weight_decay: Size = 0.0
     momentum: Size | None = None
-    schedule: Literal["constant", "decay", "step", "exponential"] = "constant"
-    """``"decay"`` is that of Izmailov et al., ``"step"`` divides by 10 at 60, 80 and 90 %."""
+    schedule: Literal["constant", "decay", "step", "cosine", "exponential"] = "constant"
+    """``"decay"`` is that of Izmailov et al., ``"step"`` divides by 10 at 60, 80 and 90 %,
+    ``"cosine"`` falls to almost 0 after a first epoch at a tenth."""
     final_lr: PositiveFloat | None = None
     """Final learning rate of ``schedule = "decay"``; a hundredth of the initial one by default."""
     decay: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -273,6 +275,8 @@ class Training(Table):
     strategy: str = "auto"
     workers: Annotated[int, Field(ge=0)] = 0
     tensorboard: bool = False
+    crossbar: str | dict[str, Any] | None = None
+    """Train in a crossbar: ``"rows=128,adc_bits=8"``."""
 
 
 class Averaging(Table):
@@ -292,6 +296,8 @@ class Evaluation(Table):
     """``"validation"`` is the data held out by ``training.validation``."""
     device: Spec = "gaussian"
     """``"ideal"`` (no variation) by default if there is a corruption."""
+    crossbar: str | dict[str, Any] | None = None
+    """What stands around the devices: ``"rows=128,adc_bits=8,adc_range=calibrated"``."""
     corruption: Spec | None = None
     """Corruption of spikes: ``"deletion"``, ``"jitter>>dead-neurons:severity=0.05"``."""
     sigmas: tuple[Size, ...] | None = (0.0, 0.05, 0.10)

@@ -18,13 +18,14 @@ def claims(section: Section) -> list[Part]:
         return []
     counts = Counter(verdict.word for verdict in found)
     table = Table(
-        ["statement", "verdict", "figures", "lead"],
+        ["statement", "verdict", "figures", "lead", "p after Holm"],
         [
             [
                 verdict.claim.text,
                 verdict.word,
                 verdict.numbers(MISSING),
                 verdict.lead_text or MISSING,
+                verdict.p_text or MISSING,
             ]
             for verdict in found
         ],
@@ -40,6 +41,7 @@ def claims(section: Section) -> list[Part]:
             [table],
             note="Figures are means over training seeds and chips, accuracy or lost points in %. "
             "The lead is that of the pair of rows that decides, paired by training and chip. A "
-            "statement is undecided if the 95 % interval of its lead includes 0, or the margin.",
+            "statement is undecided if the 95 % interval of its lead includes 0, or the margin. "
+            "The p-value is for a lead of just the margin, corrected for the number of statements.",
         )
     ]

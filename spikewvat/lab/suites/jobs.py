@@ -32,14 +32,14 @@ from spikewvat.lab.recipes.saved import RESULT
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites.progress import LOG
 from spikewvat.lab.suites.suite import TRAINED, Suite
-from spikewvat.lab.trainer import CHECKPOINT
+from spikewvat.lab.trainer import CHECKPOINT, FINAL
 from spikewvat.lab.trainer.console import console_to
 from spikewvat.robustness.landscape import LossLines
 from spikewvat.robustness.results import ChipReport, Degradation
 
 ERROR = "error.txt"
 TESTED = "tested.txt"
-"""Names the one job that has read the test data for a network, where only one may."""
+"""End of the name of a file beside weights: it holds the job that has read the test data."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +111,7 @@ class RowJob:
         training: The training of the network.
         columns: The recipe with other chips to test on, by name.
         once: Whether the test data may be read once only for this network.
+        weights: File of the network in the training's folder.
     """
 
     suite: str
@@ -120,6 +121,7 @@ class RowJob:
     training: Training
     columns: Mapping[str, Resolved] = field(default_factory=dict)
     once: bool = False
+    weights: str = FINAL
 
     def __str__(self) -> str:
         return f"{self.row}, seed {self.recipe.seed}"
@@ -136,6 +138,8 @@ class RowJob:
                 name: one.recipe.content()["evaluation"] for name, one in self.columns.items()
             }
             content["columns"] = tested
+        if self.weights != FINAL:
+            content["weights"] = self.weights
         return out / self.suite / f"{self.row}-seed{self.recipe.seed}-{_digest(content)}"
 
     def run(self, out: Path, data_root: Path | None) -> RunResult:
@@ -152,7 +156,12 @@ class RowJob:
         if self.once:
             self._claim_test_data(source, folder)
         found = evaluate_as(
-            resolved, source, columns=self.columns, data_root=data_root, progress=False
+            resolved,
+            source,
+            weights=self.weights,
+            columns=self.columns,
+            data_root=data_root,
+            progress=False,
         )
         training = trained.training
         if training is not None and found.curve.reports:
@@ -164,19 +173,20 @@ class RowJob:
         return found
 
     def _claim_test_data(self, source: Path, folder: Path) -> None:
-        """Note in the training's folder that this job reads the test data.
+        """Note beside the network's weights that this job reads the test data.
 
         Raises:
             RecipeError: If another job has read it for the same network.
         """
+        note = source / f"{self.weights}.{TESTED}"
         try:
-            with (source / TESTED).open("x", encoding="utf-8") as file:
+            with note.open("x", encoding="utf-8") as file:
                 file.write(folder.name)
         except FileExistsError:
-            by = (source / TESTED).read_text(encoding="utf-8")
+            by = note.read_text(encoding="utf-8")
             if by != folder.name:
                 raise RecipeError(
-                    f"the test data was read for the network of {str(source)!r} before, by {by!r}. "
+                    f"the test data was read for {str(source / self.weights)!r} before, by {by!r}. "
                     "Test it once: compare on fresh seeds if anything has changed since."
                 ) from None
 
@@ -218,7 +228,7 @@ def jobs_of(
     Args:
         suite: The suite with its rows.
         preset: Scale of the recipes.
-        seeds: Training seeds of each row.
+        seeds: Training seeds of each row, unless its set-up has its own.
         overrides: Such as ``"training.lr=1e-4"``, for all jobs.
         name: Name of the suite's folder; that of its recipes by default.
         once: Let each network meet the test data once only.
@@ -235,7 +245,7 @@ def jobs_of(
     jobs = []
     for setup in suite.setups:
         folds = [()] if setup.folds is None else [(f"data.fold={n}",) for n in range(setup.folds)]
-        for row, seed, fold in itertools.product(setup.rows, seeds, folds):
+        for row, seed, fold in itertools.product(setup.rows, setup.seeds or seeds, folds):
             recipe = suite.recipe(row, preset=preset, seed=seed, overrides=(*overrides, *fold))
             columns = {}
             resolved: Resolved | MissingDataError
@@ -249,8 +259,10 @@ def jobs_of(
                 resolved = error
             training = _training_of(recipe, resolved)
             training = trainings.setdefault(training.identity, training)
-            folder = name or suite.folder.name
-            jobs.append(RowJob(folder, row.name, recipe, resolved, training, columns, once))
+            folder, weights = name or suite.folder.name, FINAL if row.averaged else CHECKPOINT
+            jobs.append(
+                RowJob(folder, row.name, recipe, resolved, training, columns, once, weights)
+            )
     return jobs
 
 

@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -20,9 +21,8 @@ from spikewvat.lab.recipes.lock import filelock
 from spikewvat.lab.recipes.schema import GENERATED
 from spikewvat.lab.suites.jobs import ERROR, Found, Job, failed, finished, given_up
 from spikewvat.memory import keep_freed_memory
-from spikewvat.processes import end_with, joblib_for
 
-joblib = joblib_for("running suites")
+joblib = require("joblib", extra="cli", purpose="running suites")
 
 LOCK = "job.lock"
 RUNNING = "running.txt"
@@ -30,6 +30,7 @@ RUNNING = "running.txt"
 Task: TypeAlias = tuple[int, Job, Path, Path | None, bool, int | None]
 Ran: TypeAlias = tuple[int, Found | None]
 Each: TypeAlias = Callable[[Sequence[Task]], Iterable[Ran]]
+_HEARTBEAT = 0.5  # seconds between two looks at whether the parent is there
 _PATIENCE = 60  # seconds that a scheduler may take to answer, and workers to come
 
 
@@ -126,6 +127,22 @@ def _run(
         return number, None
     except Exception as error:  # whatever it is, the other jobs go on
         return number, failed(folder, error)
+
+
+@functools.cache
+def end_with(parent: int) -> None:
+    """End this process, whatever it does, once its parent is gone.
+
+    A bench that is killed outright cannot stop its workers: they would train on for hours, and a
+    bench that is started anew would wait for them. What a job has saved stays whole.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_HEARTBEAT)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent watch", daemon=True).start()
 
 
 @contextmanager

@@ -22,6 +22,8 @@ class Row(Table):
     """Overrides of the recipe for this row, such as ``"method.w_th=0.25"``."""
     settings: tuple[tuple[str, ...], ...] = ()
     """Overrides to choose from, see :class:`Selection`; one that is a single override is text."""
+    averaged: bool = True
+    """Test the averaged weights, if the training averages; else those after its last step."""
     evaluation: str | None = None
     """Test the trained network according to ``[evaluation.variant.<name>]``."""
     conversion: str | None = None
@@ -87,9 +89,15 @@ class Setup(Table):
     baseline: str | None = None
     """Row whose training time is the unit; without it, times are not shown."""
     recipe: str | None = None
-    """Recipe of a set-up that has a row for each of the suite's ``methods``, and no other."""
+    """Recipe of a set-up that has a row for each of the suite's ``methods`` and names no others."""
+    without: tuple[str, ...] = ()
+    """Names of methods that cannot be run here."""
     folds: Annotated[int, Field(ge=2)] | None = None
     """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results."""
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
+    """Training seeds; the suite's by default."""
+    choosing: tuple[str, ...] = ()
+    """Further overrides of its recipes while settings are chosen."""
     crossed: bool = False
     """Whether every row goes through all groups and tests of the suite."""
     columns: tuple[str, ...] | None = None
@@ -111,8 +119,6 @@ class Selection(Table):
     sigmas: Annotated[tuple[Size, ...], Field(min_length=1)] = (0.05, 0.10)
     """The score of a setting is its mean accuracy over chips and these sizes of the variation."""
     chips: Positive = 10
-    overrides: tuple[str, ...] = ()
-    """Further overrides of all recipes while settings are chosen."""
 
 
 class Claim(Table):

@@ -72,16 +72,17 @@ class Suite(Table):
     @model_validator(mode="before")
     @classmethod
     def _crossed(cls, value: Any) -> Any:
-        """Give each set-up with a recipe one row for each method."""
+        """Give each set-up that has a recipe instead of rows one row for each method."""
         if not isinstance(value, Mapping) or not value.get("methods"):
             return value
         setups = []
         for setup in value.get("setups", ()):
             recipe = setup.get("recipe") if isinstance(setup, Mapping) else None
-            if isinstance(recipe, str):
+            if isinstance(recipe, str) and "rows" not in setup:
                 rows = [
                     {**one, "recipe": recipe, "name": f"{Path(recipe).stem}-{one.get('name')}"}
                     for one in value["methods"]
+                    if one.get("name") not in setup.get("without", ())
                 ]
                 setup = {**setup, "rows": rows}
             setups.append(setup)
@@ -110,6 +111,11 @@ class Suite(Table):
         name = preset or "quick"
         check_preset(name, self.seeds, f"the suite {self.title!r}")
         return self.seeds[name]
+
+    def on_seeds(self, seeds: Iterable[int]) -> Suite:
+        """Return the suite with these training seeds for every set-up."""
+        setups = [setup.model_copy(update={"seeds": tuple(seeds)}) for setup in self.setups]
+        return self.model_copy(update={"setups": tuple(setups)})
 
     def at(self, preset: str | None) -> Suite:
         """Return the suite with only the set-ups of a preset, ``"quick"`` by default.
@@ -222,6 +228,8 @@ def _check_fair(suite: Suite, path: Path) -> None:
         )
     for preset, seeds in suite.seeds.items():
         suite.check_fresh(seeds, f"{str(path)!r}: seeds.{preset}")
+    for setup in suite.setups:
+        suite.check_fresh(setup.seeds or (), f"{str(path)!r}: seeds of {setup.name!r}")
 
 
 def _on_groups(suite: Suite, path: Path) -> Iterator[Setup]:
@@ -270,6 +278,8 @@ def _check_names(suite: Suite, path: Path) -> None:
     for setup in suite.setups:
         if setup.baseline is not None:
             wanted.append((setup.baseline, [row.name for row in setup.rows]))
+        for method in setup.without:
+            wanted.append((method, [str(one.get("name")) for one in suite.methods]))
         for column in setup.columns or ():
             if column not in suite.columns:
                 raise RecipeError(
@@ -279,5 +289,5 @@ def _check_names(suite: Suite, path: Path) -> None:
     for name, known in wanted:
         if name not in known:
             raise RecipeError(
-                f"{str(path)!r} names an unknown row {name!r}. {nearest(name, known)}"
+                f"{str(path)!r} names an unknown row or method {name!r}. {nearest(name, known)}"
             )

@@ -122,7 +122,7 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
     """
     if not results:
         raise DataError(f"no row of {suite.title!r} has a result yet. Run the suite first.")
-    runs = {name: _run(result) for name, result in results.items()}
+    runs = {name: extent(result) for name, result in results.items()}
     mixed = len(set(runs.values())) > 1
     tables: dict[tuple[str, ...], list[Setup]] = {}
     for setup in suite.setups:
@@ -239,10 +239,7 @@ def _changed(value: float, clean: float) -> str:
     return f"{value:.4g}" + (f" ({100 * (value / clean - 1):+.0f} %)" if clean else "")
 
 
-def _run(result: RowResult) -> str:
+def extent(result: RowResult) -> str:
     """Describe the extent of a run: scale, seeds, samples."""
-    seeds, samples = len(result.seeds), result.samples
-    return (
-        f"{result.scale} scale, {seeds} training seed{'s' if seeds > 1 else ''}, "
-        f"{samples['train']} training and {samples['test']} test samples"
-    )
+    seeds = len(result.seeds)
+    return f"{result.scale} scale, {seeds} training seed{'s' if seeds > 1 else ''}, {result.extent}"

@@ -9,6 +9,7 @@ from spikewvat.training.methods.quantization import QAT
 from spikewvat.training.methods.random_perturbation import RandomPerturbation
 from spikewvat.training.methods.statistical import Statistical
 from spikewvat.training.methods.straight_through import StraightThrough
+from spikewvat.training.methods.thresholds import StochasticThresholds
 from spikewvat.training.methods.vortex import Vortex
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ParameterAdversary",
     "RandomPerturbation",
     "Statistical",
+    "StochasticThresholds",
     "StraightThrough",
     "Vortex",
     "quantized_activations",

@@ -1,0 +1,85 @@
+"""Tables of suites that choose settings on held-out data: accuracies, margins, settings."""
+
+from __future__ import annotations
+
+from pages.shared import NotRunError, markdown_table, results_of
+from spikewvat.formatting import interval
+from spikewvat.lab.suites import Suite, markdown, read_suite
+from spikewvat.lab.suites.selection import selection_table
+from spikewvat.results import RowResult
+from spikewvat.robustness import paired_differences
+from spikewvat.robustness.differences import Difference
+from spikewvat.robustness.statistics import holm
+
+SIZES = (0.05, 0.10)
+"""What measured devices have, and a stress test."""
+
+
+def tuned(name: str, network: str) -> str:
+    """Return the table of a network: accuracy at each sigma, and on the other chips."""
+    return markdown(*_of(name, network))
+
+
+def margins(name: str, network: str, reference: str) -> str:
+    """Return the differences of all methods from one, on the same seeds, chips and images.
+
+    Args:
+        name: Name of the suite.
+        network: Name of the set-up's recipe.
+        reference: Name of the method that is subtracted.
+
+    Raises:
+        NotRunError: If it has no result, or no other method has.
+    """
+    suite, found = _of(name, network)
+    (setup,) = suite.setups
+    curves = {row.name: found[row.name].curves for row in setup.rows if row.name in found}
+    baseline = f"{network}-{reference}"
+    if baseline not in curves or len(curves) < 2:
+        raise NotRunError(baseline)
+    tables = [paired_differences(curves, sigma=sigma, reference=baseline) for sigma in SIZES]
+    adjusted = iter(holm([d.found.p_value for table in tables for d in table.differences]))
+    texts: dict[str, list[str]] = {}
+    for table in tables:
+        for difference in table.differences:
+            texts.setdefault(difference.method, []).append(_text(difference, next(adjusted)))
+    methods = {row.name: row.method for row in setup.rows}
+    heads = [f"minus {methods[baseline]}", *(f"σ = {100 * sigma:g} %" for sigma in SIZES)]
+    return markdown_table(heads, [[methods[one], *cells] for one, cells in texts.items()])
+
+
+def settings(name: str, network: str) -> str:
+    """Return the settings that each method has tried, with their scores on held-out data."""
+    suite, found = _of(name, network)
+    (setup,) = suite.setups
+    chosen = next(iter(found.values())).selection
+    assert chosen is not None  # every row of such a suite has one
+    sizes = " and ".join(f"{100 * sigma:g}" for sigma in chosen.sigmas)
+    reads = sorted({reads for result in found.values() for reads in result.test_reads})
+    seeds = next(iter(found.values())).seeds
+    return (
+        f"{selection_table(setup, found)}\n\n"
+        f"Score: mean accuracy in % on {chosen.images} held-out samples, {chosen.chips} chips and "
+        f"σ = {sizes} %; seeds {', '.join(map(str, chosen.seeds))}. Compared on seeds "
+        f"{', '.join(map(str, seeds))}; test data read {', '.join(map(str, reads))} time for each "
+        "network."
+    )
+
+
+def _of(name: str, network: str) -> tuple[Suite, dict[str, RowResult]]:
+    """Return the suite with the rows of a network that were run, and their results."""
+    suite = read_suite(name).chosen([f"{network}-*"])
+    found = results_of(suite)
+    if not found:
+        raise NotRunError(network)
+    return suite.chosen(list(found)), found
+
+
+def _text(difference: Difference, p: float) -> str:
+    """Return a difference in points with its intervals, in bold if it is beyond chance."""
+    low, high = (100 * bound for bound in difference.found.interval())
+    mean = f"{100 * difference.found.mean + 0.0:+.2f}"
+    text = f"{f'**{mean}**' if p < 0.05 else mean} ({interval(low, high, '+.2f')}"
+    if difference.new_images is not None:
+        text += f"; new images {interval(*(100 * b for b in difference.new_images), '+.2f')}"
+    return f"{text}), p = {p:.2g}"
