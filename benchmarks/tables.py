@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from pages.advice import choices, gains, lengths, lengths_picture, strengths
+from pages.at_size import chips_at_size, training_at_size
 from pages.claims import claims, write_claims
 from pages.compared import (
     balancing,
@@ -126,6 +127,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "coverage": coverage,
     "coverage-failures": failures,
     "monte-carlo": monte_carlo,
+    "training-at-size": training_at_size,
+    "chips-at-size": chips_at_size,
     "designs": designs,
     "simulated": simulated,
     "simulator": simulator,

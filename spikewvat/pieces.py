@@ -65,7 +65,8 @@ class InPieces(ABC):
         Args:
             name: The weight's name.
             weight: Read only, unless it is the target.
-            target: Laid out alike; written entry by entry in the order of memory.
+            target: Laid out alike; written entry by entry in the order of memory. The weight
+                itself, where the perturbation does not fit.
 
         Yields:
             How many entries are done. No step crosses a multiple of :data:`PIECE`, where it fits.
@@ -102,13 +103,12 @@ class Together(InPieces):
         return all(part.fits(name, weight) for part in self._parts)
 
     def writing(self, name: str, weight: Tensor, target: Tensor) -> Iterator[int]:
-        """Write piece by piece where all fit, one after the other otherwise."""
+        """Write piece by piece."""
         first, *others = self._parts
         running = [first.writing(name, weight, target)]
         running += [part.writing(name, target, target) for part in others]
-        done, count = [0] * len(running), weight.numel()
-        whole = [slice(0, count)]
-        for piece in slices(count) if self.fits(name, weight) else whole:
+        done = [0] * len(running)
+        for piece in slices(weight.numel()):
             for i, one in enumerate(running):
                 while done[i] < piece.stop:
                     done[i] = next(one)

@@ -161,6 +161,7 @@ class Selected:
         sigmas: A score is the mean accuracy over chips and these sizes of the variation.
         chips: Number of chips at each size.
         images: Number of held-out samples.
+        columns: What defines the row's other chips: changes of the evaluation by name.
     """
 
     tried: tuple[Tried, ...]
@@ -169,6 +170,7 @@ class Selected:
     sigmas: tuple[float, ...]
     chips: int
     images: int
+    columns: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def setting(self) -> tuple[str, ...]:
@@ -227,6 +229,15 @@ class RowResult:
         if not self.curves or not all(self.curves):
             raise ValueError("a row without results, expected at least one size of one training.")
         _ = self.pooled  # refuses curves of different sizes
+
+    @property
+    def extent(self) -> str:
+        """How many samples it was trained and tested on, in words; empty if unknown."""
+        if not self.samples:
+            return ""
+        tested = "test" if "test" in self.samples else "validation"
+        learned = f"{self.samples['train']} training and " if self.samples.get("train") else ""
+        return f"{learned}{self.samples[tested]} {tested} samples"
 
     @property
     def by_seed(self) -> dict[int, Degradation]:

@@ -61,6 +61,13 @@ def signals(*middle: nn.Module, channels: int = 4, size: int = 64) -> nn.Sequent
     return nn.Sequential(nn.Flatten(2), nn.Conv1d(2, 4, 3, padding=1), *middle, *head)
 
 
+def dense() -> nn.Sequential:
+    """Return dense layers, two of them without an activation in between."""
+    return nn.Sequential(
+        *(nn.Flatten(), nn.Linear(128, 8), nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 3))
+    )
+
+
 class OfficialIF(nn.Module):
     """The published QCFS module's parameter names, and its forward pass of an ANN."""
 
@@ -281,9 +288,15 @@ NETWORKS: dict[str, Case] = {
     "linear bottleneck, relu": Case(
         _layer(nn.ReLU, lambda: Bottleneck(nn.ReLU)), None, _ANALOG
     ),
-    "linear after linear": Case(
-        lambda: nn.Sequential(nn.Flatten(), nn.Linear(128, 8), nn.Linear(8, 12), nn.ReLU(),
-                              nn.Linear(12, 3)), None, _ANALOG
+    "linear after linear": Case(dense),
+    "linear after linear, analog": Case(dense, None, _ANALOG),
+    "pointwise after convolution": Case(
+        _layer(lambda: nn.BatchNorm2d(4), lambda: nn.Conv2d(4, 6, 1, bias=False),
+               lambda: nn.BatchNorm2d(6), nn.ReLU, channels=6)
+    ),
+    "convolution after pointwise": Case(
+        _layer(nn.ReLU, lambda: nn.Conv2d(4, 2, 1), lambda: nn.Conv2d(2, 6, 3), nn.ReLU,
+               channels=6, size=6)
     ),
     "one dimension": Case(lambda: signals(nn.ReLU(), nn.MaxPool1d(2), size=32)),
     "one dimension, norm, pool": Case(
@@ -310,7 +323,9 @@ NETWORKS: dict[str, Case] = {
     ),
     "rectified at the end": Case(lambda: Written(lambda s, x: s.relu(_two_branches(s, x)))),
     # Refused by name.
-    "linear bottleneck, refused": Case(_layer(nn.ReLU, Bottleneck, Bottleneck), "without a ReLU"),
+    "linear bottleneck, refused": Case(
+        _layer(nn.ReLU, Bottleneck, Bottleneck), "without a ReLU", (("analog", False),)
+    ),
     "group norm": Case(_layer(lambda: nn.GroupNorm(2, 4), nn.ReLU), _NORM),
     "layer norm": Case(_layer(nn.ReLU, lambda: nn.LayerNorm(8)), _NORM),
     "instance norm": Case(_layer(lambda: nn.InstanceNorm2d(4), nn.ReLU), _NORM),

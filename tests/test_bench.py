@@ -422,7 +422,9 @@ def test_wrong_input_is_one_line(suite, tmp_path):
     assert "has two rows named wvat" in error("bench", suite, *out)
     named = SUITE.replace('name = "CNN"', 'name = "CNN"\nbaseline = "plan"')
     (suite / "suite.toml").write_text(named)
-    assert "names an unknown row 'plan'. Did you mean 'plain'?" in error("bench", suite, *out)
+    assert "names an unknown row or method 'plan'. Did you mean 'plain'?" in error(
+        "bench", suite, *out
+    )
     evaluated = SUITE.replace('recipe = "wvat.toml"', 'recipe = "wvat.toml", evaluation = "x"')
     (suite / "suite.toml").write_text(evaluated)
     assert "has no [evaluation.variant.x]" in error("bench", suite, *out)

@@ -89,6 +89,9 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     assert row.selection.chosen == scores.index(max(scores))
     assert row.recipe["training"]["lr"] == (0.02, 1e-9)[row.selection.chosen]
     assert row.selection.images == 12
+    tried = next(out.glob("fair-selection/cnn-plain-1-*/result.json"))
+    chips = read(tried, RunResult).curve.reports[0].seeds
+    assert not set(chips) & set(row.curves[0].reports[0].seeds)
     assert row.curves[0].reports[1].hits.sum() == round(
         24 * float(row.curves[0].reports[1].accuracies.sum())
     )
@@ -99,14 +102,24 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     chosen = selection_table(suite.setups[0], {"cnn-plain": row})
     assert chosen.count("chosen") == 1
 
-    call(*arguments)  # all is done: nothing is read again
+    call("report", out, "--out", tmp_path / "report")
+    (page,) = (tmp_path / "report").glob("*.md")
+    assert "## Fair-selection" in page.read_text()
+
+    # All is done: nothing is read again, on another machine neither.
+    done = call("bench", folder, "--out", tmp_path / "other", "--results", kept, "--jobs", 1)
+    assert "cnn-plain: kept from" in done.stdout
     assert len(opened) == 16
+    assert not list((tmp_path / "other").glob("trained/*"))
+    longer = [*arguments, "--rows", "cnn-hsv", "--override", "evaluation.target=0.5"]
+    assert "test data was read for" in call(*longer, code=1).stderr  # what was asked has changed
+    assert opened.count("test") == 4
     # A network that the test data has met is not tested in another way.
     text = SUITE.replace("sigma=0.1,range", "sigma=0.2,range")
     (folder / "suite.toml").write_text(text)
     done = call(*arguments, code=1)
     assert "the test data was read for" in done.stderr
-    assert len(opened) == 16
+    assert opened.count("test") == 4
 
 
 def test_one_training_gives_averaged_and_last_weights(folder, tmp_path):
@@ -149,6 +162,7 @@ def test_a_suite_cannot_select_on_test_data(folder, tmp_path):
         ("validation = 0.25", "validation = 0.0", "greater than 0"),
         ("validation = 0.25", 'validation = 0.25\nsplit = "test"', "split"),
         ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\nseeds = [7]', "seeds of 'CNN': settings are"),
+        ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\nwithout = ["y"]', "row or method 'y'"),
         ('recipe = "cnn.toml"', 'recipe = "cnn.toml"\ncolumns = ["x"]', "unknown column 'x'"),
     ],
 )

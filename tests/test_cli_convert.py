@@ -118,21 +118,23 @@ def test_activations_of_a_converted_network_are_quantised(run, tmp_path):
 def test_chips_run_in_the_precision_of_the_recipe_but_not_converted_ones(
     recipe, tmp_path, monkeypatch
 ):
-    seen = []
+    seen, shared = [], []
 
     class Spy(evaluation.Evaluator):
-        def __init__(self, *arguments, autocast, **options):
+        def __init__(self, *arguments, autocast, jobs, **options):
             seen.append(autocast)
+            shared.append(jobs)
             super().__init__(*arguments, autocast=autocast, **options)
 
     monkeypatch.setattr(evaluation, "Evaluator", Spy)
     run, out = tmp_path / "run", tmp_path / "snn"
     short = ("training.epochs=1", "training.channels_last=true", "evaluation.precision=bf16-mixed")
     call("train", recipe, "--out", run, *short, "--no-progress")
-    call("evaluate", run, "--no-progress")
+    call("evaluate", run, "--jobs", 2, "--no-progress")
     call("convert", run, "--out", out, "--sweep", "2", "--no-progress")
     call("evaluate", out, "--no-progress")
     assert seen == [torch.bfloat16, torch.bfloat16, None, None]
+    assert shared == [1, 2, 1, 1]
     assert result_of(run).recipe["evaluation"]["precision"] == "bf16-mixed"
     assert result_of(out).recipe["evaluation"]["precision"] == "32-true"
 

@@ -125,6 +125,10 @@ def test_the_drop_is_that_of_a_circuit(wire):
         found = float(dropped(Product(functional.linear), x, cells, 0, 64, wire))
         assert found == pytest.approx(lost, rel=0.1)
         assert lost > 0.0004 * ideal
+    alone = torch.eye(64).double()[-1:]  # not evenly: all current from the far end
+    lost = float(cells[0, -1]) - wire_losses(cells[0].tolist(), alone[0].tolist(), wire)
+    found = float(dropped(Product(functional.linear), alone, cells, 0, 64, wire))
+    assert found == pytest.approx(lost / 2, rel=0.05)
 
 
 def test_more_spikes_lose_more():
@@ -467,8 +471,10 @@ def test_ranges_are_chosen_where_sums_lose_least():
     plain = model.second(spiking).detach()
     assert error(1.0) < min(error(0.5), error(2.0))
     refused = pytest.raises(ValueError, match="no entry for weight 'weight'")
-    with refused, found.around(nn.Linear(2, 2)):
-        pass
+    other = nn.Linear(2, 2)
+    with refused, found.around(other) as array:
+        assert "not used yet" in str(array)
+        other(torch.ones(1, 2))
 
 
 @pytest.mark.parametrize(

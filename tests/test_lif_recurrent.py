@@ -17,7 +17,7 @@ from spikewvat.adapters import Tap
 from spikewvat.robustness import simulate_chips
 from spikewvat.robustness.corruptions import DeadNeurons, corrupt
 from spikewvat.spiking.layers import Linear
-from spikewvat.spiking.lif import LIF, ATan, FastSigmoid, Recurrent, State, recurrent
+from spikewvat.spiking.lif import LIF, ATan, FastSigmoid, Neurons, Recurrent, State, recurrent
 
 DOUBLE = torch.float64
 RESETS = {
@@ -180,6 +180,23 @@ def test_stacked_chips():
         assert torch.equal(spikes, alone)
         expected = torch.autograd.grad(alone.sum(), own)
         torch.testing.assert_close([g[number] for g in grads], list(expected))
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+def test_compiler():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        Linear(6, 8), Recurrent(8, LIF(0.9, 0.3), alpha=0.5), Neurons(LIF(0.9, 0.3))
+    )
+    compiled = torch.compile(net, backend="aot_eager", fullgraph=True)
+    found = []
+    for run in (net, compiled):
+        net.zero_grad()
+        spikes = run((drawn(5, 4, 6) > 0).float())
+        spikes.sum().backward()
+        found.append([spikes, *(parameter.grad.clone() for parameter in net.parameters())])
+    assert 0 < found[0][0].mean() < 1
+    torch.testing.assert_close(*found)
 
 
 def test_half_precision():

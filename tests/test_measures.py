@@ -111,6 +111,7 @@ def test_the_picture_has_a_row_of_chips_for_each_set(found):
 
 def test_the_command_prints_a_table_and_says_what_is_enough(run, tmp_path):  # noqa: F811
     options = ("--chips", 2, "--verify", "0.5", "--target", 0.1, "--share", 0.5)
+    options += ("--crossbar", "rows=16,adc_bits=6")
     shown = call(
         *("plan", run, "--device", "pcm", "--age", "1d", *options, "--no-progress"),
         *("--json", tmp_path / "plan.json", "--plot", tmp_path / "plan.svg"),
@@ -119,6 +120,7 @@ def test_the_command_prints_a_table_and_says_what_is_enough(run, tmp_path):  # n
         assert text in shown
     result = read(tmp_path / "plan.json", Measures)
     assert len(result.outcomes) == 6
+    assert all("Crossbar(rows=16" in outcome.report.device for outcome in result.outcomes)
     assert result.outcomes[1].cost.numbers == 2
     assert (tmp_path / "plan.svg").read_text().startswith("<?xml")
     for wrong, message in (
@@ -142,7 +144,14 @@ def test_evaluate_calibrates_and_verifies(run, tmp_path):  # noqa: F811
     assert result.curve[0].calibrated.cost.samples == 10
     call("evaluate", run, "--sigma", "0,0.1", "--verify", "1", "--chips", 2, "--json", figures)
     assert read(figures, RunResult).curve.at(0.1).device.startswith("Verified(device=Gaussian")
+    done = ("--crossbar", "rows=16,adc_bits=4,adc_range=calibrated", "--calibrate", "scale")
+    shown = call("evaluate", run, *options, "--time", "1h", *done).stdout
+    assert "crossbar:rows=16" in "".join(shown.split())
+    (report,) = read(figures, RunResult).curve
+    assert "Crossbar(rows=16" in report.device
+    assert "adc_range={'" in report.device
     for wrong, message in (
+        (("--crossbar", "rowz=3"), "Did you mean 'rows'?"),
         (("--calibrate", "bias-trimm"), "Did you mean 'bias-trim'?"),
         (("--calibrate", "bias-trim:samples=0"), "samples must be a whole number"),
         (("--verify", "2"), "evaluation.verify = 2"),

@@ -540,6 +540,8 @@ def test_optimizers():
         assert made.defaults["fused"]
     with pytest.raises(RecipeError, match=r"training.fused = true: 'rmsprop' has no fused kernel"):
         resolved(training={"optimizer": "rmsprop", "fused": True})
+    with pytest.raises(RecipeError, match=r"training.clip_norm = 1.0: .* after clipping"):
+        resolved(training={"fused": True, "precision": "16-mixed", "clip_norm": 1.0})
 
 
 def test_the_layout_of_weights_changes_no_weight():

@@ -6,6 +6,7 @@ import copy
 import io
 import os
 import pickle
+from dataclasses import replace
 
 import cloudpickle
 import pytest
@@ -15,7 +16,7 @@ from spread import spread
 from test_spikes_sweep import a_loader, a_model
 from torch import nn
 
-from spikewvat import BiasTrim, Scale
+from spikewvat import BiasTrim, Crossbar, Scale
 from spikewvat.devices import Gaussian
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.processes import Processes
@@ -113,6 +114,7 @@ def test_every_framework(here, case):
 
 def test_spikes_and_neurons_go_wrong_elsewhere_as_here(here):
     chip = Chip(Gaussian(0.1), thresholds=0.2)
+    crossbar = Crossbar(adc_bits=3, adc_range=2.0, output_noise=0.2)
     found = []
     for jobs in (1, 2):
         test = Evaluator(a_model(), a_loader(), jobs=jobs)
@@ -120,6 +122,8 @@ def test_spikes_and_neurons_go_wrong_elsewhere_as_here(here):
             [
                 plain(test.corrupt(Deletion, [0, 0.3], device=Gaussian(0.1), chips=3)),
                 plain(test.corrupt(ThresholdMismatch, [0.2], chips=3)),
+                plain(test.chips(chip, chips=3)),
+                plain(test.chips(replace(chip, crossbar=crossbar), chips=3)),
                 plain(test.chips(chip, chips=3)),
             ]
         )

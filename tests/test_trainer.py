@@ -26,7 +26,7 @@ from spikewvat.lab.trainer.batches import prepared
 from spikewvat.lab.trainer.console import Totals, TrainingProgress, print_table
 from spikewvat.perturbations import HSV
 from spikewvat.spiking.losses import rate_cross_entropy
-from spikewvat.training import PerturbedGradient
+from spikewvat.training import PerturbedGradient, Plain
 
 FILES = ["best.safetensors", "checkpoint.safetensors", "model.safetensors"]
 
@@ -136,6 +136,26 @@ def test_resumed_in_another_layout_with_fused_steps(tmp_path, monkeypatch, optim
             train(tmp_path / "b")
     train(tmp_path / "b", resume=True)
     assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_fused_steps_take_gradients_of_any_layout(tmp_path):
+    class Contiguous(Plain):
+        def backward(self, closure, *, backward=torch.Tensor.backward):
+            loss = super().backward(closure, backward=backward)
+            for parameter in self.model.parameters():
+                parameter.grad = parameter.grad.contiguous()
+            return loss
+
+    found = []
+    for fused in (False, True):
+        torch.manual_seed(2)
+        model = worker.images().to(memory_format=torch.channels_last)
+        optimizer = torch.optim.SGD(model.parameters(), 0.05, momentum=0.9, fused=fused)
+        train = torch.utils.data.DataLoader(worker.TinyImages(".", "train"), 20)
+        options = {"method": Contiguous(model), "loss": nn.functional.cross_entropy}
+        fit(tmp_path / str(fused), model=model, optimizer=optimizer, train=train, **options)
+        found.append(model[3].weight.detach())
+    torch.testing.assert_close(*found)
 
 
 def test_batches_are_read_ahead_on_a_thread_where_that_draws_nothing():

@@ -13,6 +13,7 @@ from spikewvat.robustness import paired_differences
 from spikewvat.robustness.results import Degradation
 
 _SIGMA = 0.10
+_NAMES = {"stdb": "STDB", "stdb_wvat": "STDB under WVAT"}
 _Variant = tuple[str, bool]
 """A conversion, none for the ANN, and whether the biases of each chip are calibrated."""
 _STAGES: dict[str, tuple[_Variant, _Variant]] = {
@@ -64,13 +65,10 @@ def pipeline_tuned(network: str) -> str:
         best = max(one["score"] for one in tried)
         cells = []
         for one in tried:
-            text = f"{one['settings'][-1].rpartition('.')[2]}: {percent(one['score'])}"
+            text = f"{one['settings'][-1].partition('=')[2]}: {percent(one['score'])}"
             cells.append(f"**{text}**" if one["score"] == best else text)
         lines.append([_NAMES.get(stage) or _label(network, stage), *cells])
-    return markdown_table(["", *[""] * (len(lines[0]) - 1)], lines)
-
-
-_NAMES = {"stdb": "STDB", "stdb_wvat": "STDB under WVAT"}
+    return markdown_table(["", "least", "middle", "most"], lines)
 
 
 def _results(network: str) -> dict[str, dict[str, RowResult]]:

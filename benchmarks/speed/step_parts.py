@@ -1,119 +1,165 @@
-"""What variation adds to a training step: noise, displacing, restoring, as a share of it.
+"""What a perturbation adds to a step, part by part, beside what the machine could do.
 
-    python benchmarks/speed/step_parts.py [--rounds 20]
+    python benchmarks/speed/step_parts.py [--rounds 10]
 
-A round makes a plain step as the recipe does, then displaces the weights and restores them without
-any forward pass: by nothing, by noise that is drawn, and by noise that is looked up in a table.
-Times are the process's own on one thread: on a shared machine long work is interrupted, short work
-is not. As in programs, freed memory is kept.
+Parts move bytes: their limit is the time in which this core copies as many bytes between tensors of
+the same size. A plain step multiplies: its limit is the time of as many products in one large
+matrix product of its dtype. A round takes every part once, in random order; times are medians.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
 
 import torch
-from measuring import ROOT, quartiles, script
-from torch import Tensor, nn
+from networks import SETUPS, Training
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from spikewvat import HSV, Gaussian, adapter_for
-from spikewvat.devices import DeviceModel, GaussianTable
-from spikewvat.lab.recipes import read_recipe
-from spikewvat.lab.recipes.resolve import resolve
+from spikewvat import GAV, HSV, Gaussian, Momentum
+from spikewvat.devices.base import norm_of
+from spikewvat.devices.ranges import SixSigma, size_of, sizes_kept
+from spikewvat.memory import keep_freed_memory
+from spikewvat.perturbations import Perturbation, variation
+from spikewvat.provenance import provenance
+from spikewvat.serialisation import write_json
 from spikewvat.weights import perturbed
 
+OUT = Path(__file__).parents[1] / "results" / "speed" / "step_parts.json"
 SIGMA = 0.10
-DEVICES = {
-    "save and restore": None,
-    "noise drawn": Gaussian(SIGMA),
-    "noise looked up": GaussianTable(SIGMA),
-}
+NAMES = ("VGG-5, batch 128", "ReLU network")
+MATRIX = {torch.bfloat16: 4096, torch.float32: 1024}
+"""Sides of the matrices whose product measures the core's speed."""
 
 
-# Name, recipe, shape of an image without time, passes of the parts in a row.
-SETUPS = (
-    ("demo CNN", "demo/adam.toml", (2, 34, 34), 20),
-    ("VGG-5", "conversion/vgg5_sgd.toml", (3, 32, 32), 5),
-    ("784-400-200-10", "league/fc.toml", (1, 28, 28), 5),
-)
+class Parts:
+    """The parts of a step of one network.
 
+    Args:
+        training: The network; it has made a step.
+    """
 
-def spikes(*shape: int) -> Tensor:
-    """Return as many spikes as event digits have."""
-    return (torch.rand(shape) < 0.08).float()
+    def __init__(self, training: Training) -> None:
+        self.training, self.weights = training, training.weights
+        self.gradients = {name: torch.randn_like(w) for name, w in self.weights.items()}
+        self.copies = {name: torch.empty_like(w) for name, w in self.weights.items()}
+        self.buffers: dict[str, Tensor] = {}
+        self.noise = torch.Generator().manual_seed(0)
+        device, momentum = Gaussian(SIGMA), Momentum(training.optimizer)
+        both = variation(device, worst=momentum, mix="both", gamma=1.0)
+        drawn = HSV(Gaussian(SIGMA, drawn=True))
+        adds = {
+            "noise, looked up": (3, HSV(device)),
+            "momentum and noise": (4, both),
+            "worst direction, into its own memory": (3, GAV(device)),
+            "noise, drawn": (2, drawn),
+        }
+        self.parts: dict[str, tuple[int, Callable[[], float]]] = {
+            "copy": (2, partial(self._time, self._copy)),
+            "ranges": (1, partial(self._time, self._ranges)),
+            "length of a direction": (1, partial(self._time, self._lengths)),
+            **{name: (reads, partial(self._hold, p)) for name, (reads, p) in adds.items()},
+            "plain step": (0, partial(self._time, training.plain)),
+        }
+        """By name: how many numbers are moved for each weight, and the seconds of one."""
 
-
-def taken(function: Callable[[], object], repeats: int) -> float:
-    """Return the seconds of one call."""
-    start = time.process_time()
-    for _ in range(repeats):
+    def _time(self, function: Callable[[], object]) -> float:
+        start = time.perf_counter()
         function()
-    return (time.process_time() - start) / repeats
+        return time.perf_counter() - start
 
+    def _copy(self) -> None:
+        for name, weight in self.weights.items():
+            self.copies[name].copy_(weight.detach())
 
-def measure(path: str, shape: tuple[int, ...], repeats: int, rounds: int) -> dict[str, object]:
-    """Return the share of each part in a plain step: median over rounds, and quartiles."""
-    torch.manual_seed(0)
-    recipe = read_recipe(ROOT / "recipes" / path, preset="quick")
-    steps = recipe.data.parameters.get("time_steps")
-    batch = recipe.training.batch_size
-    inputs = torch.rand(batch, *shape) if steps is None else spikes(steps, batch, *shape)
-    labels = torch.arange(batch) % 10
-    resolved = resolve(recipe)
-    model = resolved.build_model()
-    adapter = adapter_for(model)
-    weights, optimizer = (
-        adapter.synaptic_weights(model),
-        resolved.optimization(model.parameters())[0],
-    )
-    generator = torch.Generator().manual_seed(0)
-    buffers: dict[str, Tensor] = {}
+    def _ranges(self) -> None:
+        with sizes_kept():
+            for weight in self.weights.values():
+                size_of(SixSigma(), weight)
 
-    def plain() -> None:
-        adapter.reset_state(model)
-        optimizer.zero_grad()
-        output = model(inputs)
-        nn.functional.cross_entropy(output.sum(0) if steps else output, labels).backward()
-        optimizer.step()
+    def _lengths(self) -> None:
+        for gradient in self.gradients.values():
+            float(norm_of(gradient))
 
-    def there_and_back(device: DeviceModel | None) -> None:
-        noise = HSV(device).plan(weights, generator=generator) if device else lambda live: None
-        with perturbed(weights, noise, buffers=buffers):
+    def _hold(self, perturbation: Perturbation) -> float:
+        """Return the time of writing the perturbed weights, pointing to them and back."""
+        gradients = {name: gradient.clone() for name, gradient in self.gradients.items()}
+        plan = perturbation.plan(self.weights, gradients, generator=self.noise)
+        del gradients  # nobody else holds them: their memory may be written to
+        start = time.perf_counter()
+        with perturbed(self.weights, plan, buffers=self.buffers):
             pass
+        return time.perf_counter() - start
 
-    parts = {name: partial(there_and_back, device) for name, device in DEVICES.items()}
-    times: dict[str, list[float]] = {"plain": [], **{name: [] for name in parts}}
+
+def products(dtype: torch.dtype) -> float:
+    """Return how many products and sums a second this core makes in one matrix product."""
+    side = MATRIX[dtype]
+    one, other = torch.randn(2, side, side, dtype=dtype)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        torch.mm(one, other)
+        times.append(time.perf_counter() - start)
+    return float(2 * side**3 / min(times))
+
+
+def measure(training: Training, rounds: int, seconds: float) -> dict[str, Any]:
+    """Return milliseconds of each part and of its limit."""
+    training.plain()
+    with FlopCounterMode(display=False) as counter:
+        training.plain()
+    parts, order, start = Parts(training), random.Random(0), time.perf_counter()
+    taken: dict[str, list[float]] = {name: [] for name in parts.parts}
     for number in range(rounds + 1):  # the first one warms up
-        found = {"plain": taken(plain, 1)}
-        found |= {name: taken(part, repeats) for name, part in parts.items()}
-        if number:
-            for name, seconds in found.items():
-                times[name].append(seconds)
-    plain_times = torch.tensor(times["plain"], dtype=torch.float64)
-    seconds_of = {name: torch.tensor(times[name], dtype=torch.float64) for name in parts}
+        for name in order.sample(list(parts.parts), len(parts.parts)):
+            found = parts.parts[name][1]()
+            if number:
+                taken[name].append(found)
+        if time.perf_counter() - start > seconds:
+            break
+    times = {name: median(values) for name, values in taken.items()}
+    count = sum(weight.numel() for weight in parts.weights.values())
+    moved = {name: 4 * count * numbers for name, (numbers, _) in parts.parts.items()}
+    speed = moved["copy"] / times["copy"]
+    dtype = torch.bfloat16 if training.bf16 else torch.float32
+    limits = {name: size / speed for name, size in moved.items()}
+    limits["plain step"] = counter.get_total_flops() / products(dtype)
     return {
-        "plain_ms": round(1e3 * float(plain_times.median()), 2),
-        "shares": {
-            name: [round(share, 4) for share in quartiles(part / plain_times)]
-            for name, part in seconds_of.items()
-        },
-        "batch": batch,
-        "weights": sum(w.numel() for w in weights.values()),
-        "rounds": rounds,
+        "batch": len(training.labels),
+        "weights": count,
+        "rounds": len(taken["copy"]),
+        "copy_gb_per_s": round(speed / 1e9, 1),
+        "products_gflop": round(counter.get_total_flops() / 1e9, 1),
+        "ms": {name: round(1e3 * seconds, 3) for name, seconds in times.items()},
+        "limit_ms": {name: round(1e3 * seconds, 3) for name, seconds in limits.items()},
     }
 
 
-def rows(arguments: argparse.Namespace) -> dict[str, object]:
-    """Measure every network and print it."""
-    found = []
-    for name, path, shape, repeats in SETUPS:
-        found.append({"setup": name, **measure(path, shape, repeats, arguments.rounds)})
-        print(found[-1])
-    return {"sigma": SIGMA, "rows": found}
+def main() -> None:
+    """Measure, print, write the result."""
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=60, help="of one network, about")
+    parser.add_argument("--out", type=Path, default=OUT)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    keep_freed_memory()
+    rows = {}
+    for name in NAMES:
+        rows[name] = measure(SETUPS[name](), arguments.rounds, arguments.seconds)
+        print(name, rows[name])
+    content = {"recipe": "benchmarks/speed/step_parts.py", "seeds": [0], "sigma": SIGMA}
+    write_json(arguments.out, {**content, **provenance(), "rows": rows})
 
 
 if __name__ == "__main__":
-    script(__file__, __doc__, rows, rounds=20)
+    main()

@@ -7,9 +7,10 @@ batches), the same through torch.compile, and as it was before (float32, single 
 none of these options). A round makes a step of each; the parts of a step are timed one after the
 other on one thread, the data as well, which a training reads ahead on a second one. An epoch is an
 estimate: the median step times the steps of 50 000 images. ``trained`` is the median step of the
-trainer itself, over a few. Images are random bytes of the same size: their content takes no time.
-Times are the process's own on one thread: on a shared machine long work is interrupted.
-The perturbation is noise, drawn anew (HSV of p = 1); plain training has none.
+trainer itself, over a few, and ``beside`` the same in two processes at once, as a suite trains on
+two cores (measured if this process may use two). Images are random bytes of the same size: their
+content takes no time. Times are the process's own on one thread: on a shared machine long work is
+interrupted. The perturbation is noise, drawn anew (HSV of p = 1); plain training has none.
 
 Rows of other setups stay in the file of results.
 """
@@ -19,6 +20,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import multiprocessing
+import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -31,7 +34,6 @@ from torch.utils.data import Dataset
 
 from spikewvat import HSV, Gaussian, adapter_for
 from spikewvat.data import make_loader
-from spikewvat.data.augmentation import Augmentation
 from spikewvat.data.stills import StillImages
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.loaders import augmentation
@@ -137,8 +139,10 @@ class Steps:
         return dict(zip(PARTS, (data, enter + leave, forward, backward, optimizer), strict=True))
 
 
-def trained(resolved: Resolved, images: StillImages, augment: Augmentation | None) -> float:
+def trained(resolved: Resolved) -> float:
     """Return the seconds of a step of the trainer, data on its thread."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
     settings, began = resolved.recipe.training, []
 
     def loss(output: Any, labels: Tensor) -> Tensor:
@@ -147,18 +151,20 @@ def trained(resolved: Resolved, images: StillImages, augment: Augmentation | Non
 
     model = resolved.build_model()
     optimizer, _ = resolved.optimization(model.parameters())
-    few = StillImages(
-        images.images[: STEPS * settings.batch_size],
-        images.targets[: STEPS * settings.batch_size],
-        mean=0.5,
-        std=0.5,
-    )
-    loader = make_loader(few, settings.batch_size, shuffle=True)
+    images = pictures(STEPS * settings.batch_size)
+    augment = augmentation(resolved.recipe, images.black)
+    loader = make_loader(images, settings.batch_size, shuffle=True)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(folder, epochs=1, precision=settings.precision, progress=False)
         trainer.fit(model, loader, loss, optimizer, augment=augment)
     taken = [end - start for start, end in itertools.pairwise(began)]
     return float(torch.tensor(taken[3:]).median())  # what comes before warms up
+
+
+def beside(path: str, given: tuple[str, ...], core: int) -> float:
+    """Return the same in a process of its own, on one core."""
+    os.sched_setaffinity(0, {core})
+    return trained(resolve(read_recipe(ROOT / "recipes" / path, preset="paper", overrides=given)))
 
 
 def summary(rounds: list[dict[str, float]], steps: int) -> dict[str, Any]:
@@ -193,8 +199,12 @@ def measure(path: str, given: tuple[str, ...], rounds: int) -> dict[str, Any]:
     row |= {"batch": batch, "rounds": rounds}
     row |= {way: summary(found, -(-IMAGES // batch)) for way, found in taken.items()}
     del ways, steps
-    augment = augmentation(recipes["now"].recipe, images.black)
-    row["trained_ms"] = round(1e3 * trained(recipes["now"], images, augment), 1)
+    row["trained_ms"] = round(1e3 * trained(recipes["now"]), 1)
+    cores = sorted(os.sched_getaffinity(0))[:2]
+    if len(cores) == 2:
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            both = pool.starmap(beside, [(path, given, core) for core in cores])
+        row["beside_ms"] = [round(1e3 * one, 1) for one in both]
     return {**row, "seconds": taken}
 
 

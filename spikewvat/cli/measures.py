@@ -22,6 +22,10 @@ def plan(
     ] = 0.9,
     share: Annotated[float, typer.Option(help="Share of the chips that must work.")] = 0.9,
     age: Annotated[str | None, typer.Option(metavar="1d", help="Time since programming.")] = None,
+    crossbar: Annotated[
+        str | None,
+        typer.Option(metavar="rows=128,adc_bits=8", help="What stands around the devices."),
+    ] = None,
     verify: Annotated[
         str, typer.Option(metavar="0.05,0.1,0.2", help="Shares of the weights to verify; 0: none.")
     ] = "0.05,0.1,0.2",
@@ -56,6 +60,7 @@ def plan(
         out,
         device=device,
         age=None if age is None else durations(age, "--age")[0],
+        crossbar=crossbar,
         target=target,
         share=share,
         verify=sorted(shares),

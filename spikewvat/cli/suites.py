@@ -66,12 +66,7 @@ def bench(
     from spikewvat.lab.recipes.loaders import check_root
     from spikewvat.lab.suites import jobs_of, read_suite, run_suite, trainings_of
     from spikewvat.lab.suites.progress import LOG, Epochs, JobsProgress
-    from spikewvat.lab.suites.selection import (
-        comparison_jobs,
-        select,
-        selection_jobs,
-        with_selection,
-    )
+    from spikewvat.lab.suites.selection import run_selected
 
     if list_:
         for name in suite_names():
@@ -139,15 +134,8 @@ def bench(
         found = run(jobs_of(chosen, seeds=numbers, **options))
         _finish(chosen, found.rows, found.failed, folder, kept_in)
         return
-    tried = selection_jobs(chosen, **options)
-    comparison_jobs(chosen, {}, seeds=numbers, **options)  # refuses seeds before anything is run
-    first = run(tried)
-    selected = select(chosen, first)
-    for name, how in selected.items():
-        typer.echo(f"{name}: chosen {', '.join(how.setting)}")
-    second = run(comparison_jobs(chosen, selected, seeds=numbers, **options))
-    compared = with_selection(second.rows, selected)
-    _finish(chosen, compared, (*first.failed, *second.failed), folder, kept_in)
+    found = run_selected(chosen, run, kept_in, seeds=numbers, told=typer.echo, **options)
+    _finish(chosen, found.rows, found.failed, folder, kept_in)
 
 
 def _names(jobs: Sequence[Job]) -> dict[Job, str]:

@@ -16,7 +16,6 @@ from spikewvat.conversion.graph import Node
 from spikewvat.conversion.layers import Neurons
 from spikewvat.conversion.network import SpikingNetwork
 
-_FITTED = ("threshold", "amplitude", "start", "bias")
 _HELD_OUT = 4  # of so many images, one checks the result
 
 
@@ -194,7 +193,7 @@ def _calibrated(
             f"targets are for {sorted(targets.activations)}, expected {sorted(layers)}. "
             "Use those from bias_targets(...) of the same network."
         )
-    before = [(n, {name: getattr(n, name) for name in _FITTED}) for n in layers.values()]
+    before = [(n, n.threshold, n.amplitude, n.start, n.bias) for n in layers.values()]
     fitted = snn.fitted_steps
     with evaluating(snn), torch.random.fork_rng():
         seed = torch.initial_seed()  # equal spikes of the input in every pass
@@ -204,9 +203,9 @@ def _calibrated(
         kept = _distance(snn, loader, targets, seed) < distance
     if not kept:
         snn.fitted_steps = fitted
-        for neurons, fits in before:
-            for name, value in fits.items():
-                setattr(neurons, name, value)
+        for neurons, threshold, amplitude, start, bias in before:
+            neurons.threshold, neurons.amplitude = threshold, amplitude
+            neurons.start, neurons.bias = start, bias
     return kept
 
 

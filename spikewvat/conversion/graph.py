@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spikewvat.conversion.layers import Add, Affine, Concat, Dropout, MaxPool, Neurons
 from spikewvat.conversion.memory import InPlaceTracer, Memory, written
+from spikewvat.conversion.merging import merged
 from spikewvat.conversion.rectifiers import Rectifier, rectifier_of_call, rectifier_of_module
 from spikewvat.conversion.refusals import advice
 from spikewvat.conversion.structure import Refused, called, is_pieces, kept_call, kept_module
@@ -66,15 +67,17 @@ class Graph:
         output: Name of the output.
         handed_over: Synaptic layers that receive analog values instead of spikes, each with the
             layer whose currents these are.
+        merged: Synaptic layers that have taken in another one, each with that.
     """
 
     modules: dict[str, nn.Module]
     nodes: list[Node]
     output: str
     handed_over: dict[str, str] = field(default_factory=dict)
+    merged: dict[str, str] = field(default_factory=dict)
 
 
-def trace(ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool = False) -> Graph:
+def trace(ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool | None = None) -> Graph:
     """Trace an ANN, fold its batch norm, and replace its activations with neurons.
 
     Activations and max pooling commute, so a pool before its activation is moved behind the
@@ -84,7 +87,8 @@ def trace(ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool = False) ->
     Args:
         ann: Any module whose forward takes one tensor and does not branch on its values.
         make_neurons: Makes the neurons for one activation.
-        analog: Let synaptic layers follow each other without neurons in between.
+        analog: Whether synaptic layers may follow each other without neurons in between, after
+            those are merged that can be; ``True`` leaves them as they are.
 
     Returns:
         The graph.
@@ -109,10 +113,11 @@ def trace(ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool = False) ->
 class _Builder:
     """Reads the traced nodes in order."""
 
-    def __init__(self, ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool) -> None:
+    def __init__(self, ann: nn.Module, make_neurons: MakeNeurons, *, analog: bool | None) -> None:
         self.ann = ann
         self.analog = analog
         self.handed_over: dict[str, str] = {}
+        self.merged: dict[str, str] = {}
         self.constants: dict[fx.Node, Any] = {}
         self.make_neurons = make_neurons
         self.modules: dict[str, nn.Module] = {}
@@ -130,7 +135,7 @@ class _Builder:
                 "the model has no ReLU, so nothing in it would spike. "
                 "Put nn.ReLU between its synaptic layers."
             )
-        return Graph(self.modules, self.nodes, self.output, self.handed_over)
+        return Graph(self.modules, self.nodes, self.output, self.handed_over, self.merged)
 
     def read(self, node: fx.Node) -> None:
         if is_shape(node):
@@ -289,23 +294,48 @@ class _Builder:
         return name
 
     def _synapses(self, node: fx.Node, path: str, module: nn.Module) -> None:
-        before = self.current[self._source(node)]
-        if before is not None:
-            if not self.analog:
-                raise UnsupportedModelError(
-                    f"layer {path!r} takes the output of {before!r} without a ReLU in between: "
-                    "negative activations cannot be sent as spikes. Put nn.ReLU between the two, "
-                    "or pass analog=True, which hands the currents over as analog values."
-                )
-            self.handed_over[path] = before
         plain = plain_copy(module)
         for what, parameter in plain.named_parameters():
             if not bool(torch.isfinite(parameter).all()):
                 raise ValueError(
                     f"{path}.{what} holds a value that is not finite. Train the model anew."
                 )
-        self._add(node, path, plain)
+        before = self.current[self._source(node)]
+        inputs = None
+        if before is not None:
+            both = self._merged(node, path, plain, before)
+            if both is not None:
+                plain, inputs = both
+            elif self.analog is False:
+                raise UnsupportedModelError(
+                    f"layer {path!r} takes the output of {before!r} without a ReLU in between: "
+                    "negative activations cannot be sent as spikes. Put nn.ReLU between the two, "
+                    "or pass analog=True, which hands the currents over as analog values."
+                )
+            else:
+                self.handed_over[path] = before
+        self._add(node, path, plain, inputs)
         self.current[self.env[node]] = path
+
+    def _merged(
+        self, node: fx.Node, path: str, plain: nn.Module, before: str
+    ) -> tuple[nn.Module, tuple[str, ...]] | None:
+        """Take a layer out of the graph that this one can take in; return both and their inputs."""
+        source = self._source(node)
+        last = self.nodes[-1]
+        same = {n for n, name in self.env.items() if name == source}
+        users = {user for n in same for user in n.users} - same
+        once = self._uses(before) == 1 and self._uses(path) == 1
+        if self.analog or not once or users != {node} or (last.name, last.path) != (source, before):
+            return None
+        both = merged(self.modules[before], plain)
+        if both is None:
+            return None
+        del self.modules[before], self.nodes[-1]
+        if before in self.handed_over:
+            self.handed_over[path] = self.handed_over.pop(before)
+        self.merged[path] = before
+        return both, last.inputs
 
     def _rectify(self, node: fx.Node, path: str, rectifier: Rectifier) -> None:
         source = self._source(node)

@@ -46,6 +46,8 @@ class SpikingNetwork(nn.Module):
             batch norm folded in.
         handed_over: Synaptic layers that receive analog values instead of spikes, each with the
             layer whose currents these are.
+        merged: Synaptic layers that have taken in another one, without an activation between the
+            two, each with that.
         time_steps: T; may be changed at any time.
         fitted_steps: The T that thresholds were fitted to, or None if to none.
         every_step: Whether the layers after the last neurons also run in every step, as on a chip;
@@ -69,7 +71,7 @@ class SpikingNetwork(nn.Module):
         for path, module in graph.modules.items():
             _place(self.layers, path, module)
         self.nodes, self.output = tuple(graph.nodes), graph.output
-        self.handed_over = dict(graph.handed_over)
+        self.handed_over, self.merged = dict(graph.handed_over), dict(graph.merged)
         self.coding, self.time_steps, self.chunk = coding, time_steps, chunk
         self.correction = correction
         self.fitted_steps: int | None = None
@@ -205,10 +207,14 @@ class SpikingNetwork(nn.Module):
             neurons.leak.requires_grad_(leak)
 
     def extra_repr(self) -> str:
-        """Return the arguments, and what is no spike between synapses."""
-        shown = f"time_steps={self.time_steps}, coding={self.coding}, chunk={self.chunk}"
-        pairs = [f"{before} to {path}" for path, before in self.handed_over.items()]
-        return f"{shown}, analog values from {', '.join(pairs)}" if pairs else shown
+        """Return the arguments, what is no spike between synapses, and merged layers."""
+        shown = [f"time_steps={self.time_steps}, coding={self.coding}, chunk={self.chunk}"]
+        for what, pairs in (
+            ("analog values from {}", [f"{b} to {path}" for path, b in self.handed_over.items()]),
+            ("merged {}", [f"{b} into {path}" for path, b in self.merged.items()]),
+        ):
+            shown += [what.format(", ".join(pairs))] if pairs else []
+        return ", ".join(shown)
 
     @property
     def correction(self) -> Correction | None:

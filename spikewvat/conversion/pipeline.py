@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,7 @@ def convert(
     starts: Sequence[float] | None = None,
     leak: float = 1.0,
     unit_spikes: bool = False,
-    analog: bool = False,
+    analog: bool | None = None,
     variation: DeviceModel | None = None,
     checkpoint: Path | str | None = None,
     chunk: int | None = None,
@@ -78,10 +79,12 @@ def convert(
         unit_spikes: Use spikes of size 1 instead of the threshold, as published for hybrid
             conversion. Currents then shrink from layer to layer; this is valid only for chains
             without biases.
-        analog: Convert synaptic layers that follow each other without an activation, as in linear
-            bottlenecks: the second one receives analog values in every step, which the chip must
-            be able to hand over. ``print(snn)`` names such layers; without ``analog=True`` they are
-            an error.
+        analog: What becomes of synaptic layers that follow each other without an activation.
+            ``None`` merges two dense layers, or convolutions of which one looks at single places,
+            into one; elsewhere, as in linear bottlenecks, the second layer receives analog values
+            in every step, which the chip must be able to hand over, and a warning says so.
+            ``True`` hands over everywhere and keeps the ANN's weights, ``False`` refuses what
+            cannot be merged. ``print(snn)`` names all such layers.
         variation: Device model; thresholds are chosen over its chips.
         checkpoint: File for intermediate results of balancing.
         chunk: Number of steps that a layer runs at once; see :class:`SpikingNetwork`.
@@ -144,7 +147,7 @@ def unbalanced(
     dynamics: Dynamics = Dynamics(),  # noqa: B008 -- frozen
     leak: float = 1.0,
     unit_spikes: bool = False,
-    analog: bool = False,
+    analog: bool | None = None,
     chunk: int | None = None,
     correction: Correction | None = None,
 ) -> SpikingNetwork:
@@ -157,7 +160,7 @@ def unbalanced(
         dynamics: How neurons integrate and fire.
         leak: Share of the potential left after a step.
         unit_spikes: Use spikes of size 1 instead of the threshold.
-        analog: Convert synaptic layers that follow each other without an activation.
+        analog: What becomes of synaptic layers that follow each other without an activation.
         chunk: Number of steps that a layer runs at once.
         correction: Corrects each image's spikes.
 
@@ -177,6 +180,14 @@ def unbalanced(
 
     with evaluating(ann):
         graph = trace(ann, make, analog=analog)
+    if analog is None and graph.handed_over:
+        pairs = ", ".join(f"{b!r} to {path!r}" for path, b in graph.handed_over.items())
+        warnings.warn(
+            f"no activation between synaptic layers: currents pass as analog values from {pairs}, "
+            "which the chip must be able to hand over in every step. Pass analog=True if it is, "
+            "analog=False to refuse such networks.",
+            stacklevel=3,
+        )
     if unit_spikes:
         _refuse_scales(graph.modules)
     if time_steps is None:

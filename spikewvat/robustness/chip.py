@@ -29,7 +29,8 @@ class Chip(DeviceModel):
 
     On the chips of an :class:`~spikewvat.Evaluator` everything acts together, and all of it comes
     from the chip's seed. As a device of training it is what it does to the weights; see
-    :class:`~spikewvat.training.neurons.NeuronVariation` for training under mismatch of neurons.
+    :class:`~spikewvat.training.neurons.NeuronVariation` for training under mismatch of neurons, and
+    :meth:`~spikewvat.robustness.crossbar.Crossbar.around` for training in a crossbar.
 
     Args:
         weights: What happens to the weights; a ``ReadNoise`` at the end acts in every step.

@@ -17,10 +17,11 @@ from spikewvat.devices import DeviceModel, Ideal
 from spikewvat.devices.base import check_at_least_zero
 from spikewvat.robustness.axis import Axis, Setting
 from spikewvat.robustness.calibration import Bench, Measure, Repair
-from spikewvat.robustness.chips import Chips, Plan, Progress, shifted, sigma_of, source_of_seeds
+from spikewvat.robustness.chips import Chips
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.images import CACHE_BYTES, Images
 from spikewvat.robustness.landscape.landscape import Landscape
+from spikewvat.robustness.plan import Plan, Progress, shifted, sigma_of, source_of_seeds
 from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.subject import Subject
@@ -77,9 +78,10 @@ class Evaluator:
         autocast: ``torch.bfloat16`` or ``torch.float16`` runs the forward passes in that
             precision, as ``torch.autocast`` does; accuracies then differ a little, and chips
             are not stacked.
-        jobs: Number of processes that share the chips, on a CPU with several cores. Each has a copy
-            of the network and of the images, and torch's threads are divided among them; results
-            are the same, bit for bit where a process had one thread before.
+        jobs: Number of processes that share the chips of :meth:`chips`, :meth:`sweep` and
+            :meth:`corrupt`, on a CPU with several cores; the landscape is evaluated in this one.
+            Torch's threads are divided among them. Results are the same, bit for bit where this
+            process has one thread.
 
     Raises:
         ValueError: If an option is invalid, or ``weights`` is empty. Every method raises it if the

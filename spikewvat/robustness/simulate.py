@@ -10,8 +10,8 @@ from torch import Generator, nn
 
 from spikewvat.adapters import Adapter, ResetState
 from spikewvat.devices import DeviceModel
-from spikewvat.robustness.chips import Progress
 from spikewvat.robustness.evaluator import Evaluator
+from spikewvat.robustness.plan import Progress
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.testset import ChipLoss, Scores

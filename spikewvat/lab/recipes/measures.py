@@ -8,6 +8,7 @@ from pathlib import Path
 from spikewvat.devices import DeviceModel, at_age
 from spikewvat.devices.aging import changes_with_age
 from spikewvat.errors import RecipeError
+from spikewvat.lab.recipes.crossbars import read_crossbar, standing_in
 from spikewvat.lab.recipes.devices import build_device
 from spikewvat.lab.recipes.evaluation import converters
 from spikewvat.lab.recipes.loaders import open_data
@@ -21,6 +22,7 @@ def plan_measures(
     *,
     device: str,
     age: float | None = None,
+    crossbar: str | None = None,
     target: float,
     share: float = 0.9,
     verify: Sequence[float] = (0.05, 0.1, 0.2),
@@ -36,6 +38,7 @@ def plan_measures(
         out: Folder of a training run.
         device: The device, see :func:`spikewvat.lab.recipes.devices.stages`.
         age: Time since programming, in seconds; that of the device by default.
+        crossbar: What stands around the devices; by default that of the run's recipe.
         target: Accuracy that a chip must reach to work.
         share: Share of the chips that must work.
         verify: Shares of the weights to verify.
@@ -47,17 +50,21 @@ def plan_measures(
 
     Raises:
         CheckpointError: If ``out`` holds no run.
-        RecipeError: If the device cannot be made, or does not know that age.
+        RecipeError: If device or crossbar cannot be made, or the device does not know that age.
         DataError: If the data is missing or malformed.
     """
     made = _aged(build_device(device, "--device"), device, age)
+    around = read_crossbar(crossbar, "--crossbar")
     resolved = resolve(read_run(out))
     data = open_data(resolved, data_root)
     tested = data.part(resolved.recipe.evaluation.split)
     resolved = resolved.with_input_shape(data.input_shape)
     model = load_model(out, resolved, weights=final_weights(out))
     samples = data.samples["train"]
+    around = around or resolved.crossbar
     with converters(resolved.recipe, model, data):
+        if around is not None:
+            made = standing_in(made, around.on(model, data.calibration))
         return find_measures(
             model,
             tested,

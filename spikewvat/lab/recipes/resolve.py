@@ -333,6 +333,12 @@ def _optimization(recipe: Recipe) -> Optimization:
                 f"training.fused = true: {training.optimizer!r} has no fused kernel. Leave it out, "
                 "or use 'sgd', 'adam' or 'adamw'."
             )
+        if training.precision == "16-mixed" and training.clip_norm is not None:
+            raise RecipeError(
+                f"training.clip_norm = {training.clip_norm}: with precision = '16-mixed' a fused "
+                "optimizer scales gradients back in its step, after clipping. Leave out "
+                "training.fused, or use 'bf16-mixed'."
+            )
         options["fused"] = True
     if training.decay is not None and training.schedule != "exponential":
         raise RecipeError(

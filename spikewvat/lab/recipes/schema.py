@@ -119,6 +119,7 @@ MEASURES = {
     "bias-trim": "spikewvat.robustness.calibration:BiasTrim",
     "gain-trim": "spikewvat.robustness.calibration:GainTrim",
     "threshold-trim": "spikewvat.robustness.calibration:ThresholdTrim",
+    "conversion-trim": "spikewvat.robustness.calibration:ConversionTrim",
     "batch-norm": "spikewvat.robustness.calibration:BatchNorm",
     "distillation": "spikewvat.robustness.calibration:Distillation",
     "learning": "spikewvat.robustness.calibration:Learning",

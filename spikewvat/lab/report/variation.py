@@ -138,13 +138,11 @@ def _pictures(setup: Setup, group: Found) -> list[Picture]:
 
 def how_run(result: RowResult) -> str:
     """Describe the runs of a row."""
-    last, samples = result.curves[0][-1], result.samples
+    last = result.curves[0][-1]
     parts = [f"{result.scale} scale"] if result.scale else []
     seeds = ", ".join(map(str, result.seeds))
     parts.append(f"training seed{'s' * (len(result.seeds) > 1)} {seeds}")
-    if samples:
-        learned = f"{samples['train']} training and " if samples["train"] else ""
-        parts.append(f"{learned}{samples['test']} test samples")
+    parts += [result.extent] if result.extent else []
     parts.append(f"{last.device} on {last.chips} chips a training")
     if result.errors:
         parts.append(f"errors of {over_all(result.errors)}")

@@ -89,7 +89,7 @@ class Setup(Table):
     baseline: str | None = None
     """Row whose training time is the unit; without it, times are not shown."""
     recipe: str | None = None
-    """Recipe of a set-up that has a row for each of the suite's ``methods``, and no other."""
+    """Recipe of a set-up that has a row for each of the suite's ``methods`` and names no others."""
     without: tuple[str, ...] = ()
     """Names of methods that cannot be run here."""
     folds: Annotated[int, Field(ge=2)] | None = None

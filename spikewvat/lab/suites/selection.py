@@ -6,8 +6,11 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from spikewvat.errors import DivergedError, RecipeError
+from spikewvat import serialisation
+from spikewvat.errors import DataError, DivergedError, RecipeError
 from spikewvat.formatting import MISSING, markdown_table, percent
 from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.suites.jobs import JobFailed, RowJob, jobs_of
@@ -127,15 +130,101 @@ def select(suite: Suite, found: SuiteResult) -> dict[str, Selected]:
             sigmas=plan.sigmas,
             chips=plan.chips,
             images=known[0].curves[0].reports[0].images,
+            columns=_columns(suite, setup),
         )
     return selected
 
 
-def with_selection(
-    results: Mapping[str, RowResult], selected: Mapping[str, Selected]
-) -> dict[str, RowResult]:
-    """Return results that know how their settings were chosen."""
-    return {name: replace(row, selection=selected[name]) for name, row in results.items()}
+def run_selected(
+    suite: Suite,
+    run: Callable[[list[RowJob]], SuiteResult],
+    results: Path,
+    *,
+    preset: str | None,
+    seeds: Sequence[int],
+    overrides: Iterable[str] = (),
+    told: Callable[[str], object] = lambda line: None,
+) -> SuiteResult:
+    """Choose the setting of each row and compare the chosen ones, row by row.
+
+    A row is written as soon as it is complete. One that is there already is not run again, on
+    whatever machine it was run, unless its settings, seeds or recipe have changed since.
+
+    Args:
+        suite: A suite with a selection.
+        run: Runs jobs, see :func:`spikewvat.lab.suites.run_suite`.
+        results: Folder of one result file per row.
+        preset: Scale of the recipes.
+        seeds: Training seeds of the comparison, unless a set-up has its own.
+        overrides: Such as ``"training.lr=1e-4"``, for all jobs.
+        told: Called with a line for each row.
+
+    Raises:
+        RecipeError: If a recipe is malformed, settings would be chosen on test data, or a seed
+            serves choice and comparison.
+        CheckpointError: If a row cannot be written.
+    """
+    options: dict[str, Any] = {"preset": preset, "overrides": tuple(overrides)}
+    selection_jobs(suite, **options)  # whatever is wrong is refused before anything is run
+    comparison_jobs(suite, {}, seeds=seeds, **options)
+    rows: dict[str, RowResult] = {}
+    lost: list[tuple[RowJob, JobFailed]] = []
+    for name in [row.name for row in suite.rows]:
+        alone, path = suite.chosen([name]), results / f"{name}.json"
+        known = _known(alone, path, seeds, options)
+        if known is not None:
+            told(f"{name}: kept from {path}")
+            rows[name] = known
+            continue
+        tried = run(selection_jobs(alone, **options))
+        lost += tried.failed
+        selected = select(alone, tried)
+        if name not in selected:
+            continue
+        told(f"{name}: chosen {', '.join(selected[name].setting)}")
+        compared = run(comparison_jobs(alone, selected, seeds=seeds, **options))
+        lost += compared.failed
+        if name in compared.rows:
+            rows[name] = replace(compared.rows[name], selection=selected[name])
+            serialisation.write(path, rows[name])
+    return SuiteResult(rows, tuple(lost))
+
+
+def _known(
+    suite: Suite, path: Path, seeds: Sequence[int], options: Mapping[str, Any]
+) -> RowResult | None:
+    """Return the result of a suite's only row if it is there and of the same settings and recipe.
+
+    A key of a recipe that there was not yet when it was run makes no difference.
+    """
+    try:
+        known = serialisation.read(path, RowResult)
+    except DataError:  # none, or none that can be read
+        return None
+    (setup,), plan, chosen = suite.setups, _plan(suite), known.selection
+    (row,) = setup.rows
+    if chosen is None or not 0 <= chosen.chosen < len(chosen.tried):
+        return None
+    asked = (row.settings, plan.seeds, plan.sigmas, plan.chips, _columns(suite, setup))
+    found = (tuple(tried.setting for tried in chosen.tried), chosen.seeds, chosen.sigmas)
+    if asked != (*found, chosen.chips, chosen.columns):
+        return None
+    job = comparison_jobs(suite, {row.name: chosen}, seeds=seeds, **options)[0]
+    same_seeds = known.seeds == tuple(setup.seeds or seeds)
+    return known if same_seeds and _agree(known.recipe, job.recipe.content()) else None
+
+
+def _agree(one: Any, other: Any) -> bool:
+    """Return whether two nested values are equal as JSON, in the keys that both have."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        shared = (one.keys() & other.keys()) - {"description"}
+        return all(_agree(one[key], other[key]) for key in shared)
+    return json.dumps(one) == json.dumps(other)
+
+
+def _columns(suite: Suite, setup: Setup) -> dict[str, dict[str, Any]]:
+    names = suite.columns if setup.columns is None else setup.columns
+    return {name: suite.columns[name] for name in names}
 
 
 def selection_table(setup: Setup, results: Mapping[str, RowResult]) -> str:
@@ -174,6 +263,7 @@ def _candidates(row: Row, setup: Setup, plan: Selection) -> list[Row]:
         "evaluation.split=validation",
         f"evaluation.sigmas={json.dumps(list(plan.sigmas))}",
         f"evaluation.chips={plan.chips}",
+        "evaluation.seed=1",  # other chips than those that the networks are compared on
     )
     return [
         row.model_copy(

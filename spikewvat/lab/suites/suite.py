@@ -72,13 +72,13 @@ class Suite(Table):
     @model_validator(mode="before")
     @classmethod
     def _crossed(cls, value: Any) -> Any:
-        """Give each set-up with a recipe one row for each method."""
+        """Give each set-up that has a recipe instead of rows one row for each method."""
         if not isinstance(value, Mapping) or not value.get("methods"):
             return value
         setups = []
         for setup in value.get("setups", ()):
             recipe = setup.get("recipe") if isinstance(setup, Mapping) else None
-            if isinstance(recipe, str):
+            if isinstance(recipe, str) and "rows" not in setup:
                 rows = [
                     {**one, "recipe": recipe, "name": f"{Path(recipe).stem}-{one.get('name')}"}
                     for one in value["methods"]
@@ -278,6 +278,8 @@ def _check_names(suite: Suite, path: Path) -> None:
     for setup in suite.setups:
         if setup.baseline is not None:
             wanted.append((setup.baseline, [row.name for row in setup.rows]))
+        for method in setup.without:
+            wanted.append((method, [str(one.get("name")) for one in suite.methods]))
         for column in setup.columns or ():
             if column not in suite.columns:
                 raise RecipeError(
@@ -287,5 +289,5 @@ def _check_names(suite: Suite, path: Path) -> None:
     for name, known in wanted:
         if name not in known:
             raise RecipeError(
-                f"{str(path)!r} names an unknown row {name!r}. {nearest(name, known)}"
+                f"{str(path)!r} names an unknown row or method {name!r}. {nearest(name, known)}"
             )

@@ -241,8 +241,5 @@ def _changed(value: float, clean: float) -> str:
 
 def extent(result: RowResult) -> str:
     """Describe the extent of a run: scale, seeds, samples."""
-    seeds, samples = len(result.seeds), result.samples
-    return (
-        f"{result.scale} scale, {seeds} training seed{'s' if seeds > 1 else ''}, "
-        f"{samples['train']} training and {samples['test']} test samples"
-    )
+    seeds = len(result.seeds)
+    return f"{result.scale} scale, {seeds} training seed{'s' if seeds > 1 else ''}, {result.extent}"

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from spikewvat import files
 from spikewvat.errors import CheckpointError
-from spikewvat.lab.trainer.loop import Loop
+from spikewvat.lab.trainer.loop import Loop, laid_out
 
 _REMEDY = "Resume with the recipe that it was trained with, or choose another folder."
 
@@ -118,14 +118,11 @@ def restore(path: Path, loop: Loop, identity: Mapping[str, Any]) -> Position:
 
 
 def _lay_out(optimizer: Optimizer) -> None:
-    """Lay out an optimizer's state in memory as the parameters are.
-
-    Files do not keep the order of axes, and fused kernels go through memory without asking.
-    """
+    """Lay out an optimizer's state in memory as the parameters are: files do not keep that."""
     for parameter, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                state[name] = laid_out(value, parameter)
 
 
 def check_identity(saved: Mapping[str, Any], now: Mapping[str, Any], path: Path) -> None:

@@ -47,6 +47,17 @@ def derived_seed(seed: int, *parts: str | int) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def laid_out(value: Tensor, parameter: Tensor) -> Tensor:
+    """Return a tensor that lies in memory as a parameter does.
+
+    Fused optimizers go through memory in order, without a look at the strides: channels-last
+    weights with a gradient in another layout would get that of other weights.
+    """
+    if value.is_sparse or value.stride() == parameter.stride():
+        return value
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+
+
 class Loop:
     """The objects of a run, set up by Fabric.
 
@@ -93,6 +104,7 @@ class Loop:
         self._seed = seed
         self._clip_norm, self._clamp = clip_norm, clamp
         self._clamped = {} if clamp is None else self.adapter.synaptic_weights(model)
+        self._fused = any(group.get("fused") for group in optimizer.param_groups)
         self._classes = 0
         self.adapter.reset_state(model)
         # One program for each shape: those for any shape depend on what came before.
@@ -167,6 +179,10 @@ class Loop:
                 max_norm=self._clip_norm,
                 error_if_nonfinite=False,
             )
+        if self._fused:
+            for parameter in self.model.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = laid_out(parameter.grad, parameter)
         self._stepper.step()
         self.method.after_step()
         if self._clamp is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -69,21 +68,22 @@ class ConversionTrim(NetworkMeasure):
         images = [inputs for inputs, _ in bench.batches(self.samples)]
         with replaced(bench.live, bench.ideal_weights):
             targets = bias_targets(snn, images)
-        tables: dict[tuple[str, int], MutableMapping[str, Any]] = {
-            (layer, id(table)): table
+        tables: dict[tuple[str, str], dict[str, Any]] = {
+            (layer, kind): vars(neurons)[kind]
             for layer, neurons in snn.neurons().items()
-            for table in (neurons._parameters, neurons._buffers)
+            for kind in ("_parameters", "_buffers")
         }
         before = {place: dict(table) for place, table in tables.items()}
         _CALIBRATE[self.what](snn, images, targets)
         changed: list[Entry] = []
         numbers: dict[str, Tensor] = {}
-        for place, table in tables.items():
-            new = {k: v for k, v in table.items() if v is not before[place][k]}
+        for (layer, kind), table in tables.items():
+            old = before[layer, kind]
+            new = {key: value for key, value in table.items() if value is not old[key]}
             changed += [(table, key, value) for key, value in new.items()]
             if (found := new.get(_TENSORS[self.what])) is not None:
-                numbers[f"{place[0]}.{_TENSORS[self.what]}"] = found.detach().clone()
-            table.update(before[place])
+                numbers[f"{layer}.{_TENSORS[self.what]}"] = found.detach().clone()
+            table.update(old)
         return Correction(numbers, functools.partial(exchanged_entries, *changed))
 
     def cost(self, bench: Bench) -> Cost:

@@ -64,8 +64,9 @@ class Array:
     """
 
     def __init__(self, model: nn.Module, live: Weights, through: Through, tile: Tile) -> None:
-        self._model, self._live, self._through, self._tile = model, live, through, tile
-        self._lines = {name: _Line(tuple(weight.shape)) for name, weight in live.items()}
+        self._model, self._through, self._tile = model, through, tile
+        self._live = {name: weight for name, weight in live.items() if weight.numel()}
+        self._lines = {name: _Line(tuple(w.shape)) for name, w in self._live.items()}
         self._places: dict[int, str] = {}
         self._running: list[tuple[str, ...]] = []  # weights of the layers that run now
         self._called: set[str] = set()
@@ -131,7 +132,7 @@ class Array:
         self._places = {
             weight.data_ptr(): name
             for name, weight in self._live.items()
-            if not isinstance(weight, EffectiveWeight) and weight.numel()
+            if not isinstance(weight, EffectiveWeight)
         }
         self._called.clear()
         self._open = True
@@ -156,7 +157,7 @@ class Array:
         if (held := self._held(x)) is not None:
             self._refuse(held, f"is the input of {name!r}")
         held = self._held(weight) or self._computed(weight)
-        if held is None or weight.numel() == 0:
+        if held is None:
             return func(*args, **kwargs)
         x = x.to_dense() if x.is_sparse else x
         groups = given.get("groups", 1)

@@ -186,7 +186,8 @@ class Crossbar:
         Raises:
             UnsupportedModelError: From a pass, if a weight is used otherwise than in linear and
                 convolutional products; it names the weight.
-            ValueError: If the network is inside of a crossbar already, or a weight has no range.
+            ValueError: If the network is inside of a crossbar already; from a pass, if a weight has
+                no range.
 
         Example:
             >>> net = nn.Sequential(nn.Linear(300, 4))
@@ -216,7 +217,8 @@ class Crossbar:
         Args:
             model: The network, which runs in evaluation mode.
             batches: Inputs, or tuples with inputs first; not those of the test.
-            weights: As for :meth:`around`.
+            weights: As for :meth:`around`. Where a module around the network runs it over time,
+                pass that module and the network's weights.
             adapter: As for :meth:`around`.
 
         Raises:
@@ -281,17 +283,15 @@ class Crossbar:
         check_model(model, type(self).__name__)
         adapter = adapter or adapter_for(model)
         live = adapter.synaptic_weights(model) if weights is None else weights
-        bounds = {name: self._bound(name) for name in live}
 
         def through(name: str, product: Product, x: Tensor, weight: Tensor) -> Tensor:
             unit = float(weight.abs().max()) if largest is None else largest[name]
-            bound = bounds[name]
             return self.multiply(
                 product,
                 x,
                 weight,
                 unit=unit or 1.0,
-                bound=bound,
+                bound=self._bound(name),
                 generator=generator,
                 note=None if note is None else lambda sums: note(name, sums),
             )

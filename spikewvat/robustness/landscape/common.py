@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spikewvat.robustness.chips import Progress
+from spikewvat.robustness.plan import Progress
 from spikewvat.robustness.run import Run
 from spikewvat.weights import Weights
 

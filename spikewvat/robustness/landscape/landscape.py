@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from spikewvat.devices import DeviceModel
-from spikewvat.robustness.chips import Progress
 from spikewvat.robustness.landscape.lines import LossLines, lines_to_chips
 from spikewvat.robustness.landscape.sharpness import Sharpness, rise_of_loss
 from spikewvat.robustness.landscape.surface import LossSurface, plane_of_filters
+from spikewvat.robustness.plan import Progress
 from spikewvat.robustness.stacked import Stacking
 from spikewvat.robustness.subject import Subject
 from spikewvat.robustness.testset import ChipLoss

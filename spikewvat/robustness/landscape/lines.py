@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from torch import Generator
 
 from spikewvat.devices.base import DeviceModel, check_device
-from spikewvat.robustness.chips import Progress, draw_seeds, sigma_of
 from spikewvat.robustness.landscape.common import Surroundings, check_shapes, positions, table
+from spikewvat.robustness.plan import Progress, draw_seeds, sigma_of
 from spikewvat.robustness.run import Run
 from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 

@@ -8,9 +8,10 @@ from torch import Generator, Tensor
 
 from spikewvat.devices.base import DeviceModel, check_device
 from spikewvat.perturbations import GAV
-from spikewvat.robustness.chips import Chips, Plan, Progress, sigma_of
+from spikewvat.robustness.chips import Chips
 from spikewvat.robustness.intervals import skewed_interval
 from spikewvat.robustness.landscape.common import Surroundings, table
+from spikewvat.robustness.plan import Plan, Progress, sigma_of
 from spikewvat.robustness.results import ChipReport
 from spikewvat.robustness.run import Run
 from spikewvat.robustness.stacked import Stacking

@@ -9,8 +9,8 @@ from torch import Generator
 
 from spikewvat.devices.base import check_above_zero, draw_dtype
 from spikewvat.devices.normal import standard_normal
-from spikewvat.robustness.chips import Progress, draw_seeds
 from spikewvat.robustness.landscape.common import Surroundings, check_shapes, positions, table
+from spikewvat.robustness.plan import Progress, draw_seeds
 from spikewvat.robustness.run import Run
 from spikewvat.serialisation import Fraction, Fractions, Real, Reals
 from spikewvat.weights import Weights
