@@ -5,8 +5,9 @@
 Random weights, batch norm's statistics from random images, images of 64 x 64; each network in a
 process of its own, whose peak memory is that above what it held before converting. The correlation
 is that of the scores, less their mean over images, with the ANN's, on images not calibrated with;
-thresholds are fitted to each number of steps. The time of an image-step is taken in turn with that
-of the network which SpikingJelly makes, if it does.
+thresholds are fitted to each number of steps. The amplification says how much larger a small change
+of the images is in the scores, both relative to what differs between images. The time of an
+image-step is taken in turn with that of the network which SpikingJelly makes, if it does.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from spikewvat.training.averaging import refresh_batch_norm
 NETWORKS = ("resnet18", "mobilenet_v2", "densenet121")
 STEPS = (8, 32, 128)
 CALIBRATION, TESTED = 32, 8
+_SMALL = 1e-3
 TIMED, ROUNDS = 8, 3  # steps and repetitions of what is timed
 
 
@@ -69,6 +71,7 @@ def measured(name: str) -> dict[str, Any]:
         row["seconds"].append(round(time.perf_counter() - began, 2))
         row.setdefault("memory_mb", round(_peak() - before))
         row["correlation"].append(round(_correlation(snn(tested), wanted), 5))
+    row["amplification"] = round(_amplification(ann, tested, draw), 1)
     row["parameters"] = sum(p.numel() for p in ann.parameters())
     row["handed_over"] = len(snn.handed_over)
     return row | _times(ann, snn, calibration, tested)
@@ -99,6 +102,14 @@ def _times(
 def _correlation(scores: Tensor, wanted: Tensor) -> float:
     pair = torch.stack([x.sub(x.mean(0)).flatten() for x in (scores, wanted)])
     return float(torch.corrcoef(pair)[0, 1])
+
+
+def _amplification(ann: nn.Module, tested: Tensor, draw: torch.Generator) -> float:
+    """Return the relative change of the scores for a small relative change of the images."""
+    noise = _SMALL * tested.std() * torch.randn(tested.shape, generator=draw)
+    wanted = ann(tested)
+    change = (ann(tested + noise) - wanted).norm() / (wanted - wanted.mean(0)).norm()
+    return float(change) / _SMALL
 
 
 def _peak() -> float:

@@ -163,6 +163,7 @@ def torchvision() -> str:
                 f"{row['parameters'] / 1e6:.1f}",
                 str(row["handed_over"]),
                 *(f"{value:.3f}" for value in row["correlation"]),
+                f"{row['amplification']:.0f}" if "amplification" in row else "",
                 f"{row['seconds'][1]:.1f}",
                 f"{row['memory_mb']}",
                 f"{row['ours_ms']:.1f}",
@@ -171,7 +172,9 @@ def torchvision() -> str:
         )
     heads = ["", "million parameters", "layers with analog input"]
     heads += [f"correlation, T = {step}" for step in result["steps"]]
-    return markdown_table([*heads, "s", "MB", "ms an image-step", "ann2snn"], lines)
+    return markdown_table(
+        [*heads, "amplification", "s", "MB", "ms an image-step", "ann2snn"], lines
+    )
 
 
 def balancing() -> str:
