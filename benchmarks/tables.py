@@ -26,7 +26,9 @@ from pages.compared import (
     convertible,
     corruptions,
     few_steps,
+    few_steps_on_chips,
     simulated,
+    torchvision,
 )
 from pages.coverage import coverage, failures
 from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
@@ -116,6 +118,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-peer": conversion_peer,
     "convertible": convertible,
     "few-steps": few_steps,
+    "few-steps-5": lambda: few_steps_on_chips("0.05"),
+    "few-steps-10": lambda: few_steps_on_chips("0.1"),
+    "torchvision": torchvision,
     "balancing": balancing,
     "figures": figures,
     "claims": claims,

@@ -159,7 +159,7 @@ def test_fused_steps_take_gradients_of_any_layout(tmp_path):
 
 
 def test_batches_are_read_ahead_on_a_thread_where_that_draws_nothing():
-    def threads(dataset, **options):
+    def threads(dataset, *, known=True, **options):
         loader = torch.utils.data.DataLoader(dataset, 8, **options)
         found = []
 
@@ -169,12 +169,17 @@ def test_batches_are_read_ahead_on_a_thread_where_that_draws_nothing():
 
         with prepared(loader, noted) as batches:
             labels = torch.cat([labels for _, labels in batches])
-        assert torch.equal(labels, torch.cat([labels for _, labels in loader]))
+        if known:
+            assert torch.equal(labels, torch.cat([labels for _, labels in loader]))
         return set(found)
 
     images = worker.TinyImages(".", "train")
     assert threads(images) == threads(torch.utils.data.Subset(images, range(20))) == {False}
     assert threads(worker.data()) == {True}  # nobody knows whether it draws
+    by_chance = torch.utils.data.WeightedRandomSampler([1.0] * len(images), 20)
+    assert threads(images, sampler=by_chance, known=False) == {True}
+    collate = torch.utils.data.default_collate
+    assert threads(images, collate_fn=lambda items: collate(items)) == {True}
     assert threads(worker.data(), num_workers=1) == {False}  # others draw
 
 

@@ -18,7 +18,8 @@ def training_at_size() -> str:
         name = row["setup"].partition(",")[0]
         lines.append([f"**{name}, {size}**", *[""] * (len(_PARTS) + 2)])
         for way, label in (("before", "as before"), ("now", "now"), ("compiled", "compiled")):
-            lines.append([label, *_way(row[way])])
+            if way in row:
+                lines.append([label, *_way(row[way])])
     heads = ["milliseconds", *_PARTS[:-1], "noise", "data of a plain step", "epoch"]
     return markdown_table(heads, lines)
 

@@ -35,11 +35,9 @@ ROOT = Path(__file__).parents[1]
 SIGMA = 0.10
 # Name, recipe, images, chips in a round; one process against two.
 SETUPS = {
-    "VGG-5": ("cifar10/vgg5_sgd.toml", 10_000, 3, False),
-    "VGG-5, two processes": ("cifar10/vgg5_sgd.toml", 2_000, 8, True),
-    "VGG-16": ("cifar10/vgg16_sgd.toml", 1_000, 3, False),
-    "ResNet-18": ("cifar10/resnet18_sgd.toml", 1_000, 3, False),
-    "ResNet-18, two processes": ("cifar10/resnet18_sgd.toml", 1_000, 4, True),
+    "VGG-5": ("cifar10/vgg5_sgd.toml", 10_000, 1, False),
+    "VGG-5, two processes": ("cifar10/vgg5_sgd.toml", 2_000, 6, True),
+    "ResNet-18": ("cifar10/resnet18_sgd.toml", 1_000, 1, False),
 }
 QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
 Batches = list[tuple[Tensor, Tensor]]

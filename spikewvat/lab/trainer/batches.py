@@ -7,7 +7,17 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, closing
 from typing import Any, TypeVar
 
-from torch.utils.data import DataLoader
+import torch
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    SequentialSampler,
+    Subset,
+    default_collate,
+)
+
+from spikewvat.data.loaders import collate
 
 Made = TypeVar("Made")
 
@@ -29,11 +39,18 @@ def prepared(
 
 
 def _draws_nothing(loader: DataLoader[Any]) -> bool:
-    """Return whether reading leaves this process's generators alone."""
-    dataset: Any = loader.dataset
-    while hasattr(dataset, "dataset"):  # a subset
+    """Return whether reading leaves this process's generators alone, as far as that is known."""
+    sampler, dataset = loader.sampler, loader.dataset
+    ordered = isinstance(sampler, SequentialSampler | DistributedSampler)
+    own = isinstance(getattr(sampler, "generator", None), torch.Generator)
+    if type(loader.batch_sampler) is not BatchSampler or not (ordered or own):
+        return False
+    if loader.num_workers > 0:
+        return True
+    while isinstance(dataset, Subset):
         dataset = dataset.dataset
-    return loader.num_workers > 0 or bool(getattr(dataset, "repeatable", False))
+    how = getattr(loader.collate_fn, "func", loader.collate_fn)
+    return how in (collate, default_collate) and bool(getattr(dataset, "repeatable", False))
 
 
 def _ahead(batches: Iterator[Made]) -> Generator[Made]:
