@@ -17,9 +17,11 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import math
 import os
 import random
+import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -57,7 +59,7 @@ STEPS = (1, 2, 4, 8, 16, 32)
 LEVELS, SIGMA = 4, 0.10
 BATCH = 64
 SAME = 0.001  # difference in accuracy between SpikingJelly's modules and our loop
-TIMED = 100  # images of a pass whose time is taken
+TIMED, TIMED_STEPS = 100, 4  # images and steps of a pass whose time is taken
 Batches = list[tuple[Tensor, Tensor]]
 HEADS = ("ReLU", "QCFS", "QCFS under WVAT")
 
@@ -113,12 +115,18 @@ def train(ann: nn.Module, images: Tensor, labels: Tensor, epochs: int, device: A
     return ann.eval()
 
 
-def ours(ann: nn.Module, calibration: Batches, *measures: Measure, options: dict[str, Any]) -> Side:
+def ours(
+    ann: nn.Module,
+    calibration: Batches,
+    *measures: Measure,
+    steps: Sequence[int],
+    options: dict[str, Any],
+) -> Side:
     """Return a network with thresholds for each T, and what is done to each of its chips."""
     fitted: dict[int, SpikingNetwork] = {}
-    for steps in STEPS:
+    for t in steps:
         generator = torch.Generator().manual_seed(0)
-        fitted[steps] = convert(ann, calibration, time_steps=steps, generator=generator, **options)
+        fitted[t] = convert(ann, calibration, time_steps=t, generator=generator, **options)
 
     def fit(net: SpikingNetwork) -> None:
         """Take over what was fitted to this T with the ideal weights."""
@@ -128,7 +136,7 @@ def ours(ann: nn.Module, calibration: Batches, *measures: Measure, options: dict
             neurons.set_threshold(known.threshold)
             neurons.start = known.start
 
-    snn = fitted[STEPS[-1]]
+    snn = fitted[steps[-1]]
     learned = all(neurons.levels is not None for neurons in snn.neurons().values())
     once = learned and not measures and not isinstance(snn.correction, OffsetSpikes)
     return Side(snn, None if once else fit, measures=measures, calibration=calibration)
@@ -148,8 +156,10 @@ def jelly(ann: nn.Module, recipe: Any) -> Side:
     return Side(snn, peer=net)
 
 
-def sides(networks: dict[str, nn.Module], calibration: Batches) -> dict[str, Callable[[], Side]]:
-    """Return what makes each side, the most telling ones first."""
+def sides(
+    networks: dict[str, nn.Module], calibration: Batches, steps: Sequence[int] = STEPS
+) -> dict[str, Callable[[], Side]]:
+    """Return what makes each side for these numbers of steps, the most telling ones first."""
     relu, qcfs, varied = (networks[name] for name in HEADS)
     images = torch.cat([x for x, _ in calibration])
     offsets = BiasTrim(samples=256)
@@ -158,7 +168,7 @@ def sides(networks: dict[str, nn.Module], calibration: Batches) -> dict[str, Cal
         return jelly(relu, RateCodingRecipe([(images,)], **options))
 
     def own(ann: nn.Module, *measures: Measure, **options: Any) -> Side:
-        return ours(ann, calibration, *measures, options=options)
+        return ours(ann, calibration, *measures, steps=steps, options=options)
 
     robust = {"mode": "99.9%", "channel_wise": True}
     return {
@@ -261,41 +271,29 @@ def _accuracies(
 
 
 @torch.no_grad()
-def times(made: dict[str, Callable[[], Side]], images: Tensor, rounds: int) -> dict[str, Any]:
-    """Return the median time of an image in ms for each T, all sides in turn, without ours."""
-    runs: dict[str, Callable[[int], object]] = {}
+def times(made: dict[str, Callable[[], Side]], images: Tensor, rounds: int) -> dict[str, float]:
+    """Return the median time of an image in ms, all sides in turn."""
+    runs: dict[str, Callable[[], object]] = {}
     for name, make in made.items():
         side = make()
-        if side.peer is None:
-            runs[name] = _timed(side.snn, images)
-        else:
-            adapter, peer = adapter_for(side.peer), side.peer
-
-            def theirs(steps: int, a: Any = adapter, net: nn.Module = peer) -> object:
-                a.reset_state(net)
-                return OverTime(net, steps)(images)
-
-            runs[name] = theirs
-    taken: dict[str, dict[int, list[float]]] = {name: {t: [] for t in STEPS} for name in runs}
+        side.snn.time_steps = TIMED_STEPS
+        net = side.snn if side.peer is None else OverTime(side.peer, TIMED_STEPS)
+        runs[name] = functools.partial(_run_anew, adapter_for(net), net, images)
+    taken: dict[str, list[float]] = {name: [] for name in runs}
     order = random.Random(0)
     for _ in range(rounds + 1):
         for name in order.sample(list(runs), len(runs)):
-            for steps in STEPS:
-                start = time.perf_counter()
-                runs[name](steps)
-                taken[name][steps].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            runs[name]()
+            taken[name].append(time.perf_counter() - start)
     return {
-        name: [round(1e3 * float(torch.tensor(of[t][1:]).median()) / len(images), 4) for t in STEPS]
-        for name, of in taken.items()
+        name: round(1e3 * statistics.median(of[1:]) / len(images), 4) for name, of in taken.items()
     }
 
 
-def _timed(snn: SpikingNetwork, images: Tensor) -> Callable[[int], object]:
-    def run(steps: int) -> object:
-        snn.time_steps = steps
-        return snn(images)
-
-    return run
+def _run_anew(adapter: Any, net: nn.Module, images: Tensor) -> object:
+    adapter.reset_state(net)
+    return net(images)
 
 
 def _networks(
@@ -335,7 +333,7 @@ def main() -> None:
     parser.add_argument("--sigmas", type=float, nargs="+", default=[0.05, 0.10])
     parser.add_argument("--kept", type=Path, default=Path("runs/few_steps"), metavar="FOLDER")
     parser.add_argument("--times", action="store_true")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=21)
     out = Path(__file__).parent / "results" / "conversion" / "few_steps.json"
     parser.add_argument("--out", type=Path, default=out)
     arguments = parser.parse_args()
@@ -353,20 +351,15 @@ def main() -> None:
     def networks_of(seed: int) -> dict[str, nn.Module]:
         return _networks(known, labels, arguments.epochs, seed, arguments.kept)
 
-    if arguments.times:
-        made = sides(networks_of(arguments.seeds[0]), _batches(known[:512], labels[:512]))
-        taken = times(made, images[:TIMED], arguments.rounds)
-        content["times"] = {
-            **provenance(),
-            "images": TIMED,
-            "rounds": arguments.rounds,
-            "ms": taken,
-        }
-        write_json(arguments.out, content)
-        for name, figures in taken.items():
-            print(f"{name:<40} " + " ".join(f"{ms:7.4f}" for ms in figures))
-        return
     calibration = _batches(known[:512], labels[:512])
+    if arguments.times:
+        made = sides(networks_of(arguments.seeds[0]), calibration, [TIMED_STEPS])
+        taken = times(made, images[:TIMED], arguments.rounds)
+        about = {"steps": TIMED_STEPS, "images": TIMED, "rounds": arguments.rounds}
+        content["times"] = {**about, **provenance(), "ms": taken}
+        write_json(arguments.out, content)
+        print(*(f"{name:<40} {ms:7.4f} ms" for name, ms in taken.items()), sep="\n")
+        return
     for first in (True, False):
         for seed in arguments.seeds:
             with quick():

@@ -26,7 +26,9 @@ from pages.compared import (
     convertible,
     corruptions,
     few_steps,
+    few_steps_on_chips,
     simulated,
+    torchvision,
 )
 from pages.coverage import coverage, failures
 from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
@@ -49,12 +51,12 @@ from pages.measured import (
     spiking_layers,
     spiking_rates,
     spiking_rules,
-    step_parts,
     tsslbp,
     tsslbp_speed,
 )
 from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
+from pages.steps import looked_up, step_memory, step_parts, step_times
 from pages.tuned import margins, settings, tuned
 
 from spikewvat.lab.suites import read_suite
@@ -116,13 +118,18 @@ TABLES: dict[str, Callable[[], str]] = {
     "conversion-peer": conversion_peer,
     "convertible": convertible,
     "few-steps": few_steps,
+    "few-steps-5": lambda: few_steps_on_chips("0.05"),
+    "few-steps-10": lambda: few_steps_on_chips("0.1"),
+    "torchvision": torchvision,
     "balancing": balancing,
     "figures": figures,
     "claims": claims,
-    "overhead": lambda: overhead("overhead", "step"),
     "overhead-methods": lambda: overhead("overhead", "methods"),
     "directions-steps": lambda: overhead("directions_steps", "methods"),
+    "steps": step_times,
+    "step-memory": step_memory,
     "step-parts": step_parts,
+    "looked-up": looked_up,
     "checks": checks,
     "coverage": coverage,
     "coverage-failures": failures,

@@ -14,7 +14,7 @@ from spikewvat.lab.recipes.results import RunResult, over_folds
 from spikewvat.lab.suites import jobs_of, read_suite
 from spikewvat.lab.suites.jobs import JobFailed
 from spikewvat.lab.suites.runner import SuiteResult
-from spikewvat.lab.suites.selection import select, selection_jobs, selection_table
+from spikewvat.lab.suites.selection import select, selection_jobs
 from spikewvat.results import RowResult
 from spikewvat.robustness import ChipReport, Degradation
 from spikewvat.serialisation import read
@@ -98,13 +98,15 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     assert row.columns[0]["largest weight"].device.count("AbsMax") == 1
     table = (out / "fair" / "table.md").read_text()
     assert "largest weight" in table.splitlines()[0]
-    suite = read_suite(folder)
-    chosen = selection_table(suite.setups[0], {"cnn-plain": row})
-    assert chosen.count("chosen") == 1
-
     call("report", out, "--out", tmp_path / "report")
     (page,) = (tmp_path / "report").glob("*.md")
     assert "## Fair-selection" in page.read_text()
+    call("report", kept, "--out", tmp_path / "page")
+    (page,) = (tmp_path / "page").glob("*.md")
+    note = "on 12 held-out samples, 2 chips and σ = 5 %; training seeds 7. Compared on seeds 0, 1"
+    assert note in page.read_text()
+    (page,) = (tmp_path / "page").glob("*.html")
+    assert page.read_text().count(">chosen<") == 2
 
     # All is done: nothing is read again, on another machine neither.
     done = call("bench", folder, "--out", tmp_path / "other", "--results", kept, "--jobs", 1)

@@ -22,7 +22,7 @@ from spikewvat.conversion import (
     finetune,
     potential_cross_entropy,
 )
-from spikewvat.conversion.layers import MaxPool
+from spikewvat.conversion.layers import MaxPool, MeanPool
 from spikewvat.errors import UnsupportedModelError
 from spikewvat.robustness import simulate_chips
 
@@ -201,6 +201,27 @@ def test_max_pool_follows_the_busiest_input():
     one, counts = pool.steps(trains[:7], 7, None)
     two, _ = pool.steps(trains[7:], 13, counts)
     assert torch.equal(torch.cat([one, two]), whole)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"kernel_size": 2}, (8, 6)),
+        ({"kernel_size": (3, 2)}, (9, 8)),
+        ({"kernel_size": 1}, (3, 5)),
+        ({"kernel_size": 2}, (7, 6)),
+        ({"kernel_size": 2, "ceil_mode": True}, (7, 6)),
+        ({"kernel_size": 3, "stride": 2, "padding": 1, "count_include_pad": False}, (8, 8)),
+        ({"kernel_size": 2, "divisor_override": 3}, (8, 8)),
+    ],
+)
+def test_average_pools_are_those_of_torch(options, size):
+    pool = nn.AvgPool2d(**options)
+    x = torch.randn(2, 3, *size, requires_grad=True)
+    found, expected = MeanPool.of(pool)(x), pool(x)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(y.square().sum(), x)[0] for y in (found, expected)]
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("coding", [Direct(), Poisson(5)], ids=repr)

@@ -82,7 +82,7 @@ def recipe(name, start_from):
 def test_published_weights_of_a_recipe(monkeypatch, tmp_path):
     """The library's own file, put where it would have downloaded it to, is found there."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    known = vision._models.get_model_weights("mobilenet_v2")["IMAGENET1K_V1"]
+    known = vision.torchvision_models.get_model_weights("mobilenet_v2")["IMAGENET1K_V1"]
     kept = tmp_path / "hub" / "checkpoints" / known.url.split("/")[-1]
     kept.parent.mkdir(parents=True)
     torch.manual_seed(0)

@@ -89,8 +89,9 @@ def here(monkeypatch):
     monkeypatch.setattr("spikewvat.robustness.chips.Processes", HereAndNow)
 
 
-@spread("ask, options, layers", QUESTIONS.values(), OPTIONS.values(), [(), (Drawing(),)], each=3)
+@spread("ask, options, layers", QUESTIONS, list(OPTIONS), [(), (Drawing(),)], each=3)
 def test_what_is_sent_gives_the_same_numbers(here, ask, options, layers):
+    ask, options = QUESTIONS[ask], OPTIONS[options]
     model = convolutional(*layers)
     found = [plain(ask(Evaluator(model, images(), jobs=n, **options))) for n in (1, 2)]
     assert found[0] == found[1]

@@ -9,7 +9,8 @@ from spikewvat.formatting import percent, within
 from spikewvat.lab.suites import markdown, read_suite
 from spikewvat.lab.suites.table import cells
 from spikewvat.results import RowResult
-from spikewvat.robustness.statistics import mean_of
+from spikewvat.robustness.hierarchy import hierarchical
+from spikewvat.robustness.statistics import FRACTIONS, mean_of
 from spikewvat.serialisation import read
 
 WRONG = 0.1
@@ -107,27 +108,73 @@ def convertible() -> str:
 
 
 def few_steps() -> str:
-    """Return the table of accuracy within few steps: without variation, on chips, and spikes."""
+    """Return the table of accuracy within few steps without variation, and of what it costs."""
     result = load("conversion", "few_steps")
-    steps, sigma = result["steps"], f"{result['sigmas'][-1]:g}"
+    steps, four = result["steps"], result["steps"].index(4)
+    taken = result.get("times", {}).get("ms", {})
+    lines = []
+    for side, rows in _sides(result).items():
+        means = [mean_of(column) for column in zip(*(r["accuracy"] for r in rows), strict=True)]
+        line = [side, str(len(rows)), *map(percent, means)]
+        if len(means) == len(steps):
+            line += [
+                f"{mean_of([row['spikes'][four] for row in rows]):.0f}",
+                f"{mean_of([row['operations'][four] for row in rows]) / 1e3:.0f}",
+                f"{taken[side]:.2f}" if side in taken else "",
+            ]
+        lines.append(line)
+    heads = ["", "trainings", *(f"T = {step}" for step in steps)]
+    return _filled([*heads, "spikes", "1000 operations", "ms an image"], lines)
+
+
+def few_steps_on_chips(sigma: str) -> str:
+    """Return the table of accuracy on chips within few steps, with 95 % intervals."""
+    result = load("conversion", "few_steps")
+    lines = []
+    for side, rows in _sides(result).items():
+        by_steps = zip(*(row["chips"][sigma] for row in rows), strict=True)
+        found = [hierarchical(chips, same_chips=True, bounds=FRACTIONS) for chips in by_steps]
+        figures = [within(*(100 * v for v in (f.mean, *f.interval())), ".1f") for f in found]
+        lines.append([side, str(len(rows)), *figures])
+    return _filled(["", "trainings", *(f"T = {step}" for step in result["steps"])], lines)
+
+
+def _sides(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of all trainings by side."""
     sides: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
         sides.setdefault(row["side"], []).append(row)
+    return sides
+
+
+def _filled(heads: list[str], lines: list[list[str]]) -> str:
+    return markdown_table(heads, [line + [""] * (len(heads) - len(line)) for line in lines])
+
+
+def torchvision() -> str:
+    """Return the table of torchvision's networks."""
+    result = load("conversion", "torchvision")
     lines = []
-    for side, rows in sides.items():
-        if side.startswith("ANN"):
-            lines.append([side, percent(mean_of([row["accuracy"] for row in rows]))])
-            continue
-        clean = [mean_of(column) for column in zip(*(r["accuracy"] for r in rows), strict=True)]
-        chips = [chip for row in rows for chip in row["chips"][sigma]]
-        varied = [mean_of(column) for column in zip(*chips, strict=True)]
-        spikes = mean_of([row["spikes"][steps.index(4)] for row in rows])
-        lines.append([side, *map(percent, (*clean, *varied)), f"{spikes:.0f}"])
-    label = f"σ = {100 * float(sigma):g} %"
-    heads = ["", *(f"T = {step}" for step in steps), *(f"{label}, T = {step}" for step in steps)]
-    width = len(heads)
-    lines = [line + [""] * (width + 1 - len(line)) for line in lines]
-    return markdown_table([*heads, "spikes, T = 4"], lines)
+    for row in result["rows"]:
+        peer = row.get("ann2snn_ms")
+        lines.append(
+            [
+                row["network"],
+                f"{row['parameters'] / 1e6:.1f}",
+                str(row["handed_over"]),
+                *(f"{value:.3f}" for value in row["correlation"]),
+                f"{row['amplification']:.0f}" if "amplification" in row else "",
+                f"{row['seconds'][1]:.1f}",
+                f"{row['memory_mb']}",
+                f"{row['ours_ms']:.1f}",
+                "refused" if peer is None else f"{peer:.1f}",
+            ]
+        )
+    heads = ["", "million parameters", "layers with analog input"]
+    heads += [f"correlation, T = {step}" for step in result["steps"]]
+    return markdown_table(
+        [*heads, "amplification", "s", "MB", "ms an image-step", "ann2snn"], lines
+    )
 
 
 def balancing() -> str:

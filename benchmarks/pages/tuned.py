@@ -5,7 +5,7 @@ from __future__ import annotations
 from pages.shared import NotRunError, markdown_table, results_of
 from spikewvat.formatting import interval
 from spikewvat.lab.suites import Suite, markdown, read_suite
-from spikewvat.lab.suites.selection import selection_table
+from spikewvat.lab.suites.tried import HEADS, how_chosen, settings_tried
 from spikewvat.results import RowResult
 from spikewvat.robustness import paired_differences
 from spikewvat.robustness.differences import Difference
@@ -52,18 +52,8 @@ def settings(name: str, network: str) -> str:
     """Return the settings that each method has tried, with their scores on held-out data."""
     suite, found = _of(name, network)
     (setup,) = suite.setups
-    chosen = next(iter(found.values())).selection
-    assert chosen is not None  # every row of such a suite has one
-    sizes = " and ".join(f"{100 * sigma:g}" for sigma in chosen.sigmas)
-    reads = sorted({reads for result in found.values() for reads in result.test_reads})
-    seeds = next(iter(found.values())).seeds
-    return (
-        f"{selection_table(setup, found)}\n\n"
-        f"Score: mean accuracy in % on {chosen.images} held-out samples, {chosen.chips} chips and "
-        f"σ = {sizes} %; seeds {', '.join(map(str, chosen.seeds))}. Compared on seeds "
-        f"{', '.join(map(str, seeds))}; test data read {', '.join(map(str, reads))} time for each "
-        "network."
-    )
+    table = markdown_table(HEADS, settings_tried(setup, found), names=2)
+    return f"{table}\n\n{how_chosen(next(iter(found.values())))}"
 
 
 def _of(name: str, network: str) -> tuple[Suite, dict[str, RowResult]]:

@@ -37,13 +37,15 @@ class NMNISTFolds(Dataset[tuple[Tensor, int]]):
     Args:
         root: Folder that holds ``NMNIST`` and MNIST's files.
         split: ``"train"`` or ``"test"``.
+        time_steps: Number of bins, as for :class:`~spikewvat.data.nmnist.NMNIST`.
         fold: The fold that is tested, from 0; ``None`` trains on simulated recordings alone, to
             choose settings without any real one.
         folds: Number of folds, at least 2.
         simulated: Number of simulated recordings.
-        cache: As for :class:`~spikewvat.data.nmnist.NMNIST`; simulated recordings are written there
-            or, with ``False``, to the default folder.
-        **options: ``time_steps`` and other options of :class:`~spikewvat.data.nmnist.NMNIST`.
+        window_us: Length of a bin in microseconds, as there.
+        sparse: Yield sparse tensors.
+        cache: Folder for binned and simulated recordings, as there; ``False`` bins at every access
+            and writes simulated recordings to the default folder.
 
     Attributes:
         targets: Labels.

@@ -271,8 +271,8 @@ class _Untrained(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         raise ValueError(
-            "signed=True and burst above 1 have no surrogate gradient. Fine-tune with plain "
-            "Dynamics() first, then convert with these."
+            "signed=True and burst above 1 have no surrogate gradient: surrogates stand for a "
+            "single threshold. Fine-tune with plain Dynamics() first, then convert with these."
         )
 
 

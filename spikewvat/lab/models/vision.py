@@ -42,7 +42,8 @@ def _library() -> Any:
     return require("torchvision.models", **options)
 
 
-_models = _library()
+torchvision_models = _library()
+"""``torchvision.models``."""
 
 
 def resnet34(*, classes: int = 1000) -> nn.Module:
@@ -100,7 +101,7 @@ def _made(name: str, **options: Any) -> nn.Module:
         if key in options and not options[key] > 0:
             word = {"num_classes": "classes", "width_mult": "width"}[key]
             raise ValueError(f"{word} must be above 0, got {options[key]!r}.")
-    model: nn.Module = _models.get_model(name, weights=None, **options)
+    model: nn.Module = torchvision_models.get_model(name, weights=None, **options)
     return model
 
 
@@ -117,7 +118,7 @@ def published_weights(network: str, name: str) -> dict[str, Tensor]:
     Raises:
         DataError: If there are no such weights, or they cannot be downloaded.
     """
-    known = {weights.name: weights for weights in _models.get_model_weights(network)}
+    known = {weights.name: weights for weights in torchvision_models.get_model_weights(network)}
     if name not in known:
         raise DataError(
             f"torchvision publishes no weights {name!r} of {network} (it has: "

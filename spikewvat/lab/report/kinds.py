@@ -10,10 +10,12 @@ from spikewvat.lab.report.content import Part
 from spikewvat.lab.report.conversion import conversion
 from spikewvat.lab.report.landscape import landscape
 from spikewvat.lab.report.overhead import overhead
+from spikewvat.lab.report.settings import settings
 from spikewvat.lab.report.variation import variation
 
 KINDS: tuple[Callable[[Section], list[Part]], ...] = (
     variation,
+    settings,
     claims,
     conversion,
     landscape,

@@ -90,6 +90,8 @@ class Setup(Table):
     """Row whose training time is the unit; without it, times are not shown."""
     recipe: str | None = None
     """Recipe of a set-up that has a row for each of the suite's ``methods`` and names no others."""
+    published: bool = True
+    """Whether published results of the methods are those of this set-up."""
     without: tuple[str, ...] = ()
     """Names of methods that cannot be run here."""
     folds: Annotated[int, Field(ge=2)] | None = None

@@ -11,7 +11,6 @@ from typing import Any
 
 from spikewvat import serialisation
 from spikewvat.errors import DataError, DivergedError, RecipeError
-from spikewvat.formatting import MISSING, markdown_table, percent
 from spikewvat.lab.recipes import Recipe
 from spikewvat.lab.suites.jobs import JobFailed, RowJob, jobs_of
 from spikewvat.lab.suites.runner import SuiteResult
@@ -225,26 +224,6 @@ def _agree(one: Any, other: Any) -> bool:
 def _columns(suite: Suite, setup: Setup) -> dict[str, dict[str, Any]]:
     names = suite.columns if setup.columns is None else setup.columns
     return {name: suite.columns[name] for name in names}
-
-
-def selection_table(setup: Setup, results: Mapping[str, RowResult]) -> str:
-    """Return the settings that each row has tried, with their scores; the chosen one is bold.
-
-    Args:
-        setup: A set-up of a suite with a selection.
-        results: Results by row name.
-    """
-    lines = []
-    for row in setup.rows:
-        chosen = results[row.name].selection if row.name in results else None
-        for place, tried in enumerate(chosen.tried if chosen else ()):
-            words = ", ".join(override.split(".", 1)[-1] for override in tried.setting)
-            score = MISSING if math.isnan(tried.score) else percent(tried.score)
-            best = chosen is not None and place == chosen.chosen
-            lines.append(
-                ["" if place else row.method, words, score, "chosen" if best else ""],
-            )
-    return markdown_table(["", "setting", "score", ""], lines, names=2)
 
 
 def _plan(suite: Suite) -> Selection:

@@ -79,8 +79,10 @@ class Suite(Table):
         for setup in value.get("setups", ()):
             recipe = setup.get("recipe") if isinstance(setup, Mapping) else None
             if isinstance(recipe, str) and "rows" not in setup:
+                left_out = () if setup.get("published", True) else ("paper",)
                 rows = [
-                    {**one, "recipe": recipe, "name": f"{Path(recipe).stem}-{one.get('name')}"}
+                    {key: one[key] for key in one if key not in left_out}
+                    | {"recipe": recipe, "name": f"{Path(recipe).stem}-{one.get('name')}"}
                     for one in value["methods"]
                     if one.get("name") not in setup.get("without", ())
                 ]
