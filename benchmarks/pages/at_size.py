@@ -34,6 +34,7 @@ def chips_at_size() -> str:
     lines = []
     for row in load("speed", "chips_at_size")["rows"]:
         low, middle, high = row["ratio"]
-        what = f"{row['images']} images, {row['chips']} chips, batch {row['batch']}"
+        chips = f"{row['chips']} chip" + "s" * (row["chips"] > 1)
+        what = f"{row['images']} images, {chips}, batch {row['batch']}"
         lines.append([row["setup"], what, f"{row['pass_s']:.1f} s", within(middle, low, high)])
     return markdown_table(["", "a round", "a pass or chip", "ratio"], lines)
