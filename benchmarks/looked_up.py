@@ -29,7 +29,7 @@ from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import read_json, write_json
 
-OUT = Path(__file__).parent / "results" / "looked_up.json"
+OUT = Path(__file__).parent / "results" / "speed" / "looked_up.json"
 SIGMA, STEPS, CHIPS = 0.10, 4, 10
 TRAINED, TESTED, EPOCHS, BATCH = 3000, 1000, 5, 64
 SIZES = (784, 64, 10)

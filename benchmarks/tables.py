@@ -51,12 +51,12 @@ from pages.measured import (
     spiking_layers,
     spiking_rates,
     spiking_rules,
-    step_parts,
     tsslbp,
     tsslbp_speed,
 )
 from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
+from pages.steps import looked_up, step_memory, step_parts, step_times
 from pages.tuned import margins, settings, tuned
 
 from spikewvat.lab.suites import read_suite
@@ -124,10 +124,12 @@ TABLES: dict[str, Callable[[], str]] = {
     "balancing": balancing,
     "figures": figures,
     "claims": claims,
-    "overhead": lambda: overhead("overhead", "step"),
     "overhead-methods": lambda: overhead("overhead", "methods"),
     "directions-steps": lambda: overhead("directions_steps", "methods"),
+    "steps": step_times,
+    "step-memory": step_memory,
     "step-parts": step_parts,
+    "looked-up": looked_up,
     "checks": checks,
     "coverage": coverage,
     "coverage-failures": failures,

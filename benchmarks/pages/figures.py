@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from pages.shared import NotRunError, markdown_table, path_of, results_of
+from pages.shared import NotRunError, load, markdown_table, results_of
+from pages.steps import ratio
 from spikewvat.errors import RecipeError
 from spikewvat.formatting import MISSING, percent
 from spikewvat.lab.suites import Suite, read_suite
 from spikewvat.lab.suites.suite import Row, Setup
 from spikewvat.lab.suites.table import published
-from spikewvat.results import RowResult, StepTimes
-from spikewvat.serialisation import read
+from spikewvat.results import RowResult
 
 NOT_RUN = "not run"
 
@@ -50,8 +50,8 @@ class Figure:
 
 def step_times() -> str:
     """Return what steps cost at the paper's settings."""
-    *_, (setup, found) = read(path_of("overhead", "step"), StepTimes).by_setup.items()
-    return f"{setup}: " + ", ".join(f"{name} {found[name].ratio:.2f}" for name in ("gav", "wvat"))
+    (setup, row), *_ = load("speed", "steps")["rows"].items()
+    return f"{setup}: " + ", ".join(f"{name} {ratio(row['ms'], name)}" for name in ("GAV", "WVAT"))
 
 
 FIGURES = (
@@ -68,7 +68,7 @@ FIGURES = (
         "Section 4",
         "time of a step relative to plain training; published 1.49 for the worst direction "
         "alone, 1.16 for WVAT",
-        command="python benchmarks/step_overhead.py",
+        command="python benchmarks/speed/steps.py",
         result=step_times,
     ),
     Figure("Section 4.5, A.5", "trained for one distribution, tested on others", "distributions"),

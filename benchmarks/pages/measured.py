@@ -112,23 +112,6 @@ def event_input() -> str:
     return markdown_table(["", kinds[0], *heads], lines)
 
 
-def _share(quartiles: list[float]) -> str:
-    low, middle, high = quartiles
-    return f"{percent(middle)} % ({percent(low)} .. {percent(high)})"
-
-
-def step_parts() -> str:
-    """Return the table of what variation adds to a step, without any forward pass."""
-    rows = load("speed", "step_parts")["rows"]
-    parts = list(rows[0]["shares"])
-    lines = []
-    for row in rows:
-        shares = [_share(row["shares"][part]) for part in parts]
-        name = f"{row['setup']}, batch {row['batch']}"
-        lines.append([name, str(row["weights"]), f"{row['plain_ms']:.1f} ms", *shares])
-    return markdown_table(["", "weights", "plain step", *parts], lines)
-
-
 def checks() -> str:
     """Return the table of what checks cost: per step, and once."""
     lines = []

@@ -2,11 +2,11 @@
 
     python benchmarks/speed/event_pipeline.py [--data-root DIR] [--rounds 7]
 
-Every round makes an epoch in each way, of single recordings or of batches, in random order, one
-process, one thread. tonic reads and bins (``NMNIST``, ``ToFrame``) and joins the frames as its
-documentation says (``PadTensors``). All batches hold the same spikes. Then two epochs of the demo
-recipe are trained with recordings from the cache, and the share of them is taken in which the
-trainer waits for batches.
+Every round makes an epoch in each way, of single recordings or of batches, in random order, in one
+process on one thread; times are its own. tonic reads and bins (``NMNIST``, ``ToFrame``) and joins
+the frames as its documentation says (``PadTensors``). All batches hold the same spikes. Then two
+epochs of the demo recipe are trained with recordings from the cache, and the share of them is taken
+in which the trainer waits for batches.
 
 Uses the recordings in --data-root or $SPIKEWVAT_DATA, the embedded event digits without either.
 """
@@ -14,8 +14,8 @@ Uses the recordings in --data-root or $SPIKEWVAT_DATA, the embedded event digits
 from __future__ import annotations
 
 import argparse
+import functools
 import os
-import random
 import tempfile
 import time
 from collections.abc import Iterable
@@ -24,6 +24,7 @@ from typing import Any
 
 import tonic
 import torch
+from measuring import ROOT, interleaved, quartiles, script, seconds, speed_up
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -33,11 +34,7 @@ from spikewvat.data.events import NMNIST_SENSOR
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.loaders import augmentation
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.memory import keep_freed_memory
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 
-ROOT = Path(__file__).parents[1]
 STEPS = (10, 30, 300)
 BATCH = 32
 ONE, ALL = "tonic, one by one", "tonic, batches"
@@ -93,27 +90,14 @@ def measure(root: Path, cache: Path, steps: int, count: int, rounds: int) -> dic
         for b in batches[1:]
     )
     loaders: dict[str, Any] = {ONE: theirs, "read and binned, one by one": read, **batched}
-    order = random.Random(0)
-    times: dict[str, list[float]] = {way: [] for way in loaders}
-    for _ in range(rounds):
-        for way in order.sample(list(loaders), len(loaders)):
-            start = time.perf_counter()
-            epoch(loaders[way])
-            times[way].append((time.perf_counter() - start) / len(read))
+    calls = {way: functools.partial(epoch, loader) for way, loader in loaders.items()}
+    timed = {way: functools.partial(seconds, call) for way, call in calls.items()}
+    times = interleaved(timed, rounds)
     rows = []
     for way, taken in times.items():
         peer = ONE if way.endswith("one by one") else ALL
-        ratios = torch.tensor(times[peer]) / torch.tensor(taken)
-        low, ratio, high = ratios.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
-        rows.append(
-            {
-                "way": way,
-                "over": peer,
-                "ms": round(1e3 * float(torch.tensor(taken).median()), 3),
-                "speed_up": round(ratio, 2),
-                "quartiles": [round(low, 2), round(high, 2)],
-            }
-        )
+        middle = round(1e3 * quartiles(taken)[1] / len(read), 3)
+        rows.append({"way": way, "ms": middle, **speed_up(peer, times[peer], taken)})
     (file,) = (cache / "binned").iterdir()
     sizes = {
         "cache": file.stat().st_size / len(read),
@@ -157,18 +141,9 @@ def share_of_loading(root: Path, cache: Path) -> dict[str, Any]:
     return {"recipe": "demo/adam.toml", "recordings": len(data), "share": round(waited / total, 4)}
 
 
-def main() -> None:
-    """Measure, print, write the result."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--data-root", type=Path, default=os.environ.get("SPIKEWVAT_DATA"))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--per-class", type=int, default=32)
-    out = ROOT / "results" / "speed" / "event_pipeline.json"
-    parser.add_argument("--out", type=Path, default=out)
-    arguments = parser.parse_args()
+def pipelines(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure every length, and training."""
     root = arguments.data_root or embedded_root()
-    keep_freed_memory()
-    torch.set_num_threads(1)
     found: list[dict[str, Any]] = []
     for steps in STEPS:
         with tempfile.TemporaryDirectory() as folder:
@@ -178,14 +153,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         share = share_of_loading(root, Path(folder))
     print(share)
-    content = {
-        "recipe": "benchmarks/speed/event_pipeline.py",
-        "data": "N-MNIST" if arguments.data_root else "embedded event digits",
-        "seeds": [0],
-        "scale": "quick",
-    }
-    write_json(arguments.out, {**content, **provenance(), "setups": found, "training": share})
+    data = "N-MNIST" if arguments.data_root else "embedded event digits"
+    return {"data": data, "scale": "quick", "setups": found, "training": share}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add what is read, and how much of it."""
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("SPIKEWVAT_DATA"))
+    parser.add_argument("--per-class", type=int, default=32)
 
 
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, pipelines, rounds=7, options=options)

@@ -14,11 +14,11 @@ import random
 import time
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
+from measuring import script
 from networks import SETUPS, Training
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -26,13 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from spikewvat import GAV, HSV, Gaussian, Momentum
 from spikewvat.devices.base import norm_of
 from spikewvat.devices.ranges import SixSigma, size_of, sizes_kept
-from spikewvat.memory import keep_freed_memory
 from spikewvat.perturbations import Perturbation, variation
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 from spikewvat.weights import perturbed
 
-OUT = Path(__file__).parents[1] / "results" / "speed" / "step_parts.json"
 SIGMA = 0.10
 NAMES = ("VGG-5, batch 128", "ReLU network")
 MATRIX = {torch.bfloat16: 4096, torch.float32: 1024}
@@ -143,23 +139,20 @@ def measure(training: Training, rounds: int, seconds: float) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, print, write the result."""
-    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=60, help="of one network, about")
-    parser.add_argument("--out", type=Path, default=OUT)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+def networks(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure every network and print it."""
     torch.manual_seed(0)
-    keep_freed_memory()
     rows = {}
     for name in NAMES:
         rows[name] = measure(SETUPS[name](), arguments.rounds, arguments.seconds)
         print(name, rows[name])
-    content = {"recipe": "benchmarks/speed/step_parts.py", "seeds": [0], "sigma": SIGMA}
-    write_json(arguments.out, {**content, **provenance(), "rows": rows})
+    return {"sigma": SIGMA, "rows": rows}
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add how long it may take."""
+    parser.add_argument("--seconds", type=float, default=60, help="of one network, about")
 
 
 if __name__ == "__main__":
-    main()
+    script(__file__, __doc__, networks, rounds=10, options=options)
