@@ -9,7 +9,7 @@ from spikewvat.formatting import percent, within
 from spikewvat.lab.suites import markdown, read_suite
 from spikewvat.lab.suites.table import cells
 from spikewvat.results import RowResult
-from spikewvat.robustness.hierarchy import hierarchical
+from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
 from spikewvat.robustness.statistics import FRACTIONS, mean_of
 from spikewvat.serialisation import read
 
@@ -134,9 +134,13 @@ def few_steps_on_chips(sigma: str) -> str:
     for side, rows in _sides(result).items():
         by_steps = zip(*(row["chips"][sigma] for row in rows), strict=True)
         found = [hierarchical(chips, same_chips=True, bounds=FRACTIONS) for chips in by_steps]
-        figures = [within(*(100 * v for v in (f.mean, *f.interval())), ".1f") for f in found]
-        lines.append([side, str(len(rows)), *figures])
+        lines.append([side, str(len(rows)), *map(_percent_within, found)])
     return _filled(["", "trainings", *(f"T = {step}" for step in result["steps"])], lines)
+
+
+def _percent_within(found: Hierarchy) -> str:
+    low, high = found.interval()
+    return within(*(100 * v for v in (found.mean, max(low, 0), min(high, 1))), ".1f")
 
 
 def _sides(result: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
