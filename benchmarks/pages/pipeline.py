@@ -100,7 +100,8 @@ def _accuracies(result: RowResult) -> str:
     """Return accuracy on chips as programmed, and with calibrated biases in brackets."""
     after = [curve.at(_SIGMA).mean for curve in result.curves]
     before = [curve.at(_SIGMA).mean for curve in _as_programmed(result)]
-    return f"{percent(_mean(before))} ({percent(_mean(after))})"
+    seeds = "; 1 training" if len(result.curves) == 1 else ""
+    return f"{percent(_mean(before))} ({percent(_mean(after))}{seeds})"
 
 
 def _mean(values: Sequence[float]) -> float:
