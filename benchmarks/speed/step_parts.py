@@ -119,7 +119,7 @@ def measure(training: Training, rounds: int, seconds: float) -> dict[str, Any]:
             found = parts.parts[name][1]()
             if number:
                 taken[name].append(found)
-        if time.perf_counter() - start > seconds:
+        if number and time.perf_counter() - start > seconds:
             break
     times = {name: median(values) for name, values in taken.items()}
     count = sum(weight.numel() for weight in parts.weights.values())
