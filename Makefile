@@ -57,7 +57,7 @@ format: $(READY) ## Rewrite the code in the house style
 	$(BIN)/ruff format .
 
 bench-overhead: $(READY) ## Measure what a training step costs beside plain training
-	$(BIN)/python benchmarks/step_overhead.py
+	$(BIN)/python benchmarks/speed/steps.py
 
 bench-binning: $(READY) ## Measure event binning beside tonic's
 	$(BIN)/python benchmarks/event_binning.py

@@ -131,6 +131,11 @@ class BiasTrim(Trim):
 
     Raises:
         ValueError: If an argument is out of range.
+
+    Note:
+        Means of currents say little where currents that never fire a neuron are far larger than those
+        that do: the trim can then take accuracy. Reports hold both figures (``calibrated.before``);
+        ``by="rates"`` matches what fires.
     """
 
     by: Literal["currents", "rates"] = "currents"
