@@ -133,9 +133,9 @@ class BiasTrim(Trim):
         ValueError: If an argument is out of range.
 
     Note:
-        Means of currents say little where currents that never fire a neuron are far larger than those
-        that do: the trim can then take accuracy. Reports hold both figures (``calibrated.before``);
-        ``by="rates"`` matches what fires.
+        Means of currents say little where those that never fire a neuron are far larger than those
+        that do: the trim can then take accuracy. Reports hold the accuracies on both sides of it
+        (``calibrated.before``); with spiking neurons ``by="rates"`` matches what fires.
     """
 
     by: Literal["currents", "rates"] = "currents"
