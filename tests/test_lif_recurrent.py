@@ -183,7 +183,9 @@ def test_stacked_chips():
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's own
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_compiler():
+    torch.compiler.reset()  # what other tests have compiled
     torch.manual_seed(0)
     net = nn.Sequential(
         Linear(6, 8), Recurrent(8, LIF(0.9, 0.3), alpha=0.5), Neurons(LIF(0.9, 0.3))
