@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import socket
 
 import pytest
 import torch
@@ -39,8 +38,10 @@ def _net():
     return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
 
 
-def _train(rank, port, results):
-    dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def _train(rank, results):
+    # In a file: a server in one rank would end with it, while the other still tidies up.
+    meeting = f"file://{results}/meeting"
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
     torch.set_num_threads(1)
     found = {}
     data = torch.Generator().manual_seed(100 + rank)
@@ -96,11 +97,8 @@ def _train(rank, port, results):
 
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = tmp_path_factory.mktemp("ranks")
-    mp.spawn(_train, args=(port, str(folder)), nprocs=2)
+    mp.spawn(_train, args=(str(folder),), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
 
