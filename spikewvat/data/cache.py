@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,32 @@ def cache_error(path: Path, error: OSError) -> DataError:
 def temporary_beside(path: Path) -> Path:
     """Return a name for what is to take the place of ``path`` once it is complete."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def written_whole(folder: Path, write: Callable[[Path], object]) -> Path:
+    """Write a folder, which appears complete or not at all; several processes may try at once.
+
+    Args:
+        folder: The folder, which is not there yet.
+        write: Writes its content into the folder that it is given.
+
+    Returns:
+        The folder.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    temporary = temporary_beside(folder)
+    try:
+        try:
+            write(temporary)
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        if not folder.is_dir():  # else another process was faster
+            raise cache_error(folder, error) from error
+    return folder
 
 
 class RowCache:

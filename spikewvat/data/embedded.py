@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from spikewvat.data.cache import cache_error, cache_folder, temporary_beside
+from spikewvat.data.cache import cache_folder, written_whole
 from spikewvat.data.saccades import write_recordings
 from spikewvat.errors import require
 
@@ -88,17 +87,7 @@ def embedded_root(cache: Path | str | None = None) -> Path:
     root = cache_folder(cache) / f"digits-v{_VERSION}"
     if root.is_dir():
         return root
-    temporary = temporary_beside(root)
-    try:
-        try:
-            _write(temporary / "NMNIST")
-            temporary.rename(root)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if not root.is_dir():  # else another process was faster
-            raise cache_error(root, error) from error
-    return root
+    return written_whole(root, lambda folder: _write(folder / "NMNIST"))
 
 
 def _write(folder: Path) -> None:

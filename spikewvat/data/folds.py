@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from spikewvat.data.cache import cache_error, cache_folder, temporary_beside
+from spikewvat.data.cache import cache_folder, written_whole
 from spikewvat.data.images import MNIST
 from spikewvat.data.nmnist import NMNIST
 from spikewvat.data.packed import Together
@@ -149,20 +148,14 @@ def _simulated(
     mnist = MNIST(root, "train")
     shown = {number - 1 for number in numbers}
     others = [index for index in range(len(mnist.targets)) if index not in shown][:count]
-    temporary = temporary_beside(folder)
-    try:
-        try:
-            write_recordings(
-                temporary / "NMNIST" / "Train",
-                mnist.images[others],
-                mnist.targets[others].tolist(),
-                [index + 1 for index in others],
-                generator=torch.Generator().manual_seed(_SEED),
-            )
-            temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        if not folder.is_dir():  # else another process was faster
-            raise cache_error(folder, error) from error
-    return folder
+
+    def write(into: Path) -> None:
+        write_recordings(
+            into / "NMNIST" / "Train",
+            mnist.images[others],
+            mnist.targets[others].tolist(),
+            [index + 1 for index in others],
+            generator=torch.Generator().manual_seed(_SEED),
+        )
+
+    return written_whole(folder, write)
