@@ -14,24 +14,19 @@ Rows of other setups stay in the file of results.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import ROOT, quartiles, script, with_others
 from torch import Tensor, nn
 
 from spikewvat import Evaluator, Gaussian
 from spikewvat.lab.recipes import read_recipe
 from spikewvat.lab.recipes.resolve import resolve
-from spikewvat.memory import keep_freed_memory
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 
-ROOT = Path(__file__).parents[1]
 SIGMA = 0.10
 # Name, recipe, images, chips in a round; one process against two.
 SETUPS = {
@@ -39,7 +34,6 @@ SETUPS = {
     "VGG-5, two processes": ("cifar10/vgg5_sgd.toml", 2_000, 6, True),
     "ResNet-18": ("cifar10/resnet18_sgd.toml", 1_000, 1, False),
 }
-QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
 Batches = list[tuple[Tensor, Tensor]]
 
 
@@ -97,33 +91,27 @@ def measure(path: str, images: int, chips: int, jobs: bool, rounds: int) -> dict
         "chips": chips,
         "rounds": rounds,
         "pass_s": round(float(first.median()) / chips, 3),
-        "ratio": [round(r, 3) for r in (second / first).quantile(QUARTILES).tolist()],
+        "ratio": [round(r, 3) for r in quartiles(second / first)],
         "seconds": taken,
     }
 
 
-def main() -> None:
-    """Measure a setup, print, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("setup", choices=SETUPS)
-    parser.add_argument("--rounds", type=int, default=3)
-    out = ROOT / "results" / "speed" / "chips_at_size.json"
-    parser.add_argument("--out", type=Path, default=out)
-    arguments = parser.parse_args()
+def rows(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure a setup and print it; the result keeps the others."""
     name = arguments.setup
     if SETUPS[name][3] and len(os.sched_getaffinity(0)) < 2:
         raise SystemExit("two processes need two cores.")
-    torch.set_num_threads(1)
-    keep_freed_memory()
     torch.manual_seed(0)
     row = {"setup": name, **measure(*SETUPS[name], arguments.rounds)}
     print({key: value for key, value in row.items() if key != "seconds"})
-    others = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
-    rows = {other["setup"]: other for other in others} | {name: row}
-    content = {"recipe": "benchmarks/speed/chips_at_size.py", "seeds": [0], "sigma": SIGMA}
-    ordered = [rows[name] for name in SETUPS if name in rows]
-    write_json(arguments.out, {**content, **provenance(), "rows": ordered})
+    return {"sigma": SIGMA, "rows": with_others(row, arguments.out, SETUPS)}
 
 
 if __name__ == "__main__":
-    main()
+    script(
+        __file__,
+        __doc__,
+        rows,
+        rounds=3,
+        options=lambda parser: parser.add_argument("setup", choices=SETUPS),
+    )

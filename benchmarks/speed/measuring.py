@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
+from spikewvat.serialisation import read_json, write_json
 
 ROOT = Path(__file__).parents[1]
 _QUARTILES = torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)
@@ -51,6 +51,13 @@ def script(
     keep_freed_memory()
     content = {"recipe": f"benchmarks/speed/{name}.py", "seeds": [0]}
     write_json(arguments.out, {**content, **provenance(), **measure(arguments)})
+
+
+def with_others(row: Mapping[str, Any], out: Path, setups: Iterable[str]) -> list[Any]:
+    """Return the row of one setup among those that a result file has of others, in their order."""
+    others = read_json(out)["rows"] if out.exists() else []
+    rows = {other["setup"]: other for other in others} | {row["setup"]: row}
+    return [rows[name] for name in setups if name in rows]
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -141,14 +148,17 @@ def peak_memory(file: str, *which: str) -> float:
     return float(done.stdout.split()[-1])
 
 
+def status(entry: str) -> int:
+    """Return bytes that the system reports of this process, such as its peak, ``"VmHWM"``."""
+    found = re.search(rf"{entry}:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    if found is None:
+        raise LookupError(entry)
+    return 1024 * int(found[1])
+
+
 def print_peak(step: Callable[[], object]) -> None:
-    """Make three steps and print the peak beyond the state before them."""
-
-    def peak() -> float:  # ru_maxrss would be that of the parent process
-        status = Path("/proc/self/status").read_text()
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", status)[0]) / 1024
-
-    before = peak()
+    """Make three steps and print the peak beyond the state before them, in MiB."""
+    before = status("VmHWM")  # ru_maxrss would be that of the parent process
     for _ in range(3):
         step()
-    print(round(peak() - before, 1))
+    print(round((status("VmHWM") - before) / 2**20, 1))

@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import torch
+from measuring import status
 from networks import Training, vgg5
 from steps import SIGMA, step_of
 
@@ -40,14 +41,6 @@ def method_of(name: str, training: Training) -> GradientMethod:
 
 
 METHODS = ("plain", "HSV", "momentum + noise", "GAV", "SAM", "WVAT")
-
-
-def status(entry: str) -> int:
-    """Return bytes that the system reports of this process."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(entry):
-            return 1024 * int(line.split()[1])
-    raise LookupError(entry)
 
 
 def peak(name: str) -> float:

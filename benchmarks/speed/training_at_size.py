@@ -19,16 +19,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
 import tempfile
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import ROOT, script, with_others
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -40,11 +39,8 @@ from spikewvat.lab.recipes.loaders import augmentation
 from spikewvat.lab.recipes.resolve import Resolved, resolve
 from spikewvat.lab.trainer import Trainer
 from spikewvat.memory import keep_freed_memory
-from spikewvat.provenance import provenance
-from spikewvat.serialisation import write_json
 from spikewvat.weights import perturbed
 
-ROOT = Path(__file__).parents[1]
 IMAGES = 50_000
 STEPS = 8  # of the trainer itself
 SIGMA = 0.10
@@ -98,7 +94,7 @@ class Steps:
         compiled = torch.compile(self.model, dynamic=False)
         self._called = compiled if settings.compile else self.model
         self._weights = adapter_for(self.model).synaptic_weights(self.model)
-        self._noise, self._buffers = HSV(Gaussian(SIGMA)), {}
+        self._noise, self._buffers = HSV(Gaussian(SIGMA, drawn=True)), {}
         self._generator = torch.Generator().manual_seed(0)
         self._bf16 = settings.precision == "bf16-mixed"
         dataset = Single(images) if single else images
@@ -213,26 +209,20 @@ def measure(
     return {**row, "seconds": taken}
 
 
-def main() -> None:
-    """Measure a setup, print, write the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("setup", choices=SETUPS)
-    parser.add_argument("--rounds", type=int, default=5)
-    out = ROOT / "results" / "speed" / "training_at_size.json"
-    parser.add_argument("--out", type=Path, default=out)
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    torch.manual_seed(0)
+def rows(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure a setup and print it; the result keeps the others."""
     name = arguments.setup
+    torch.manual_seed(0)
     row = {"setup": name, **measure(*SETUPS[name], arguments.rounds)}
     print({key: value for key, value in row.items() if key != "seconds"})
-    others = json.loads(arguments.out.read_text())["rows"] if arguments.out.exists() else []
-    rows = {other["setup"]: other for other in others} | {row["setup"]: row}
-    content = {"recipe": "benchmarks/speed/training_at_size.py", "seeds": [0], "sigma": SIGMA}
-    ordered = [rows[name] for name in SETUPS if name in rows]
-    write_json(arguments.out, {**content, **provenance(), "rows": ordered})
+    return {"sigma": SIGMA, "rows": with_others(row, arguments.out, SETUPS)}
 
 
 if __name__ == "__main__":
-    main()
+    script(
+        __file__,
+        __doc__,
+        rows,
+        rounds=5,
+        options=lambda parser: parser.add_argument("setup", choices=SETUPS),
+    )
