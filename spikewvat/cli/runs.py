@@ -154,7 +154,7 @@ def evaluate(
     chips: Annotated[int | None, typer.Option(help="Chips at each size.")] = None,
     target: Target = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the chips.")] = None,
-    jobs: Annotated[int, typer.Option(help="Processes that share the chips.")] = 1,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that share the chips.")] = 1,
     best: Annotated[
         bool, typer.Option("--best", help="Use the weights of the best epoch, not the final ones.")
     ] = False,
