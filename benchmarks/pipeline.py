@@ -5,11 +5,10 @@
     spikewvat bench pipeline --out runs --results benchmarks/results/pipeline
 
 The first command tries equally many settings of every way to train the ANN and to fine-tune the
-spiking network, with a part of the training data that was held out, on chips that the comparison
-does not use. The mean accuracy on chips of both sizes decides. Plain trainings try learning rates;
-those under noise try its strength, with the learning rate that was the best without. Fine-tuning
-tries learning rates, on the ANN of plain training. The second command writes the suite of the best
-settings; of a network that was not tuned, the middle ones.
+spiking network, with a part of the training data that was held out, on a seed and on chips that the
+comparison does not use. The mean accuracy on chips of both sizes decides. Plain trainings try
+learning rates; those under noise try two strengths, at the learning rate that was the best without
+and X
 """
 
 from __future__ import annotations
@@ -29,9 +28,10 @@ from spikewvat.serialisation import read_json, write_json
 FOLDER = suites_folder() / "pipeline"
 TUNED = Path(__file__).parent / "results" / "pipeline" / "tuned.json"
 NETWORKS = {"lenet": "LeNet on MNIST", "vgg6": "VGG-6 on CIFAR-10"}
-RATES = {"lenet": (0.02, 0.05, 0.1), "vgg6": (0.05, 0.1, 0.2)}
-GAMMAS = (0.25, 0.5, 1.0)
-FINE_RATES = (1e-4, 5e-4, 2e-3)
+RATES = (0.025, 0.05, 0.1, 0.2)
+GAMMAS, SHARES = (0.25, 0.75), (0.5, 1.0)
+"""Strengths of the noise, and shares of the best learning rate without noise."""
+FINE_RATES = (2e-5, 1e-4, 5e-4, 2e-3)
 ALPHA = {"lenet": 0.1, "vgg6": 0.01}
 """Length of the worst perturbation: as published for either data set."""
 _NOISE = ("method.device=gaussian:sigma=0.1",)
@@ -53,11 +53,21 @@ CONVERSIONS = {
     "stdb_wvat": "T = 4, STDB under WVAT",
 }
 FINE = ("stdb", "stdb_wvat")
-CALIBRATED = "evaluation.calibrate=bias-trim:samples=64"
-"""What is done to each chip; results hold the accuracy before as well."""
-TUNING = ("evaluation.split=validation", "evaluation.seed=100", "evaluation.chips=4")
-SHORTER = {"vgg6": ("training.epochs=2", "data.limit=10000")}
-"""What to tune on, where a training takes long."""
+CALIBRATED = {
+    False: "evaluation.calibrate=bias-trim:samples=64",
+    True: "evaluation.calibrate=conversion-trim:samples=64",
+}
+"""What is done to the chips of ANNs and of converted networks, after a test as programmed."""
+TUNING = (
+    "evaluation.split=validation",
+    *("evaluation.seed=100", "evaluation.chips=4", "evaluation.images=1000"),
+)
+SHORTER = {
+    "lenet": ("training.epochs=3",),
+    "vgg6": ("training.epochs=4", "data.limit=20000"),
+}
+"""What to tune on."""
+TUNING_SEED, SEEDS = 100, (0, 1, 2)
 
 Tuned = dict[str, Any]
 
@@ -85,15 +95,19 @@ def settings(network: str, stage: str, tuned: Tuned) -> list[tuple[str, ...]]:
     if stage in FINE:
         return [(f"conversion.finetune.lr={rate}",) for rate in FINE_RATES]
     if stage in PLAIN:
-        rate = best(network, PLAIN[stage], tuned)
-        return [(*rate, f"method.gamma={gamma}") for gamma in GAMMAS]
-    return [(f"training.lr={rate}",) for rate in RATES[network]]
+        rate = float(best(network, PLAIN[stage], tuned)[0].partition("=")[2])
+        return [
+            (f"training.lr={share * rate:g}", f"method.gamma={gamma}")
+            for share in SHARES
+            for gamma in GAMMAS
+        ]
+    return [(f"training.lr={rate}",) for rate in RATES]
 
 
 def tune(network: str, out: Path, *, jobs: int, data_root: Path | None) -> None:
     """Try all settings of a network, and write what they reach to ``TUNED``."""
     tuned: Tuned = {}
-    shorter = SHORTER.get(network, ())
+    shorter = SHORTER[network]
     for trainings in (set(TRAININGS) - set(PLAIN), set(PLAIN)):
         tried = {
             (training, chosen): row(
@@ -127,7 +141,7 @@ def _tried(
         folder=FOLDER,
     )
     found = run_suite(
-        jobs_of(suite, preset=None, seeds=(0,)), out, processes=jobs, data_root=data_root
+        jobs_of(suite, preset=None, seeds=(TUNING_SEED,)), out, processes=jobs, data_root=data_root
     )
     lost = {job.row: failure.message for job, failure in found.failed}
     scores: Tuned = {}
@@ -154,7 +168,7 @@ def read_tuned() -> Tuned:
 
 
 def best(network: str, stage: str, tuned: Tuned) -> tuple[str, ...]:
-    """Return the settings of a stage with the highest score, the middle ones without scores."""
+    """Return the settings of a stage with the highest score, the second ones without scores."""
     if stage not in tuned:
         return settings(network, stage, tuned)[1]
     return tuple(max(tuned[stage], key=lambda one: float(one["score"]))["settings"])
@@ -175,14 +189,14 @@ def write_suite() -> None:
                     "-".join(filter(None, (network, training, conversion))),
                     *best(network, training, tuned),
                     *fine,
-                    CALIBRATED,
+                    CALIBRATED[bool(conversion)],
                 )
                 for training in TRAININGS
             )
             setups.append(Setup(name=f"{title}, {label}", rows=rows))
     suite = Suite(
         title="Stages of a conversion for chips",
-        seeds={"quick": (0, 1, 2), "paper": (0, 1, 2)},
+        seeds={"quick": SEEDS, "paper": SEEDS},
         setups=tuple(setups),
         published=False,
     )

@@ -65,10 +65,11 @@ def pipeline_tuned(network: str) -> str:
         best = max(one["score"] for one in tried)
         cells = []
         for one in tried:
-            text = f"{one['settings'][-1].partition('=')[2]}: {percent(one['score'])}"
+            values = ", ".join(setting.partition("=")[2] for setting in one["settings"])
+            text = f"{values}: {percent(one['score'])}"
             cells.append(f"**{text}**" if one["score"] == best else text)
         lines.append([_NAMES.get(stage) or _label(network, stage), *cells])
-    return markdown_table(["", "least", "middle", "most"], lines)
+    return markdown_table(["", "first", "second", "third", "fourth"], lines)
 
 
 def _results(network: str) -> dict[str, dict[str, RowResult]]:
