@@ -199,7 +199,7 @@ def test_rates_are_matched_where_currents_cannot_be_read():
     for index in range(2):
         ideal, chip = (rate for i, rate in seen if i == index)
         assert float((ideal - chip).abs().max()) < 0.03
-    assert found.cost.passes == 2 * 10 + 1
+    assert found.cost.passes == 2 * 10 + 1 + 2
 
 
 def test_offsets_of_few_bits_lie_on_a_grid():
@@ -381,7 +381,7 @@ def test_a_report_holds_the_same_chips_before_and_after():
     assert report.seeds == plainly.seeds
     assert report.calibrated.measures == (repr(Scale()), repr(BiasTrim(12)))
     cost = report.calibrated.cost
-    assert (cost.samples, cost.labels, cost.passes, cost.numbers) == (12, 0, 3, 3 + 16)
+    assert (cost.samples, cost.labels, cost.passes, cost.numbers) == (12, 0, 3 + 2, 3 + 16)
     assert cost.reads == sum(w.numel() for w in adapter_for(model).synaptic_weights(model).values())
     assert "% before Scale(samples=0) + BiasTrim(" in str(report)
     again = restored({"kind": "ChipReport 1", **plain(report)}, ChipReport, source="the test")
@@ -435,6 +435,46 @@ def test_sparse_samples_calibrate_as_dense_ones_do():
     ]
     for name, importance in plans[0].items():
         torch.testing.assert_close(plans[1][name], importance, rtol=1e-5, atol=1e-9)
+
+
+def test_what_does_not_help_is_undone_and_counted():
+    """A chip without errors is mended by nothing, least of all by readings that are pure noise."""
+    model, batches = net(), loader()
+    perfect, wild = chip_of(model, Gaussian(0.0)), BiasTrim(SAMPLES, noise=10.0)
+    with torch.no_grad():
+        expected = model(batches[0][0])
+    for measures in ([wild], [GainTrim(SAMPLES), wild], [Scale(), wild]):
+        found = calibrated(model, perfect, batches, measures)
+        assert not found.kept
+        assert {name.split(".")[-1] for name in found.numbers} <= {"scale"}
+        with torch.no_grad(), found.applied():
+            torch.testing.assert_close(model(batches[0][0]), expected)
+    forced = calibrated(model, perfect, batches, [BiasTrim(SAMPLES, check=False, noise=10.0)])
+    assert forced.kept
+    assert set(forced.numbers) == {f"{name}.offset" for name in LAYERS[Net]}
+    test = Evaluator(model, loader(samples=40, seed=7))
+    options = {"chips": 3, "calibration": batches}
+    report = test.chips(Gaussian(0.0), calibrate=[wild], **options)
+    assert report.calibrated.undone == 3
+    assert "undone on 3 chips" in str(report.calibrated)
+    assert torch.equal(report.calibrated.before, report.accuracies)
+    assert (
+        test.chips(Gaussian(0.0), calibrate=[BiasTrim(SAMPLES)], **options).calibrated.undone == 0
+    )
+
+
+def test_factors_of_undone_thresholds_are_forgotten():
+    """What follows is matched to the ideal currents, not to those of thresholds that are gone."""
+    model, batches = net(), loader()
+    weights = chip_of(model, Gaussian(0.0))
+    wild = [ThresholdTrim(SAMPLES), BiasTrim(SAMPLES, noise=10.0)]
+    after = [Distillation(SAMPLES, steps=1), BiasTrim(SAMPLES, check=False)]
+    undone = calibrated(model, weights, batches, [*wild, *after])
+    never = calibrated(model, weights, batches, after)
+    assert not undone.kept
+    assert undone.numbers.keys() == never.numbers.keys()
+    for name, number in never.numbers.items():
+        torch.testing.assert_close(undone.numbers[name], number)
 
 
 def test_a_trim_without_a_scale_warns_where_the_device_has_drifted():

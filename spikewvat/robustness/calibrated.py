@@ -27,13 +27,15 @@ class Calibration:
     Args:
         numbers: What is stored for it, by layer and kind: ``"conv1.offset"``, ``"fc.scale"``.
         cost: What it took.
+        kept: False if a check has undone something, which then has no numbers.
     """
 
     numbers: dict[str, Tensor]
     cost: Cost
+    kept: bool
     _live: Weights = field(repr=False)
     _chip: Weights = field(repr=False)
-    _corrections: list[Correction] = field(repr=False)
+    _corrections: tuple[Correction, ...] = field(repr=False)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
@@ -85,6 +87,6 @@ def calibrated(
         check_matching(bench.live, chip_weights, what="chip_weights")
         repair = Repair(bench, measures)
         chip = {name: weight.detach().clone() for name, weight in chip_weights.items()}
-        with replaced(bench.live, chip), repair.calibrated(seed) as (found, cost):
-            numbers = {name: n for correction in found for name, n in correction.numbers.items()}
-        return Calibration(numbers, cost, bench.live, chip, found)
+        with replaced(bench.live, chip), repair.calibrated(seed) as done:
+            numbers = {name: n for one in done.corrections for name, n in one.numbers.items()}
+        return Calibration(numbers, done.cost, done.kept, bench.live, chip, done.corrections)

@@ -40,11 +40,13 @@ class Tested(NamedTuple):
         found: The result, after a repair if there is one.
         before: Accuracy in front of it, if that was asked for.
         cost: What it cost.
+        kept: Whether no check has undone anything of it.
     """
 
     found: Found
     before: float | None = None
     cost: Cost = Cost()
+    kept: bool = True
 
 
 class Chips:
@@ -66,6 +68,7 @@ class Chips:
         self._stack: Stack | None = None
         self._before: list[float] = []  # accuracies of chips in front of a repair
         self._cost = Cost()
+        self._undone = 0  # chips on which a check has undone something
         self._activations = 0  # bytes in one pass of one chip, once they are measured
 
     def report(
@@ -88,7 +91,7 @@ class Chips:
         self._run.check_weights()
         plan, images = self._plan, self._run.test.images
         found: list[Found] = []
-        self._before, self._cost = [], Cost()
+        self._before, self._cost, self._undone = [], Cost(), 0
         once, effects, crossbar = taken_apart(device)
         acting = happens if effects is None else effects if happens is None else effects >> happens
         for one in self._found(once, acting, crossbar):
@@ -183,16 +186,17 @@ class Chips:
         before = None
         if self._plan.before:
             before = self._run.holding(chip, what, happens=happens, seed=seed).accuracy
-        repaired, cost = self._run.holding_calibrated(
+        found, repaired = self._run.holding_calibrated(
             chip, what, self._repair.calibrated, happens=happens, seed=seed
         )
-        return Tested(repaired, before, cost)
+        return Tested(found, before, repaired.cost, repaired.kept)
 
     def _noted(self, tested: Tested) -> Found:
         """Return the result of a chip, and note what a repair has done."""
         if tested.before is not None:
             self._before.append(tested.before)
         self._cost = tested.cost
+        self._undone += not tested.kept
         return tested.found
 
     @contextmanager
@@ -222,7 +226,8 @@ class Chips:
             return None
         tested = self._plan.before
         before = torch.tensor(self._before, dtype=torch.float64) if tested else None
-        return Calibrated(tuple(map(repr, self._repair.measures)), before, self._cost)
+        measures = tuple(map(repr, self._repair.measures))
+        return Calibrated(measures, before, self._cost, self._undone)
 
     def _sampled(
         self, device: DeviceModel, seed: int, images: int, happens: Corruption | None

@@ -59,12 +59,15 @@ class Calibrated:
         measures: The measures, in order.
         before: Accuracies of the same chips without them ``[chips]``, None if not tested.
         cost: What they cost for each chip.
+        undone: Number of chips on which a check has undone some of them.
     """
 
     measures: tuple[str, ...]
     before: Fractions | None
     cost: Cost
+    undone: int = 0
 
     def __str__(self) -> str:
         was = "" if self.before is None else f"{100 * mean_of(self.before):.1f} % before "
-        return f"{was}{' + '.join(self.measures)} ({self.cost})"
+        undone = f", undone on {self.undone} chips" if self.undone else ""
+        return f"{was}{' + '.join(self.measures)} ({self.cost}{undone})"

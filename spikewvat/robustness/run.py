@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,13 @@ from spikewvat.adapters import Adapter
 from spikewvat.robustness.activity import Activity
 from spikewvat.robustness.corruptions.base import Corruption
 from spikewvat.robustness.corruptions.context import corrupt
-from spikewvat.robustness.cost import Cost
 from spikewvat.robustness.crossbar import Crossbar
 from spikewvat.robustness.observer import Observer
 from spikewvat.robustness.stacked import Stack
 from spikewvat.robustness.testset import TestSet
 from spikewvat.weights import Weights, replaced
+
+_Done = TypeVar("_Done")
 
 
 class Found(NamedTuple):
@@ -111,12 +112,12 @@ class Run:
         self,
         values: Weights,
         what: str,
-        calibrated: Callable[[int], AbstractContextManager[tuple[object, Cost]]],
+        calibrated: Callable[[int], AbstractContextManager[_Done]],
         *,
         happens: Corruption | None = None,
         seed: int = 0,
-    ) -> tuple[Found, Cost]:
-        """Evaluate the network with other weights, after a calibration.
+    ) -> tuple[Found, _Done]:
+        """Evaluate the network with other weights, after a calibration; return what it did too.
 
         Args:
             values: Weights with equal names and shapes.
@@ -126,8 +127,8 @@ class Run:
             seed: Seed of the chip.
         """
         self._last = None
-        with self._chip(values, what), calibrated(seed) as (_, cost):
-            return self._evaluate(what, happens, seed), cost
+        with self._chip(values, what), calibrated(seed) as done:
+            return self._evaluate(what, happens, seed), done
 
     def holding_on(
         self,

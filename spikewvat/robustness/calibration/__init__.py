@@ -10,7 +10,13 @@ from spikewvat.robustness.calibration.measure import (
     NetworkMeasure,
 )
 from spikewvat.robustness.calibration.repair import Repair
-from spikewvat.robustness.calibration.trims import BiasTrim, GainTrim, Scale, ThresholdTrim
+from spikewvat.robustness.calibration.trims import (
+    BiasTrim,
+    GainTrim,
+    Scale,
+    ThresholdTrim,
+    Trim,
+)
 
 __all__ = [
     "BatchNorm",
@@ -28,4 +34,5 @@ __all__ = [
     "Repair",
     "Scale",
     "ThresholdTrim",
+    "Trim",
 ]

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from spikewvat.adapters import Adapter, KnowsNeurons, NeuronLayer, Tap
 from spikewvat.adapters.currents import (
@@ -206,6 +207,13 @@ class Bench:
         """Return the other layers of synapses that feed the same neurons."""
         own = self.fed(layer)
         return [n for n, fed in self._feeds.items() if fed == own and n != layer.name]
+
+    @torch.no_grad()
+    def distance(self, samples: int) -> float:
+        """Return how far the answers are from the ideal network's, as a cross-entropy."""
+        scores = torch.cat([self.scores(output) for output, _ in self.outputs(samples)])
+        ideal = torch.cat(self.ideal_scores(samples))
+        return float(functional.cross_entropy(scores.double(), ideal.double().softmax(1)))
 
     def look(self, samples: int) -> None:
         """Look at what the network does with so many samples, while it holds its ideal weights."""

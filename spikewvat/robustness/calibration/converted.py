@@ -74,7 +74,7 @@ class ConversionTrim(NetworkMeasure):
             for kind in ("_parameters", "_buffers")
         }
         before = {place: dict(table) for place, table in tables.items()}
-        _CALIBRATE[self.what](snn, images, targets)
+        kept = _CALIBRATE[self.what](snn, images, targets)
         changed: list[Entry] = []
         numbers: dict[str, Tensor] = {}
         for (layer, kind), table in tables.items():
@@ -84,7 +84,7 @@ class ConversionTrim(NetworkMeasure):
             if (found := new.get(_TENSORS[self.what])) is not None:
                 numbers[f"{layer}.{_TENSORS[self.what]}"] = found.detach().clone()
             table.update(old)
-        return Correction(numbers, functools.partial(exchanged_entries, *changed))
+        return Correction(numbers, functools.partial(exchanged_entries, *changed), kept)
 
     def cost(self, bench: Bench) -> Cost:
         """Return what it costs (see :meth:`Measure.cost`)."""

@@ -22,10 +22,12 @@ class Correction:
     Args:
         numbers: What is stored for the chip, by name.
         applied: Makes a context in which it acts.
+        kept: False if a check found that it does not help, so that it changes nothing.
     """
 
     numbers: dict[str, Tensor]
     applied: Callable[[], AbstractContextManager[object]]
+    kept: bool = True
 
 
 class Measure(ABC):
@@ -37,11 +39,14 @@ class Measure(ABC):
 
     Attributes:
         samples: Number of calibration samples, 0 for none.
+        check: Whether its corrections are kept only if the network's answers to these samples come
+            closer to the ideal ones. Neighbours that work layer by layer are checked together.
         TRIMS: Whether it matches currents or rates, which needs weights of the right size.
         SCALES: Whether it gives weights their size back.
     """
 
     samples: int = 0
+    check: bool = False
     TRIMS: ClassVar[bool] = False
     SCALES: ClassVar[bool] = False
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, TypeAlias
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from spikewvat.robustness.calibration.bench import Bench
 from spikewvat.robustness.calibration.measure import (
@@ -23,7 +25,74 @@ from spikewvat.robustness.run import Run
 _DRIFTED = 0.2
 """Share of a layer's size that may be lost before trims need a scale first."""
 
-_Work: TypeAlias = Callable[[Bench], Correction]
+_CHECKS = 2  # passes over the samples, before and after
+
+
+class Repaired(NamedTuple):
+    """What was done to one chip.
+
+    Args:
+        corrections: What was found, in order.
+        cost: What it cost.
+    """
+
+    corrections: tuple[Correction, ...]
+    cost: Cost
+
+    @property
+    def kept(self) -> bool:
+        """Whether no check has undone anything."""
+        return all(correction.kept for correction in self.corrections)
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Measures that are applied and checked together: one of the network, or some layer by layer.
+
+    Args:
+        measures: In their order.
+    """
+
+    measures: tuple[Measure, ...]
+
+    @property
+    def samples(self) -> int:
+        """Number of samples that they take, the first ones for all."""
+        return max(measure.samples for measure in self.measures)
+
+    @property
+    def check(self) -> bool:
+        """Whether one of them asks for a check."""
+        return any(measure.check for measure in self.measures)
+
+    def cost(self, bench: Bench) -> Cost:
+        """Return what they cost for one chip."""
+        cost = sum((measure.cost(bench) for measure in self.measures), Cost())
+        return cost + Cost(passes=_CHECKS) if self.check else cost
+
+    @contextmanager
+    def applied(self, bench: Bench) -> Iterator[list[Correction]]:
+        """Calibrate the present chip for a block; yield what was found, if it helps."""
+        units = dict(bench.units)
+        before = bench.distance(self.samples) if self.check else math.inf
+        with ExitStack() as stack:
+            found = []
+            for step in self._steps(bench):
+                found.append(step())
+                stack.enter_context(found[-1].applied())
+            if self.check and not bench.distance(self.samples) <= before:
+                stack.close()
+                bench.units = units
+                found = [Correction({}, nullcontext, kept=False)]
+            yield found
+
+    def _steps(self, bench: Bench) -> Iterator[Callable[[], Correction]]:
+        if isinstance(self.measures[0], NetworkMeasure):
+            yield functools.partial(self.measures[0].fit, bench)
+            return
+        for layer, measure in itertools.product(bench.layers, self.measures):
+            assert isinstance(measure, LayerMeasure)
+            yield functools.partial(measure.fit_layer, bench, layer)
 
 
 class Repair:
@@ -32,11 +101,16 @@ class Repair:
     Args:
         bench: The network and its samples.
         measures: In the order in which they are applied; neighbours that work layer by layer are
-            applied together, one layer after the other.
+            applied together, one layer after the other, and checked together.
     """
 
     def __init__(self, bench: Bench, measures: Sequence[Measure]) -> None:
         self._bench, self.measures, self._warned = bench, tuple(measures), False
+        by_layer = [isinstance(measure, LayerMeasure) for measure in self.measures]
+        groups = itertools.groupby(
+            enumerate(self.measures), lambda one: -1 if by_layer[one[0]] else one[0]
+        )
+        self._groups = [_Group(tuple(measure for _, measure in group)) for _, group in groups]
         for measure in self.measures:
             bench.look(measure.samples)
 
@@ -65,41 +139,25 @@ class Repair:
         return None if loader is None else cls(Bench(run, loader), measures)
 
     @contextmanager
-    def calibrated(self, seed: int) -> Iterator[tuple[list[Correction], Cost]]:
+    def calibrated(self, seed: int) -> Iterator[Repaired]:
         """Calibrate the chip that the network holds now, for a block.
 
         Args:
             seed: Seed of the chip.
 
         Yields:
-            What was found, in order, and what it cost.
+            What was done to it.
         """
-        bench, found = self._bench, []
+        bench, found = self._bench, list[Correction]()
         bench.generator.manual_seed(derived(seed, "calibration"))
         bench.units.clear()
         if not self._warned:
             self._warn()
         with ExitStack() as stack:
-            for work in self._in_order():
-                correction = work(bench)
-                stack.enter_context(correction.applied())
-                found.append(correction)
-            yield found, sum((measure.cost(bench) for measure in self.measures), Cost())
-
-    def _in_order(self) -> Iterator[_Work]:
-        """Yield the single steps of a calibration."""
-        for by_layer, group in itertools.groupby(
-            self.measures, lambda measure: isinstance(measure, LayerMeasure)
-        ):
-            neighbours = list(group)
-            if by_layer:
-                for layer, measure in itertools.product(self._bench.layers, neighbours):
-                    assert isinstance(measure, LayerMeasure)
-                    yield functools.partial(measure.fit_layer, layer=layer)
-                continue
-            for measure in neighbours:
-                assert isinstance(measure, NetworkMeasure)
-                yield measure.fit
+            for group in self._groups:
+                found += stack.enter_context(group.applied(bench))
+            cost = sum((group.cost(bench) for group in self._groups), Cost())
+            yield Repaired(tuple(found), cost)
 
     def _warn(self) -> None:
         """Warn once where a trim meets weights that have lost their size."""

@@ -101,12 +101,15 @@ class Trim(LayerMeasure):
 
     Args:
         samples: Number of unlabelled calibration samples.
+        check: Whether to compare their class probabilities with those of the ideal network: where
+            they do not come closer, nothing is changed and nothing stored.
 
     Raises:
         ValueError: If ``samples`` is below 1.
     """
 
     samples: int = 64
+    check: bool = True
     TRIMS: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -121,6 +124,7 @@ class BiasTrim(Trim):
 
     Args:
         samples: Number of unlabelled calibration samples.
+        check: Whether to undo it where it does not help (see :class:`Trim`).
         by: Match mean ``"currents"``, or mean ``"rates"`` of the spikes that follow where no
             current can be read: the offset is found by halving an interval. Read-outs without
             neurons are matched by their currents in either case.
@@ -134,8 +138,7 @@ class BiasTrim(Trim):
 
     Note:
         Means of currents say little where those that never fire a neuron are far larger than those
-        that do: the trim can then take accuracy. Reports hold the accuracies on both sides of it
-        (``calibrated.before``); with spiking neurons ``by="rates"`` matches what fires.
+        that do; the check then undoes the trim. ``by="rates"`` matches what fires.
     """
 
     by: Literal["currents", "rates"] = "currents"
@@ -198,6 +201,7 @@ class GainTrim(Trim):
 
     Args:
         samples: Number of unlabelled calibration samples.
+        check: Whether to undo it where it does not help (see :class:`Trim`).
 
     Raises:
         ValueError: If ``samples`` is below 1.
@@ -229,6 +233,7 @@ class ThresholdTrim(Trim):
 
     Args:
         samples: Number of unlabelled calibration samples.
+        check: Whether to undo it where it does not help (see :class:`Trim`).
 
     Raises:
         ValueError: If ``samples`` is below 1.
