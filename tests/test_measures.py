@@ -131,6 +131,7 @@ def test_the_command_prints_a_table_and_says_what_is_enough(run, tmp_path):  # n
         (("--device", "pcm", "--chips", "0"), "expected at least 1"),
     ):
         assert message in error("plan", run, *wrong)
+    assert "digits-wvat" in error("plan", "digits-none", "--device", "pcm")
 
 
 def test_evaluate_calibrates_and_verifies(run, tmp_path):  # noqa: F811

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from networks import SETUPS, SGD, Training
-from pytorch_optimizer import SAM as PeerSAM
 
 from spikewvat import GAV, HSV, SAM, WVAT, Gaussian, Momentum, PerturbedGradient
 from spikewvat.errors import TrainingStalledWarning
@@ -29,6 +28,11 @@ from spikewvat.memory import keep_freed_memory
 from spikewvat.provenance import provenance
 from spikewvat.serialisation import read_json, write_json
 from spikewvat.training import GradientMethod
+
+try:
+    from pytorch_optimizer import SAM as PeerSAM
+except ImportError as error:
+    raise SystemExit("This script compares with a peer: pip install pytorch-optimizer") from error
 
 OUT = Path(__file__).parents[1] / "results" / "speed" / "steps.json"
 SIGMA = 0.10

@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 
 def plan(
-    out: Annotated[Path, typer.Argument(help="Folder written by train.")],
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="Folder written by train; or digits-swa, digits-wvat or digits-momentum."
+        ),
+    ],
     device: Annotated[
         str, typer.Option(metavar="SPEC", help="pcm, gaussian:sigma=0.1, or a device.toml.")
     ],
@@ -45,8 +50,10 @@ def plan(
     chips.
     """
     from spikewvat import serialisation
+    from spikewvat.lab import loading
     from spikewvat.lab.recipes.measures import plan_measures
 
+    folder = loading.run_folder(run)
     check_writable(json, plot)
     for name, value in (("--target", target), ("--share", share)):
         if not 0 <= value <= 1:
@@ -57,7 +64,7 @@ def plan(
     if chips < 1:
         raise RecipeError(f"--chips {chips}: expected at least 1.")
     found = plan_measures(
-        out,
+        folder,
         device=device,
         age=None if age is None else durations(age, "--age")[0],
         crossbar=crossbar,
@@ -70,7 +77,7 @@ def plan(
         data_root=data_root,
         told=(lambda name: typer.echo(f"trying: {name}", err=True)) if progress else None,
     )
-    _print(f"{out}, {device}{'' if age is None else f', {age} old'}", found)
+    _print(f"{run}, {device}{'' if age is None else f', {age} old'}", found)
     if json is not None:
         serialisation.write(json, found)
     if plot is not None:
