@@ -107,7 +107,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "crossbar-inputs": crossbar_inputs,
     "crossbar-times": crossbar_times,
     "conversion": lambda: comparison("conversion", "lenet_*"),
-    "conversion-vgg5": lambda: comparison("conversion", "vgg5_*"),
     "conversion-steps": conversion_steps,
     "pipeline-lenet": lambda: pipeline("lenet"),
     "pipeline-lenet-stages": lambda: pipeline_stages("lenet"),
