@@ -66,7 +66,7 @@ def pipeline_tuned(network: str) -> str:
         cells = []
         for one in tried:
             values = ", ".join(setting.partition("=")[2] for setting in one["settings"])
-            text = f"{values}: {percent(one['score'])}"
+            text = f"{values}: {'diverged' if 'failed' in one else percent(one['score'])}"
             cells.append(f"**{text}**" if one["score"] == best else text)
         lines.append([_NAMES.get(stage) or _label(network, stage), *cells])
     return markdown_table(["", "first", "second", "third", "fourth"], lines)
