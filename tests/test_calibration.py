@@ -531,6 +531,7 @@ def test_a_network_that_a_measure_does_not_fit_is_refused_by_name():
     ("make", "message"),
     [
         (lambda: BiasTrim(0), "samples must be a whole number of at least 1, got 0"),
+        (lambda: BiasTrim(check=0), "check must be True or False, got 0"),
         (lambda: BiasTrim(by="hope"), "by must be 'currents' or 'rates', got 'hope'"),
         (lambda: BiasTrim(bits=1), "bits must be a whole number from 2 to 16"),
         (lambda: BiasTrim(noise=-1.0), "noise must be a finite number of at least 0"),

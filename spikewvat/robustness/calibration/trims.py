@@ -105,7 +105,7 @@ class Trim(LayerMeasure):
             they do not come closer, nothing is changed and nothing stored.
 
     Raises:
-        ValueError: If ``samples`` is below 1.
+        ValueError: If ``samples`` is below 1, or ``check`` no truth value.
     """
 
     samples: int = 64
@@ -114,6 +114,8 @@ class Trim(LayerMeasure):
 
     def __post_init__(self) -> None:
         check_samples(self.samples)
+        if type(self.check) is not bool:
+            raise ValueError(f"check must be True or False, got {self.check!r}.")
 
 
 @dataclass(frozen=True)
