@@ -39,7 +39,7 @@ class ConversionTrim(NetworkMeasure):
     One sample of four is held out: where its class probabilities do not come closer to the ANN's,
     nothing is changed and nothing stored. The targets are the ANN's, so that what few time steps
     lose is corrected as well as what the chip does. The same measure again starts from what the
-    first one left.
+    first one left. The read-out has no neurons: put :class:`BiasTrim` behind it for its offsets.
 
     Args:
         what: ``"biases"``, one offset of the current for each channel
