@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 from torch.nn.utils import parametrizations, prune
 
-from spikewvat.conversion import convert
+from spikewvat.conversion import QCFS, convert
 from spikewvat.errors import UnsupportedModelError
 
 
@@ -206,6 +207,31 @@ def test_a_hook_that_changes_values_is_noticed():
     ann[0].register_forward_hook(lambda module, args, output: 1.5 * output)
     with pytest.raises(UnsupportedModelError, match="does not reproduce the model"):
         convert(ann, [torch.rand(8, 4)], time_steps=4)
+
+
+@pytest.mark.parametrize(
+    ("levels", "images", "step", "refused"),
+    [(4, 1, 0.03, False), (4, 1, 3.0, True), (4, 16, 0.03, True), (None, 1, 0.03, True)],
+)
+def test_rounding_may_take_few_images_to_another_level(levels, images, step, refused):
+    """A hook stands for it, as where a value lies on an edge depends on the machine."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        activation = nn.ReLU() if levels is None else QCFS(levels, threshold=1.0)
+        ann = nn.Sequential(nn.Linear(4, 8), activation, nn.Linear(8, 3))
+        x = torch.rand(32, 4)
+    change = torch.zeros(32, 8)
+    change[:images, 2] = step
+    ann[1].register_forward_hook(
+        lambda module, args, output: output + change if len(output) == 32 else None
+    )
+    expected = (
+        pytest.raises(UnsupportedModelError, match="does not reproduce the model")
+        if refused
+        else nullcontext()
+    )
+    with expected:
+        convert(ann, [x], time_steps=4)
 
 
 def test_a_hook_that_only_looks_is_left_alone():

@@ -33,6 +33,8 @@ STEPS = 16
 
 _COMPARED = 64  # images on which the traced network is compared with the ANN
 _TOLERANCE = 1e-3  # of the largest score
+_ROUNDED = 0.1  # share of the images that rounding may take to another level
+_STEP = 0.1  # of the largest score that such a level may be worth
 
 
 def convert(
@@ -299,12 +301,14 @@ def _check_weights(ann: nn.Module) -> None:
 def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     """Raise UnsupportedModelError unless the traced network gives the same output as the ANN.
 
-    Tracing does not see hooks, randomness or operations hidden from torch.
+    Tracing does not see hooks, randomness or operations hidden from torch. Where activations have
+    levels, rounding alone takes some images to another one, which is no fault of the tracing.
     """
+    stepped = any(neurons.levels is not None for neurons in snn.neurons().values())
     with evaluating(ann), torch.no_grad(), torch.random.fork_rng():
         try:
             expected, found = ann(images.clone()), snn.analog(images.clone())
-            alone = snn.analog(images[:1].clone())
+            alone = [snn.analog(image.clone()) for image in images.split(1)[: 1 + 2 * stepped]]
         except RuntimeError:
             return  # images that do not fit: balancing says so
     if not isinstance(expected, Tensor) or expected.shape != found.shape:
@@ -313,20 +317,28 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
             f"scores of shape {tuple(found.shape)}. Return one tensor of class scores."
         )
     largest = float(expected.abs().max())
-    error = float((found - expected).abs().max())
     allowed = largest * max(_TOLERANCE, 64 * torch.finfo(found.dtype).eps)
-    if alone.shape[1:] != found.shape[1:] or not float((alone - found[:1]).abs().max()) <= allowed:
+    if not any(_near(one, found[i : i + 1], allowed) for i, one in enumerate(alone)):
         raise UnsupportedModelError(
             "the scores of an image depend on the other images of its batch, but time steps are "
             "run as samples of one batch. Let every operation leave the axis of the batch as it is."
         )
-    if not error <= allowed:
+    errors = torch.atleast_1d((found - expected).abs())
+    errors = errors.reshape(len(errors), -1).amax(1)
+    error, images_off = float(errors.max()), int((errors > allowed).sum())
+    rounded = stepped and images_off <= max(_ROUNDED * len(errors), len(errors) > 3)
+    if not error <= (largest * _STEP if rounded else allowed):
         raise UnsupportedModelError(
             f"the converted network does not reproduce the model: scores differ by "
             f"{error:.3g}, of at most {largest:.3g}. Something in its forward pass cannot be "
             "traced, such as a hook that changes values, randomness, or a tensor changed in "
             "place through an alias. Write it with torch.nn layers only."
         )
+
+
+def _near(scores: Tensor, expected: Tensor, allowed: float) -> bool:
+    same = scores.shape == expected.shape
+    return same and float((scores - expected).abs().max()) <= allowed
 
 
 def _refuse_scales(modules: dict[str, nn.Module]) -> None:
