@@ -152,9 +152,25 @@ def test_what_is_no_such_layer(make, error, match):
         convert(make(), [torch.rand(8, 6, dtype=torch.float64)])
 
 
+def test_the_size_of_a_threshold_counts():
+    """Training may take it below zero, and is driven back from there as from above."""
+    ann, x = network(lambda: QCFS(4, 0.9)), torch.rand(8, 6, dtype=torch.float64)
+    expected, converted = ann(x), convert(ann, [x])(x)
+    expected.sum().backward()
+    gradient = ann[1].threshold.grad.clone()
+    ann.zero_grad()
+    with torch.no_grad():
+        ann[1].threshold.neg_()
+    found = ann(x)
+    found.sum().backward()
+    assert torch.equal(found, expected)
+    assert torch.equal(ann[1].threshold.grad, -gradient)
+    assert torch.equal(convert(ann, [x])(x), converted)
+
+
 def test_a_threshold_that_training_lost_is_named():
     ann = network(lambda: QCFS(4, 0.9))
     with torch.no_grad():
-        ann[1].threshold.neg_()
-    with pytest.raises(UnsupportedModelError, match="activation '1' lets values from 0 to -0.9"):
+        ann[1].threshold.zero_()
+    with pytest.raises(UnsupportedModelError, match="activation '1' lets values from 0 to 0"):
         convert(ann, [torch.rand(8, 6, dtype=torch.float64)])

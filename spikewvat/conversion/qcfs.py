@@ -28,7 +28,8 @@ class QCFS(nn.Module):
         threshold: Largest value :math:`\theta` at the start of training, above 0.
 
     Attributes:
-        threshold: :math:`\theta`, a 0-dim parameter.
+        threshold: :math:`\theta`, a 0-dim parameter. Its size counts, so that a step of training
+            that takes it below zero does no harm.
 
     Raises:
         ValueError: If an argument is out of range.
@@ -53,14 +54,15 @@ class QCFS(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activations of inputs of any shape."""
-        clipped = functional.hardtanh(x * (self.levels / self.threshold) + 0.5, 0, self.levels)
+        threshold = self.threshold.abs()
+        clipped = functional.hardtanh(x * (self.levels / threshold) + 0.5, 0, self.levels)
         # What is added has no gradient. Without masks, this takes a quarter of the time.
         told = clipped + (clipped.floor() - clipped).detach()
-        return told * (self.threshold / self.levels)
+        return told * (threshold / self.levels)
 
     def extra_repr(self) -> str:
         """Return the constants."""
-        return f"levels={self.levels}, threshold={float(self.threshold.detach()):.4g}"
+        return f"levels={self.levels}, threshold={float(self.threshold.detach().abs()):.4g}"
 
 
 def quantised(x: Tensor, threshold: Tensor, levels: int) -> Tensor:

@@ -65,7 +65,7 @@ def rectifier_of_call(node: fx.Node) -> Rectifier | None:
 def _quantiser(module: nn.Module) -> Rectifier | None:
     """Return the constants of a QCFS layer, one's own or one that computes the same."""
     if isinstance(module, QCFS):
-        return Rectifier(0.0, module.threshold.detach().clone(), module.levels)
+        return Rectifier(0.0, module.threshold.detach().abs(), module.levels)
     for threshold, levels in _LEARNED:
         level, count = module._parameters.get(threshold), getattr(module, levels, None)
         if level is None or level.numel() != 1 or not isinstance(count, int) or count < 1:
