@@ -308,7 +308,10 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     with evaluating(ann), torch.no_grad(), torch.random.fork_rng():
         try:
             expected, found = ann(images.clone()), snn.analog(images.clone())
-            alone = [snn.analog(image.clone()) for image in images.split(1)[: 1 + 2 * stepped]]
+            alone = [
+                snn.analog(images[i : i + 1].clone())
+                for i in range(min(len(images), 1 + 2 * stepped))
+            ]
         except RuntimeError:
             return  # images that do not fit: balancing says so
     if not isinstance(expected, Tensor) or expected.shape != found.shape:
@@ -323,8 +326,8 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
             "the scores of an image depend on the other images of its batch, but time steps are "
             "run as samples of one batch. Let every operation leave the axis of the batch as it is."
         )
-    errors = torch.atleast_1d((found - expected).abs())
-    errors = errors.reshape(len(errors), -1).amax(1)
+    rows = expected.shape[0] if expected.dim() else 1
+    errors = (found - expected).abs().reshape(rows, -1).amax(1)
     error, images_off = float(errors.max()), int((errors > allowed).sum())
     rounded = stepped and images_off <= max(_ROUNDED * len(errors), len(errors) > 3)
     if not error <= (largest * _STEP if rounded else allowed):
