@@ -8,7 +8,8 @@ The first command tries equally many settings of every way to train the ANN and 
 spiking network, with a part of the training data that was held out, on a seed and on chips that the
 comparison does not use. The mean accuracy on chips of both sizes decides. Plain trainings try
 learning rates; those under noise try two strengths, at the learning rate that was the best without
-and X
+and at half of it. Fine-tuning tries learning rates, on the ANN of plain training. The second
+command writes the suite of the best settings; of a network that was not tuned, the second ones.
 """
 
 from __future__ import annotations

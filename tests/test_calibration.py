@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from dataclasses import replace
 
 import pytest
 import reference_calibration as literal
@@ -457,6 +458,7 @@ def test_what_does_not_help_is_undone_and_counted():
     report = test.chips(Gaussian(0.0), calibrate=[wild], **options)
     assert report.calibrated.undone == 3
     assert "undone on 3 chips" in str(report.calibrated)
+    assert "undone on 1 chip)" in str(replace(report.calibrated, undone=1))
     assert torch.equal(report.calibrated.before, report.accuracies)
     assert (
         test.chips(Gaussian(0.0), calibrate=[BiasTrim(SAMPLES)], **options).calibrated.undone == 0

@@ -102,8 +102,9 @@ def _accuracies(result: RowResult) -> str:
     """Return accuracy on chips as programmed, and with calibrated biases in brackets."""
     after = [curve.at(_SIGMA).mean for curve in result.curves]
     before = [curve.at(_SIGMA).mean for curve in _as_programmed(result)]
-    seeds = "; 1 training" if len(result.curves) == 1 else ""
-    return f"{percent(_mean(before))} ({percent(_mean(after))}{seeds})"
+    trained, planned = len(result.curves), len(read_suite("pipeline").seeds["quick"])
+    fewer = f"; {trained} of {planned} trainings" if trained < planned else ""
+    return f"{percent(_mean(before))} ({percent(_mean(after))}{fewer})"
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -35,6 +35,7 @@ _COMPARED = 64  # images on which the traced network is compared with the ANN
 _TOLERANCE = 1e-3  # of the largest score
 _ROUNDED = 0.1  # share of the images that rounding may take to another level
 _STEP = 0.1  # of the largest score that such a level may be worth
+_FEWEST = 4  # images of which one may be such
 
 
 def convert(
@@ -329,7 +330,8 @@ def _compare(ann: nn.Module, snn: SpikingNetwork, images: Tensor) -> None:
     rows = expected.shape[0] if expected.dim() else 1
     errors = (found - expected).abs().reshape(rows, -1).amax(1)
     error, images_off = float(errors.max()), int((errors > allowed).sum())
-    rounded = stepped and images_off <= max(_ROUNDED * len(errors), len(errors) > 3)
+    few = max(1, _ROUNDED * rows) if rows >= _FEWEST else 0
+    rounded = stepped and images_off <= few
     if not error <= (largest * _STEP if rounded else allowed):
         raise UnsupportedModelError(
             f"the converted network does not reproduce the model: scores differ by "

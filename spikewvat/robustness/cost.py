@@ -69,5 +69,6 @@ class Calibrated:
 
     def __str__(self) -> str:
         was = "" if self.before is None else f"{100 * mean_of(self.before):.1f} % before "
-        undone = f", undone on {self.undone} chips" if self.undone else ""
+        chips = f"{self.undone} chip{'s' * (self.undone > 1)}"
+        undone = f", undone on {chips}" if self.undone else ""
         return f"{was}{' + '.join(self.measures)} ({self.cost}{undone})"

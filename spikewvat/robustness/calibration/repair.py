@@ -106,11 +106,13 @@ class Repair:
 
     def __init__(self, bench: Bench, measures: Sequence[Measure]) -> None:
         self._bench, self.measures, self._warned = bench, tuple(measures), False
-        by_layer = [isinstance(measure, LayerMeasure) for measure in self.measures]
-        groups = itertools.groupby(
-            enumerate(self.measures), lambda one: -1 if by_layer[one[0]] else one[0]
-        )
-        self._groups = [_Group(tuple(measure for _, measure in group)) for _, group in groups]
+        self._groups: list[_Group] = []
+        for by_layer, found in itertools.groupby(
+            self.measures, lambda measure: isinstance(measure, LayerMeasure)
+        ):
+            neighbours = tuple(found)
+            alone = [(measure,) for measure in neighbours]
+            self._groups += map(_Group, [neighbours] if by_layer else alone)
         for measure in self.measures:
             bench.look(measure.samples)
 
