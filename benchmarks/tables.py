@@ -57,7 +57,7 @@ from pages.measured import (
 from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
 from pages.steps import looked_up, step_memory, step_parts, step_times
-from pages.tuned import margins, settings, tuned
+from pages.tuned import league, margins, settings, tuned
 
 from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
@@ -71,6 +71,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
+    "league": league,
     "league-cnn": lambda: comparison("league", "cnn-*"),
     "league-nmnist": lambda: comparison("league", "nmnist-*"),
     "league-fc": lambda: comparison("league", "fc-*"),
@@ -156,9 +157,11 @@ for suite, network in (
     TABLES |= {
         f"{suite}-{network}": functools.partial(tuned, suite, network),
         f"{suite}-{network}-margins": functools.partial(margins, suite, network, "hsv"),
+        f"{suite}-{network}-awp": functools.partial(margins, suite, network, "awp"),
         f"{suite}-{network}-settings": functools.partial(settings, suite, network),
     }
 PICTURES = {
+    "league": ("tuned", ("cnn-plain", "cnn-hsv", "cnn-awp", "cnn-momentum")),
     "demo": ("demo", ("swa", "hsv", "wvat")),
     "nmnist": ("nmnist", SNNTORCH),
     "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),

@@ -16,6 +16,7 @@ from spikewvat.perturbations import (
     HSV,
     SAM,
     SAMSON,
+    LayerFactors,
     Mixture,
     Momentum,
     Past,
@@ -393,6 +394,18 @@ def test_random_layers():
     share = sum(bool(d.any()) for one in kept for d in one.values()) / 600
     assert share == pytest.approx(0.3, abs=0.08)
     assert RandomLayers(SAM()).pick().needs_gradient
+
+
+def test_a_factor_for_each_layer():
+    w = {name: weight.detach() for name, weight in net().named_parameters()}
+    factors = dict(zip(w, (0.5, 2.0), strict=True))
+    found = LayerFactors(HSV(Given()), [*factors.values()])(w)
+    same(found, {name: factors[name] * d for name, d in draw(w).items()})
+    assert LayerFactors(SAM(), (1.0, 1.0)).pick().needs_gradient
+    with pytest.raises(ValueError, match=r"factors has 1 numbers, but there are 2 weight tensors"):
+        LayerFactors(HSV(Given()), [1.0])(w)
+    with pytest.raises(ValueError, match="factors"):
+        LayerFactors(HSV(Given()), [1.0, -0.5])
 
 
 def test_noise_injection_clips_after_the_step():

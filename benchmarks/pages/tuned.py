@@ -2,17 +2,57 @@
 
 from __future__ import annotations
 
-from pages.shared import NotRunError, markdown_table, results_of
-from spikewvat.formatting import interval
+from pages.shared import NotRunError, markdown_table, path_of, results_of
+from spikewvat.formatting import interval, percent
 from spikewvat.lab.suites import Suite, markdown, read_suite
+from spikewvat.lab.suites.table import cells, extent, sizes_note
 from spikewvat.lab.suites.tried import HEADS, how_chosen, settings_tried
-from spikewvat.results import RowResult
+from spikewvat.results import RowResult, StepTimes
 from spikewvat.robustness import paired_differences
 from spikewvat.robustness.differences import Difference
 from spikewvat.robustness.statistics import holm
+from spikewvat.serialisation import read
 
 SIZES = (0.05, 0.10)
 """What measured devices have, and a stress test."""
+LEAGUE = ("cnn-plain", "cnn-hsv", "cnn-sam", "cnn-awp", "cnn-wvat", "cnn-momentum")
+_STEPS = {
+    "cnn-hsv": ("overhead", "HSV only"),
+    "cnn-sam": ("overhead", "SAM"),
+    "cnn-awp": ("overhead", "AWP"),
+    "cnn-wvat": ("overhead", "WVAT"),
+    "cnn-momentum": ("directions_steps", "momentum and HSV at once"),
+}
+"""Where the time of a method's step was measured, on the league's network in snnTorch."""
+
+
+def league() -> str:
+    """Return the short table of the tuned league: accuracies, working chips, time of a step."""
+    suite = read_suite("tuned").chosen(LEAGUE)
+    (setup,), found = suite.setups, results_of(suite)
+    if len(found) < len(LEAGUE):
+        raise NotRunError(str(set(LEAGUE) - set(found)))
+    lines = []
+    for row in setup.rows:
+        *accuracies, _drop, _spread, _worst, works = cells(found[row.name], row)[:7]
+        lines.append([row.method, *accuracies, works, _step(row.name)])
+    sizes = [f"σ = {percent(size, 0)} %" for size in (0.0, *SIZES)]
+    heads = ["", *sizes, "chips that work", "time of a step"]
+    run = extent(next(iter(found.values())))
+    note = (
+        f"Accuracy in %, mean ± standard deviation over trainings ({run}); "
+        f"{sizes_note(found.values())}; chips that work at the largest of them."
+    )
+    return f"{markdown_table(heads, lines)}\n\n{note}"
+
+
+def _step(name: str) -> str:
+    """Return the time of a method's step over a plain one."""
+    if name not in _STEPS:
+        return "1"
+    folder, method = _STEPS[name]
+    network = next(iter(read(path_of(folder, "methods"), StepTimes).by_setup.values()))
+    return f"{network[method].ratio:.2f}"
 
 
 def tuned(name: str, network: str) -> str:

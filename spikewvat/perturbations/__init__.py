@@ -1,7 +1,7 @@
 """Perturbations that training adds to the weights: pure functions of weights and gradients."""
 
 from spikewvat.perturbations.base import EPSILON, Perturbation
-from spikewvat.perturbations.length import RandomLayers, RandomLength, Warmup
+from spikewvat.perturbations.length import LayerFactors, RandomLayers, RandomLength, Warmup
 from spikewvat.perturbations.mixture import Mixture, Sum, variation
 from spikewvat.perturbations.noise import HSV, VariableNoise
 from spikewvat.perturbations.sources import Gradient, Momentum, Past, Source
@@ -16,6 +16,7 @@ __all__ = [
     "SAM",
     "SAMSON",
     "Gradient",
+    "LayerFactors",
     "Mixture",
     "Momentum",
     "Past",

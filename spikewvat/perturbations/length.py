@@ -1,17 +1,17 @@
-"""Perturbations whose length grows over the first steps, or is random in every step or layer."""
+"""Perturbations whose length differs by layer, grows at first, or is random in steps or layers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Generator
 
-from spikewvat.devices.base import check_probability, generator_device
+from spikewvat.devices.base import check_at_least_zero, check_probability, generator_device
 from spikewvat.perturbations.base import Perturbation
-from spikewvat.pieces import InPieces
+from spikewvat.pieces import Changes, InPieces
 from spikewvat.weights import Perturb, Weights, adding
 
 
@@ -95,6 +95,53 @@ class RandomLayers(_Scaling):
         if left_out:
             torch._foreach_zero_(left_out)
         return adding(changes)
+
+
+@dataclass(frozen=True)
+class LayerFactors(_Scaling):
+    """Scales a perturbation by a factor for each layer, which validation chips may choose.
+
+    Args:
+        perturbation: The perturbation to scale.
+        factors: One factor for each weight tensor, in the model's order; at least 0.
+
+    Raises:
+        TypeError: If ``factors`` is no list.
+        ValueError: If a factor is below 0, or, at a step, their number is not that of the weights.
+
+    Example:
+        >>> from spikewvat.devices import Gaussian
+        >>> from spikewvat.perturbations import HSV
+        >>> weights = {"0.weight": torch.randn(3, 4), "2.weight": torch.randn(2, 3)}
+        >>> half = LayerFactors(HSV(Gaussian(sigma=0.1)), factors=[0.0, 0.5])
+        >>> [bool(change.any()) for change in half(weights).values()]
+        [False, True]
+    """
+
+    perturbation: Perturbation
+    factors: Sequence[float]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.factors, str) or not isinstance(self.factors, Sequence):
+            raise TypeError(f"factors must be a list of numbers, got {self.factors!r}.")
+        for factor in self.factors:
+            check_at_least_zero("factors", factor)
+
+    def pick(self, *, generator: Generator | None = None) -> Perturbation:
+        """Let the perturbation choose."""
+        return LayerFactors(self.perturbation.pick(generator=generator), self.factors)
+
+    def plan(
+        self, weights: Weights, grads: Weights | None = None, *, generator: Generator | None = None
+    ) -> Perturb:
+        """Perturb, then scale each layer (see :meth:`Perturbation.plan`)."""
+        if len(self.factors) != len(weights):
+            raise ValueError(
+                f"factors has {len(self.factors)} numbers, but there are {len(weights)} weight "
+                f"tensors: {', '.join(weights)}. Give one factor for each."
+            )
+        changes = self.perturbation(weights, grads, generator=generator)
+        return Changes(changes, dict(zip(changes, self.factors, strict=True)))
 
 
 @dataclass(eq=False)

@@ -21,7 +21,13 @@ from spikewvat.lab.recipes.registry import (
     parameters,
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe, component
-from spikewvat.perturbations import Perturbation, RandomLayers, RandomLength, Warmup
+from spikewvat.perturbations import (
+    LayerFactors,
+    Perturbation,
+    RandomLayers,
+    RandomLength,
+    Warmup,
+)
 from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import GradientMethod, PerturbedGradient
 
@@ -29,6 +35,7 @@ _OPTIONS = ("p", "same_noise_on_all_ranks", "warn_after")
 _LENGTHS: dict[str, tuple[type[Perturbation], str]] = {
     "spread": (RandomLength, "spread"),
     "layers": (RandomLayers, "share"),
+    "factors": (LayerFactors, "factors"),
     "warmup": (Warmup, "steps"),
 }
 """Wrappers for any perturbation with their parameter, from the inside out."""
