@@ -300,6 +300,13 @@ def test_scale(direction):
     torch.testing.assert_close(four, factor * one, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize(("mix", "gamma", "alpha"), [("either", 1.0, 0.03), ("both", 0.5, 0.1)])
+def test_the_default_strength_depends_on_the_mix(mix, gamma, alpha):
+    assert variation(GAUSSIAN, mix=mix) == variation(GAUSSIAN, mix=mix, gamma=gamma, alpha=alpha)
+    noise, worst = variation(GAUSSIAN, mix=mix, gamma=0.0).parts
+    assert (noise.gamma, worst.gamma, worst.alpha) == (0.0, 0.0, alpha)
+
+
 def test_mixture_ends_and_share():
     noise, ascent = HSV(Gaussian(0.1)), AWP()
     generator = torch.Generator().manual_seed(0)

@@ -49,6 +49,7 @@ from spikewvat.perturbations import (
     GAV,
     HSV,
     SAM,
+    STRENGTHS,
     Mixture,
     Momentum,
     RandomLength,
@@ -156,7 +157,8 @@ def test_a_complete_recipe_spells_out_the_defaults(base):
     complete = resolved.recipe
     assert complete.model.parameters["beta"] == 0.9
     assert "input_shape" not in complete.model.parameters
-    assert complete.method.parameters["gamma"] == 0.5
+    given = complete.method.parameters
+    assert (given["gamma"], given["alpha"]) == (1.0, 0.03) == STRENGTHS["either"]
     shaped = resolved.with_input_shape((2, 8, 8))
     assert shaped.recipe.model.parameters["input_shape"] == [2, 8, 8]
     assert shaped.with_input_shape((1, 1, 1)) is shaped

@@ -75,22 +75,27 @@ def gains() -> str:
     return markdown_table(["", f"minus noise injection (HSV) at {100 * _SIGMA:g} %"], lines)
 
 
-def strengths() -> str:
-    """Return what each strength of momentum and noise reaches on held-out data."""
+def strengths(method: str) -> str:
+    """Return what each strength of a method reaches on held-out data.
+
+    Args:
+        method: Its name among the tuned ones.
+    """
     tuned = load("directions", "tuned")
     setups = read_suite("directions").setups
     names = {setup.rows[0].name.split("-")[0]: setup.name for setup in setups}
     names["cnn"] = names["cnn_snntorch"].rpartition(",")[0]  # tuned in the package's own layers
-    heads: list[str] = []
     lines = []
+    most: dict[str, float] = {}
     for setup, found in tuned.items():
-        tried = {_strength(one["settings"]): one["score"] for one in found["methods"]["both"]}
-        heads = heads or ["", *tried]
+        tried = {_strength(one["settings"]): one["score"] for one in found["methods"][method]}
         best = max(tried.values())
+        most = {name: max(most.get(name, 0), best - score) for name, score in tried.items()}
         cells = [percent(score) for score in tried.values()]
         bold = [f"**{c}**" if s == best else c for c, s in zip(cells, tried.values(), strict=True)]
         lines.append([names[setup], *bold])
-    return markdown_table(heads, lines)
+    lines.append(["most below the best of a network", *map(percent, most.values())])
+    return markdown_table(["", *most], lines)
 
 
 def choices() -> str:

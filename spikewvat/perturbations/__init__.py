@@ -2,7 +2,7 @@
 
 from spikewvat.perturbations.base import EPSILON, Perturbation
 from spikewvat.perturbations.length import LayerFactors, RandomLayers, RandomLength, Warmup
-from spikewvat.perturbations.mixture import Mixture, Sum, variation
+from spikewvat.perturbations.mixture import STRENGTHS, Mixture, Sum, variation
 from spikewvat.perturbations.noise import HSV, VariableNoise
 from spikewvat.perturbations.sources import Gradient, Momentum, Past, Source
 from spikewvat.perturbations.worst import ASAM, AWP, GAV, SAM, SAMSON, Worst
@@ -15,6 +15,7 @@ __all__ = [
     "HSV",
     "SAM",
     "SAMSON",
+    "STRENGTHS",
     "Gradient",
     "LayerFactors",
     "Mixture",

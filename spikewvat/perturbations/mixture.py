@@ -25,6 +25,9 @@ from spikewvat.weights import Perturb, Weights
 
 Mix: TypeAlias = Literal["either", "both"]
 """``"either"`` uses noise or the worst perturbation in a step, ``"both"`` adds them in each."""
+STRENGTHS: Mapping[Mix, tuple[float, float]] = {"either": (1.0, 0.03), "both": (0.5, 0.1)}
+"""Defaults of gamma and alpha by mix: those that stay closest to the best on every network that was
+tried, with held-out data (docs/how-to/how-long.md)."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +120,8 @@ def variation(
     device: DeviceModel,
     *,
     w_th: float | None = None,
-    gamma: float = 0.5,
-    alpha: float = 0.1,
+    gamma: float | None = None,
+    alpha: float | None = None,
     worst: Source = GRADIENT,
     mix: Mix = "either",
 ) -> Perturbation:
@@ -128,7 +131,9 @@ def variation(
         device: The device model.
         w_th: Share of steps that use the worst perturbation, 0.5 by default; 0 is noise only.
         gamma: Scale of the perturbation: 1 trains at the tested size of variation, 0.5 at half.
-        alpha: Length of the worst perturbation as a share of a noise draw's length.
+            By default 1, with ``mix="both"`` 0.5.
+        alpha: Length of the worst perturbation as a share of a noise draw's length. By default
+            0.03, with ``mix="both"`` 0.1.
         worst: Source of the worst perturbation.
         mix: ``"either"`` uses noise or the worst perturbation in a step; ``"both"`` adds them in
             every step, without ``w_th``.
@@ -136,6 +141,11 @@ def variation(
     Raises:
         ValueError: If a parameter is out of range or has the wrong type.
     """
+    if mix not in get_args(Mix):
+        raise ValueError(f"mix must be 'either' or 'both', got {mix!r}.")
+    usual = STRENGTHS[mix]
+    gamma = usual[0] if gamma is None else gamma
+    alpha = usual[1] if alpha is None else alpha
     # Checked first, so that the message names the argument that was passed here.
     check_at_least_zero("gamma", gamma)
     check_at_least_zero("alpha", alpha)
@@ -143,8 +153,6 @@ def variation(
     noise, ascent = HSV(device, gamma), GAV(device, gamma, alpha, worst)
     if mix == "either":
         return Mixture(noise, ascent, 0.5 if w_th is None else w_th)
-    if mix not in get_args(Mix):
-        raise ValueError(f"mix must be 'either' or 'both', got {mix!r}.")
     if w_th is not None:
         raise ValueError(
             f"w_th = {w_th!r} has no meaning with mix='both', which takes noise and the worst "

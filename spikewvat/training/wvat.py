@@ -32,8 +32,10 @@ class WVAT(PerturbedGradient):
         model: The model that the closure calls.
         device: The device model.
         w_th: Share of steps that use the worst perturbation, 0.5 by default; 0 is noise only.
-        gamma: Scale of the perturbation: 1 trains at the width that is tested, 0.5 at half.
-        alpha: Length of the worst perturbation as a share of a noise draw's length.
+        gamma: Scale of the perturbation: 1 trains at the width that is tested, 0.5 at half. By
+            default 1, with ``mix="both"`` 0.5.
+        alpha: Length of the worst perturbation as a share of a noise draw's length. By default
+            0.03, with ``mix="both"`` 0.1.
         worst: Source of the worst perturbation: ``Gradient()`` is that of the minibatch, with
             a second pass in the steps that use it; ``Momentum(optimizer)`` is the optimizer's,
             ``Past()`` that of earlier steps, both without.
@@ -70,8 +72,8 @@ class WVAT(PerturbedGradient):
         device: DeviceModel = _NONE,
         *,
         w_th: float | None = None,
-        gamma: float = 0.5,
-        alpha: float = 0.1,
+        gamma: float | None = None,
+        alpha: float | None = None,
         worst: Source = GRADIENT,
         mix: Mix = "either",
         **options: Any,

@@ -22,11 +22,13 @@ from spikewvat.lab.recipes.registry import (
 )
 from spikewvat.lab.recipes.schema import METHODS, SOURCES, Component, Recipe, component
 from spikewvat.perturbations import (
+    STRENGTHS,
     LayerFactors,
     Perturbation,
     RandomLayers,
     RandomLength,
     Warmup,
+    variation,
 )
 from spikewvat.spiking.lif import LIF, Neurons
 from spikewvat.training import GradientMethod, PerturbedGradient
@@ -140,7 +142,10 @@ def read_method(
     """
     target, given = _checked(method, key)
     reserved = (*_NOT_IN_RECIPES, *_SPECS, "options")
-    table = Component(name=method.name, **filled(target, given, reserved=reserved))
+    complete = filled(target, given, reserved=reserved)
+    if target is variation and complete["mix"] in STRENGTHS:
+        complete = dict(zip(("gamma", "alpha"), STRENGTHS[complete["mix"]], strict=True)) | complete
+    table = Component(name=method.name, **complete)
     options = {name: given.pop(name) for name in (*_OPTIONS, "trim") if name in given}
     if _is_method(target):
         part = Part(target, _read(given, key), key)
