@@ -27,6 +27,7 @@ from pages.compared import (
     corruptions,
     few_steps,
     few_steps_on_chips,
+    screening,
     simulated,
     torchvision,
 )
@@ -72,9 +73,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
     "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
     "league": league,
-    "league-cnn": lambda: comparison("league", "cnn-*"),
-    "league-nmnist": lambda: comparison("league", "nmnist-*"),
-    "league-fc": lambda: comparison("league", "fc-*"),
+    "screening": screening,
     "twolayer": lambda: comparison("twolayer"),
     "lengths": lengths,
     "choices": choices,

@@ -17,7 +17,7 @@ from spikewvat.robustness.curves import Curve, draw_curves, label_ends
 _SIGMA = 0.10
 _SIGMAS = (_SIGMA, 0.15)
 _NMNIST = {
-    12: ("league", {"Adam": "nmnist-plain", "Adam + SWA": "nmnist-swa", "WVAT": "nmnist-wvat"}),
+    12: ("screening", {"Adam": "nmnist-plain", "Adam + SWA": "nmnist-swa", "WVAT": "nmnist-wvat"}),
     45: ("nmnist", {"Adam": "adam", "Adam + SWA": "swa", "WVAT": "wvat"}),
 }
 """Rows of two suites that train the same network for different numbers of epochs."""

@@ -26,6 +26,24 @@ def comparison(name: str, *patterns: str) -> str:
     return markdown(suite, found)
 
 
+def screening() -> str:
+    """Return the accuracy at the largest variation of each method on each network."""
+    suite = read_suite("screening")
+    found = results_of(suite)
+    if not found:
+        raise NotRunError("screening")
+    lines: dict[str, list[str]] = {}
+    for setup in suite.setups:
+        for row in setup.rows:
+            result = found[row.name]
+            method = "plain" if row.name == setup.baseline else row.method
+            lines.setdefault(method, []).append(
+                f"{percent(result.mean(-1))} ({percent(result.clean)})"
+            )
+    heads = ["", *(setup.name for setup in suite.setups)]
+    return markdown_table(heads, [[method, *texts] for method, texts in lines.items()])
+
+
 def corruptions() -> str:
     """Return the table of corruptions of spikes, at the middle and the strongest level."""
     suite = read_suite("spikes")

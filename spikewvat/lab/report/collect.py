@@ -20,7 +20,7 @@ from spikewvat.results import Landscape, RowResult, StepTimes
 from spikewvat.serialisation import KIND, read, read_json, restored
 
 IMPORTANCE = (
-    *("nmnist", "demo", "league", "epochs", "mnist", "cifar10", "cifar100", "imagenet"),
+    *("nmnist", "demo", "screening", "epochs", "mnist", "cifar10", "cifar100", "imagenet"),
     *("conversion", "ftj", "retention", "quantization", "distributions", "spikes", "directions"),
     *("ablation", "twolayer", "landscape", "overhead", "directions_steps"),
 )
