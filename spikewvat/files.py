@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -30,6 +30,7 @@ Tree: TypeAlias = Any
 _OURS = "spikewvat"
 """One entry for checksum and structure: the library does not fix the order of several."""
 _ENTRY = re.compile(r"[0-9a-f]{64} ")
+_TEMPORARY = re.compile(r"\.(?:.+\.)?[0-9a-f]{8}\.tmp")
 
 
 def write_atomic(path: Path | str, content: bytes | str) -> None:
@@ -48,7 +49,7 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
     """
     path = Path(path)
     data = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = path.with_name(f".{path.name}{_ending()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -69,6 +70,11 @@ def write_atomic(path: Path | str, content: bytes | str) -> None:
         ) from error
 
 
+def _ending() -> str:
+    """Return the end of a temporary file's name."""
+    return f".{secrets.token_hex(4)}.tmp"
+
+
 def _sync_folder(folder: Path) -> None:
     """Flush the directory entry; not every file system can, and the content is safe without it."""
     try:
@@ -86,7 +92,7 @@ def _sync_folder(folder: Path) -> None:
 def check_writable(folder: Path | str) -> None:
     """Raise CheckpointError unless a folder is writable; create it if it is missing."""
     folder = Path(folder)
-    probe = folder / f".{secrets.token_hex(4)}.tmp"
+    probe = folder / _ending()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -129,11 +135,11 @@ def check_name(name: str, what: str) -> None:
     )
 
 
-def remove_leftovers(folder: Path, names: Iterable[str]) -> None:
-    """Remove the temporary files of interrupted writes."""
-    for name in names:
-        for leftover in folder.glob(f".{name}.*.tmp"):
-            leftover.unlink(missing_ok=True)
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files of writes that were interrupted, such as by a kill."""
+    for path in folder.glob(".*.tmp"):
+        if _TEMPORARY.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def read_toml(path: Path | str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from spikewvat import files
 from spikewvat.errors import CheckpointError
+from spikewvat.lab.recipes.lock import alone_in
 
 
 def same(a, b):
@@ -227,6 +228,29 @@ def test_killed_while_writing_leaves_a_whole_file(tmp_path):
     tree = files.load(path)
     assert tree["n"] >= 1
     assert bool((tree["w"] == tree["n"]).all())
+
+
+def test_what_killed_writes_have_left_is_removed(tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as m:  # nothing runs any more in a process that is killed
+        m.setattr(files.os, "fsync", killed)
+        m.setattr(files.Path, "unlink", lambda *_, **__: None)
+        with pytest.raises(Killed):
+            files.write_atomic(tmp_path / "result.json", "half")
+        files.check_writable(tmp_path)
+    mine = [tmp_path / ".notes.tmp", tmp_path / "result.json.0123abcd.tmp", tmp_path / ".x"]
+    for path in mine:
+        path.touch()
+    assert len(list(tmp_path.iterdir())) == 2 + len(mine)
+    with alone_in(tmp_path):
+        pass
+    left = {path for path in tmp_path.iterdir() if path.name != ".train.lock"}
+    assert left == set(mine)
 
 
 def test_new_files_have_the_usual_permissions(tmp_path):

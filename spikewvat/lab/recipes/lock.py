@@ -20,6 +20,8 @@ _RANKS = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
 def alone_in(folder: Path | str) -> Iterator[None]:
     """Keep others out of a folder within a block; the lock ends with its process.
 
+    What writes that were killed have left there is removed.
+
     Of a distributed run the first process holds it for all.
 
     Args:
@@ -44,6 +46,7 @@ def alone_in(folder: Path | str) -> Iterator[None]:
         ) from error
     try:
         process.write_text(f"{os.getpid()}\n")
+        files.remove_leftovers(folder)
         yield
     finally:
         process.unlink(missing_ok=True)

@@ -141,7 +141,7 @@ class Trainer:
         )
         self.fabric.launch()
         if self.fabric.is_global_zero:
-            files.remove_leftovers(self.out, (CHECKPOINT, BEST, FINAL))
+            files.remove_leftovers(self.out)
 
     def fit(
         self,
