@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from spikewvat.devices import AbsMax, BinaryCells, DeviceModel, Gaussian, Quantized, RightCensored
+from spikewvat.errors import UnsupportedModelError
 from spikewvat.perturbations import (
     GAV,
     HSV,
@@ -404,8 +405,12 @@ def test_a_factor_for_each_layer():
     assert LayerFactors(SAM(), (1.0, 1.0)).pick().needs_gradient
     with pytest.raises(ValueError, match=r"factors has 1 numbers, but there are 2 weight tensors"):
         LayerFactors(HSV(Given()), [1.0])(w)
+    with pytest.raises(UnsupportedModelError):  # which the command line prints as one line
+        LayerFactors(HSV(Given()), [1.0])(w)
     with pytest.raises(ValueError, match="factors"):
         LayerFactors(HSV(Given()), [1.0, -0.5])
+    with pytest.raises(TypeError, match="factors must be a list of numbers, got 0.5"):
+        LayerFactors(HSV(Given()), 0.5)
 
 
 def test_noise_injection_clips_after_the_step():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pages.shared import RESULTS, SNNTORCH, NotRunError, load, markdown_table, path_of, results_of
-from spikewvat.formatting import percent, within
+from spikewvat.formatting import MISSING, percent, within
 from spikewvat.lab.suites import markdown, read_suite
 from spikewvat.lab.suites.table import cells
 from spikewvat.results import RowResult
@@ -35,10 +35,12 @@ def screening() -> str:
     lines: dict[str, list[str]] = {}
     for setup in suite.setups:
         for row in setup.rows:
-            result = found[row.name]
+            result = found.get(row.name)
             method = "plain" if row.name == setup.baseline else row.method
             lines.setdefault(method, []).append(
-                f"{percent(result.mean(-1))} ({percent(result.clean)})"
+                MISSING
+                if result is None
+                else f"{percent(result.mean(-1))} ({percent(result.clean)})"
             )
     heads = ["", *(setup.name for setup in suite.setups)]
     return markdown_table(heads, [[method, *texts] for method, texts in lines.items()])

@@ -10,6 +10,7 @@ import torch
 from torch import Generator
 
 from spikewvat.devices.base import check_at_least_zero, check_probability, generator_device
+from spikewvat.errors import UnsupportedModelError
 from spikewvat.perturbations.base import Perturbation
 from spikewvat.pieces import Changes, InPieces
 from spikewvat.weights import Perturb, Weights, adding
@@ -99,7 +100,7 @@ class RandomLayers(_Scaling):
 
 @dataclass(frozen=True)
 class LayerFactors(_Scaling):
-    """Scales a perturbation by a factor for each layer, which validation chips may choose.
+    """Scales a perturbation by a factor for each layer; validation chips can tell which.
 
     Args:
         perturbation: The perturbation to scale.
@@ -107,7 +108,8 @@ class LayerFactors(_Scaling):
 
     Raises:
         TypeError: If ``factors`` is no list.
-        ValueError: If a factor is below 0, or, at a step, their number is not that of the weights.
+        ValueError: If a factor is below 0.
+        UnsupportedModelError: At a step, if the model has another number of weight tensors.
 
     Example:
         >>> from spikewvat.devices import Gaussian
@@ -136,7 +138,7 @@ class LayerFactors(_Scaling):
     ) -> Perturb:
         """Perturb, then scale each layer (see :meth:`Perturbation.plan`)."""
         if len(self.factors) != len(weights):
-            raise ValueError(
+            raise UnsupportedModelError(
                 f"factors has {len(self.factors)} numbers, but there are {len(weights)} weight "
                 f"tensors: {', '.join(weights)}. Give one factor for each."
             )

@@ -26,8 +26,8 @@ from spikewvat.weights import Perturb, Weights
 Mix: TypeAlias = Literal["either", "both"]
 """``"either"`` uses noise or the worst perturbation in a step, ``"both"`` adds them in each."""
 STRENGTHS: Mapping[Mix, tuple[float, float]] = {"either": (1.0, 0.03), "both": (0.5, 0.1)}
-"""Defaults of gamma and alpha by mix: those that stay closest to the best on every network that was
-tried, with held-out data (docs/how-to/how-long.md)."""
+"""Defaults of gamma and alpha by mix: of the strengths that were tried on held-out data, those that
+lose least on the network that suits them worst (docs/how-to/how-long.md)."""
 
 
 @dataclass(frozen=True)
