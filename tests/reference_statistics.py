@@ -45,6 +45,29 @@ def crossed(table):
     return mean, error, degrees, seed, math.sqrt(common), math.sqrt(ms_rest)
 
 
+def crossed_in_folds(tables):
+    """Return mean, standard error and three standard deviations; one full table for each fold."""
+    k, a, n = len(tables), len(tables[0]), len(tables[0][0])
+    ss_rows, ss_rest = 0.0, 0.0
+    for table in tables:
+        rows = [_mean(row) for row in table]
+        columns = [_mean([row[j] for row in table]) for j in range(n)]
+        mean = _mean(rows)
+        ss_rows += n * sum((m - mean) ** 2 for m in rows)
+        for i in range(a):
+            for j in range(n):
+                ss_rest += (table[i][j] - rows[i] - columns[j] + mean) ** 2
+    ms_rows = ss_rows / (k * (a - 1))
+    ms_rest = ss_rest / (k * (a - 1) * (n - 1))
+    columns = [_mean([row[j] for table in tables for row in table]) for j in range(n)]
+    mean = _mean(columns)
+    between_columns = sum((m - mean) ** 2 for m in columns) / (n - 1)
+    common = max(between_columns - ms_rest / (k * a), 0)
+    error = math.sqrt(ms_rows / n / (k * a) + common / n)
+    seed = math.sqrt(max((ms_rows - ms_rest) / n, 0))
+    return mean, error, seed, math.sqrt(common), math.sqrt(ms_rest)
+
+
 def interval(mean, error, degrees, confidence=0.95):
     """Return the t interval by scipy."""
     half = stats.t.ppf((1 + confidence) / 2, degrees) * error

@@ -14,7 +14,7 @@ from spikewvat.lab.recipes.results import RunResult, over_folds
 from spikewvat.lab.suites import jobs_of, read_suite
 from spikewvat.lab.suites.jobs import JobFailed
 from spikewvat.lab.suites.runner import SuiteResult
-from spikewvat.lab.suites.selection import select, selection_jobs
+from spikewvat.lab.suites.selection import comparison_jobs, select, selection_jobs
 from spikewvat.results import RowResult
 from spikewvat.robustness import ChipReport, Degradation
 from spikewvat.serialisation import read
@@ -216,11 +216,30 @@ def test_folds_are_joined(folder):
         recipe = {"data": {"name": "x", "fold": fold}}
         return RunResult(recipe, seed, "quick", "plain", "test", "d", curve, test_reads=1)
 
-    one, alone = over_folds([run(0, 0, [1, 1], 2), run(0, 1, [2, 2, 1], 3), run(1, 0, [1, 2], 2)])
-    assert (one.seed, alone.seed) == (0, 1)
+    one = over_folds([run(4, 0, [1, 1], 2), run(5, 1, [2, 2, 1], 3)], 2)
+    assert one.seed == 2
     (joined,) = one.curve.reports
     assert joined.images == 5
     assert joined.hits.tolist() == [1, 1, 2, 2, 1]
     assert joined.accuracies.tolist() == pytest.approx([1.0, 2 / 5])
+    assert joined.by_fold.tolist() == [[1.0, 0.0], [1.0, pytest.approx(2 / 3)]]
     assert one.curve.clean == pytest.approx(0.3)
     assert one.recipe == {"data": {"name": "x"}}
+    alone = run(7, 0, [1, 2], 2)
+    assert over_folds([alone], 7) is alone
+
+
+def test_each_fold_has_trainings_of_its_own():
+    suite = read_suite("tuned").chosen(["nmnist-plain"])
+    (setup,) = suite.setups
+    parts = setup.parts([])
+    assert parts == [(seed, fold, 5 * seed + fold) for seed in (0, 1) for fold in range(5)]
+    alone = setup.model_copy(update={"folds": None, "seeds": None})
+    assert alone.parts([3, 4]) == [(3, None, 3), (4, None, 4)]
+    jobs = jobs_of(suite, preset=None, seeds=[])
+    found = [(job.seed, job.recipe.content()["data"]["fold"], job.recipe.seed) for job in jobs]
+    assert found == parts
+    assert len({job.training.identity for job in jobs}) == len(jobs)
+    used = setup.model_copy(update={"seeds": (20,)})  # its first fold trains on seed 100
+    with pytest.raises(RecipeError, match=r"seeds \[100, 101\]"):
+        comparison_jobs(suite.model_copy(update={"setups": (used,)}), {}, preset=None, seeds=[])

@@ -353,3 +353,80 @@ def test_plans_that_cannot_be_made():
         chips_needed_per_training(pilot, 0.1, trainings=1)
     with pytest.raises(ValueError, match="components of 2 trainings x 1 chips are not known"):
         chips_needed_per_training(hierarchical([[0.9], [0.8]], same_chips=True), 0.1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_trainings_of_folds_are_compared_within_their_folds(data):
+    folds, a, n = (data.draw(st.integers(2, most)) for most in (4, 3, 5))
+    row = st.lists(accuracies, min_size=n, max_size=n)
+    tables = data.draw(
+        st.lists(st.lists(row, min_size=a, max_size=a), min_size=folds, max_size=folds)
+    )
+    # Seed by seed, as the reports of a suite are.
+    rows = [tables[fold][seed] for seed in range(a) for fold in range(folds)]
+    found = hierarchical(rows, same_chips=True, folds=list(range(folds)) * a)
+    mean, error, seed, common, rest = reference.crossed_in_folds(tables)
+    assert (found.mean, found.std_error) == pytest.approx((mean, error), abs=1e-8)
+    stds = (found.seed_std, found.common_std, found.chip_std)
+    assert stds == pytest.approx((seed, common, rest), abs=1e-7)
+    freedom = folds * (a - 1)
+    assert found.degrees == (min(freedom, n - 1) if found.common_std else freedom)
+    assert found.trainings == folds * a
+    other = hierarchical(rows, same_chips=False, folds=list(range(folds)) * a)
+    means = [[sum(row) / n for row in table] for table in tables]
+    squares = sum((m - sum(fold) / a) ** 2 for fold in means for m in fold)
+    assert other.std_error**2 == pytest.approx(squares / freedom / (folds * a), abs=1e-12)
+    assert other.degrees == freedom
+
+
+def test_intervals_over_folds_cover():
+    """Folds differ in difficulty and in what a chip does to them: the interval is for these."""
+    generator = torch.Generator().manual_seed(0)
+    folds, a, n, runs = 5, 2, 25, 400
+    hits = 0
+    for _ in range(runs):
+        difficulty = 0.3 * torch.randn(folds, 1, generator=generator, dtype=torch.float64)
+        chips = 0.02 * torch.randn(folds, n, generator=generator, dtype=torch.float64)
+        truth = float(difficulty.mean())
+        rows = [
+            row
+            for _ in range(a)
+            for row in difficulty + chips + drawn(folds, n, 0.01, 0.0, 0.02, generator=generator)
+        ]
+        low, high = hierarchical(rows, same_chips=True, folds=list(range(folds)) * a).interval()
+        hits += low <= truth <= high
+    assert 0.92 <= hits / runs <= 1
+
+
+def test_differences_of_folds_have_the_trainings_of_all():
+    def row(shift, generator):
+        table = 0.8 + 0.01 * torch.randn(5, 25, generator=generator, dtype=torch.float64) + shift
+        return ChipReport("d", 0.1, table.mean(0), tuple(range(25)), 50, by_fold=table)
+
+    generator = torch.Generator().manual_seed(0)
+    plain_rows, better = ([row(shift, generator) for _ in range(2)] for shift in (0.0, 0.02))
+    found = paired_differences({"plain": plain_rows, "better": better}).between("better", "plain")
+    assert (found.found.trainings, found.found.degrees) == (10, 5)
+    table = torch.cat([b.by_fold - p.by_fold for p, b in zip(plain_rows, better, strict=True)])
+    expected = hierarchical(table, same_chips=True, folds=[*range(5), *range(5)])
+    assert found.found.interval() == pytest.approx(expected.interval())
+    assert over_trainings(better).degrees == 5
+    (one,) = [
+        found.found
+        for found in paired_differences({"plain": plain_rows[:1], "better": better[:1]}).differences
+    ]
+    assert (one.trainings, one.degrees) == (1, 24)  # nothing to compare within a fold
+    other = replace(better[1], by_fold=better[1].by_fold[:4])
+    with pytest.raises(ValueError, match=r"4 folds, 'plain' on 5"):
+        paired_differences({"plain": plain_rows, "better": [better[0], other]})
+    with pytest.raises(ValueError, match=r"by fold have the shape \(5, 24\)"):
+        replace(better[0], by_fold=better[0].by_fold[:, 1:])
+    with pytest.raises(ValueError, match=r"two trainings or more in each"):
+        hierarchical([[0.1, 0.2]] * 3, same_chips=True, folds=[0, 0, 1])
+
+
+def test_folds_survive_a_file(through_a_file):
+    table = torch.tensor([[0.5, 0.25], [1.0, 0.75]], dtype=torch.float64)
+    report = ChipReport("d", 0.1, table.mean(0), (0, 1), 8, by_fold=table)
+    assert torch.equal(through_a_file(report).by_fold, table)

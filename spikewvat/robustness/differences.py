@@ -9,8 +9,9 @@ from itertools import combinations
 from typing import TypeAlias
 
 import torch
+from torch import Tensor
 
-from spikewvat.robustness.hierarchy import Hierarchy, hierarchical
+from spikewvat.robustness.hierarchy import Hierarchy, hierarchical, tables_by_fold
 from spikewvat.robustness.results import ChipReport, Degradation
 from spikewvat.robustness.statistics import Interval, holm, student_t_quantile
 from spikewvat.serialisation import Real
@@ -175,19 +176,28 @@ def _difference(
     ones: Sequence[ChipReport], others: Sequence[ChipReport], one: str, other: str
 ) -> Hierarchy:
     """Return the paired difference on the chips that both methods were tested on."""
-    rows, chips = [], []
-    for mine, theirs in zip(ones, others, strict=True):
-        known = dict(zip(theirs.seeds, theirs.accuracies.tolist(), strict=True))
-        pairs = zip(mine.seeds, mine.accuracies.tolist(), strict=True)
-        row = {seed: accuracy - known[seed] for seed, accuracy in pairs if seed in known}
-        if not row or (len(ones) == 1 and len(row) == 1):
+    rows: list[Tensor] = []
+    chips: list[tuple[int, ...]] = []
+    folds: list[int] = []
+    tables = zip(tables_by_fold(ones), tables_by_fold(others), strict=True)
+    for mine, theirs, (left, right) in zip(ones, others, tables, strict=True):
+        places = {seed: place for place, seed in enumerate(theirs.seeds)}
+        shared = [place for place, seed in enumerate(mine.seeds) if seed in places]
+        if not shared or (len(ones) == 1 and len(shared) == 1):
             raise ValueError(
-                f"{one!r} and {other!r} share {len(row)} chips, expected at least two of the "
+                f"{one!r} and {other!r} share {len(shared)} chips, expected at least two of the "
                 "same seed. Evaluate both with equal seeds and chips."
             )
-        rows.append(list(row.values()))
-        chips.append(tuple(row))
-    return hierarchical(rows, same_chips=len(set(chips)) == 1)
+        known = tuple(mine.seeds[place] for place in shared)
+        if left.shape[0] != right.shape[0]:
+            raise ValueError(
+                f"{one!r} was tested on {left.shape[0]} folds, {other!r} on {right.shape[0]}. "
+                "Evaluate both alike."
+            )
+        rows += left[:, shared] - right[:, [places[seed] for seed in known]]
+        chips.append(known)
+        folds += range(len(left))
+    return hierarchical(rows, same_chips=len(set(chips)) == 1, folds=folds)
 
 
 def _over_images(

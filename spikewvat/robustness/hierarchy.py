@@ -136,6 +136,7 @@ def hierarchical(
     *,
     same_chips: bool,
     bounds: Interval = ANYTHING,
+    folds: Sequence[int] | None = None,
 ) -> Hierarchy:
     r"""Summarise values from several trainings with several chips each.
 
@@ -159,18 +160,24 @@ def hierarchical(
 
     A single training gives the interval over its chips, which says nothing about other trainings.
 
+    In cross-validation with several trainings of each of k folds, trainings are compared within
+    their folds: :math:`\bar y_i - \bar y` becomes the deviation from the fold's mean, the effects
+    of chips are those of a fold, and a - k degrees of freedom remain. The interval is over
+    trainings and chips for these folds.
+
     Args:
         values: One value per chip for each training; equally many for all trainings if
             ``same_chips``.
         same_chips: Whether chip j is the same chip (the same seed) for all trainings.
         bounds: The smallest and the largest value possible, such as 0 and 1 for accuracies.
+        folds: Fold of each training, at least two trainings to each; the same one by default.
 
     Returns:
         The mean with its standard error and components.
 
     Raises:
-        ValueError: If there are no values, one is not finite, or ``same_chips`` and their numbers
-            differ.
+        ValueError: If there are no values, one is not finite, ``same_chips`` and their numbers
+            differ, or a fold has a single training.
 
     References:
         Variance components (Searle, Casella and McCulloch, 1992), chapters 3 and 4.
@@ -181,7 +188,8 @@ def hierarchical(
         (0.93, 0.02, 1)
     """
     groups = _as_groups(values, same_chips=same_chips)
-    found = _summary(groups, same_chips=same_chips)
+    places = _places(folds, len(groups))
+    found = _summary(groups, places, same_chips=same_chips)
     if len(groups) > 1 and (len(groups) <= FEW_TRAININGS or not same_chips):
         return found
     chips = torch.stack(groups).mean(0)
@@ -190,7 +198,7 @@ def hierarchical(
         phantom = with_phantom(chips, below=below, bounds=bounds)[-1:]
         shifted = [(phantom + group.mean() - chips.mean()).clamp(*bounds) for group in groups]
         more = [torch.cat(pair) for pair in zip(groups, shifted, strict=True)]
-        other = _summary(more, same_chips=same_chips)
+        other = _summary(more, places, same_chips=same_chips)
         return Estimate(other.mean, other.std_error, other.degrees)
 
     sides = doubtful_sides(chips)
@@ -201,12 +209,13 @@ def hierarchical(
     )
 
 
-def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:
+def _summary(groups: list[Tensor], places: list[list[int]], *, same_chips: bool) -> Hierarchy:
+    """Return the summary; ``places`` are the trainings of each fold."""
     trainings, counts = len(groups), [len(group) for group in groups]
     means = torch.stack([group.mean() for group in groups])
     chips = trainings / sum(1 / count for count in counts)
     if same_chips and trainings > 1 and counts[0] > 1:
-        return _crossed(torch.stack(groups))
+        return _crossed(torch.stack(groups), places)
     freedom = sum(counts) - trainings
     squares = sum(float((group - group.mean()).square().sum()) for group in groups)
     within = squares / freedom if freedom else math.nan
@@ -221,7 +230,7 @@ def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:
             std_error=math.sqrt(within / counts[0]),
             degrees=freedom,
         )
-    between = float(means.var(correction=1))
+    between = _within_folds(means, places).square().sum().item() / (trainings - len(places))
     seed_variance = between - within / chips
     return Hierarchy(
         mean=float(means.mean()),
@@ -231,7 +240,7 @@ def _summary(groups: list[Tensor], *, same_chips: bool) -> Hierarchy:
         common_std=0.0,
         chip_std=math.sqrt(within),
         std_error=math.sqrt(between / trainings),
-        degrees=trainings - 1,
+        degrees=trainings - len(places),
     )
 
 
@@ -239,7 +248,8 @@ def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
     """Summarise the accuracies of several trainings, one report per training.
 
     Args:
-        reports: Reports of the same device and images. Equal seeds are the same chips.
+        reports: Reports of the same device and images. Equal seeds are the same chips. Reports of
+            cross-validation are of one training for each fold.
 
     Returns:
         As :func:`hierarchical`.
@@ -247,36 +257,75 @@ def over_trainings(reports: Sequence[ChipReport]) -> Hierarchy:
     Raises:
         ValueError: If there is no report.
     """
+    tables = tables_by_fold(reports)
     return hierarchical(
-        [r.accuracies for r in reports],
+        [row for table in tables for row in table],
         same_chips=_on_same_chips(reports),
         bounds=FRACTIONS,
+        folds=[fold for table in tables for fold in range(len(table))],
     )
+
+
+def tables_by_fold(reports: Sequence[ChipReport]) -> list[Tensor]:
+    """Return the accuracies ``[trainings, chips]`` behind each report, a training for each fold.
+
+    A single report, or one without folds, counts as one training.
+    """
+    known = [report.by_fold for report in reports if report.by_fold is not None]
+    if 1 < len(known) == len(reports):
+        return known
+    return [report.accuracies[None] for report in reports]
 
 
 def _on_same_chips(reports: Sequence[ChipReport]) -> bool:
     return len({report.seeds for report in reports}) == 1
 
 
-def _crossed(table: Tensor) -> Hierarchy:
+def _crossed(table: Tensor, places: list[list[int]]) -> Hierarchy:
     """Return the summary of a table ``[trainings, chips]`` with the same chip in each column."""
     trainings, chips = table.shape
-    mean, by_training, by_chip = table.mean(), table.mean(1), table.mean(0)
-    rest = table - by_training[:, None] - by_chip[None, :] + mean
-    error = float(rest.square().sum()) / ((trainings - 1) * (chips - 1))
-    between = float(by_training.var(correction=1))
+    by_training, by_chip = table.mean(1), table.mean(0)
+    freedom = trainings - len(places)
+    rest = _within_folds(table - by_training[:, None], places)
+    error = float(rest.square().sum()) / (freedom * (chips - 1))
+    between = float(_within_folds(by_training, places).square().sum()) / freedom
     seed = max(between - error / chips, 0.0)
     common = max(float(by_chip.var(correction=1)) - error / trainings, 0.0)
     return Hierarchy(
-        mean=float(mean),
+        mean=float(table.mean()),
         trainings=trainings,
         chips=float(chips),
         seed_std=math.sqrt(seed),
         common_std=math.sqrt(common),
         chip_std=math.sqrt(error),
         std_error=math.sqrt(between / trainings + common / chips),
-        degrees=min(trainings, chips) - 1 if common else trainings - 1,
+        degrees=min(freedom, chips - 1) if common else freedom,
     )
+
+
+def _within_folds(values: Tensor, places: list[list[int]]) -> Tensor:
+    """Return the deviations of trainings, the first axis, from the mean of their fold."""
+    found = torch.empty_like(values)
+    for place in places:
+        found[place] = values[place] - values[place].mean(0)
+    return found
+
+
+def _places(folds: Sequence[int] | None, trainings: int) -> list[list[int]]:
+    """Return the places of the trainings of each fold.
+
+    Raises:
+        ValueError: If there is not one fold for each training, or one has a single training.
+    """
+    if folds is None or len(set(folds)) == 1 == trainings:
+        return [list(range(trainings))]
+    places = [[i for i, one in enumerate(folds) if one == fold] for fold in sorted(set(folds))]
+    if len(folds) != trainings or min(map(len, places)) < 2:
+        raise ValueError(
+            f"folds are {list(folds)} of {trainings} trainings, expected a fold for each training "
+            "and two trainings or more in each. Leave them out, or train on more seeds."
+        )
+    return places
 
 
 def _as_groups(

@@ -88,6 +88,9 @@ class ChipReport:
             not known.
         planned: Largest number of chips of a run that could be stopped at any time, whose interval
             is then :func:`~spikewvat.robustness.intervals.running_interval`; None for other runs.
+        by_fold: Accuracies ``[folds, chips]`` on each fold of the images, equally many to a fold up
+            to one, each of a network of its own: the report is of cross-validation. None for one
+            network.
     """
 
     device: str
@@ -106,6 +109,7 @@ class ChipReport:
     calibrated: Calibrated | None = None
     hits: Counts | None = None
     planned: int | None = None
+    by_fold: Fractions | None = None
 
     def __post_init__(self) -> None:
         """Check that all figures are for the same chips and images."""
@@ -129,6 +133,11 @@ class ChipReport:
                 )
             if int(self.hits.min()) < 0 or int(self.hits.max()) > self.chips:
                 raise ValueError(f"hits must lie between 0 and the number of chips, {self.chips}.")
+        if self.by_fold is not None and self.by_fold.shape[1:] != self.accuracies.shape:
+            raise ValueError(
+                f"accuracies by fold have the shape {tuple(self.by_fold.shape)}, expected one "
+                f"figure for each fold and each of {self.chips} chips."
+            )
 
     @property
     def size(self) -> float:

@@ -126,24 +126,17 @@ def row_result(runs: Sequence[RunResult]) -> RowResult:
     )
 
 
-def over_folds(runs: Sequence[RunResult]) -> list[RunResult]:
-    """Join the runs of each seed, whose networks were tested on different folds of the data.
+def over_folds(folds: Sequence[RunResult], seed: int) -> RunResult:
+    """Join runs whose networks were tested on different folds of the data.
 
     Chip j of the joint run is chip j of every network, each on its own fold.
 
     Args:
-        runs: Runs in any order; a seed with a single run keeps it as it is.
-
-    Returns:
-        One run per seed, in the order in which the seeds first occur.
+        folds: One run for each fold; a single run is returned as it is.
+        seed: Seed of the joint run.
     """
-    by_seed: dict[int, list[RunResult]] = {}
-    for run in runs:
-        by_seed.setdefault(run.seed, []).append(run)
-    return [one[0] if len(one) == 1 else _joined(one) for one in by_seed.values()]
-
-
-def _joined(folds: Sequence[RunResult]) -> RunResult:
+    if len(folds) == 1:
+        return folds[0]
     first = folds[0]
     images = [fold.curve.reports[0].images for fold in folds]
     clean = sum(n * fold.curve.clean for n, fold in zip(images, folds, strict=True)) / sum(images)
@@ -158,6 +151,7 @@ def _joined(folds: Sequence[RunResult]) -> RunResult:
     data = {key: value for key, value in first.recipe["data"].items() if key != "fold"}
     return replace(
         first,
+        seed=seed,
         curve=Degradation(clean, reports),
         columns=columns,
         training=training,
@@ -179,4 +173,5 @@ def _over_images(reports: Sequence[ChipReport]) -> ChipReport:
         activity=None,
         calibrated=None,
         hits=torch.cat(hits) if len(hits) == len(reports) else None,
+        by_fold=torch.stack([report.accuracies for report in reports]),
     )

@@ -106,6 +106,7 @@ class RowJob:
     Args:
         suite: Name of its suite.
         row: Name of its row.
+        seed: Seed of the row that it counts for; the recipe's own unless the row has folds.
         recipe: Sets how the network is tested and, if at all, converted first.
         resolved: The resolved recipe, or the error that it raised.
         training: The training of the network.
@@ -116,6 +117,7 @@ class RowJob:
 
     suite: str
     row: str
+    seed: int
     recipe: Recipe
     resolved: Resolved | MissingDataError
     training: Training
@@ -244,9 +246,10 @@ def jobs_of(
     trainings: dict[str, Training] = {}
     jobs = []
     for setup in suite.setups:
-        folds = [()] if setup.folds is None else [(f"data.fold={n}",) for n in range(setup.folds)]
-        for row, seed, fold in itertools.product(setup.rows, setup.seeds or seeds, folds):
-            recipe = suite.recipe(row, preset=preset, seed=seed, overrides=(*overrides, *fold))
+        parts = setup.parts(seeds)
+        for row, (seed, fold, trained) in itertools.product(setup.rows, parts):
+            changes = overrides if fold is None else (*overrides, f"data.fold={fold}")
+            recipe = suite.recipe(row, preset=preset, seed=trained, overrides=changes)
             columns = {}
             resolved: Resolved | MissingDataError
             try:
@@ -261,7 +264,7 @@ def jobs_of(
             training = trainings.setdefault(training.identity, training)
             folder, weights = name or suite.folder.name, FINAL if row.averaged else CHECKPOINT
             jobs.append(
-                RowJob(folder, row.name, recipe, resolved, training, columns, once, weights)
+                RowJob(folder, row.name, seed, recipe, resolved, training, columns, once, weights)
             )
     return jobs
 

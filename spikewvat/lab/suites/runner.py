@@ -105,11 +105,14 @@ def run_suite(
     for row, what in run(trained):
         ended(row, what)
     lost = tuple((job, what) for job in jobs if isinstance(what := found[job], JobFailed))
-    incomplete = {(job.row, job.recipe.seed) for job, _ in lost}  # a fold may be missing
-    by_row: dict[str, list[RunResult]] = {}
+    incomplete = {(job.row, job.seed) for job, _ in lost}  # a fold may be missing
+    by_row: dict[str, dict[int, list[RunResult]]] = {}
     for job in jobs:
         what = found[job]
-        if isinstance(what, RunResult) and (job.row, job.recipe.seed) not in incomplete:
-            by_row.setdefault(job.row, []).append(what)
-    rows = {name: row_result(over_folds(results)) for name, results in by_row.items()}
+        if isinstance(what, RunResult) and (job.row, job.seed) not in incomplete:
+            by_row.setdefault(job.row, {}).setdefault(job.seed, []).append(what)
+    rows = {
+        name: row_result([over_folds(parts, seed) for seed, parts in by_seed.items()])
+        for name, by_seed in by_row.items()
+    }
     return SuiteResult(rows, lost)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -95,7 +95,11 @@ class Setup(Table):
     without: tuple[str, ...] = ()
     """Names of methods that cannot be run here."""
     folds: Annotated[int, Field(ge=2)] | None = None
-    """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results."""
+    """Test each seed on these folds of the data, ``data.fold`` from 0 on, and join the results.
+
+    Every fold has trainings of its own: folds share most of their training data, so equal seeds
+    would make nearly equal networks.
+    """
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] | None = None
     """Training seeds; the suite's by default."""
     choosing: tuple[str, ...] = ()
@@ -104,6 +108,19 @@ class Setup(Table):
     """Whether every row goes through all groups and tests of the suite."""
     columns: tuple[str, ...] | None = None
     """Names of the suite's ``columns`` that can be tested here; all by default."""
+
+    def parts(self, seeds: Iterable[int]) -> list[tuple[int, int | None, int]]:
+        """Return seed, fold (None without folds) and the seed of its training, fold by fold.
+
+        Args:
+            seeds: Seeds of the rows, unless the set-up has its own.
+        """
+        seeds = self.seeds or tuple(seeds)
+        if self.folds is None:
+            return [(seed, None, seed) for seed in seeds]
+        return [
+            (seed, fold, seed * self.folds + fold) for seed in seeds for fold in range(self.folds)
+        ]
 
 
 class Selection(Table):

@@ -69,8 +69,8 @@ def comparison_jobs(
         RecipeError: If a recipe is malformed, or a seed was used in the selection.
     """
     plan = _plan(suite)
-    for used in (seeds, *(setup.seeds or () for setup in suite.setups)):
-        suite.check_fresh(used, "--seeds")
+    for setup in suite.setups:
+        suite.check_fresh((trained for _, _, trained in setup.parts(seeds)), "--seeds")
 
     def chosen(row: Row, setup: Setup) -> list[Row]:
         if row.name not in selected:
