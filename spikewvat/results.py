@@ -188,7 +188,7 @@ class RowResult:
         seconds: Duration of each training; empty if unknown.
         samples: Numbers of samples by part of the data.
         scale: Scale of the recipes.
-        settings: Numeric parameters of the method, by name.
+        settings: Numeric parameters of the method, by name; NaN for infinite ones.
         converted: Results of each network after its conversion; empty if not converted.
         landscape: The loss around each network; empty if not evaluated.
         errors: How large the errors of each network's weights are on the last kind of chip; empty
@@ -206,7 +206,7 @@ class RowResult:
     seconds: tuple[float, ...] = ()
     samples: Mapping[str, int] = field(default_factory=dict)
     scale: str = ""
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Real] = field(default_factory=dict)
     converted: tuple[Converted, ...] = ()
     landscape: tuple[Landscape, ...] = ()
     errors: tuple[ErrorSize, ...] = ()

@@ -233,7 +233,7 @@ def _with_nan(value: Any) -> Any:
 
 def _written(value: Any) -> Any:
     """Return a tensor or number as plain values, with None for non-finite numbers."""
-    return _finite(value.tolist() if isinstance(value, Tensor) else value)
+    return finite(value.tolist() if isinstance(value, Tensor) else value)
 
 
 def _packed(counts: Tensor) -> str:
@@ -254,11 +254,12 @@ def _unpacked(text: Any) -> Tensor:
     return torch.from_numpy(np.frombuffer(raw, "<u4").astype(np.int64))
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return plain values as they are read back from a file: None for non-finite numbers."""
     if isinstance(value, Mapping):
-        return {str(key): _finite(item) for key, item in value.items()}
+        return {str(key): finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
@@ -274,4 +275,4 @@ def _laid_out(value: Any, indent: str) -> str:
     ):
         deeper = indent + " "
         return "[\n" + ",\n".join(f"{indent}{_laid_out(item, deeper)}" for item in value) + "]"
-    return json.dumps(_finite(value), allow_nan=False)
+    return json.dumps(finite(value), allow_nan=False)

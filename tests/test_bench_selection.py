@@ -124,6 +124,25 @@ def test_settings_are_chosen_on_held_out_data_and_compared_once(folder, tmp_path
     assert opened.count("test") == 4
 
 
+def test_infinite_parameters_survive_a_suite(folder, tmp_path):
+    """The default norm of SAMSON is of order infinity, which JSON does not know."""
+    text = SUITE.replace(
+        '["method.name=hsv", "method.device=gaussian:sigma=0.1"]', '["method=samson"]'
+    )
+    text = text.replace(
+        '["method.gamma=0.5", ["method.gamma=1.0", "training.lr=0.01"]]',
+        '["method.rho=0.05", "method.rho=0.1"]',
+    )
+    (folder / "suite.toml").write_text(text)
+    kept = tmp_path / "results"
+    arguments = ["bench", folder, "--rows", "cnn-hsv", "--results", kept, "--jobs", 1]
+    done = call(*arguments, "--out", tmp_path / "runs", "--seeds", 3)
+    assert "cnn-hsv: chosen method.rho=" in done.stdout
+    assert math.isnan(read(kept / "cnn-hsv.json", RowResult).settings["order"])
+    done = call(*arguments, "--out", tmp_path / "other", "--seeds", 3)
+    assert "cnn-hsv: kept from" in done.stdout
+
+
 def test_one_training_gives_averaged_and_last_weights(folder, tmp_path):
     """A row of the weights after the last step shares the training and has a network of its own."""
     rows = SUITE[SUITE.index("[[methods]]") :]

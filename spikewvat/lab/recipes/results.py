@@ -11,7 +11,7 @@ import torch
 from spikewvat.devices import ErrorSize
 from spikewvat.results import Converted, Landscape, RowResult
 from spikewvat.robustness.results import ChipReport, Degradation
-from spikewvat.serialisation import Fraction
+from spikewvat.serialisation import Fraction, Real
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class RunResult:
         run: Folder of the run that was evaluated.
         weights: The weights file in that folder.
         training: Record of the training, or of fine-tuning after a conversion.
-        settings: Numeric parameters of the method, by name.
+        settings: Numeric parameters of the method, by name; NaN for infinite ones.
         converted: Results after its conversion, or None.
         landscape: The loss around its weights, or None.
         columns: Reports on other chips, by name.
@@ -81,7 +81,7 @@ class RunResult:
     run: str = ""
     weights: str = ""
     training: Training | None = None
-    settings: Mapping[str, float] = field(default_factory=dict)
+    settings: Mapping[str, Real] = field(default_factory=dict)
     converted: Converted | None = None
     landscape: Landscape | None = None
     columns: Mapping[str, ChipReport] = field(default_factory=dict)

@@ -218,7 +218,7 @@ def _agree(one: Any, other: Any) -> bool:
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         shared = (one.keys() & other.keys()) - {"description"}
         return all(_agree(one[key], other[key]) for key in shared)
-    return json.dumps(one) == json.dumps(other)
+    return json.dumps(serialisation.finite(one)) == json.dumps(serialisation.finite(other))
 
 
 def _columns(suite: Suite, setup: Setup) -> dict[str, dict[str, Any]]:
