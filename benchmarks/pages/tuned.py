@@ -41,8 +41,8 @@ def league() -> str:
     run = extent(next(iter(found.values())))
     note = (
         f"Accuracy in %, mean ± standard deviation over trainings ({run}); "
-        f"{sizes_note(found.values())}; chips that work at the largest of them. Steps were timed on a "
-        "network of this kind in snnTorch."
+        f"{sizes_note(found.values())}; chips that work at the largest of them. "
+        "Steps were timed on a network of this kind in snnTorch."
     )
     return f"{markdown_table(heads, lines)}\n\n{note}"
 
