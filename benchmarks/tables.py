@@ -58,7 +58,7 @@ from pages.measured import (
 from pages.pipeline import pipeline, pipeline_stages, pipeline_tuned
 from pages.shared import ROOT, SNNTORCH, NotRunError, results_of
 from pages.steps import looked_up, step_memory, step_parts, step_times
-from pages.tuned import league, margins, settings, tuned
+from pages.tuned import league, margins, networks, settings, tuned
 
 from spikewvat.lab.suites import read_suite
 from spikewvat.robustness import plots
@@ -155,6 +155,7 @@ for suite, network in (
     *(("vgg5", network) for network in ("full", "half")),
 ):
     TABLES |= {
+        f"{suite}-networks": functools.partial(networks, suite),
         f"{suite}-{network}": functools.partial(tuned, suite, network),
         f"{suite}-{network}-margins": functools.partial(margins, suite, network, "hsv"),
         f"{suite}-{network}-awp": functools.partial(margins, suite, network, "awp"),

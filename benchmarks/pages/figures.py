@@ -55,7 +55,7 @@ def step_times() -> str:
 
 
 FIGURES = (
-    Figure("Figure 1", "accuracy lost at σ = 10 %, VGG-5 on CIFAR-10", "cifar10", ("vgg5_*",)),
+    Figure("Figure 1, Table 1", "VGG-5 on CIFAR-10, accuracy and its loss", "vgg5", ("full-*",)),
     Figure("Figure 4", "choice of `w_th` and `gamma`", "ablation"),
     Figure("Figure 7", "loss along directions of variation", "landscape"),
     Figure(
@@ -74,9 +74,9 @@ FIGURES = (
     Figure("Section 4.5, A.5", "trained for one distribution, tested on others", "distributions"),
     Figure(
         "Table 1",
-        "CIFAR-10: VGG-5, ResNet-110, a converted VGG-16",
+        "CIFAR-10: ResNet-110, a converted VGG-16",
         "cifar10",
-        ("vgg5_*", "preresnet110_*", "vgg16_*"),
+        ("preresnet110_*", "vgg16_*"),
     ),
     Figure("Table 1", "CIFAR-100: WRN-28-10, ResNet-110, VGG-16", "cifar100"),
     Figure("A.1", "two-layer network on MNIST, other methods", "twolayer"),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pages.shared import NotRunError, markdown_table, path_of, results_of
-from spikewvat.formatting import interval, percent
+from spikewvat.formatting import MISSING, interval, percent
 from spikewvat.lab.suites import Suite, markdown, read_suite
+from spikewvat.lab.suites.suite import Setup
 from spikewvat.lab.suites.table import cells, extent, sizes_note
 from spikewvat.lab.suites.tried import HEADS, how_chosen, settings_tried
 from spikewvat.results import RowResult, StepTimes
@@ -36,7 +39,7 @@ def league() -> str:
     for row in setup.rows:
         *accuracies, _drop, _spread, _worst, works = cells(found[row.name], row)[:7]
         lines.append([row.method, *accuracies, works, _step(row.name)])
-    sizes = [f"σ = {percent(size, 0)} %" for size in (0.0, *SIZES)]
+    sizes = [_sigma(size) for size in (0.0, *SIZES)]
     heads = ["", *sizes, "chips that work", "time of a step"]
     run = extent(next(iter(found.values())))
     note = (
@@ -72,6 +75,55 @@ def margins(name: str, network: str, reference: str) -> str:
     Raises:
         NotRunError: If it has no result, or no other method has.
     """
+    setup, differences = _differences(name, network, reference)
+    methods = {row.name: row.method for row in setup.rows}
+    lines = [
+        [methods[row], *(_text(one, p) for one, p in found)] for row, found in differences.items()
+    ]
+    heads = [f"minus {methods[f'{network}-{reference}']}", *(_sigma(size) for size in SIZES)]
+    return markdown_table(heads, lines)
+
+
+def networks(name: str) -> str:
+    """Return the accuracies on all networks, in bold where they are not those of noise injection.
+
+    Raises:
+        NotRunError: If noise injection was not run on one of the networks.
+    """
+    suite = read_suite(name)
+    cells: dict[str, dict[str, list[str]]] = {}
+    for setup in suite.setups:
+        network = setup.rows[0].name.rpartition("-")[0]
+        with suppress(NotRunError):
+            known, differences = _differences(name, network, "hsv")
+            for row in known.rows:
+                result, found = results_of(suite)[row.name], differences.get(row.name, [])
+                texts = [percent(result.mean(result.sigmas.index(size))) for size in SIZES]
+                beyond = [p < 0.05 for _, p in found] or [False] * len(SIZES)
+                cells.setdefault(row.method, {})[setup.name] = [
+                    f"**{text}**" if bold else text
+                    for text, bold in zip(texts, beyond, strict=True)
+                ]
+    names = [setup.name for setup in suite.setups if any(setup.name in c for c in cells.values())]
+    if not names:
+        raise NotRunError(name)
+    heads = ["", *(f"{each}, {_sigma(size)}" for each in names for size in SIZES)]
+    blank = [MISSING] * len(SIZES)
+    lines = [
+        [method, *(text for each in names for text in found.get(each, blank))]
+        for method, found in cells.items()
+    ]
+    return markdown_table(heads, lines)
+
+
+def _differences(
+    name: str, network: str, reference: str
+) -> tuple[Setup, dict[str, list[tuple[Difference, float]]]]:
+    """Return a network's set-up and each row's differences from one, with p-values after Holm.
+
+    Raises:
+        NotRunError: If the reference has no result, or no other row has.
+    """
     suite, found = _of(name, network)
     (setup,) = suite.setups
     curves = {row.name: found[row.name].curves for row in setup.rows if row.name in found}
@@ -80,13 +132,15 @@ def margins(name: str, network: str, reference: str) -> str:
         raise NotRunError(baseline)
     tables = [paired_differences(curves, sigma=sigma, reference=baseline) for sigma in SIZES]
     adjusted = iter(holm([d.found.p_value for table in tables for d in table.differences]))
-    texts: dict[str, list[str]] = {}
+    rows: dict[str, list[tuple[Difference, float]]] = {}
     for table in tables:
         for difference in table.differences:
-            texts.setdefault(difference.method, []).append(_text(difference, next(adjusted)))
-    methods = {row.name: row.method for row in setup.rows}
-    heads = [f"minus {methods[baseline]}", *(f"σ = {100 * sigma:g} %" for sigma in SIZES)]
-    return markdown_table(heads, [[methods[one], *cells] for one, cells in texts.items()])
+            rows.setdefault(difference.method, []).append((difference, next(adjusted)))
+    return setup, rows
+
+
+def _sigma(size: float) -> str:
+    return f"σ = {percent(size, 0)} %"
 
 
 def settings(name: str, network: str) -> str:
