@@ -42,6 +42,7 @@ from spikewvat.serialisation import read_json, write_json
 OUT = Path(__file__).parent / "results" / "coverage" / "coverage.json"
 IMAGES = 1000
 TRAININGS, CHIPS = (1, 3, 5, 10), (10, 25, 100)
+FOLDS = 5
 YIELDS = (0.5, 0.9, 0.99, 1.0)
 IMAGE_LAWS = {"chips agree": (1.0, 0.3), "chips hardly agree": (0.7, 1.0)}
 """Spread of the difficulty of images, and of what a chip makes of each."""
@@ -244,6 +245,21 @@ def difference(job: Job, generator: Generator, repetitions: int) -> Iterator[Cel
     yield job.cell(found, truth, claimed=claimed)
 
 
+def folds(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
+    """The same in cross-validation: a fold has trainings of its own, and other effects of chips."""
+    law, other = LAWS[job.law], LAWS["normal"]
+    truth = float(law.population(job.trainings).mean()) - 0.9
+    shape = repetitions, job.trainings // FOLDS, job.chips
+    # Leads differ from fold to fold, around the mean: the interval is for these folds.
+    offsets = torch.linspace(-0.02, 0.02, FOLDS).double()
+    tables = torch.cat(
+        [law.tables(generator, *shape) - other.tables(generator, *shape) + o for o in offsets], 1
+    )
+    places = [fold for fold in range(FOLDS) for _ in range(shape[1])]
+    found = [hierarchical(one, same_chips=True, folds=places).interval() for one in tables]
+    yield job.cell(found, truth, claimed=law.normal_trainings and not law.rare)
+
+
 def network_yield(job: Job, generator: Generator, repetitions: int) -> Iterator[Cell]:
     """Share of working chips of one network: any law, since a chip works or does not."""
     for share in YIELDS:
@@ -365,6 +381,7 @@ def difference_for_new_images(job: Job, generator: Generator, repetitions: int) 
 KINDS: dict[str, Callable[[Job, Generator, int], Iterator[Cell]]] = {
     "mean": mean,
     "difference": difference,
+    "folds": folds,
     "network yield": network_yield,
     "training yield": training_yield,
     "percentile": percentile,
@@ -388,6 +405,7 @@ def all_jobs() -> list[Job]:
         for a in TRAININGS[1:]:
             for kind in ("mean", "difference"):
                 jobs += [Job(kind, law, a, n) for law in LAWS]
+        jobs += [Job("folds", law, 2 * FOLDS, n) for law in LAWS]
     sizes = itertools.product(reversed(CHIPS), TRAININGS[1:], FOR_YIELDS)
     return jobs + [Job("training yield", law, a, n) for n, a, law in sizes]
 

@@ -12,6 +12,7 @@ from spikewvat.formatting import MISSING, percent
 NAMES = {
     "mean": ("mean accuracy of a network", "mean accuracy over trainings"),
     "difference": ("difference of two networks", "difference of two methods"),
+    "folds": ("", "difference of two methods over five folds"),
     "network yield": ("yield of a network",),
     "training yield, normal": ("", "yield, if trainings differ like normal noise"),
     "training yield, any": ("", "yield, whatever trainings differ like"),
