@@ -355,6 +355,7 @@ class Degradation:
                 activity=_mean([row.activity for row in rows]),
                 hits=_sum([row.hits for row in rows]),
                 planned=None,
+                by_fold=None,
             )
             for rows in zip(*curves, strict=True)
         )
