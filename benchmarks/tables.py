@@ -68,10 +68,8 @@ DRAWN = ROOT / "docs" / "pictures"
 NOT_RUN = "Not run yet."
 TABLES: dict[str, Callable[[], str]] = {
     "demo": lambda: comparison("demo", *SNNTORCH, "hsv", "momentum"),
-    "nmnist": lambda: comparison("nmnist", *SNNTORCH),
     "mnist": lambda: comparison("mnist", "fc_*", "slayer_*", "cnn2_*"),
     "demo-spikingjelly": lambda: comparison("demo", "*_spikingjelly"),
-    "nmnist-spikingjelly": lambda: comparison("nmnist", "*_spikingjelly"),
     "league": league,
     "screening": screening,
     "twolayer": lambda: comparison("twolayer"),
@@ -164,8 +162,7 @@ for suite, network in (
 PICTURES = {
     "league": ("tuned", ("cnn-plain", "cnn-hsv", "cnn-awp", "cnn-momentum")),
     "demo": ("demo", ("swa", "hsv", "wvat")),
-    "nmnist": ("nmnist", SNNTORCH),
-    "nmnist-spikingjelly": ("nmnist", ("*_spikingjelly",)),
+    "nmnist": ("tuned", tuple(f"nmnist-{each}" for each in ("plain", "hsv", "sam", "momentum"))),
 }
 
 
