@@ -9,7 +9,7 @@ import sys
 import pytest
 
 KINDS = (
-    *("mean", "difference", "network yield", "training yield"),
+    *("mean", "difference", "folds", "network yield", "training yield"),
     *("percentile", "planned", "stopped", "new images", "difference for new images"),
 )
 
@@ -32,7 +32,7 @@ def test_every_kind_of_interval_has_jobs_of_all_sizes(coverage):
     sizes = {(job.kind, job.trainings, job.chips) for job in coverage.all_jobs()}
     for kind in KINDS:
         of_trainings = kind in ("mean", "difference", "training yield")
-        trainings = {1, 3, 5, 10} if of_trainings else {1}
+        trainings = {1, 3, 5, 10} if of_trainings else {10} if kind == "folds" else {1}
         trainings -= {1} if kind == "training yield" else set()
         assert {size[1:] for size in sizes if size[0] == kind} == {
             (a, n) for a in trainings for n in (10, 25, 100)
@@ -46,6 +46,7 @@ def test_every_kind_of_interval_has_jobs_of_all_sizes(coverage):
         ("mean", "left skew", 10, 10),
         ("difference", "right skew", 1, 10),
         ("difference", "normal", 3, 10),
+        ("folds", "normal", 10, 10),
         ("network yield", "any", 1, 25),
         ("training yield", "8 % of chips fail", 3, 10),
         ("percentile", "8 % of chips fail", 1, 25),
