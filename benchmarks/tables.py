@@ -145,6 +145,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "spiking-rates": spiking_rates,
     "spiking-rules": spiking_rules,
     "recurrent-layers": recurrent_layers,
+    "tuned-networks": lambda: networks("tuned"),
     "tsslbp": tsslbp,
     "tsslbp-speed": tsslbp_speed,
 }
@@ -153,7 +154,6 @@ for suite, network in (
     *(("vgg5", network) for network in ("full", "half")),
 ):
     TABLES |= {
-        f"{suite}-networks": functools.partial(networks, suite),
         f"{suite}-{network}": functools.partial(tuned, suite, network),
         f"{suite}-{network}-margins": functools.partial(margins, suite, network, "hsv"),
         f"{suite}-{network}-awp": functools.partial(margins, suite, network, "awp"),

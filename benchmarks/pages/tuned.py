@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 from pages.shared import NotRunError, markdown_table, path_of, results_of
 from spikewvat.formatting import MISSING, interval, percent
@@ -87,33 +89,38 @@ def margins(name: str, network: str, reference: str) -> str:
 def networks(name: str) -> str:
     """Return the accuracies on all networks, in bold where they are not those of noise injection.
 
+    Networks on which noise injection has not been run are left out.
+
     Raises:
-        NotRunError: If noise injection was not run on one of the networks.
+        NotRunError: If that is so for all.
     """
     suite = read_suite(name)
-    cells: dict[str, dict[str, list[str]]] = {}
-    for setup in suite.setups:
-        network = setup.rows[0].name.rpartition("-")[0]
-        with suppress(NotRunError):
-            known, differences = _differences(name, network, "hsv")
-            for row in known.rows:
-                result, found = results_of(suite)[row.name], differences.get(row.name, [])
-                texts = [percent(result.mean(result.sigmas.index(size))) for size in SIZES]
-                beyond = [p < 0.05 for _, p in found] or [False] * len(SIZES)
-                cells.setdefault(row.method, {})[setup.name] = [
-                    f"**{text}**" if bold else text
-                    for text, bold in zip(texts, beyond, strict=True)
-                ]
-    names = [setup.name for setup in suite.setups if any(setup.name in c for c in cells.values())]
-    if not names:
-        raise NotRunError(name)
-    heads = ["", *(f"{each}, {_sigma(size)}" for each in names for size in SIZES)]
+    found = results_of(suite)
     blank = [MISSING] * len(SIZES)
-    lines = [
-        [method, *(text for each in names for text in found.get(each, blank))]
-        for method, found in cells.items()
-    ]
-    return markdown_table(heads, lines)
+    heads, lines = [""], {row.method: [row.method] for setup in suite.setups for row in setup.rows}
+    for setup in suite.setups:
+        with suppress(NotRunError):
+            _, differences = _differences(name, Path(setup.recipe or "").stem, "hsv")
+            heads += [f"{setup.name}, {_sigma(size)}" for size in SIZES]
+            texts = {
+                row.method: _accuracies(found[row.name], differences.get(row.name, ()))
+                for row in setup.rows
+                if row.name in found
+            }
+            for method, line in lines.items():
+                line += texts.get(method, blank)
+    if len(heads) == 1:
+        raise NotRunError(name)
+    return markdown_table(heads, [line for line in lines.values() if set(line[1:]) - {MISSING}])
+
+
+def _accuracies(result: RowResult, differences: Sequence[tuple[Difference, float]]) -> list[str]:
+    """Return the accuracy at each size, in bold where the difference is beyond chance."""
+    texts = [percent(result.mean(result.sigmas.index(size))) for size in SIZES]
+    for place, (_, p) in enumerate(differences):
+        if p < 0.05:
+            texts[place] = f"**{texts[place]}**"
+    return texts
 
 
 def _differences(
