@@ -35,6 +35,7 @@ from pages.coverage import coverage, failures
 from pages.crossbars import crossbar_inputs, crossbar_peers, crossbar_times
 from pages.directions import direction_verdicts, directions
 from pages.figures import figures
+from pages.landscapes import landscape_pictures, landscapes
 from pages.life import chip_life, costs, losses, statements
 from pages.measured import (
     binning,
@@ -145,6 +146,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "spiking-rates": spiking_rates,
     "spiking-rules": spiking_rules,
     "recurrent-layers": recurrent_layers,
+    "vgg5-landscapes": lambda: landscapes("vgg5"),
     "tuned-networks": lambda: networks("tuned"),
     "tsslbp": tsslbp,
     "tsslbp-speed": tsslbp_speed,
@@ -191,6 +193,9 @@ def draw() -> None:
             plots.save(figure, DRAWN / f"{name}.png")
     with suppress(NotRunError):
         plots.save(lengths_picture(), DRAWN / "epochs.png")
+    with suppress(NotRunError):
+        for kind, figure in landscape_pictures("vgg5").items():
+            plots.save(figure, DRAWN / f"vgg5-{kind}.png")
 
 
 def main() -> None:

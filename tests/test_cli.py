@@ -21,6 +21,7 @@ from spikewvat.devices import pcm
 from spikewvat.errors import TrainingStalledWarning
 from spikewvat.lab.recipes import evaluation, schema
 from spikewvat.lab.recipes.results import RunResult
+from spikewvat.results import Landscape
 from spikewvat.robustness.axis import AGE
 from spikewvat.serialisation import plain, read
 
@@ -131,6 +132,10 @@ def test_held_out_samples_are_watched(recipe, tmp_path):
     assert training.watching == "validation"
     assert training.samples == {"train": 36, "validation": 12, "test": 24}
     assert rows(out, "--split", "validation").curve[0].images == 12
+    looked = tmp_path / "around.json"
+    options = ("--images", 4, "--directions", 1, "--points", 2, "--chips", 2, "--no-progress")
+    call("landscape", out, "--split", "validation", *options, "--out", looked)
+    assert read(looked, Landscape).lines.images == 4
 
 
 def test_nothing_is_held_out(recipe, run, tmp_path):

@@ -20,6 +20,7 @@ from spikewvat.lab.recipes.results import RunResult, Training, row_result
 from spikewvat.lab.report import Table, collect, write_report
 from spikewvat.lab.report.answer import answer, leaderboards
 from spikewvat.lab.report.collect import JOB
+from spikewvat.lab.report.landscape import of_rows
 from spikewvat.lab.report.words import gain, summary
 from spikewvat.lab.suites import jobs_of, read_suite
 from spikewvat.lab.suites.suite import Row
@@ -486,6 +487,12 @@ def test_the_loss_around_weights(tmp_path):
     tables = write_report(tmp_path / "suite").with_name("report.md").read_text()
     assert "### Loss around the weights: gaussian" in tables
     assert f"| WVAT | {lines.clean_loss:.3g} |" in tables
+
+    one = {"wvat-landscape": found, "mine": found, "adam-landscape": found}
+    by_file = of_rows(read_suite("demo"), one)
+    methods = ["wvat", "Adam", "WVAT"]  # the suite's names in its order, behind other files
+    assert [each.method for each in by_file.values()] == methods
+    assert list(by_file) == ["mine", "adam-landscape", "wvat-landscape"]
 
 
 def test_published_statements(folder):

@@ -67,6 +67,15 @@ class Data:
         return self._in_order(spread(self._split("test"), self._plan.images))
 
     @cached_property
+    def validation(self) -> DataLoader[Any]:
+        """Batches of what was held out.
+
+        Raises:
+            RecipeError: If nothing was.
+        """
+        return self._in_order(spread(self._held("split"), self._plan.images))
+
+    @cached_property
     def watch(self) -> DataLoader[Any]:
         """What decides about the best epoch and early stop."""
         if self.watching == "test":
@@ -108,10 +117,8 @@ class Data:
         Raises:
             RecipeError: If nothing was held out for validation.
         """
-        if split == "validation":
-            self._held("split")
-        names = {"train": "train_in_order", "validation": "watch", "test": "test"}
-        loader: DataLoader[Any] = getattr(self, names[split])
+        name = "train_in_order" if split == "train" else split
+        loader: DataLoader[Any] = getattr(self, name)
         return loader
 
     def _split(self, name: str) -> Any:

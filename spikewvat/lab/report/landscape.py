@@ -9,6 +9,7 @@ from spikewvat.formatting import MISSING, percent, within
 from spikewvat.lab.recipes.landscape import figures
 from spikewvat.lab.report.collect import Section
 from spikewvat.lab.report.content import Part, Picture, Table
+from spikewvat.lab.suites import Suite
 from spikewvat.results import Landscape
 from spikewvat.robustness.landscape import LossLines, Sharpness
 
@@ -28,9 +29,22 @@ def landscape(section: Section) -> list[Part]:
         for row, result in section.found(setup)
         if result.landscape
     }
-    for name, found in {**section.landscapes, **rows}.items():
+    for name, found in {**of_rows(section.suite, section.landscapes), **rows}.items():
         by_device.setdefault(found.device, {})[name] = found
     return [_part(device, files) for device, files in by_device.items()]
+
+
+def of_rows(suite: Suite, files: Mapping[str, Landscape]) -> dict[str, Landscape]:
+    """Return landscapes with the methods of their rows, in the suite's order, others first.
+
+    Args:
+        suite: The suite.
+        files: By file name without extension; ``ROW-landscape`` is a network of that row.
+    """
+    methods = {f"{row.name}-landscape": row.method for row in suite.rows}
+    others = {name: found for name, found in files.items() if name not in methods}
+    known = [(name, method) for name, method in methods.items() if name in files]
+    return others | {name: replace(files[name], method=method) for name, method in known}
 
 
 def _part(device: str, files: Mapping[str, Landscape]) -> Part:
@@ -39,15 +53,12 @@ def _part(device: str, files: Mapping[str, Landscape]) -> Part:
     unique = len(set(labels)) == len(labels)
     methods = dict(zip(labels if unique else files, files.values(), strict=True))
     rises = {name: found.sharpness for name, found in methods.items()}
-    rows = [_row(name, found.lines, found.sharpness) for name, found in methods.items()]
-    columns = ["method", "loss", "at the ends", "accuracy there", "expected rise, 95 % CI"]
-    columns += ["on the worst chip", "along the ascent"]
     name = f"Loss around the weights: {device}"
     return Part(
         name=name,
         shows=frozenset(files),
         sentences=_words(rises),
-        tables=[Table(columns, rows)],
+        tables=[losses(methods)],
         pictures=[
             Picture(figure, f"{', '.join(methods)}: {_TEXTS[kind]}")
             for kind, figure in figures(methods, title=name).items()
@@ -57,6 +68,14 @@ def _part(device: str, files: Mapping[str, Landscape]) -> Part:
         "device's variation.",
         runs=[(name, _run(found)) for name, found in methods.items()],
     )
+
+
+def losses(methods: Mapping[str, Landscape]) -> Table:
+    """Return the losses around the weights of each method: at the ends of the lines, on chips."""
+    columns = ["method", "loss", "at the ends", "accuracy there", "expected rise, 95 % CI"]
+    columns += ["on the worst chip", "along the ascent"]
+    rows = [_row(name, found.lines, found.sharpness) for name, found in methods.items()]
+    return Table(columns, rows)
 
 
 def _row(name: str, lines: LossLines, rise: Sharpness) -> list[str]:
