@@ -164,6 +164,7 @@ for suite, network in (
 PICTURES = {
     "league": ("tuned", ("cnn-plain", "cnn-hsv", "cnn-awp", "cnn-momentum")),
     "demo": ("demo", ("swa", "hsv", "wvat")),
+    "vgg5": ("vgg5", ("full-*",)),
     "nmnist": ("tuned", tuple(f"nmnist-{each}" for each in ("plain", "hsv", "sam", "momentum"))),
 }
 

@@ -241,7 +241,7 @@ def test_tables_of_devices_without_a_size_and_times(suite):
     assert first.splitlines()[-1].endswith("| - | 1.00 |")
     assert "| σ = 0 % | σ = 10 % | drop at 10 % |" in second
     assert second.splitlines()[-1] == "| other | WVAT | 90.0 | 80.0 | 10.0 | - | 80.0 | - |"
-    assert "Training time" in note
+    assert "Training time is in units of the first method's: 2 s." in note
     # Set-ups without any result yet are shown in the first table.
     first, note = markdown(tables, {"wvat": wvat}).split("\n\n")
     assert "| CNN | plain | - |" in first
@@ -349,7 +349,7 @@ def test_cells_of_a_table(suite):
     assert cells(result, row) == [
         "97.0 ± 1.4 (98.0, -1.0)",
         "75.0 ± 7.1 (80.0, -5.0)",
-        "22.0",
+        "22.0 (18.0, +4.0)",
         "14.1",
         "60.0",
         "2 of 4 ≥ 80 %",
@@ -361,8 +361,9 @@ def test_published_figures_with_and_without_ideal_weights():
     result = RowResult((0,), (Degradation(0.98, (report(0.05, [0.7, 0.9]),)),))
     without = Row(method="a", recipe="a.toml", paper=((85.0,),))
     both = Row(method="a", recipe="a.toml", paper=((97.0,), (85.0,)))
-    assert cells(result, without)[:2] == ["98.0", "80.0 (85.0, -5.0)"]
-    assert cells(result, both)[:2] == ["98.0 (97.0, +1.0)", "80.0 (85.0, -5.0)"]
+    assert cells(result, without)[:3] == ["98.0", "80.0 (85.0, -5.0)", "18.0"]
+    found = ["98.0 (97.0, +1.0)", "80.0 (85.0, -5.0)", "18.0 (12.0, +6.0)"]
+    assert cells(result, both)[:3] == found
     assert published(without, result) == published(both, result) == 85.0
     assert published(Row(method="a", recipe="a.toml"), result) is None
 

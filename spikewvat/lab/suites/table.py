@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from spikewvat.devices import ErrorSize
 from spikewvat.devices.conventions import over_all
 from spikewvat.errors import DataError
-from spikewvat.formatting import MISSING, escaped, markdown_table, percent
+from spikewvat.formatting import MISSING, duration, escaped, markdown_table, percent
 from spikewvat.lab.suites.suite import Row, Setup, Suite
 from spikewvat.results import RowResult
 from spikewvat.robustness.axis import SETTINGS
@@ -65,14 +65,14 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
         text = percent(mean)
         if len(result.curves) > 1:
             text += f" ± {percent(std)}"
-        if index < len(paper) and not math.isnan(paper[index][0]):
-            published = paper[index][0]
-            text += f" ({published:.1f}, {100 * mean - published:+.1f})"
+        if index < len(paper):
+            text += _beside(100 * mean, paper[index][0])
         texts.append(text)
     everything = result.pooled
-    report = everything.reports[-1]
+    report, drop = everything.reports[-1], everything.drops[-1]
+    whole = len(paper) == len(figures)
     texts += [
-        percent(everything.drops[-1]),
+        percent(drop) + (_beside(100 * drop, paper[0][0] - paper[-1][0]) if whole else ""),
         percent(result.spread),
         percent(report.worst),
     ]
@@ -94,6 +94,11 @@ def cells(result: RowResult, row: Row | None = None) -> list[str]:
     return texts
 
 
+def _beside(measured: float, published: float) -> str:
+    """Return a published figure and ours minus it, in brackets; nothing if none was published."""
+    return "" if math.isnan(published) else f" ({published:.1f}, {measured - published:+.1f})"
+
+
 def times(setup: Setup, results: Mapping[str, RowResult]) -> dict[str, str]:
     """Return the training times of rows by name, relative to the set-up's baseline.
 
@@ -105,8 +110,15 @@ def times(setup: Setup, results: Mapping[str, RowResult]) -> dict[str, str]:
         return {}
     found = {row.name: results[row.name] for row in setup.rows if row.name in results}
     taken = {name: mean_of(result.seconds) for name, result in found.items() if result.seconds}
-    unit = taken.get(setup.baseline or "", 0)
+    unit = taken.get(setup.baseline, 0)
     return {name: f"{seconds / unit:.2f}" for name, seconds in taken.items()} if unit else {}
+
+
+def _units(setups: Iterable[Setup], results: Mapping[str, RowResult]) -> str:
+    """Return how long the training of each set-up's baseline took, where that is known."""
+    rows = [results[s.baseline] for s in setups if s.baseline and s.baseline in results]
+    found = [duration(mean_of(row.seconds)) for row in rows if row.seconds]
+    return f": {', '.join(found)}" if found else ""
 
 
 def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
@@ -146,7 +158,8 @@ def markdown(suite: Suite, results: Mapping[str, RowResult]) -> str:
             "network without variation and corruption."
         )
     if any(setup.baseline for setup in suite.setups):
-        note += " Training time is in units of the first method's."
+        unit = _units(suite.setups, results)
+        note += f" Training time is in units of the first method's{unit}."
     if any(row.paper for row in suite.rows):
         note += f" In brackets: {suite.source or 'the published figure'}, and ours minus it."
     return "\n\n".join([*parts, escaped(note)])
