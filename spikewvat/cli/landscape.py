@@ -54,7 +54,8 @@ def landscape(
     """Evaluate the loss around trained weights.
 
     Prints loss and accuracy along lines to simulated chips, how far the loss rises on average,
-    on the worst chip and along the steepest ascent. Options left out are taken from the recipe.
+    on the worst chip and along the steepest ascent. Options left out are taken from the recipe,
+    without its corruption and lower precision.
     """
     from spikewvat.errors import RecipeError
     from spikewvat.lab import loading, trainer

@@ -46,7 +46,8 @@ def landscape_run(
 ) -> Landscape:
     """Evaluate the loss around the weights of a run.
 
-    Lines and chips have the same seeds: line i leads to chip i.
+    Lines and chips have the same seeds: line i leads to chip i. Samples are not corrupted, and
+    passes have the precision of the weights, whatever the recipe's ``[evaluation]`` says.
 
     Args:
         run: Folder of a training run.
