@@ -151,14 +151,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "tsslbp": tsslbp,
     "tsslbp-speed": tsslbp_speed,
 }
-for suite, network in (
-    *(("tuned", network) for network in ("cnn", "fc", "nmnist", "slayer")),
-    *(("vgg5", network) for network in ("full", "half")),
+for suite, network, other in (
+    *(("tuned", network, "awp") for network in ("cnn", "fc", "nmnist", "slayer")),
+    *(("vgg5", network, "sgd") for network in ("full", "half")),
 ):
     TABLES |= {
         f"{suite}-{network}": functools.partial(tuned, suite, network),
         f"{suite}-{network}-margins": functools.partial(margins, suite, network, "hsv"),
-        f"{suite}-{network}-awp": functools.partial(margins, suite, network, "awp"),
+        f"{suite}-{network}-{other}": functools.partial(margins, suite, network, other),
         f"{suite}-{network}-settings": functools.partial(settings, suite, network),
     }
 PICTURES = {

@@ -436,6 +436,10 @@ def test_pictures_of_weights():
     assert [axes.get_title() for axes in shown] == list(held)
     assert [len(axes.patches) for axes in shown] == [2, 2, 1]
     assert not empty.axison
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["sgd", "wvat"]
+    assert shown[0].get_xlabel().replace("\n", " ") == (
+        f"weight (std {layers[0].std:.3g}, {layers[0].std:.3g})"
+    )
     drawn = figure.axes[0].patches[0].get_data()
     assert tuple(drawn.values) == layers[0].density
     with pytest.raises(ValueError, match="there are no layers to draw"):

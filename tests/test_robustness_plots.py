@@ -85,6 +85,10 @@ def test_the_common_target_is_a_line():
     (axes,) = plots.accuracy_against_sigma({"a": aiming(0, 0.9), "b": aiming(1, 0.9)}).axes
     assert [list(line.get_ydata()) for line in axes.get_lines()].count([90, 90]) == 1
     assert "target 90 %" in [text.get_text() for text in axes.texts]
+    for target, end in ((0.94, 1), (0.86, 0)):  # from 95 to 85 %: the name stands away from it
+        (axes,) = plots.accuracy_against_sigma({"a": aiming(0, target)}).axes
+        (name,) = [text for text in axes.texts if "target" in text.get_text()]
+        assert name.xy == (end, pytest.approx(100 * target))
     (axes,) = plots.accuracy_against_sigma({"a": aiming(0, 0.9), "b": aiming(1, 0.8)}).axes
     assert sorted(text.get_text() for text in axes.texts) == ["a", "b"]
 

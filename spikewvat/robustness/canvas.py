@@ -184,6 +184,19 @@ def add_legend(axes: Any) -> None:
     legend.get_frame().set_alpha(0.85)
 
 
+def add_shared_legend(figure: Figure) -> None:
+    """Add one legend for all panels, below them."""
+    entries = {
+        label: handle
+        for axes in figure.axes
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    place = "outside lower center"
+    figure.legend(
+        list(entries.values()), list(entries), loc=place, ncols=3, fontsize=8, edgecolor="none"
+    )
+
+
 def cap_percent(axes: Any) -> None:
     """Keep an axis of percentages close to the range 0 to 100."""
     axes.margins(y=0.06)

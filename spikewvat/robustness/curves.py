@@ -132,18 +132,28 @@ def label_ends(axes: Any, ends: Mapping[str, tuple[float, float]], colours: Iter
 
 
 def mark_target(axes: Any, target: float, *, vertical: bool = False) -> None:
-    """Draw a dashed line at the accuracy that a chip must reach, a fraction, with its name."""
+    """Draw a dashed line at the accuracy that a chip must reach, a fraction, with its name.
+
+    The name of a horizontal line stands at the end from which the curves are farther away.
+    """
     height = 100 * target
+    ends = [(abs(y[0] - height), abs(y[-1] - height)) for y in map(_heights, axes.get_lines()) if y]
+    left, right = (min(gaps) for gaps in zip(*ends, strict=True)) if ends else (0.0, 0.0)
+    place, side, shift = (0, "left", 2) if left >= right else (1, "right", -2)
     draw = axes.axvline if vertical else axes.axhline
     draw(height, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
         f"target {height:g} %",
-        (height, 1) if vertical else (0, height),
+        (height, 1) if vertical else (place, height),
         xycoords=("data", "axes fraction") if vertical else ("axes fraction", "data"),
-        xytext=(0, 2) if vertical else (2, 2),
+        xytext=(0, 2) if vertical else (shift, 2),
         textcoords="offset points",
-        ha="center" if vertical else "left",
+        ha="center" if vertical else side,
         fontsize=8,
         color=INK,
         bbox=BEHIND,
     )
+
+
+def _heights(line: Any) -> list[float]:
+    return [float(y) for y in line.get_ydata()]

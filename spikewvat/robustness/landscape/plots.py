@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from spikewvat.robustness.canvas import INK, add_legend, blank, cap_percent, save, styles
+from spikewvat.robustness.canvas import INK, add_shared_legend, blank, cap_percent, save, styles
 from spikewvat.robustness.curves import MOST_BANDS, Curve, draw_curves, label_ends
 from spikewvat.robustness.landscape.histograms import LayerHistogram
 from spikewvat.robustness.landscape.lines import LossLines
@@ -112,8 +113,8 @@ def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: s
         title: Title of the picture.
 
     Returns:
-        A figure with one panel per layer and one line per method; densities are logarithmic because
-        the tails determine the range.
+        A figure with one panel per layer and one line per method, standard deviations in the order
+        of the legend; densities are logarithmic because the tails determine the range.
 
     Raises:
         ValueError: If there are no layers.
@@ -124,6 +125,7 @@ def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: s
         raise ValueError("there are no layers to draw, expected histograms by method.")
     figure, panels = blank(len(layers), title, columns=_COLUMNS)
     for axes, name in zip(panels, layers, strict=True):
+        spreads = []
         for method, style in styles(methods).items():
             for layer in methods[method]:
                 if layer.name == name:
@@ -133,12 +135,12 @@ def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: s
                         color=style.colour,
                         linestyle=style.line,
                         linewidth=1.4,
-                        label=f"{method} (std {layer.std:.3g})",
+                        label=method,
                     )
+                    spreads.append(f"{layer.std:.3g}")
         axes.set_yscale("log")
-        axes.margins(y=0.3)
         axes.set_title(name, fontsize=9, color=INK)
-        axes.set_xlabel("weight")
+        axes.set_xlabel(textwrap.fill(f"weight (std {', '.join(spreads)})", 40))
         axes.set_ylabel("density")
-        add_legend(axes)
+    add_shared_legend(figure)
     return figure
