@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pages.landscapes import weights
 from pages.shared import NotRunError, load, markdown_table, results_of
 from pages.steps import ratio
 from spikewvat.errors import RecipeError
@@ -60,8 +62,9 @@ FIGURES = (
     Figure("Figure 7", "loss along directions of variation", "landscape"),
     Figure(
         "Figures 8, 14, 15",
-        "weights of each layer",
+        "weights of each layer, here of VGG-5",
         command="spikewvat landscape RUN --histograms",
+        result=functools.partial(weights, "vgg5"),
     ),
     Figure("Figure 9", "AlexNet on CIFAR-10, binary cells", "cifar10", ("alexnet_*",)),
     Figure(

@@ -32,6 +32,19 @@ def landscapes(name: str) -> str:
     return f"{losses(methods).markdown()}\n\n{note}"
 
 
+def weights(name: str) -> str:
+    """Return the spread and the kurtosis of each network's largest layer.
+
+    Raises:
+        NotRunError: If no landscape was evaluated.
+    """
+    texts = []
+    for method, found in _by_method(name).items():
+        layer = max(found.histograms, key=lambda one: one.size)
+        texts.append(f"{method} {layer.std:.3g} ({layer.kurtosis:.2f})")
+    return f"standard deviation and excess kurtosis of the largest layer: {', '.join(texts)}"
+
+
 def landscape_pictures(name: str) -> dict[str, Figure]:
     """Return the pictures by kind: lines to chips, weights of each layer.
 
