@@ -191,10 +191,9 @@ def add_shared_legend(figure: Figure) -> None:
         for axes in figure.axes
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
+    handles, labels = list(entries.values()), list(entries)
     place = "outside lower center"
-    figure.legend(
-        list(entries.values()), list(entries), loc=place, ncols=3, fontsize=8, edgecolor="none"
-    )
+    figure.legend(handles, labels, loc=place, ncols=3, fontsize=8, edgecolor="none")
 
 
 def cap_percent(axes: Any) -> None:

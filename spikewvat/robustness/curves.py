@@ -137,23 +137,29 @@ def mark_target(axes: Any, target: float, *, vertical: bool = False) -> None:
     The name of a horizontal line stands at the end from which the curves are farther away.
     """
     height = 100 * target
-    ends = [(abs(y[0] - height), abs(y[-1] - height)) for y in map(_heights, axes.get_lines()) if y]
-    left, right = (min(gaps) for gaps in zip(*ends, strict=True)) if ends else (0.0, 0.0)
-    place, side, shift = (0, "left", 2) if left >= right else (1, "right", -2)
-    draw = axes.axvline if vertical else axes.axhline
+    if vertical:
+        draw, place, units = axes.axvline, (height, 1.0), ("data", "axes fraction")
+        side, shift = "center", 0
+    else:
+        end = _emptier_end(axes, height)
+        draw, place, units = axes.axhline, (end, height), ("axes fraction", "data")
+        side, shift = ("right", -2) if end else ("left", 2)
     draw(height, color=INK, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     axes.annotate(
         f"target {height:g} %",
-        (height, 1) if vertical else (place, height),
-        xycoords=("data", "axes fraction") if vertical else ("axes fraction", "data"),
-        xytext=(0, 2) if vertical else (shift, 2),
+        place,
+        xycoords=units,
+        xytext=(shift, 2),
         textcoords="offset points",
-        ha="center" if vertical else side,
+        ha=side,
         fontsize=8,
         color=INK,
         bbox=BEHIND,
     )
 
 
-def _heights(line: Any) -> list[float]:
-    return [float(y) for y in line.get_ydata()]
+def _emptier_end(axes: Any, height: float) -> float:
+    """Return the end, 0 or 1, at which the curves are farther from a height; 0 if neither is."""
+    curves = [line.get_ydata() for line in axes.get_lines()]
+    left, right = (min((abs(y[end] - height) for y in curves), default=0.0) for end in (0, -1))
+    return float(right > left)
