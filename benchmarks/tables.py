@@ -81,7 +81,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "strengths-wvat": lambda: strengths("wvat"),
     "directions": directions,
     "directions-verdicts": direction_verdicts,
-    "ablation": lambda: comparison("ablation"),
+    "ablation": lambda: comparison("ablation", "adam", "w_th-*", "gamma-*"),
+    "ablation-vgg5": lambda: comparison("ablation", "vgg5-*"),
     "distributions": lambda: comparison("distributions"),
     "quantization": lambda: comparison("quantization"),
     "ftj": lambda: comparison("ftj"),
@@ -153,7 +154,7 @@ TABLES: dict[str, Callable[[], str]] = {
 }
 for suite, network, other in (
     *(("tuned", network, "awp") for network in ("cnn", "fc", "nmnist", "slayer")),
-    *(("vgg5", network, "sgd") for network in ("full", "half")),
+    *(("vgg5", network, "sgd") for network in ("full", "half", "quarter")),
 ):
     TABLES |= {
         f"{suite}-{network}": functools.partial(tuned, suite, network),

@@ -20,6 +20,7 @@ from spikewvat.lab.recipes.results import RunResult, Training, row_result
 from spikewvat.lab.report import Table, collect, write_report
 from spikewvat.lab.report.answer import answer, leaderboards
 from spikewvat.lab.report.collect import JOB
+from spikewvat.lab.report.conversion import distinct
 from spikewvat.lab.report.landscape import of_rows
 from spikewvat.lab.report.words import gain, summary
 from spikewvat.lab.suites import jobs_of, read_suite
@@ -458,6 +459,19 @@ def test_converted_networks_over_time(tmp_path):
     tables = write_report(tmp_path).with_name("report.md").read_text()
     assert "| snn | 95.0 | 47.5 | 85.5 | 20 | 200000 |" in tables
     assert "85.5 % after 8 steps, 9.5 points below its ANN" in tables
+
+
+def test_a_converted_network_that_several_rows_test_is_shown_once():
+    def rows(*scales):
+        for name, scale in zip(("nothing", "scale", "layer"), scales, strict=False):
+            sweep = TimeSweep(
+                (4, 8), (0.5 * scale, 0.9 * scale), (1.0, 2.0), (1e5, 2e5), 0.0, (), 9
+            )
+            yield f"SGD: {name}", (Converted(0.95, sweep),)
+
+    assert list(distinct(rows(1.0, 1.0))) == ["SGD"]
+    assert list(distinct(rows(1.0))) == ["SGD: nothing"]
+    assert list(distinct(rows(1.0, 0.9, 1.0))) == ["SGD: nothing / SGD: layer", "SGD: scale"]
 
 
 def test_the_loss_around_weights(tmp_path):

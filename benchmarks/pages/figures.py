@@ -58,7 +58,8 @@ def step_times() -> str:
 
 FIGURES = (
     Figure("Figure 1, Table 1", "VGG-5 on CIFAR-10, accuracy and its loss", "vgg5", ("full-*",)),
-    Figure("Figure 4", "choice of `w_th` and `gamma`", "ablation"),
+    Figure("Figure 4", "choice of `w_th` and `gamma`", "ablation", ("adam", "w_th-*", "gamma-*")),
+    Figure("Figure 4", "its corners on VGG-5, a quarter as wide", "ablation", ("vgg5-*",)),
     Figure("Figure 7", "loss along directions of variation", "landscape"),
     Figure(
         "Figures 8, 14, 15",

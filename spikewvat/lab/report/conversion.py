@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from spikewvat.conversion.sweep import TimeSweep
 from spikewvat.formatting import count, percent, points
 from spikewvat.lab.report.collect import Section
 from spikewvat.lab.report.content import Part, Picture, Table
@@ -18,13 +19,34 @@ def conversion(section: Section) -> list[Part]:
     """Return one part per set-up of converted networks that were tested over time."""
     parts = []
     for setup in section.suite.setups:
-        found = {
-            row.method: result.converted for row, result in section.found(setup) if result.converted
-        }
+        found = distinct((r.method, f.converted) for r, f in section.found(setup) if f.converted)
         if found:
             names = frozenset(row.name for row, _ in section.found(setup))
             parts.append(_part(setup, found, names))
     return parts
+
+
+def distinct(
+    rows: Iterable[tuple[str, Sequence[Converted]]],
+) -> dict[str, Sequence[Converted]]:
+    """Return networks by method; rows that test the same networks in other ways are one.
+
+    It takes the part of their names that a set-up's rows have before the test's, if all rows with
+    this part are the same networks.
+    """
+    rows = list(rows)
+    names: dict[tuple[TimeSweep, ...], list[str]] = {}
+    for method, seeds in rows:
+        names.setdefault(tuple(seed.over_time for seed in seeds), []).append(method)
+    networks = {}
+    for method, seeds in rows:
+        same = names.pop(tuple(seed.over_time for seed in seeds), None)
+        if same is None:
+            continue
+        before = method.rpartition(": ")[0]
+        alike = [name for name, _ in rows if name.rpartition(": ")[0] == before]
+        networks[before if len(same) > 1 and alike == same else " / ".join(same)] = seeds
+    return networks
 
 
 def _part(setup: Setup, found: Mapping[str, Sequence[Converted]], names: frozenset[str]) -> Part:
