@@ -283,7 +283,7 @@ class RowResult:
 
     @property
     def pooled(self) -> Degradation:
-        """A single curve with the chips of all training seeds."""
+        """A single curve with the chips of all networks: training seeds, and folds if any."""
         return Degradation.pooled(self.curves)
 
     def mean(self, index: int) -> float:
@@ -296,8 +296,9 @@ class RowResult:
 
     @property
     def spread(self) -> float:
-        """Mean over seeds of the standard deviation over chips, at the largest variation."""
-        return self._over_seeds(mean_of, lambda curve: curve.reports[-1].std)
+        """Mean over networks of the standard deviation over chips, at the largest variation."""
+        networks = [one for curve in self.curves for one in curve.reports[-1].networks]
+        return mean_of([one.std for one in networks])
 
     def _over_seeds(
         self, statistic: Callable[[torch.Tensor], float], figure: Callable[[Degradation], float]

@@ -16,7 +16,7 @@ from spikewvat.lab.suites.jobs import JobFailed
 from spikewvat.lab.suites.runner import SuiteResult
 from spikewvat.lab.suites.selection import comparison_jobs, select, selection_jobs
 from spikewvat.results import RowResult
-from spikewvat.robustness import ChipReport, Degradation
+from spikewvat.robustness import ChipReport, Degradation, yield_over_trainings
 from spikewvat.serialisation import read
 
 SUITE = """
@@ -242,6 +242,14 @@ def test_folds_are_joined(folder):
     assert joined.hits.tolist() == [1, 1, 2, 2, 1]
     assert joined.accuracies.tolist() == pytest.approx([1.0, 2 / 5])
     assert joined.by_fold.tolist() == [[1.0, 0.0], [1.0, pytest.approx(2 / 3)]]
+    row = RowResult((2,), (one.curve,))
+    (pooled,) = row.pooled
+    assert pooled.accuracies.tolist() == [1.0, 0.0, 1.0, pytest.approx(2 / 3)]
+    assert pooled.images == 2
+    assert (pooled.chips, pooled.worst, pooled.yield_at(0.9).working) == (4, 0.0, 2)
+    assert row.spread == pytest.approx((0.5**0.5 + (1 / 3) / 2**0.5) / 2)
+    works = yield_over_trainings([joined], 0.9)
+    assert (works.working, works.chips, works.trainings) == (2, 4, 2)
     assert one.curve.clean == pytest.approx(0.3)
     assert one.recipe == {"data": {"name": "x"}}
     alone = run(7, 0, [1, 2], 2)

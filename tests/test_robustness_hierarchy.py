@@ -412,7 +412,7 @@ def test_differences_of_folds_have_the_trainings_of_all():
     expected = hierarchical(table, same_chips=True, folds=[*range(5), *range(5)])
     assert found.found.interval() == pytest.approx(expected.interval())
     assert over_trainings(better).degrees == 5
-    assert Degradation.pooled([Degradation(0.8, (one,)) for one in better]).reports[0].chips == 50
+    assert Degradation.pooled([Degradation(0.8, (one,)) for one in better]).reports[0].chips == 250
     (one,) = [
         found.found
         for found in paired_differences({"plain": plain_rows[:1], "better": better[:1]}).differences

@@ -161,6 +161,20 @@ class ChipReport:
         return len(self.accuracies)
 
     @property
+    def networks(self) -> tuple[ChipReport, ...]:
+        """A report for each network: in cross-validation, that of each fold on its own.
+
+        Chip j of this report averages over chip j of all folds, so it varies less than a real one.
+        """
+        if self.by_fold is None:
+            return (self,)
+        images = self.images // len(self.by_fold)
+        return tuple(
+            replace(self, accuracies=fold, images=images, hits=None, by_fold=None)
+            for fold in self.by_fold
+        )
+
+    @property
     def mean(self) -> float:
         """Mean accuracy over chips, a fraction."""
         return mean_of(self.accuracies)
@@ -332,7 +346,7 @@ class Degradation:
 
     @classmethod
     def pooled(cls, curves: Sequence[Degradation]) -> Degradation:
-        """Pool the chips of several trainings, for pictures and yields.
+        """Pool the chips of all networks, for pictures and yields.
 
         Intervals of the result treat all chips as independent, but chips of one training are not.
         To compare trainings, use the means of their own curves.
@@ -346,6 +360,10 @@ class Degradation:
         if not curves or len({(curve.axis, curve.sigmas) for curve in curves}) > 1:
             got = [(curve.axis.name or "sigma", curve.sigmas) for curve in curves]
             raise ValueError(f"expected curves of the same sigmas, got {got}.")
+        networks = [
+            [one for report in reports for one in report.networks]
+            for reports in zip(*curves, strict=True)
+        ]
         reports = tuple(
             replace(
                 rows[0],
@@ -355,9 +373,8 @@ class Degradation:
                 activity=_mean([row.activity for row in rows]),
                 hits=_sum([row.hits for row in rows]),
                 planned=None,
-                by_fold=None,
             )
-            for rows in zip(*curves, strict=True)
+            for rows in networks
         )
         clean = sum(curve.clean for curve in curves) / len(curves)
         return cls(clean, reports, _mean([curve.activity for curve in curves]))

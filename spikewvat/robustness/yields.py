@@ -78,7 +78,8 @@ def yield_over_trainings(
     """Estimate the share of chips of further trainings that reach an accuracy.
 
     Args:
-        reports: One per training, of the same device and images. Equal seeds are the same chips.
+        reports: One per training, of the same device and images. Equal seeds are the same chips. In
+            reports of cross-validation, the network of each fold is a training.
         target: Accuracy that a chip must reach to work, a fraction.
         confidence: Coverage, between 0 and 1.
 
@@ -91,10 +92,11 @@ def yield_over_trainings(
         raise ValueError("there are no reports, expected one for each training.")
     for report in reports:
         report.yield_at(target)  # raises where a yield has no meaning
+    networks = [network for report in reports for network in report.networks]
     return training_yield(
-        [report.accuracies for report in reports],
+        [network.accuracies for network in networks],
         target,
-        images=reports[0].images,
+        images=networks[0].images,
         same_chips=len({report.seeds for report in reports}) == 1,
         confidence=confidence,
     )
