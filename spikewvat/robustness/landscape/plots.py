@@ -140,7 +140,7 @@ def draw_histograms(methods: Mapping[str, Sequence[LayerHistogram]], *, title: s
                     spreads.append(f"{layer.std:.3g}")
         axes.set_yscale("log")
         axes.set_title(name, fontsize=9, color=INK)
-        axes.set_xlabel(textwrap.fill(f"weight (std {', '.join(spreads)})", 40))
+        axes.set_xlabel(textwrap.fill(f"weight (std {', '.join(spreads)})", 44), fontsize=8)
         axes.set_ylabel("density")
     add_shared_legend(figure)
     return figure
