@@ -31,22 +31,21 @@ def distinct(
 ) -> dict[str, Sequence[Converted]]:
     """Return networks by method; rows that test the same networks in other ways are one.
 
-    It takes the part of their names that a set-up's rows have before the test's, if all rows with
-    this part are the same networks.
+    Args:
+        rows: Method and networks of each row.
     """
-    rows = list(rows)
-    names: dict[tuple[TimeSweep, ...], list[str]] = {}
-    for method, seeds in rows:
-        names.setdefault(tuple(seed.over_time for seed in seeds), []).append(method)
-    networks = {}
-    for method, seeds in rows:
-        same = names.pop(tuple(seed.over_time for seed in seeds), None)
-        if same is None:
-            continue
-        before = method.rpartition(": ")[0]
-        alike = [name for name, _ in rows if name.rpartition(": ")[0] == before]
-        networks[before if len(same) > 1 and alike == same else " / ".join(same)] = seeds
-    return networks
+    found = dict(rows)
+    groups: dict[tuple[TimeSweep, ...], list[str]] = {}
+    for method, seeds in found.items():
+        groups.setdefault(tuple(seed.over_time for seed in seeds), []).append(method)
+    return {_shared_name(same, found): found[same[0]] for same in groups.values()}
+
+
+def _shared_name(same: Sequence[str], methods: Iterable[str]) -> str:
+    """Return what precedes the test in rows of the same networks, if no other row has it too."""
+    training = same[0].rpartition(": ")[0]
+    trained_so = [method for method in methods if method.rpartition(": ")[0] == training]
+    return training if len(same) > 1 and trained_so == same else " / ".join(same)
 
 
 def _part(setup: Setup, found: Mapping[str, Sequence[Converted]], names: frozenset[str]) -> Part:
